@@ -36,6 +36,8 @@ export interface JobStep<Tx, Result> {
   /** Runs in one transaction of the resource's tenant that the job's lease fences. */
   act(tx: Tx): Promise<Result>;
   undo?(tx: Tx, result: Result | undefined): Promise<void>;
+  /** Asked after `undo` until it says true: what was undone is gone in the world outside, too. */
+  undone?(tx: Tx): Promise<true | Waiting>;
   /** Shown to the user while and after the step runs. */
   message?: string;
   /** False: once this step has begun, the job can no longer be cancelled. */
@@ -48,15 +50,17 @@ export interface Job<Tx = unknown> {
   readonly action: string;
   /** The request as it was stored, e.g. an action's body. */
   readonly request: unknown;
+  /** How many steps and waits there will be, for the progress that the user sees. */
+  plan(total: number): void;
   step<Result>(name: string, step: JobStep<Tx, Result>): Promise<Result>;
   /**
-   * Goes on when `probe` returns something other than undefined; until then the worker is given back. The probe runs
+   * Goes on when `probe` returns something other than Waiting; until then the worker is given back. The probe runs
    * whenever somebody wakes the resource's jobs, and from time to time. It throws to fail the job.
    */
   wait<Result>(
     name: string,
-    probe: (tx: Tx) => Promise<Result | undefined | Waiting>,
-    options?: { message?: string; undo?: (tx: Tx) => Promise<void>; undoProbe?: (tx: Tx) => Promise<boolean> },
+    probe: (tx: Tx) => Promise<Result | Waiting>,
+    options?: { message?: string; cancellable?: boolean },
   ): Promise<Result>;
 }
 
