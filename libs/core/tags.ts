@@ -119,17 +119,18 @@ function value(text: string): string {
 
 /** True if tags hold for every term. */
 export function selects(selector: Selector, tags: Tags): boolean {
-  return selector.every((term) => {
-    const actual = Object.hasOwn(tags, term.key) ? tags[term.key] : undefined;
-    switch (term.op) {
-      case 'exists':
-        return actual !== undefined;
-      case 'absent':
-        return actual === undefined;
-      case 'in':
-        return actual !== undefined && term.values.includes(actual);
-      case 'notin':
-        return actual === undefined || !term.values.includes(actual);
-    }
-  });
+  return selector.every((term) => holds(term, Object.hasOwn(tags, term.key) ? tags[term.key] : undefined));
+}
+
+function holds(term: SelectorTerm, actual: string | undefined): boolean {
+  switch (term.op) {
+    case 'exists':
+      return actual !== undefined;
+    case 'absent':
+      return actual === undefined;
+    case 'in':
+      return actual !== undefined && term.values.includes(actual);
+    case 'notin':
+      return actual === undefined || !term.values.includes(actual);
+  }
 }
