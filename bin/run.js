@@ -1,7 +1,8 @@
 // Runs a built program in this process where Node is new enough, else by the Node 24 that npm installed. Knows nothing of
 // the programs. Plain syntax, since an old Node reads it.
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -29,9 +30,13 @@ export async function run(app) {
   replaceBy(node, [main, ...process.argv.slice(2)]);
 }
 
-/** Signals from the terminal reach both; the other's status becomes this one's. */
+/** Hands on signals and takes over the status: to whoever started this, it is the program. */
 function replaceBy(node, args) {
-  const child = spawnSync(node, args, { stdio: 'inherit' });
-  if (child.error) throw child.error;
-  process.exit(child.status ?? 128 + 15);
+  const child = spawn(node, args, { stdio: 'inherit' });
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']) process.on(signal, () => child.kill(signal));
+  child.once('error', (error) => {
+    console.error(`${node} does not start: ${error.message}`);
+    process.exit(70);
+  });
+  child.once('exit', (code, signal) => process.exit(code ?? 128 + constants.signals[signal]));
 }

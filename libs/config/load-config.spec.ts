@@ -50,6 +50,17 @@ describe('loadConfig', () => {
     expect(config.log.level).toBe('info');
   });
 
+  it('takes a Unix socket where gRPC listens and is dialled', () => {
+    write({
+      grpc: { listen: ['127.0.0.1:0', 'unix:run/grpc.sock'] },
+      agent: { ...whole.agent, controller: 'unix:/x' },
+    });
+    const config = loadConfig(['grpc', 'agent'], { folder });
+    expect(config.grpc.listen).toEqual(['127.0.0.1:0', `unix:${join(folder, 'run/grpc.sock')}`]);
+    expect(config.agent.controller).toBe('unix:/x');
+    expect(problems({ grpc: { listen: [`unix:${'x'.repeat(108)}`] } })).toHaveLength(1);
+  });
+
   it('reads the file that the command line names', () => {
     writeFileSync(join(folder, 'other.json'), JSON.stringify({ log: { level: 'debug' } }));
     expect(loadConfig([], { file: join(folder, 'other.json') }).log.level).toBe('debug');
@@ -66,7 +77,7 @@ describe('loadConfig', () => {
     [{ ...whole, grpc: { listen: [] } }, [], '/grpc/listen must have 1 to 16 entries'],
     [{ ...whole, grpc: { listen: ['a:1', null] } }, [], '/grpc/listen/1 must be a string, not null'],
     [{ ...whole, grpc: { workers: 1.5 } }, [], '/grpc/workers must be a whole number'],
-    [{ ...whole, agent: { ...whole.agent, driver: 'xen' } }, [], '/agent/driver must be one of sim, libvirt'],
+    [{ ...whole, agent: { ...whole.agent, driver: 'xen' } }, [], '/agent/driver must be one of sim, libvirt, auto'],
     [{ ...whole, db: 'dbname' }, [], '/db is not a PostgreSQL connection: keyword 1'],
     [{ ...whole, db: '' }, [], '/db must not be empty'],
     [{ pki: whole.pki }, ['db'], '/db is missing'],

@@ -37,6 +37,7 @@ export interface ApiConfig {
 }
 
 export interface GrpcConfig {
+  /** Each host:port or unix:/path. */
   listen: string[];
   /** host:port at which other replicas and rhyzome-api reach this one; its certificate must hold for the host. */
   advertise?: string;
@@ -46,13 +47,14 @@ export interface GrpcConfig {
 }
 
 export interface AgentConfig {
-  /** host:port of rhyzome-grpc. */
+  /** Where rhyzome-grpc listens: host:port, or unix:/path. */
   controller: string;
-  /** The name that the controller's certificate must hold for; default: the host in `controller`. */
+  /** The name that the controller's certificate must hold for; default: the host in `controller`, localhost for a socket. */
   serverName?: string;
   /** Folder of the agent's durable state, absolute. */
   stateDir: string;
-  driver: 'sim' | 'libvirt';
+  /** `auto`: libvirt where it works, else sim. */
+  driver: 'sim' | 'libvirt' | 'auto';
   libvirt?: { uri: string };
   labels: Record<string, string>;
   /** The node's certificate, where it is not the file's `pki`. */
@@ -103,17 +105,17 @@ const api = object<ApiConfig>({
 });
 
 const grpc = object<GrpcConfig>({
-  listen: optional(list(address(), 16), () => ['127.0.0.1:7443']),
+  listen: optional(list(endpoint(), 16), () => ['127.0.0.1:7443']),
   advertise: optional(address()),
   monitoring: optional(address(), () => '127.0.0.1:8082'),
   workers: optional(integer(1, 1000), () => 10),
 });
 
 const agent = object<AgentConfig>({
-  controller: required(address()),
+  controller: required(endpoint()),
   serverName: optional(text()),
   stateDir: required(path()),
-  driver: required(oneOf('sim', 'libvirt')),
+  driver: required(oneOf('sim', 'libvirt', 'auto')),
   libvirt: optional(object<{ uri: string }>({ uri: required(text()) })),
   labels: optional(map(text(), 64), () => ({})),
   pki: optional(pki),

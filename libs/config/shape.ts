@@ -75,6 +75,20 @@ export function address(): Shape<string> {
   });
 }
 
+/** As `address`, or `unix:` and the path of a socket; a relative path starts from the folder of the file. */
+export function endpoint(): Shape<string> {
+  const any = text();
+  const network = address();
+  return (value, place) => {
+    const given = any(value, place);
+    if (!given?.startsWith('unix:')) return given === undefined ? given : network(given, place);
+    const socket = resolve(place.folder, given.slice('unix:'.length));
+    // sun_path of unix(7).
+    if (Buffer.byteLength(socket) > 107) return refuse(place, 'names a socket whose path is longer than 107 bytes');
+    return `unix:${socket}`;
+  };
+}
+
 export function url(): Shape<string> {
   const any = text();
   return (value, place) => {
