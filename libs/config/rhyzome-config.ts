@@ -5,6 +5,7 @@
 import { ConnectionStringError, parseConnection } from './connection.js';
 import {
   address,
+  endpoint,
   integer,
   list,
   map,
