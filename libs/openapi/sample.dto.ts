@@ -12,14 +12,12 @@ import {
   IsNotEmpty,
   IsOptional,
   IsString,
-  Length,
-  Matches,
   Max,
   MaxLength,
   Min,
   ValidateNested,
 } from 'class-validator';
-import { Check, Describe, Nullable, Optional } from './index.js';
+import { Describe, Nullable, Optional, ResourceName, ResourceTags } from './index.js';
 
 export class Interface {
   @Describe('Id or name of the network.', { example: 'lan' })
@@ -37,9 +35,7 @@ export class Interface {
 }
 
 export class CreateInstance {
-  @Describe('Unique in tenant and kind.')
-  @Length(1, 63)
-  @Matches(/^[a-z][a-z0-9-]*$/)
+  @ResourceName()
   name!: string;
 
   @Describe('Virtual CPUs.')
@@ -82,22 +78,37 @@ export class CreateInstance {
   @IsIP(undefined, { each: true })
   dns?: string[];
 
-  @Describe('Free words.')
   @Optional()
-  @Check(
-    'isTags',
-    (tags: unknown) =>
-      typeof tags !== 'object' || Array.isArray(tags)
-        ? [{ code: 'wrong_type', message: 'must be an object' }]
-        : Object.entries(tags as object).flatMap(([key, value]) =>
-            typeof value === 'string' ? [] : [{ pointer: `/${key}`, code: 'wrong_type', message: 'must be a string' }],
-          ),
-    { type: 'object', additionalProperties: { type: 'string' } },
-  )
+  @ResourceTags()
   tags?: Record<string, string>;
 
   @Optional()
   @ValidateNested()
   @Type(() => Interface)
   primary?: Interface;
+}
+
+export class UpdateInstance {
+  @Optional()
+  @ResourceTags()
+  tags?: Record<string, string>;
+}
+
+export class Resize {
+  @Describe('Virtual CPUs.')
+  @IsInt()
+  @Min(1)
+  @Max(256)
+  vcpus!: number;
+}
+
+export class InstanceView {
+  @Describe('Virtual CPUs.')
+  vcpus!: number;
+
+  @Describe('As observed.', { readOnly: true, nullable: true })
+  powerState!: string;
+
+  @Describe('Its interfaces.', { type: () => Interface })
+  interfaces!: Interface[];
 }

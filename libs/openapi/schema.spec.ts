@@ -7,7 +7,7 @@ describe('schemaOf', () => {
     const { properties, ...schema } = schemaOf(CreateInstance);
     expect(schema).toEqual({ type: 'object', required: ['name', 'vcpus', 'interfaces'], additionalProperties: false });
     expect(properties).toMatchObject({
-      name: { type: 'string', minLength: 1, maxLength: 63, pattern: '^[a-z][a-z0-9-]*$' },
+      name: { type: 'string', minLength: 1, maxLength: 63, pattern: '^[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$' },
       vcpus: { type: 'integer', minimum: 1, maximum: 256, description: 'Virtual CPUs.' },
       memoryMiB: { type: 'integer', minimum: 64, default: 512, description: 'Memory. Unit: MiB.' },
       interfaces: { type: 'array', minItems: 1, maxItems: 3, items: { type: 'object', required: ['network'] } },
@@ -15,7 +15,7 @@ describe('schemaOf', () => {
       protect: { type: ['boolean', 'null'] },
       restartPolicy: { type: 'string', enum: ['stay', 'always'] },
       dns: { type: 'array', maxItems: 4, items: { anyOf: [{ format: 'ipv4' }, { format: 'ipv6' }] } },
-      tags: { type: 'object', additionalProperties: { type: 'string' } },
+      tags: { type: 'object', additionalProperties: { type: 'string', maxLength: 255 } },
     });
     expect(properties?.interfaces?.items?.properties?.mac).toBeUndefined();
   });

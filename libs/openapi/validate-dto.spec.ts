@@ -2,7 +2,7 @@ import { plainToInstance } from 'class-transformer';
 import { validateSync } from 'class-validator';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { FieldError } from '#libs/core';
+import { type FieldError, nameRule } from '#libs/core';
 import { validateDto } from './index.js';
 import { CreateInstance, Interface } from './sample.dto.js';
 
@@ -82,7 +82,7 @@ describe('validateDto', () => {
     const messages = (validateDto(CreateInstance, { ...good, vcpus: 999, name: '9' }) as FieldError[]).map(
       (e) => e.message,
     );
-    expect(messages).toEqual(['must match /^[a-z][a-z0-9-]*$/', 'must be at most 256']);
+    expect(messages).toEqual([nameRule, 'must be at most 256']);
   });
 
   it('refuses keys that would pollute prototypes, at every level', () => {
@@ -97,7 +97,6 @@ describe('validateDto', () => {
     expect(pointersOf('{"tags":{"a":{"__proto__":"x"}},"interfaces":[{"__proto__":1}]}')).toContain(
       '/interfaces/0/__proto__',
     );
-    expect(pointersOf('{"note":null,"tags":{"prototype":"x"}}')).toContain('/tags/prototype');
     expect(({} as Record<string, unknown>).polluted).toBeUndefined();
   });
 

@@ -7,6 +7,7 @@
 import { toUSVString } from 'node:util';
 import type { ValidationArguments } from 'class-validator';
 import type { FieldError } from '#libs/core';
+import type { Finding } from './describe.js';
 import { type DtoClass, type DtoPlan, type PropertyPlan, type PropertyType, planOf, type Rule } from './dto-plan.js';
 import { codeOf, isTypeRule, messageOf } from './rule-table.js';
 
@@ -20,8 +21,8 @@ export interface ValidateDtoOptions {
 const maxDepth = 16;
 const maxErrors = 100;
 
-/** Keys that class libraries and Object.assign treat specially. */
-const reserved: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype']);
+/** In free-form objects (tags and the like) `constructor` is a key like any other; DTO classes have no such field. */
+const reservedKey = '__proto__';
 
 const noun: Record<PropertyType, string> = {
   string: 'a string',
@@ -131,20 +132,12 @@ class Walk {
       this.add(at, 'out_of_range', 'must be a smaller number');
       return false;
     }
-    const seen = new Set<string>();
-    for (const rule of rules) {
-      if (isTypeRule(rule) || !fails(rule)) continue;
-      const found = rule.context.find?.(value, object) ?? [
-        { code: codeOf(rule, value), message: messageOf(rule, args) },
-      ];
-      for (const finding of found) {
-        const pointer = at + (finding.pointer ?? '');
-        if (seen.has(pointer + finding.code)) continue;
-        seen.add(pointer + finding.code);
-        this.add(pointer, finding.code, finding.message);
-      }
-    }
-    return seen.size === 0;
+    const findings = rules.flatMap((rule): Finding[] => {
+      if (isTypeRule(rule) || !fails(rule)) return [];
+      return rule.context.find?.(value, object) ?? [{ code: codeOf(rule, value), message: messageOf(rule, args) }];
+    });
+    for (const { pointer = '', code, message } of decisive(findings)) this.add(at + pointer, code, message);
+    return findings.length === 0;
   }
 
   /** What no rule describes further: text that PostgreSQL cannot hold, reserved keys and endless nesting are refused. */
@@ -157,7 +150,7 @@ class Walk {
     }
     for (const [key, member] of Object.entries(value)) {
       const pointer = `${at}/${escapeKey(key)}`;
-      if (reserved.has(key)) this.add(pointer, 'unknown_field', 'is not a field here');
+      if (key === reservedKey) this.add(pointer, 'unknown_field', 'is not a field here');
       else {
         this.text(key, pointer);
         this.free(member, pointer, depth + 1);
@@ -174,6 +167,15 @@ class Walk {
     if (this.errors.length < maxErrors) this.errors.push({ pointer, code, message });
     return undefined;
   }
+}
+
+/** Of a value too long, too short or empty it is not said as well that its format is wrong; and nothing is said twice. */
+function decisive(findings: Finding[]): Finding[] {
+  const isPlain = (finding: Finding) => finding.code !== 'invalid_format' || finding.pointer !== undefined;
+  const kept = findings.some(isPlain) ? findings.filter(isPlain) : findings;
+  const isFirst = (one: Finding, index: number) =>
+    kept.findIndex((other) => other.code === one.code && other.pointer === one.pointer) === index;
+  return kept.length > 1 ? kept.filter(isFirst) : kept;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
