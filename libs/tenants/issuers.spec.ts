@@ -53,4 +53,15 @@ describe('IssuerCache', () => {
     await cache.refresh();
     expect(reads).toBe(3);
   });
+
+  it('looks again for an unknown issuer, but not for each of many', async () => {
+    let reads = 0;
+    const cache = new IssuerCache(async () => {
+      reads += 1;
+      return [row('acme')];
+    });
+    expect(await cache.lookAgain(row('acme').issuer)).toMatchObject({ tenantId: 'acme' });
+    for (let i = 0; i < 10; i++) expect(await cache.lookAgain(`https://evil.example/${i}`)).toBeUndefined();
+    expect(reads).toBe(1);
+  });
 });
