@@ -1,3 +1,4 @@
+/** The OpenAPI document as a whole: references, completeness, and a JSON Schema validator’s word on its schemas. */
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';

@@ -1,3 +1,4 @@
+/** The JSON Schema of a sample DTO. */
 import { describe, expect, it } from 'vitest';
 import { schemaOf } from './index.js';
 import { CreateInstance, Interface } from './sample.dto.js';

@@ -1,3 +1,4 @@
+/** What validateDto refuses with which pointer and code; never a throw, never laxer than class-validator. */
 import { plainToInstance } from 'class-transformer';
 import { validateSync } from 'class-validator';
 import fc from 'fast-check';

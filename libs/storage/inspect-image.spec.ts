@@ -1,3 +1,4 @@
+/** Image files made by the real qemu-img, good ones and hostile ones. */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFile, mkdtemp, open, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -1,3 +1,4 @@
+/** The cache of issuers with a load function that can fail and be slow. */
 import { describe, expect, it } from 'vitest';
 import { IssuerCache, type IssuerRow } from './index.js';
 
