@@ -7,7 +7,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 
 export interface RunOptions {
   /** Written to standard input, which is then closed. */
-  input?: string;
+  input?: string | Uint8Array;
   /** Default 20 000. The process is killed after it. */
   timeoutMs?: number;
   signal?: AbortSignal;
