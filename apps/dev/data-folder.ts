@@ -1,5 +1,7 @@
 /** Where things lie in the data folder, who holds it, and how a file appears in it whole or not at all. */
+import { createHash } from 'node:crypto';
 import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isRunning, type ProcessIdentity, processIdentity } from '#libs/devdb';
 
@@ -38,10 +40,16 @@ export function openDataFolder(root: string): DataFolder {
     logs: at('logs'),
     ports: at('ports.json'),
     processes: at('processes.json'),
-    grpcSocket: at('grpc.sock'),
+    grpcSocket: socketPath(at('grpc.sock')),
   };
   for (const made of [folder.storage, folder.agent, folder.logs]) mkdirSync(made, { recursive: true, mode: 0o700 });
   return folder;
+}
+
+/** The path, or one below /tmp where it is too long for a Unix socket (107 bytes, unix(7)). */
+function socketPath(path: string): string {
+  if (Buffer.byteLength(path) <= 107) return path;
+  return join(tmpdir(), `rhyzome-${createHash('sha256').update(path).digest('hex').slice(0, 16)}.sock`);
 }
 
 /** Written aside with mode 0600, then renamed. */
