@@ -53,7 +53,8 @@ const packageRules = packageHomes.map(([name, homes]) => ({
   comment: `Only ${homes.join(' and ')} import ${name}.`,
   severity: 'error',
   from: { path: '^(apps|libs|bench)/', pathNot: [...homes.map((home) => `^${home}/`), '\\.spec\\.ts$'] },
-  to: { path: `node_modules/(@types/)?${name}/` },
+  // Types are gone before anything runs.
+  to: { path: `node_modules/(@types/)?${name}/`, dependencyTypesNot: ['type-only'] },
 }));
 
 module.exports = {

@@ -7,29 +7,33 @@ import { pathToFileURL } from 'node:url';
 import { projectEnvironment, root } from './bootstrap.mjs';
 
 /**
- * Each generator: what it owns (files, or folders with all in them), and a command that writes the same paths below
- * the folder it is given.
- * @type {{ name: string, owns: string[], command: (out: string) => string[] }[]}
+ * Each generator: what it owns (files, or folders with all in them), and the commands that write the same paths below
+ * the folder they are given.
+ * @type {{ name: string, owns: string[], commands: (out: string) => string[][] }[]}
  */
 export const generators = [
   {
     name: 'protos',
     owns: ['libs/rpc/generated'],
-    command: (out) => ['buf', 'generate', 'protos', '--output', out],
+    commands: (out) => [
+      ['buf', 'generate', 'protos', '--output', out],
+      // Descriptors for gRPC reflection.
+      ['buf', 'build', 'protos', '--output', join(out, 'libs/rpc/generated/rhyzome.binpb')],
+    ],
   },
 ];
 
 /** Runs one generator into a folder of its own and returns that folder. Throws when it fails. */
-function generate({ name, command }) {
+function generate({ name, commands }) {
   mkdirSync(join(root, '.rhyzome/cache'), { recursive: true });
   const out = mkdtempSync(join(root, '.rhyzome/cache/generate-'));
-  const [program, ...args] = command(out);
-  const { status, error } = spawnSync(program, args, {
-    cwd: root,
-    env: projectEnvironment(),
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
-  if (error || status !== 0) {
+  for (const [program, ...args] of commands(out)) {
+    const { status, error } = spawnSync(program, args, {
+      cwd: root,
+      env: projectEnvironment(),
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
+    if (!error && status === 0) continue;
     rmSync(out, { recursive: true });
     throw new Error(`generator ${name} failed (${error?.message ?? `status ${status}`})`);
   }
