@@ -1,0 +1,4 @@
+/** The only door of this library: networks on Linux. */
+export { bridgeName, leasePortName, namespaceName } from './names.js';
+export { createNetworkCapability, type NetworkOptions, type NetworkStatus } from './network.capability.js';
+export { deniedByDefault, type Uplink } from './uplink.js';
