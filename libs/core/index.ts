@@ -1,1 +1,6 @@
+export * from './cidr.js';
 export * from './errors.js';
+export * from './ids.js';
+export * from './names.js';
+export * from './resource.js';
+export * from './tags.js';

@@ -1,0 +1,5 @@
+#!/usr/bin/env node
+// Starts what the build made of apps/cli, by a Node that is new enough.
+import { run } from './run.js';
+
+await run('cli');

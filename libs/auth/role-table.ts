@@ -1,0 +1,39 @@
+/** The table of what each role may do, generated for the documentation from the rules themselves. */
+import { type Role, roles } from './actor.js';
+import { may } from './permission.js';
+
+export interface RoleTableKind {
+  name: string;
+  actions: readonly string[];
+}
+
+export interface RoleTableRow {
+  kind: string;
+  verb: string;
+  allowed: Record<Role, boolean>;
+}
+
+/** One row per kind and verb, in the order given; verbs: create, read, update, delete, then the kind's actions. */
+export function roleTable(kinds: readonly RoleTableKind[]): RoleTableRow[] {
+  return kinds.flatMap(({ name, actions }) =>
+    ['create', 'read', 'update', 'delete', ...actions].map((verb) => ({
+      kind: name,
+      verb,
+      allowed: Object.fromEntries(roles.map((role) => [role, roleMay(role, verb, name)])) as Record<Role, boolean>,
+    })),
+  );
+}
+
+/** The same as a Markdown table, with the scope that each row needs. */
+export function renderRoleTable(kinds: readonly RoleTableKind[]): string {
+  const head = `| scope | ${roles.join(' | ')} |\n| --- |${' --- |'.repeat(roles.length)}\n`;
+  const lines = roleTable(kinds).map(
+    ({ kind, verb, allowed }) =>
+      `| \`${kind}:${verb}\` | ${roles.map((role) => (allowed[role] ? 'yes' : '-')).join(' | ')} |\n`,
+  );
+  return head + lines.join('');
+}
+
+function roleMay(role: Role, verb: string, kind: string): boolean {
+  return may({ tenantId: '-', subject: '-', roles: [role], scopes: null, via: 'token' }, verb, kind);
+}

@@ -1,0 +1,17 @@
+export { ConfigError, type ConfigErrorCode, type ConfigProblem } from './config-error.js';
+export {
+  type ConnectionOptions,
+  ConnectionStringError,
+  type ConnectionTls,
+  describeConnection,
+  parseConnection,
+} from './connection.js';
+export { connectionOf, findConfig, type LoadedConfig, loadConfig, loadConfigOrExit } from './load-config.js';
+export type {
+  AgentConfig,
+  ApiConfig,
+  GrpcConfig,
+  LogLevel,
+  PkiConfig,
+  RhyzomeConfig,
+} from './rhyzome-config.js';

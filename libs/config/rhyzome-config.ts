@@ -1,0 +1,143 @@
+/**
+ * The settings of all processes: one file, of which each process takes what it needs. The types say what a process
+ * gets after defaults; the shapes say what a file may hold.
+ */
+import { ConnectionStringError, parseConnection } from './connection.js';
+import {
+  address,
+  endpoint,
+  integer,
+  list,
+  map,
+  object,
+  oneOf,
+  optional,
+  path,
+  required,
+  type Shape,
+  text,
+  url,
+} from './shape.js';
+
+/** Paths of PEM files, absolute. */
+export interface PkiConfig {
+  ca: string;
+  cert: string;
+  key: string;
+}
+
+export interface ApiConfig {
+  /** host:port of the REST server. */
+  listen: string;
+  /** host:port of health, readiness and metrics. */
+  monitoring: string;
+  /** What users reach it as, without a slash at the end, e.g. for Location headers behind a proxy. */
+  publicUrl?: string;
+  /** The audience that a token must name. */
+  audience: string;
+}
+
+export interface GrpcConfig {
+  /** Each host:port or unix:/path. */
+  listen: string[];
+  /** host:port at which other replicas and rhyzome-api reach this one; its certificate must hold for the host. */
+  advertise?: string;
+  monitoring: string;
+  /** How many jobs run at once. */
+  workers: number;
+}
+
+export interface AgentConfig {
+  /** Where rhyzome-grpc listens: host:port, or unix:/path. */
+  controller: string;
+  /** The name that the controller's certificate must hold for; default: the host in `controller`, localhost for a socket. */
+  serverName?: string;
+  /** Folder of the agent's durable state, absolute. */
+  stateDir: string;
+  /** `auto`: libvirt where it works, else sim. */
+  driver: 'sim' | 'libvirt' | 'auto';
+  libvirt?: { uri: string };
+  labels: Record<string, string>;
+  /** The node's certificate, where it is not the file's `pki`. */
+  pki?: PkiConfig;
+}
+
+export interface RhyzomeConfig {
+  /** Connection as role app, a libpq keyword string or URL for parseConnection. A secret. */
+  db?: string;
+  /** As role operator. A secret. */
+  dbOperator?: string;
+  /** As role owner. A secret. */
+  dbOwner?: string;
+  pki?: PkiConfig;
+  api?: ApiConfig;
+  grpc?: GrpcConfig;
+  agent?: AgentConfig;
+  /** The content store of images: a folder that all replicas share, absolute. */
+  storage?: { dir: string };
+  log: { level: LogLevel };
+}
+
+export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
+
+/** A connection string that can be parsed; stays a string, so that what reads it last holds the secret alone. */
+function connection(): Shape<string> {
+  const any = text();
+  return (value, place) => {
+    const given = any(value, place);
+    if (given === undefined) return given;
+    try {
+      parseConnection(given, place.folder);
+    } catch (error) {
+      if (!(error instanceof ConnectionStringError)) throw error;
+      place.problems.push({ pointer: place.pointer, message: `is not a PostgreSQL connection: ${error.message}` });
+    }
+    return given;
+  };
+}
+
+const pki = object<PkiConfig>({ ca: required(path()), cert: required(path()), key: required(path()) });
+
+const api = object<ApiConfig>({
+  listen: optional(address(), () => '127.0.0.1:8080'),
+  monitoring: optional(address(), () => '127.0.0.1:8081'),
+  publicUrl: optional(url()),
+  audience: optional(text(), () => 'urn:rhyzome:api'),
+});
+
+const grpc = object<GrpcConfig>({
+  listen: optional(list(endpoint(), 16), () => ['127.0.0.1:7443']),
+  advertise: optional(address()),
+  monitoring: optional(address(), () => '127.0.0.1:8082'),
+  workers: optional(integer(1, 1000), () => 10),
+});
+
+const agent = object<AgentConfig>({
+  controller: required(endpoint()),
+  serverName: optional(text()),
+  stateDir: required(path()),
+  driver: required(oneOf('sim', 'libvirt', 'auto')),
+  libvirt: optional(object<{ uri: string }>({ uri: required(text()) })),
+  labels: optional(map(text(), 64), () => ({})),
+  pki: optional(pki),
+});
+
+/** Sections that a process may need and that have a default for every member. */
+export const sectionsWithDefaults: ReadonlySet<string> = new Set(['api', 'grpc']);
+
+export const configShape = object<RhyzomeConfig>({
+  db: optional(connection()),
+  dbOperator: optional(connection()),
+  dbOwner: optional(connection()),
+  pki: optional(pki),
+  api: optional(api),
+  grpc: optional(grpc),
+  agent: optional(agent),
+  storage: optional(object<{ dir: string }>({ dir: required(path()) })),
+  log: optional(
+    object<{ level: LogLevel }>({
+      level: optional(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), () => 'info'),
+    }),
+    () => ({}),
+  ),
+});

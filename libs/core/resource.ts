@@ -1,0 +1,86 @@
+/**
+ * The interface that every kind implements, and what every resource has in common. It knows neither the database nor
+ * the protocols: a kind's class carries its own store.
+ */
+import type { FieldError } from './errors.js';
+import type { Tags } from './tags.js';
+
+export type ResourceState = 'pending' | 'provisioning' | 'ready' | 'updating' | 'deleting' | 'failed';
+
+/** Why something waits or failed, in words that a user can act on. */
+export interface Condition {
+  type: string;
+  status: 'true' | 'false' | 'unknown';
+  reason: string;
+  message: string;
+  /** RFC 3339. */
+  lastTransitionTime: string;
+  observedGeneration: number;
+}
+
+/** What every resource has: who it is and what permissions are decided on. */
+export interface ResourceCore {
+  id: string;
+  tenantId: string;
+  kind: string;
+  name: string;
+  tags: Tags;
+}
+
+/**
+ * A step of a job: a named piece of outside work with its undo beside it. `act` may run again after a crash in its
+ * middle, `undo` after a crash before, in or after `act`; both are idempotent. The result of a finished step is stored
+ * and given back when the job goes on elsewhere.
+ */
+export interface JobStep<Tx, Result> {
+  /** Runs in one transaction of the resource's tenant that the job's lease fences. */
+  act(tx: Tx): Promise<Result>;
+  undo?(tx: Tx, result: Result | undefined): Promise<void>;
+  /** Asked after `undo` until it says true: what was undone is gone in the world outside, too. */
+  undone?(tx: Tx): Promise<true | Waiting>;
+  /** Shown to the user while and after the step runs. */
+  message?: string;
+  /** False: once this step has begun, the job can no longer be cancelled. */
+  cancellable?: boolean;
+}
+
+/** What a kind's create, update and remove work with. */
+export interface Job<Tx = unknown> {
+  readonly id: string;
+  readonly action: string;
+  /** The request as it was stored, e.g. an action's body. */
+  readonly request: unknown;
+  /** How many steps and waits there will be, for the progress that the user sees. */
+  plan(total: number): void;
+  step<Result>(name: string, step: JobStep<Tx, Result>): Promise<Result>;
+  /**
+   * Goes on when `probe` returns something other than Waiting; until then the worker is given back. The probe runs
+   * whenever somebody wakes the resource's jobs, and from time to time. It throws to fail the job.
+   */
+  wait<Result>(
+    name: string,
+    probe: (tx: Tx) => Promise<Result | Waiting>,
+    options?: { message?: string; cancellable?: boolean },
+  ): Promise<Result>;
+}
+
+/** A probe's answer that shows the user what is waited for. */
+export class Waiting {
+  constructor(
+    readonly message: string,
+    /** True: for a node that is away or an operator's word; the job's state says `waiting`. */
+    readonly outside: boolean = false,
+  ) {}
+}
+
+/** One interface for all kinds, behind REST and gRPC. */
+export interface Resource<Tx = unknown> {
+  /** Fetches the resource from the database by its core (its id). Throws RhyzomeError `not_found`. */
+  load(core: ResourceCore): Promise<this>;
+  getCore(): ResourceCore;
+  /** What is wrong with it, empty when valid; `isNew` on a create. */
+  validate(isNew: boolean): Promise<FieldError[]>;
+  create(core: ResourceCore, job: Job<Tx>): Promise<void>;
+  update(job: Job<Tx>): Promise<void>;
+  remove(job: Job<Tx>): Promise<void>;
+}

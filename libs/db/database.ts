@@ -1,0 +1,177 @@
+/**
+ * The only way to the tables. Whatever serves a tenant goes through `tenantRead` or `tenantTransaction`, which set the
+ * tenant for row level security in the same round trip as the first statement; `operator` spans tenants and is for
+ * claiming jobs, node streams, event numbering and the CLI.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { createHash } from 'node:crypto';
+import {
+  CompiledQuery,
+  type DatabaseConnection,
+  Kysely,
+  PostgresDialect,
+  PostgresDriver,
+  type Transaction,
+  type TransactionSettings,
+} from 'kysely';
+import type pg from 'pg';
+import { isTenantId } from '#libs/core';
+import { translateDatabaseError } from './errors.js';
+import type { DB } from './generated/schema.js';
+import { createPool } from './pools.js';
+
+/** A transaction; in a tenant's scope it sees that tenant's rows (and global images) only. */
+export type Tx = Transaction<DB>;
+
+export interface DatabaseOptions {
+  app: pg.PoolConfig;
+  /** Absent: `app`'s login takes on the operator's role, if it may. */
+  operator?: pg.PoolConfig;
+  maxConnections?: number;
+  applicationName?: string;
+  onError?: (error: Error) => void;
+  /** Called for each statement that goes to the server; for counting. */
+  onQuery?: (text: string) => void;
+}
+
+const scope = new AsyncLocalStorage<{ tenantId: string }>();
+
+/** Sends `begin` and the tenant's setting together with the transaction's first statement. */
+class ScopedDriver extends PostgresDriver {
+  override async beginTransaction(connection: DatabaseConnection, settings: TransactionSettings): Promise<void> {
+    const current = scope.getStore();
+    if (!current || settings.isolationLevel || settings.accessMode) {
+      await super.beginTransaction(connection, settings);
+      if (current) await connection.executeQuery(CompiledQuery.raw(setTenant(current.tenantId)));
+      return;
+    }
+    const begun = connection.executeQuery(CompiledQuery.raw(`begin; ${setTenant(current.tenantId)}`));
+    // A failure aborts the transaction, and with it the first statement, which reports it.
+    begun.catch(() => undefined);
+  }
+}
+
+class ScopedDialect extends PostgresDialect {
+  constructor(private readonly options: { pool: pg.Pool }) {
+    super(options);
+  }
+  override createDriver(): PostgresDriver {
+    return new ScopedDriver(this.options);
+  }
+}
+
+function setTenant(tenantId: string): string {
+  if (!isTenantId(tenantId)) throw new Error('not a tenant id');
+  return `select set_config('rhyzome.tenant_id', '${tenantId}', true)`;
+}
+
+const preparedNames = new Map<string, string>();
+const MAX_PREPARED = 200;
+
+/** One name a text, so that the server parses and plans hot statements once a connection. */
+function preparedName(text: string): string | undefined {
+  let name = preparedNames.get(text);
+  if (name === undefined) {
+    if (preparedNames.size >= MAX_PREPARED) return undefined;
+    name = `r${createHash('sha256').update(text).digest('hex').slice(0, 24)}`;
+    preparedNames.set(text, name);
+  }
+  return name;
+}
+
+export class Database {
+  private readonly appPool: pg.Pool;
+  private readonly operatorPool: pg.Pool;
+  private readonly app: Kysely<DB>;
+  /** Spans tenants. */
+  readonly operator: Kysely<DB>;
+
+  constructor(private readonly options: DatabaseOptions) {
+    const limits = { max: options.maxConnections, applicationName: options.applicationName };
+    this.appPool = createPool(options.app, 'rhyzome_app', limits, options.onError);
+    this.operatorPool = createPool(options.operator ?? options.app, 'rhyzome_operator', limits, options.onError);
+    const log = options.onQuery ? (event: { query: CompiledQuery }) => options.onQuery!(event.query.sql) : undefined;
+    this.app = new Kysely<DB>({ dialect: new ScopedDialect({ pool: this.appPool }), ...(log && { log }) });
+    this.operator = new Kysely<DB>({ dialect: new PostgresDialect({ pool: this.operatorPool }), ...(log && { log }) });
+  }
+
+  /** Only for building queries; executing on it throws. */
+  get builder(): Kysely<DB> {
+    return this.app;
+  }
+
+  /** Runs one reading statement in the tenant's scope: one round trip. */
+  async tenantRead<Row>(tenantId: string, query: CompiledQuery<Row>): Promise<Row[]> {
+    const setting = setTenant(tenantId);
+    try {
+      const client = await this.appPool.connect();
+      let failure: Error | undefined;
+      try {
+        const begun = client.query(`begin; ${setting}`);
+        const result = client.query({
+          name: preparedName(query.sql),
+          text: query.sql,
+          values: query.parameters as unknown[],
+        });
+        const ended = client.query('commit');
+        const outcomes = await Promise.allSettled([begun, result, ended]);
+        for (const outcome of outcomes) if (outcome.status === 'rejected') failure ??= outcome.reason as Error;
+        this.options.onQuery?.(query.sql);
+        if (failure) throw failure;
+        return (await result).rows as Row[];
+      } finally {
+        // A broken connection is thrown away; an ordinary SQL error leaves it usable, as commit ended the transaction.
+        client.release(failure !== undefined && !('severity' in failure));
+      }
+    } catch (error) {
+      throw translateDatabaseError(error);
+    }
+  }
+
+  /** Runs `work` in one transaction in the tenant's scope; a throw rolls back. */
+  async tenantTransaction<T>(tenantId: string, work: (tx: Tx) => Promise<T>): Promise<T> {
+    try {
+      return await scope.run({ tenantId }, () => this.app.transaction().execute(work));
+    } catch (error) {
+      throw translateDatabaseError(error);
+    }
+  }
+
+  /** As app without a tenant: nodes, the installation, the issuers' directory. */
+  async unscopedRead<Row>(query: CompiledQuery<Row>): Promise<Row[]> {
+    try {
+      this.options.onQuery?.(query.sql);
+      return (await this.appPool.query(query.sql, query.parameters as unknown[])).rows as Row[];
+    } catch (error) {
+      throw translateDatabaseError(error);
+    }
+  }
+
+  /** Runs `work` in one transaction that spans tenants. */
+  async operatorTransaction<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
+    try {
+      return await this.operator.transaction().execute(work);
+    } catch (error) {
+      throw translateDatabaseError(error);
+    }
+  }
+
+  /** Resolves when the server answers; throws RhyzomeError `database_unavailable`. */
+  async ping(): Promise<void> {
+    try {
+      await this.appPool.query('select 1');
+    } catch (error) {
+      throw translateDatabaseError(error);
+    }
+  }
+
+  /** Connections in use and waiting, for metrics. */
+  stats(): { total: number; idle: number; waiting: number } {
+    const { totalCount, idleCount, waitingCount } = this.appPool;
+    return { total: totalCount, idle: idleCount, waiting: waitingCount };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.app.destroy(), this.operator.destroy()]);
+  }
+}

@@ -1,0 +1,7 @@
+export { Database, type DatabaseOptions, type Tx } from './database.js';
+export * from './errors.js';
+export type * from './generated/schema.js';
+export { type Channel, Listener } from './listener.js';
+export * from './migrator.js';
+export { createPool, type Role } from './pools.js';
+export { ensureRoles } from './roles.js';

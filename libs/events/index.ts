@@ -1,0 +1,3 @@
+export * from './audit.js';
+export * from './numbering.js';
+export * from './reader.js';

@@ -1,0 +1,3 @@
+export * from './rows.js';
+export type { JobRun } from './run.js';
+export * from './runner.js';

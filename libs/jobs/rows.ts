@@ -1,0 +1,152 @@
+/** The job as it stands in the database. The row is its own queue entry: due at run_at, leased, fenced. */
+
+import type { Selectable } from 'kysely';
+import { RhyzomeError } from '#libs/core';
+import type { JobStep as JobStepTable, Job as JobTable, Tx } from '#libs/db';
+
+export type JobRow = Selectable<JobTable>;
+export type JobStepRow = Selectable<JobStepTable>;
+export type JobOutcome = 'succeeded' | 'failed' | 'cancelled';
+
+export interface NewJob {
+  tenantId: string;
+  id: string;
+  resourceId: string;
+  kind: string;
+  resourceName: string;
+  action: string;
+  request: Record<string, unknown>;
+  supersedes?: string;
+  createdBy: string;
+  requestId?: string;
+}
+
+/** The columns of a new job's row; inserting it is what enqueues it. */
+export function jobValues(job: NewJob) {
+  return {
+    tenant_id: job.tenantId,
+    id: job.id,
+    resource_id: job.resourceId,
+    kind: job.kind,
+    resource_name: job.resourceName,
+    action: job.action,
+    request: JSON.stringify(job.request),
+    supersedes: job.supersedes ?? null,
+    created_by: job.createdBy,
+    request_id: job.requestId ?? null,
+  };
+}
+
+/** The resource's job that has not ended, locked; undefined when there is none. */
+export async function unendedJob(tx: Tx, tenantId: string, resourceId: string): Promise<JobRow | undefined> {
+  return tx
+    .selectFrom('job')
+    .selectAll()
+    .where('tenant_id', '=', tenantId)
+    .where('resource_id', '=', resourceId)
+    .where('finished_at', 'is', null)
+    .forUpdate()
+    .executeTakeFirst();
+}
+
+/** Wakes the resource's unended job, whether it is parked or running right now. */
+export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly string[]): Promise<void> {
+  if (resourceIds.length === 0) return;
+  await tx
+    .updateTable('job')
+    .set((eb) => ({ wakes: eb('wakes', '+', 1), run_at: eb.fn<Date>('now') }))
+    .where('tenant_id', '=', tenantId)
+    .where('resource_id', 'in', [...resourceIds])
+    .where('finished_at', 'is', null)
+    .execute();
+}
+
+/** Thrown when the lease was lost: somebody else has the job, or it has ended. Nothing may be written any more. */
+export class LeaseLost extends Error {
+  override readonly name = 'LeaseLost';
+}
+
+/** Locks the job's row if the lease with this fence still holds; throws LeaseLost. */
+export async function holdLease(tx: Tx, row: Pick<JobRow, 'tenant_id' | 'id' | 'fence'>): Promise<JobRow> {
+  const current = await tx
+    .selectFrom('job')
+    .selectAll()
+    .where('tenant_id', '=', row.tenant_id)
+    .where('id', '=', row.id)
+    .where('fence', '=', row.fence)
+    .where('finished_at', 'is', null)
+    .forUpdate()
+    .executeTakeFirst();
+  if (!current) throw new LeaseLost(`job ${row.id} is no longer held`);
+  return current;
+}
+
+/**
+ * Asks a job to be undone. Its worker notices at its next write; a parked one is woken.
+ * Throws RhyzomeError `not_found`, `not_cancellable`.
+ */
+export async function cancelJob(tx: Tx, tenantId: string, id: string): Promise<JobRow> {
+  const row = await lockJob(tx, tenantId, id);
+  if (row.state === 'cancelling' || row.state === 'cancelled') return row;
+  if (row.finished_at) {
+    throw new RhyzomeError('not_cancellable', `The job has ended as “${row.state}”; there is nothing to cancel.`);
+  }
+  if (!row.cancellable || row.phase === 'undo') {
+    throw new RhyzomeError(
+      'not_cancellable',
+      row.phase === 'undo' ? 'The job has failed and is being undone already.' : 'The job is past what can be undone.',
+    );
+  }
+  return tx
+    .updateTable('job')
+    .set((eb) => ({
+      state: 'cancelling',
+      phase: 'undo',
+      outcome: 'cancelled',
+      cancellable: false,
+      failures: 0,
+      wakes: eb('wakes', '+', 1),
+      run_at: eb.fn<Date>('now'),
+    }))
+    .where('tenant_id', '=', tenantId)
+    .where('id', '=', id)
+    .returningAll()
+    .executeTakeFirstOrThrow();
+}
+
+/** Puts a failed job back into the queue: the stored request again. The caller has claimed anew. */
+export async function requeueJob(tx: Tx, row: JobRow): Promise<JobRow> {
+  await tx.deleteFrom('job_step').where('tenant_id', '=', row.tenant_id).where('job_id', '=', row.id).execute();
+  return tx
+    .updateTable('job')
+    .set((eb) => ({
+      state: 'queued',
+      phase: 'do',
+      outcome: null,
+      error: null,
+      progress: 0,
+      failures: 0,
+      message: null,
+      cancellable: true,
+      finished_at: null,
+      started_at: null,
+      run_at: eb.fn<Date>('now'),
+    }))
+    .where('tenant_id', '=', row.tenant_id)
+    .where('id', '=', row.id)
+    .returningAll()
+    .executeTakeFirstOrThrow();
+}
+
+/** The job's row, locked; throws RhyzomeError `not_found`. */
+export async function lockJob(tx: Tx, tenantId: string, id: string): Promise<JobRow> {
+  const row = await tx
+    .selectFrom('job')
+    .selectAll()
+    .where('tenant_id', '=', tenantId)
+    .where('id', '=', id)
+    .forUpdate()
+    .executeTakeFirst();
+  if (!row) throw new RhyzomeError('not_found', `There is no job “${id}” that you may see.`);
+  return row;
+}

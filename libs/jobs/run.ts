@@ -1,0 +1,242 @@
+/**
+ * One run of a job: replays the kind's work, skipping what is recorded as done. Forwards, it stops at the first thing it
+ * has to wait for and gives its worker back. Backwards, it replays up to the first step that never began, and then runs
+ * the collected undos in reverse order. Every write first makes sure that the lease still holds.
+ */
+
+import { type Job, type JobStep, RhyzomeError, Waiting } from '#libs/core';
+import type { Database, Tx } from '#libs/db';
+import { holdLease, type JobRow, type JobStepRow } from './rows.js';
+
+/** Ends a run whose job has to wait; not a failure. */
+export class Parked extends Error {
+  override readonly name = 'Parked';
+  constructor(
+    readonly waitingFor: Waiting,
+    readonly retryMs: number,
+  ) {
+    super(waitingFor.message);
+  }
+}
+
+/** Ends a replay backwards at the first step that never began. */
+class Unwinding extends Error {
+  override readonly name = 'Unwinding';
+}
+
+/** The job was cancelled while it ran forwards. */
+export class CancelRequested extends Error {
+  override readonly name = 'CancelRequested';
+}
+
+interface Undo {
+  step: JobStepRow;
+  undo?: (tx: Tx, result: any) => Promise<void>;
+  undone?: (tx: Tx) => Promise<true | Waiting>;
+}
+
+/** A wake usually ends a wait; this is for wakes that were lost, and for what nobody announces. */
+const POLL_MS = 10_000;
+
+export class JobRun implements Job<Tx> {
+  private ordinal: number;
+  private total: number;
+  private readonly undos: Undo[] = [];
+  private steps: JobStepRow[] = [];
+
+  constructor(
+    private readonly db: Database,
+    /** The job whose lease is held and which every write checks. */
+    private readonly lease: JobRow,
+    /** The job whose steps are run: the same, or the one that this one supersedes. */
+    private readonly row: JobRow,
+    private readonly phase: 'do' | 'undo',
+  ) {
+    this.ordinal = 0;
+    this.total = 1;
+  }
+
+  get id(): string {
+    return this.row.id;
+  }
+  get action(): string {
+    return this.row.action;
+  }
+  get request(): unknown {
+    return this.row.request;
+  }
+
+  plan(total: number): void {
+    this.total = total;
+  }
+
+  /** Reads the recorded steps; first thing in every run. */
+  async open(): Promise<void> {
+    this.steps = await this.db.tenantRead(
+      this.row.tenant_id,
+      this.db.builder
+        .selectFrom('job_step')
+        .selectAll()
+        .where('tenant_id', '=', this.row.tenant_id)
+        .where('job_id', '=', this.row.id)
+        .orderBy('ordinal')
+        .compile(),
+    );
+  }
+
+  async step<Result>(name: string, step: JobStep<Tx, Result>): Promise<Result> {
+    const ordinal = ++this.ordinal;
+    const known = this.recorded(ordinal, name);
+    if (known) this.undos.push({ step: known, undo: step.undo, undone: step.undone });
+    if (known && (known.state === 'succeeded' || this.phase === 'undo')) return known.result as Result;
+    if (this.phase === 'undo') throw new Unwinding();
+    return this.forward(ordinal, name, step);
+  }
+
+  private async forward<Result>(ordinal: number, name: string, step: JobStep<Tx, Result>): Promise<Result> {
+    return this.fenced(async (tx) => {
+      const started = new Date();
+      const result = await step.act(tx);
+      const stored = await this.record(tx, {
+        ordinal,
+        name,
+        state: 'succeeded',
+        started,
+        result,
+        message: step.message,
+      });
+      this.undos.push({ step: stored, undo: step.undo, undone: step.undone });
+      await this.advance(tx, ordinal, step.message ?? name, step.cancellable);
+      return result;
+    });
+  }
+
+  async wait<Result>(
+    name: string,
+    probe: (tx: Tx) => Promise<Result | Waiting>,
+    options: { message?: string; cancellable?: boolean } = {},
+  ): Promise<Result> {
+    const ordinal = ++this.ordinal;
+    const known = this.recorded(ordinal, name);
+    if (known?.state === 'succeeded') return known.result as Result;
+    if (this.phase === 'undo') throw new Unwinding();
+    const outcome = await this.fenced(async (tx) => {
+      const answer = await probe(tx);
+      const waiting = answer instanceof Waiting;
+      if (waiting && known?.message === answer.message) return answer;
+      await this.record(tx, {
+        ordinal,
+        name,
+        state: waiting ? 'waiting' : 'succeeded',
+        started: known?.started_at ?? new Date(),
+        result: waiting ? undefined : answer,
+        message: waiting ? answer.message : options.message,
+      });
+      if (!waiting) await this.advance(tx, ordinal, options.message ?? name, options.cancellable);
+      return answer;
+    });
+    if (outcome instanceof Waiting) throw new Parked(outcome, POLL_MS);
+    return outcome;
+  }
+
+  /** Runs the collected undos, last first. `replay` is the kind's work, run backwards up to where it had come. */
+  async unwind(replay: () => Promise<void>): Promise<void> {
+    try {
+      await replay();
+    } catch (error) {
+      if (!(error instanceof Unwinding)) throw error;
+    }
+    for (const undo of this.undos.reverse()) await this.undoOne(undo);
+  }
+
+  private async undoOne({ step, undo, undone }: Undo): Promise<void> {
+    if (step.state === 'undone') return;
+    if (step.state !== 'undoing') {
+      await this.write(async (tx) => {
+        await undo?.(tx, step.result);
+        await this.setStepState(tx, step, undone ? 'undoing' : 'undone');
+      });
+    }
+    if (!undone) return;
+    const answer = await this.write(async (tx) => {
+      const state = await undone(tx);
+      if (state === true) await this.setStepState(tx, step, 'undone');
+      return state;
+    });
+    if (answer !== true) throw new Parked(answer, POLL_MS);
+  }
+
+  private recorded(ordinal: number, name: string): JobStepRow | undefined {
+    const known = this.steps[ordinal - 1];
+    if (known && known.name !== name) {
+      // Another version of the program made other steps: going on would skip or repeat the wrong ones.
+      throw new RhyzomeError('job_failed', `Step ${ordinal} was recorded as “${known.name}” and is now “${name}”.`);
+    }
+    return known;
+  }
+
+  /** A transaction of the job's tenant in which the lease holds and nobody has cancelled. */
+  private fenced<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
+    return this.write(async (tx, current) => {
+      if (current.phase === 'undo') throw new CancelRequested();
+      return work(tx);
+    });
+  }
+
+  private write<T>(work: (tx: Tx, current: JobRow) => Promise<T>): Promise<T> {
+    return this.db.tenantTransaction(this.lease.tenant_id, async (tx) => work(tx, await holdLease(tx, this.lease)));
+  }
+
+  private async record(
+    tx: Tx,
+    step: { ordinal: number; name: string; state: string; started: Date; result?: unknown; message?: string },
+  ): Promise<JobStepRow> {
+    const result = step.result === undefined ? null : JSON.stringify(step.result);
+    const finished_at = step.state === 'succeeded' ? new Date() : null;
+    return tx
+      .insertInto('job_step')
+      .values({
+        tenant_id: this.row.tenant_id,
+        job_id: this.row.id,
+        ordinal: step.ordinal,
+        name: step.name,
+        state: step.state,
+        message: step.message ?? null,
+        result,
+        started_at: step.started,
+        finished_at,
+      })
+      .onConflict((oc) =>
+        oc
+          .columns(['tenant_id', 'job_id', 'ordinal'])
+          .doUpdateSet({ state: step.state, message: step.message ?? null, result, finished_at }),
+      )
+      .returningAll()
+      .executeTakeFirstOrThrow();
+  }
+
+  private async setStepState(tx: Tx, step: JobStepRow, state: string): Promise<void> {
+    await tx
+      .updateTable('job_step')
+      .set({ state, ...(state === 'undone' && { finished_at: new Date() }) })
+      .where('tenant_id', '=', step.tenant_id)
+      .where('job_id', '=', step.job_id)
+      .where('ordinal', '=', step.ordinal)
+      .execute();
+    step.state = state;
+  }
+
+  private async advance(tx: Tx, ordinal: number, message: string, cancellable = true): Promise<void> {
+    await tx
+      .updateTable('job')
+      .set({
+        progress: Math.min(95, Math.floor((100 * ordinal) / Math.max(this.total, ordinal))),
+        message,
+        failures: 0,
+        ...(!cancellable && { cancellable: false }),
+      })
+      .where('tenant_id', '=', this.row.tenant_id)
+      .where('id', '=', this.row.id)
+      .execute();
+  }
+}

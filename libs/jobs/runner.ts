@@ -1,0 +1,320 @@
+/**
+ * The workers of one process: claims due jobs of all tenants, runs them, renews their leases, and settles them. A
+ * worker that dies leaves its lease to run out; whoever claims the job next has a higher fence.
+ */
+
+import { sql } from 'kysely';
+import { newId, RhyzomeError } from '#libs/core';
+import { type Database, isDatabaseAway, type Listener } from '#libs/db';
+import { holdLease, type JobOutcome, type JobRow, LeaseLost } from './rows.js';
+import { CancelRequested, JobRun, Parked } from './run.js';
+
+/** What a failed job shows: a problem without its HTTP parts. */
+export interface JobFailure {
+  code: string;
+  message: string;
+  details?: Record<string, unknown>;
+}
+
+/** What jobs are about; libs/resources implements it. */
+export interface JobHandler {
+  /** The kind's create, update, remove or action, made of job.step and job.wait. Also replayed backwards. */
+  run(row: JobRow, job: JobRun): Promise<void>;
+  /** In the transaction of the first claim: the resource's state follows. */
+  begin(tx: import('#libs/db').Tx, row: JobRow): Promise<void>;
+  /** In the transaction that ends the job: what was claimed is settled. */
+  settle(tx: import('#libs/db').Tx, row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void>;
+}
+
+export interface RunnerLog {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface RunnerOptions {
+  workers?: number;
+  leaseMs?: number;
+  /** Tries of one step before the job fails for an error that is nobody's fault that can be named. */
+  maxFailures?: number;
+  log: RunnerLog;
+}
+
+const IDLE_POLL_MS = 2_000;
+
+export class JobRunner {
+  /** Names this process in job.lease_owner. */
+  readonly owner = newId();
+  private readonly held = new Map<string, JobRow>();
+  private readonly workers: number;
+  private readonly leaseMs: number;
+  private readonly maxFailures: number;
+  private readonly log: RunnerLog;
+  private timer: NodeJS.Timeout | undefined;
+  private renewal: NodeJS.Timeout | undefined;
+  private claiming = false;
+  private claimAgain = false;
+  private stopping = false;
+
+  constructor(
+    private readonly db: Database,
+    listener: Listener,
+    private readonly handler: JobHandler,
+    options: RunnerOptions,
+  ) {
+    this.workers = options.workers ?? 8;
+    this.leaseMs = options.leaseMs ?? 8_000;
+    this.maxFailures = options.maxFailures ?? 8;
+    this.log = options.log;
+    listener.on('rhyzome_job', () => void this.claim());
+  }
+
+  start(): void {
+    this.timer = setInterval(() => void this.claim(), IDLE_POLL_MS);
+    this.renewal = setInterval(() => void this.renew(), this.leaseMs / 3);
+    void this.claim();
+  }
+
+  get running(): number {
+    return this.held.size;
+  }
+
+  /** Claims no more, waits for what runs, at most `timeoutMs`; what is left then runs on elsewhere after its lease. */
+  async stop(timeoutMs = 5_000): Promise<void> {
+    this.stopping = true;
+    clearInterval(this.timer);
+    const end = Date.now() + timeoutMs;
+    while (this.held.size > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 20));
+    clearInterval(this.renewal);
+  }
+
+  private async claim(): Promise<void> {
+    if (this.stopping) return;
+    if (this.claiming) {
+      this.claimAgain = true;
+      return;
+    }
+    this.claiming = true;
+    try {
+      do {
+        this.claimAgain = false;
+        const free = this.workers - this.held.size;
+        if (free <= 0) break;
+        const rows = await this.claimDue(free);
+        for (const row of rows) {
+          this.held.set(row.id, row);
+          void this.work(row);
+        }
+      } while (this.claimAgain && !this.stopping);
+    } catch (error) {
+      if (!isDatabaseAway(error)) this.log.error({ err: error }, 'claiming jobs failed');
+    } finally {
+      this.claiming = false;
+    }
+  }
+
+  private async claimDue(limit: number): Promise<JobRow[]> {
+    const result = await sql<JobRow>`
+      update job set lease_owner = ${this.owner}, lease_until = now() + make_interval(secs => ${this.leaseMs / 1000}),
+        fence = fence + 1, started_at = coalesce(started_at, now()),
+        attempts = attempts + case when started_at is null then 1 else 0 end,
+        state = case when phase = 'undo' and outcome = 'cancelled' then 'cancelling' when state = 'queued' then 'running' else state end
+      where (tenant_id, id) in (
+        select tenant_id, id from job
+        where finished_at is null and run_at <= now() and (lease_until is null or lease_until < now())
+        order by run_at limit ${limit} for update skip locked)
+      returning *`.execute(this.db.operator);
+    return result.rows;
+  }
+
+  private async renew(): Promise<void> {
+    if (this.held.size === 0) return;
+    try {
+      await sql`
+        update job set lease_until = now() + make_interval(secs => ${this.leaseMs / 1000})
+        where lease_owner = ${this.owner} and finished_at is null and id = any(${[...this.held.keys()]}::uuid[])`.execute(
+        this.db.operator,
+      );
+    } catch (error) {
+      this.log.warn({ err: error }, 'renewing leases failed');
+    }
+  }
+
+  private async work(row: JobRow): Promise<void> {
+    const fields = {
+      job: row.id,
+      tenant: row.tenant_id,
+      kind: row.kind,
+      action: row.action,
+      requestId: row.request_id,
+    };
+    try {
+      await this.runOnce(row);
+    } catch (error) {
+      if (error instanceof LeaseLost) this.log.info(fields, 'the job is no longer ours');
+      else if (isDatabaseAway(error) || (error as RhyzomeError).code === 'database_unavailable') {
+        this.log.warn(fields, 'the database went away; the job goes on after its lease');
+      } else this.log.error({ ...fields, err: error }, 'the job could not be recorded; it goes on after its lease');
+    } finally {
+      this.held.delete(row.id);
+      void this.claim();
+    }
+  }
+
+  private async runOnce(row: JobRow): Promise<void> {
+    if (row.state === 'running' && row.attempts >= 1 && row.phase === 'do') {
+      await this.fenced(row, (tx) => this.handler.begin(tx, row));
+    }
+    try {
+      if (row.supersedes && row.phase === 'do') await this.unwindSuperseded(row);
+      if (row.phase === 'do') {
+        const run = new JobRun(this.db, row, row, 'do');
+        await run.open();
+        await this.handler.run(row, run);
+        await this.end(row, 'succeeded', null);
+      } else {
+        await this.unwind(row, row);
+        await this.end(row, row.outcome as JobOutcome, row.error as JobFailure | null);
+      }
+    } catch (error) {
+      await this.afterError(row, error);
+    }
+  }
+
+  private async unwindSuperseded(row: JobRow): Promise<void> {
+    const [old] = await this.db.tenantRead(
+      row.tenant_id,
+      this.db.builder
+        .selectFrom('job')
+        .selectAll()
+        .where('tenant_id', '=', row.tenant_id)
+        .where('id', '=', row.supersedes!)
+        .compile(),
+    );
+    if (old) await this.unwind(row, old);
+  }
+
+  private async unwind(lease: JobRow, row: JobRow): Promise<void> {
+    const run = new JobRun(this.db, lease, row, 'undo');
+    await run.open();
+    await run.unwind(() => this.handler.run(row, run));
+  }
+
+  private async afterError(row: JobRow, error: unknown): Promise<void> {
+    if (error instanceof Parked) return this.park(row, error);
+    if (error instanceof LeaseLost || isDatabaseAway(error)) throw error;
+    if (error instanceof CancelRequested) return this.release(row, 0);
+    const known = error instanceof RhyzomeError && error.code !== 'overloaded' && error.code !== 'database_unavailable';
+    if (error instanceof RhyzomeError && error.code === 'database_unavailable') throw error;
+    const failures = row.failures + 1;
+    if (!known && failures < this.maxFailures) {
+      this.log.warn({ job: row.id, err: error, failures }, 'a step went wrong; it is tried again');
+      return this.release(row, backoffMs(failures), failures);
+    }
+    if (row.phase === 'undo') return this.undoStuck(row, error, failures);
+    const failure = known ? failureOf(error as RhyzomeError) : unknownFailure(row);
+    if (!known) this.log.error({ job: row.id, err: error }, 'the job failed');
+    await this.fenced(row, async (tx) => {
+      await tx
+        .updateTable('job')
+        .set((eb) => ({
+          phase: 'undo',
+          outcome: 'failed',
+          error: JSON.stringify(failure),
+          cancellable: false,
+          failures: 0,
+          lease_owner: null,
+          lease_until: null,
+          run_at: eb.fn<Date>('now'),
+        }))
+        .where('tenant_id', '=', row.tenant_id)
+        .where('id', '=', row.id)
+        .execute();
+    });
+  }
+
+  /** An undo that does not succeed is an alarm, and is tried on: what it leaves behind would be nobody's. */
+  private async undoStuck(row: JobRow, error: unknown, failures: number): Promise<void> {
+    this.log.error({ alarm: 'undo_stuck', job: row.id, tenant: row.tenant_id, err: error }, 'an undo does not succeed');
+    await this.release(row, 60_000, failures, `undo does not succeed: ${(error as Error).message}`);
+  }
+
+  private async park(row: JobRow, parked: Parked): Promise<void> {
+    await this.fenced(row, async (tx, current) => {
+      const state = current.state === 'cancelling' ? 'cancelling' : parked.waitingFor.outside ? 'waiting' : 'running';
+      const woken = current.wakes > row.wakes || current.phase !== row.phase;
+      await tx
+        .updateTable('job')
+        .set({
+          state,
+          message: parked.message,
+          failures: 0,
+          lease_owner: null,
+          lease_until: null,
+          run_at: new Date(Date.now() + (woken ? 0 : parked.retryMs)),
+        })
+        .where('tenant_id', '=', row.tenant_id)
+        .where('id', '=', row.id)
+        .execute();
+    });
+  }
+
+  private async release(row: JobRow, delayMs: number, failures = row.failures, message?: string): Promise<void> {
+    await this.fenced(row, async (tx) => {
+      await tx
+        .updateTable('job')
+        .set({
+          failures,
+          lease_owner: null,
+          lease_until: null,
+          run_at: new Date(Date.now() + delayMs),
+          ...(message && { message }),
+        })
+        .where('tenant_id', '=', row.tenant_id)
+        .where('id', '=', row.id)
+        .execute();
+    });
+  }
+
+  private async end(row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void> {
+    await this.fenced(row, async (tx, current) => {
+      if (outcome === 'succeeded' && current.phase === 'undo') throw new CancelRequested();
+      await this.handler.settle(tx, current, outcome, failure);
+      await tx
+        .updateTable('job')
+        .set({
+          state: outcome,
+          error: failure ? JSON.stringify(failure) : null,
+          cancellable: false,
+          finished_at: new Date(),
+          lease_owner: null,
+          lease_until: null,
+          ...(outcome === 'succeeded' && { progress: 100, message: null }),
+        })
+        .where('tenant_id', '=', row.tenant_id)
+        .where('id', '=', row.id)
+        .execute();
+    });
+  }
+
+  private fenced<T>(row: JobRow, work: (tx: import('#libs/db').Tx, current: JobRow) => Promise<T>): Promise<T> {
+    return this.db.tenantTransaction(row.tenant_id, async (tx) => work(tx, await holdLease(tx, row)));
+  }
+}
+
+/** 250 ms doubling to 30 s, with jitter. */
+function backoffMs(failures: number): number {
+  return Math.min(30_000, 250 * 2 ** (failures - 1)) * (0.5 + Math.random() / 2);
+}
+
+function failureOf(error: RhyzomeError): JobFailure {
+  return {
+    code: error.code,
+    message: error.message,
+    ...(error.details.extensions && { details: error.details.extensions }),
+  };
+}
+
+function unknownFailure(row: JobRow): JobFailure {
+  return { code: 'internal', message: `Something went wrong on our side; the logs have it under job ${row.id}.` };
+}

@@ -1,0 +1,38 @@
+/**
+ * Checks of a TLS peer beyond what the handshake proves: the name that was dialled, and that the other side is a server
+ * of the same trust domain. A node's certificate can never pass for a server's.
+ */
+import { checkServerIdentity, type PeerCertificate } from 'node:tls';
+import { PkiError } from './errors.js';
+import { type PeerIdentity, parsePeerIdentity } from './identity.js';
+
+/** For TLS clients: returns what is wrong with the server's certificate, undefined when nothing is (RFC 6125). */
+export function checkServer(hostname: string, certificate: PeerCertificate, trustDomain: string): Error | undefined {
+  const wrongName = checkServerIdentity(hostname, certificate);
+  if (wrongName) return wrongName;
+  try {
+    const peer = parsePeerIdentity(certificate.subjectaltname);
+    if (peer.type === 'server' && peer.trustDomain === trustDomain) return undefined;
+    return new PkiError(
+      'identity_malformed',
+      `The other side is ${peer.type} “${peer.name}” of ${peer.trustDomain}, not a server of ${trustDomain}.`,
+    );
+  } catch (error) {
+    return error as Error;
+  }
+}
+
+/** For servers: who the client is; a client of another trust domain is nobody. Throws PkiError. */
+export function identifyClient(
+  certificate: Pick<PeerCertificate, 'subjectaltname'>,
+  trustDomain: string,
+): PeerIdentity {
+  const peer = parsePeerIdentity(certificate.subjectaltname);
+  if (peer.trustDomain !== trustDomain) {
+    throw new PkiError(
+      'identity_malformed',
+      `The certificate is of the trust domain ${peer.trustDomain}, not of ${trustDomain}.`,
+    );
+  }
+  return peer;
+}

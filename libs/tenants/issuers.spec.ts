@@ -1,0 +1,56 @@
+import { describe, expect, it } from 'vitest';
+import { IssuerCache, type IssuerRow } from './index.js';
+
+const row = (tenantId: string): IssuerRow => ({
+  issuer: `https://id.example/realms/${tenantId}`,
+  tenantId,
+  tenantState: 'active',
+  audience: null,
+  jwksUri: null,
+});
+
+describe('IssuerCache', () => {
+  it('finds by exact issuer and forgets what is gone', async () => {
+    let rows = [row('acme'), row('globex')];
+    const cache = new IssuerCache(async () => rows);
+    expect(cache.find(row('acme').issuer)).toBeUndefined();
+    await cache.refresh();
+    expect(cache.find(row('acme').issuer)).toMatchObject({ tenantId: 'acme' });
+    expect(cache.find(`${row('acme').issuer}/`)).toBeUndefined();
+    rows = [row('globex')];
+    await cache.refresh();
+    expect(cache.find(row('acme').issuer)).toBeUndefined();
+  });
+
+  it('keeps the old rows when the database is away, and says so', async () => {
+    let away = false;
+    const cache = new IssuerCache(async () => {
+      if (away) throw new Error('away');
+      return [row('acme')];
+    });
+    await cache.refresh();
+    away = true;
+    await expect(cache.refresh()).rejects.toThrow('away');
+    expect(cache.find(row('acme').issuer)).toBeDefined();
+    away = false;
+    await cache.refresh();
+  });
+
+  it('reads once for many calls, but again for what came during a read', async () => {
+    let reads = 0;
+    let rows = [row('acme')];
+    const cache = new IssuerCache(async () => {
+      reads += 1;
+      const seen = rows;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      return seen;
+    });
+    const first = cache.refresh();
+    rows = [row('globex')];
+    await Promise.all([first, cache.refresh(), cache.refresh(), cache.refresh()]);
+    expect(reads).toBe(2);
+    expect(cache.find(row('globex').issuer)).toBeDefined();
+    await cache.refresh();
+    expect(reads).toBe(3);
+  });
+});
