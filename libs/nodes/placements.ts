@@ -2,9 +2,10 @@
  * Desired and observed state of resources on nodes, for the kinds that live there. Writing desired state is what tells a
  * node: the row's trigger wakes the replica that holds its stream.
  */
+
+import { sql } from 'kysely';
 import { type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
-import { sql } from 'kysely';
 
 type Who = Pick<ResourceCore, 'tenantId' | 'id' | 'kind'>;
 
@@ -43,7 +44,13 @@ export async function desire(
 export async function withdraw(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>, nodeId?: string): Promise<void> {
   await tx
     .updateTable('placement')
-    .set((eb) => ({ present: false, spec: null, revision: eb('revision', '+', 1), phase: 'progressing', failure: null }))
+    .set((eb) => ({
+      present: false,
+      spec: null,
+      revision: eb('revision', '+', 1),
+      phase: 'progressing',
+      failure: null,
+    }))
     .where('tenant_id', '=', who.tenantId)
     .where('resource_id', '=', who.id)
     .where('present', '=', true)
@@ -84,7 +91,8 @@ export async function probeAbsent(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>): Pr
 }
 
 function waitingFor(placement: PlacementState): Waiting {
-  if (!placement.isConnected) return new Waiting(`Node ${placement.nodeName} is away; it goes on when it is back.`, true);
+  if (!placement.isConnected)
+    return new Waiting(`Node ${placement.nodeName} is away; it goes on when it is back.`, true);
   if (placement.failure) return new Waiting(`Node ${placement.nodeName} tries again: ${placement.failure.message}`);
   return new Waiting(`Node ${placement.nodeName} is at work.`);
 }

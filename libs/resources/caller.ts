@@ -1,8 +1,8 @@
 /** Who calls the pipeline and with which conditions; made by the REST and gRPC adapters. */
 import type { Actor } from '#libs/auth';
+import { RhyzomeError } from '#libs/core';
 import { type Database, type Tx } from '#libs/db';
 import { writeAudit, writeRefusal } from '#libs/events';
-import { RhyzomeError } from '#libs/core';
 import type { IdempotentRequest, StoredAnswer } from './idempotency.js';
 import type { ResourceView } from './view.js';
 

@@ -1,7 +1,8 @@
 /** Edges between resources: what a resource needs, and what stands in the way of removing one. */
-import { type Blocker, RhyzomeError, type ResourceCore } from '#libs/core';
-import type { Tx } from '#libs/db';
+
 import { sql } from 'kysely';
+import { type Blocker, type ResourceCore, RhyzomeError } from '#libs/core';
+import type { Tx } from '#libs/db';
 
 export interface Edge {
   targetTenantId: string;
@@ -38,7 +39,11 @@ export async function addEdges(
     .selectFrom('resource')
     .select('id')
     .where('tenant_id', 'in', [...new Set(edges.map((edge) => edge.targetTenantId))])
-    .where('id', 'in', edges.map((edge) => edge.targetId))
+    .where(
+      'id',
+      'in',
+      edges.map((edge) => edge.targetId),
+    )
     .where('state', '!=', 'deleting')
     .execute();
   const missing = edges.find((edge) => !usable.some((row) => row.id === edge.targetId));
@@ -57,6 +62,8 @@ export async function blockersOf(tx: Tx, core: Pick<ResourceCore, 'tenantId' | '
   const result = await sql<Blocker>`
     select r.kind, r.id, r.name, d.relation
     from dependency d join resource r on r.tenant_id = d.tenant_id and r.id = d.resource_id
-    where d.target_tenant_id = ${core.tenantId} and d.target_id = ${core.id} order by r.name limit ${MAX_BLOCKERS}`.execute(tx);
+    where d.target_tenant_id = ${core.tenantId} and d.target_id = ${core.id} order by r.name limit ${MAX_BLOCKERS}`.execute(
+    tx,
+  );
   return result.rows;
 }

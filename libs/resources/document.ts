@@ -1,7 +1,8 @@
 /** The fields that every kind's DTOs have. A kind's create and update DTOs extend CoreCreate. */
-import { isName, namePattern, nameRule, tagProblems, type Tags } from '#libs/core';
-import { Check, Describe, Optional } from '#libs/openapi';
+
 import { IsBoolean, IsString } from 'class-validator';
+import { isName, namePattern, nameRule, type Tags, tagProblems } from '#libs/core';
+import { Check, Describe, Optional } from '#libs/openapi';
 
 /** A name as resources have it. */
 export function IsResourceName(): PropertyDecorator {

@@ -3,9 +3,9 @@
  * While the first request is under way, an advisory lock of its transaction tells the second one.
  */
 import { createHash } from 'node:crypto';
+import { sql } from 'kysely';
 import { RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
-import { sql } from 'kysely';
 
 export interface IdempotentRequest {
   subject: string;
@@ -27,7 +27,11 @@ export function checkIdempotencyKey(key: string): void {
   if (keyShape.test(key)) return;
   throw new RhyzomeError('invalid', 'The Idempotency-Key is not well-formed.', {
     errors: [
-      { header: 'Idempotency-Key', code: 'invalid_format', message: 'must be 1-255 printable ASCII characters without spaces' },
+      {
+        header: 'Idempotency-Key',
+        code: 'invalid_format',
+        message: 'must be 1-255 printable ASCII characters without spaces',
+      },
     ],
   });
 }
@@ -43,11 +47,17 @@ export async function replayOrBegin(
   request: IdempotentRequest,
 ): Promise<StoredAnswer | undefined> {
   const lock = await sql<{ ok: boolean }>`
-    select pg_try_advisory_xact_lock(hashtextextended(${`${tenantId}/${request.subject}/${request.key}`}, 1)) as ok`.execute(tx);
+    select pg_try_advisory_xact_lock(hashtextextended(${`${tenantId}/${request.subject}/${request.key}`}, 1)) as ok`.execute(
+    tx,
+  );
   if (!lock.rows[0]?.ok) {
-    throw new RhyzomeError('idempotency_in_progress', 'The first request with this key is still under way; ask again.', {
-      retryAfterSeconds: 1,
-    });
+    throw new RhyzomeError(
+      'idempotency_in_progress',
+      'The first request with this key is still under way; ask again.',
+      {
+        retryAfterSeconds: 1,
+      },
+    );
   }
   const known = await tx
     .selectFrom('idempotency')
@@ -83,6 +93,8 @@ export async function keepAnswer(
     .insertInto('idempotency')
     .values({ tenant_id: tenantId, subject: request.subject, key: request.key, ...values })
     // Only a record past its 24 hours can stand here.
-    .onConflict((oc) => oc.columns(['tenant_id', 'subject', 'key']).doUpdateSet({ ...values, created_at: sql<Date>`now()` }))
+    .onConflict((oc) =>
+      oc.columns(['tenant_id', 'subject', 'key']).doUpdateSet({ ...values, created_at: sql<Date>`now()` }),
+    )
     .execute();
 }

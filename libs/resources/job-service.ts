@@ -1,9 +1,10 @@
 /** Jobs as their users see them: get, list, cancel, retry, and waiting for an end. */
+
+import { type RawBuilder, sql } from 'kysely';
 import { authorize, may } from '#libs/auth';
 import { isUuid, notFound, RhyzomeError } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
 import { cancelJob, type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
-import { type RawBuilder, sql } from 'kysely';
 import { auditDone, auditingRefusals, type Caller } from './caller.js';
 import { type CoreDocument, inTransaction } from './kind.js';
 import { type ListShape, parseListQuery } from './list-query.js';
@@ -20,7 +21,11 @@ const jobList: ListShape = {
     resource: { column: sql.ref('r.resource_id'), type: 'uuid', description: 'Id of the resource.' },
   },
   sorts: {
-    createdAt: { column: sql.ref('r.created_at'), cast: 'timestamptz', key: (row: JobRow) => row.created_at.toISOString() },
+    createdAt: {
+      column: sql.ref('r.created_at'),
+      cast: 'timestamptz',
+      key: (row: JobRow) => row.created_at.toISOString(),
+    },
   },
   defaultSort: 'createdAt',
   hasTags: false,
@@ -74,12 +79,7 @@ export class JobService {
     return this.change(caller, id, 'retry', (tx) => retryJob(tx, this.registry, caller.actor.tenantId, id));
   }
 
-  private async change(
-    caller: Caller,
-    id: string,
-    verb: string,
-    work: (tx: Tx) => Promise<JobRow>,
-  ): Promise<JobView> {
+  private async change(caller: Caller, id: string, verb: string, work: (tx: Tx) => Promise<JobRow>): Promise<JobView> {
     const { row } = await this.read(caller, id);
     const target = { kind: 'job', resourceId: row.id, resourceName: row.resource_name };
     return auditingRefusals(this.db, caller, verb, target, async () => {

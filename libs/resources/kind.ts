@@ -2,14 +2,15 @@
  * What a kind is to the rest: its manifest, and the class that implements Resource for it. Everything that REST, gRPC,
  * OpenAPI and jobs need to know of a kind stands here; none of them names a kind.
  */
+
+import type { CompiledQuery, RawBuilder } from 'kysely';
 import type { FieldError, Job, JobStep, Resource, ResourceCore, Tags } from '#libs/core';
 import { RhyzomeError, Waiting } from '#libs/core';
 import type { Database, DB, Tx } from '#libs/db';
 import type { JobOutcome } from '#libs/jobs';
-import type { CompiledQuery, RawBuilder } from 'kysely';
 
-export { RhyzomeError, Waiting };
 export type { Job, JobStep };
+export { RhyzomeError, Waiting };
 
 /** The columns that every resource has. */
 export interface CoreRow {
@@ -140,7 +141,9 @@ export interface KindDefinition<Row extends CoreRow = any> {
   /** A node reported about one of its resources. In the tenant's scope; returns true if something visible changed. */
   observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<void>;
   /** Nest controllers for verbs of its own. */
-  controllers?: readonly (new (...args: any[]) => object)[];
+  controllers?: readonly (new (
+    ...args: any[]
+  ) => object)[];
   /** OpenAPI paths of those controllers. */
   extraPaths?: Record<string, unknown>;
   extraSchemas?: Record<string, unknown>;

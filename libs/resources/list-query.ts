@@ -1,6 +1,15 @@
 /** A list's query parameters, checked, and the one statement that answers it: keyset, so that page N costs what page 1 does. */
-import { type FieldError, invalid, isUuid, parseSelector, type Selector, SelectorError } from '#libs/core';
+
 import { type RawBuilder, sql } from 'kysely';
+import {
+  type FieldError,
+  invalid,
+  isUuid,
+  parseSelector,
+  type Selector,
+  SelectorError,
+  type SelectorTerm,
+} from '#libs/core';
 import type { FilterDefinition } from './kind.js';
 
 export const DEFAULT_PAGE_SIZE = 50;
@@ -61,7 +70,8 @@ export function parseListQuery(shape: ListShape, raw: RawQuery): ListQuery {
       const field = value.startsWith('-') ? value.slice(1) : value;
       const sort = Object.hasOwn(shape.sorts, field) ? shape.sorts[field] : undefined;
       if (sort) query.sort = sort;
-      else fail(name, 'invalid_value', `must be one of ${Object.keys(shape.sorts).join(', ')}, or one of them after "-"`);
+      else
+        fail(name, 'invalid_value', `must be one of ${Object.keys(shape.sorts).join(', ')}, or one of them after "-"`);
       query.descending = value.startsWith('-');
     } else if (name === 'tagSelector' && shape.hasTags) {
       canonical.push([name, value]);
@@ -70,7 +80,13 @@ export function parseListQuery(shape: ListShape, raw: RawQuery): ListQuery {
       canonical.push([name, value]);
       addFilter(query, shape.filters[name]!, name, value, fail);
     } else {
-      const known = ['pageSize', 'pageToken', 'sort', ...(shape.hasTags ? ['tagSelector'] : []), ...Object.keys(shape.filters)];
+      const known = [
+        'pageSize',
+        'pageToken',
+        'sort',
+        ...(shape.hasTags ? ['tagSelector'] : []),
+        ...Object.keys(shape.filters),
+      ];
       fail(name, 'unknown_parameter', `is not a parameter here; there are ${known.join(', ')}`);
     }
   }
@@ -118,22 +134,21 @@ function addFilter(query: ListQuery, filter: FilterDefinition, name: string, val
   }
 }
 
-/** The conditions of a selector on `r`, each answered from the index of resource_tag. */
-function selectorConditions(selector: Selector): RawBuilder<boolean>[] {
-  return selector.map((term) => {
-    const matching = sql`select 1 from resource_tag t where t.tenant_id = r.tenant_id and t.resource_id = r.id and t.key = ${term.key}`;
-    switch (term.op) {
-      case 'exists':
-        return sql<boolean>`exists (${matching})`;
-      case 'absent':
-        return sql<boolean>`not exists (${matching})`;
-      case 'notin':
-        return sql<boolean>`not exists (${matching} and t.value in (${sql.join(term.values)}))`;
-      case 'in':
-        return sql<boolean>`exists (select 1 from resource_tag t where t.tenant_id = r.tenant_id and t.kind = r.kind
-          and t.key = ${term.key} and t.value in (${sql.join(term.values)}) and t.resource_id = r.id)`;
-    }
-  });
+/** The condition of a selector's term on `r`, answered from the index of resource_tag. */
+function termCondition(term: SelectorTerm): RawBuilder<boolean> {
+  const matching = sql`select 1 from resource_tag t
+    where t.tenant_id = r.tenant_id and t.resource_id = r.id and t.key = ${term.key}`;
+  switch (term.op) {
+    case 'exists':
+      return sql<boolean>`exists (${matching})`;
+    case 'absent':
+      return sql<boolean>`not exists (${matching})`;
+    case 'notin':
+      return sql<boolean>`not exists (${matching} and t.value in (${sql.join(term.values)}))`;
+    case 'in':
+      return sql<boolean>`exists (select 1 from resource_tag t where t.tenant_id = r.tenant_id and t.kind = r.kind
+        and t.key = ${term.key} and t.value in (${sql.join(term.values)}) and t.resource_id = r.id)`;
+  }
 }
 
 /** `<select> where <base> and …` in order, one row more than the page to know whether there is another. */
@@ -146,7 +161,7 @@ export function pageStatement<Row>(
   const direction = sql.raw(query.descending ? 'desc' : 'asc');
   const conditions: RawBuilder<unknown>[] = [base];
   for (const { column, value } of query.filters) conditions.push(sql`${column} = ${value}`);
-  conditions.push(...selectorConditions(query.selector));
+  conditions.push(...query.selector.map(termCondition));
   if (after) {
     const comparison = sql.raw(query.descending ? '<' : '>');
     conditions.push(

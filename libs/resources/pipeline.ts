@@ -2,13 +2,21 @@
  * The one way from a request to a change, behind REST and gRPC: authorize, validate, and in one transaction write the
  * resource, what it claims, its job, its audit row and the idempotency record. Knows no kind by name and no protocol.
  */
+
+import { sql } from 'kysely';
 import { authorize } from '#libs/auth';
-import { type FieldError, invalid, newId, notFound, RhyzomeError, type ResourceCore } from '#libs/core';
+import { type FieldError, invalid, newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
 import { type JobRow, jobValues, unendedJob } from '#libs/jobs';
 import { validateDto } from '#libs/openapi';
-import { sql } from 'kysely';
-import { auditDone, auditingRefusals, type Caller, type ChangeOptions, type ChangeResult, DryRunDone } from './caller.js';
+import {
+  auditDone,
+  auditingRefusals,
+  type Caller,
+  type ChangeOptions,
+  type ChangeResult,
+  DryRunDone,
+} from './caller.js';
 import { blockersOf } from './dependencies.js';
 import { coreReadOnly } from './document.js';
 import { keepAnswer, replayOrBegin } from './idempotency.js';
@@ -28,9 +36,15 @@ export class Pipeline {
   constructor(private readonly db: Database) {}
 
   /** Creates a resource. Throws RhyzomeError: forbidden, invalid, name_taken, and what the kind's claim throws. */
-  async create(caller: Caller, kind: KindDefinition, body: unknown, options: ChangeOptions = {}): Promise<ChangeResult> {
+  async create(
+    caller: Caller,
+    kind: KindDefinition,
+    body: unknown,
+    options: ChangeOptions = {},
+  ): Promise<ChangeResult> {
     const { actor } = caller;
-    const name = typeof (body as CoreDocument)?.name === 'string' ? (body as CoreDocument).name.slice(0, 63) : undefined;
+    const name =
+      typeof (body as CoreDocument)?.name === 'string' ? (body as CoreDocument).name.slice(0, 63) : undefined;
     return auditingRefusals(this.db, caller, 'create', { kind: kind.name, resourceName: name }, async () => {
       const permission = authorize(actor, 'create', { tenantId: actor.tenantId, kind: kind.name });
       const document = validated<CoreDocument>(kind.dto.create, body, { readOnly: readOnlyOf(kind) });
@@ -45,7 +59,8 @@ export class Pipeline {
         const resource = kind.make(inTransaction(tx, actor.tenantId));
         resource.propose(core, document);
         refuseInvalid(await resource.validate(true));
-        if (!(await insertResource(tx, permission, core, document, actor.subject))) throw nameTaken(kind, document.name);
+        if (!(await insertResource(tx, permission, core, document, actor.subject)))
+          throw nameTaken(kind, document.name);
         await claimed(resource.claim(tx, { action: 'create', isRetry: false }));
         await auditDone(tx, caller, 'create', { kind: kind.name, resourceId: core.id, resourceName: core.name });
         return this.enqueue(tx, caller, kind, core, { action: 'create', request: {} });
@@ -67,10 +82,16 @@ export class Pipeline {
       const previous = resource.document();
       const document = patched(kind, previous, patch);
       await this.claimDocument(tx, target, previous, document);
-      return this.enqueue(tx, caller, kind, { ...core, name: document.name }, {
-        action: 'update',
-        request: { previous, document },
-      });
+      return this.enqueue(
+        tx,
+        caller,
+        kind,
+        { ...core, name: document.name },
+        {
+          action: 'update',
+          request: { previous, document },
+        },
+      );
     });
   }
 
@@ -134,20 +155,25 @@ export class Pipeline {
     const { actor } = caller;
     const target = { kind: kind.name, resourceName: idOrName.slice(0, 63) };
     return auditingRefusals(this.db, caller, verb, target, () =>
-      this.change(caller, options, async (tx) => {
-        const scope = inTransaction(tx, actor.tenantId);
-        const found = await findResource(scope, kind, idOrName);
-        if (!found) throw notFound(kind.name, idOrName);
-        authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
-        const row = await lockResource(tx, kind, coreOf(found));
-        if (!row) throw notFound(kind.name, idOrName);
-        refuseStale(options.ifMatch, row);
-        const core = coreOf(row);
-        const resource = await kind.make(scope).load(core);
-        const result = await work(tx, { kind, row, core, resource });
-        await auditDone(tx, caller, verb, { kind: kind.name, resourceId: core.id, resourceName: core.name });
-        return result;
-      }, verb),
+      this.change(
+        caller,
+        options,
+        async (tx) => {
+          const scope = inTransaction(tx, actor.tenantId);
+          const found = await findResource(scope, kind, idOrName);
+          if (!found) throw notFound(kind.name, idOrName);
+          authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
+          const row = await lockResource(tx, kind, coreOf(found));
+          if (!row) throw notFound(kind.name, idOrName);
+          refuseStale(options.ifMatch, row);
+          const core = coreOf(row);
+          const resource = await kind.make(scope).load(core);
+          const result = await work(tx, { kind, row, core, resource });
+          await auditDone(tx, caller, verb, { kind: kind.name, resourceId: core.id, resourceName: core.name });
+          return result;
+        },
+        verb,
+      ),
     );
   }
 
@@ -321,7 +347,9 @@ async function claimed(work: Promise<void>): Promise<void> {
     await work;
   } catch (error) {
     if (violatedForeignKey(error)) {
-      throw new RhyzomeError('conflict', 'Something that it refers to was removed just now; try again.', { cause: error });
+      throw new RhyzomeError('conflict', 'Something that it refers to was removed just now; try again.', {
+        cause: error,
+      });
     }
     throw error;
   }

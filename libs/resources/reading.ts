@@ -1,8 +1,9 @@
 /** Reading resources: one by id or name, and lists. One statement each. */
+
+import { type RawBuilder, sql } from 'kysely';
 import { authorize, mayList } from '#libs/auth';
 import { notFound, RhyzomeError } from '#libs/core';
 import type { Database } from '#libs/db';
-import { type RawBuilder, sql } from 'kysely';
 import type { Caller } from './caller.js';
 import { type CoreRow, type KindDefinition, perQuery } from './kind.js';
 import { type ListQuery, type ListShape, pageStatement, parseListQuery } from './list-query.js';
@@ -23,8 +24,16 @@ export interface Found {
 
 const coreSorts: ListShape['sorts'] = {
   name: { column: sql.ref('r.name'), cast: 'text', key: (row: CoreRow) => row.name },
-  createdAt: { column: sql.ref('r.created_at'), cast: 'timestamptz', key: (row: CoreRow) => row.created_at.toISOString() },
-  updatedAt: { column: sql.ref('r.updated_at'), cast: 'timestamptz', key: (row: CoreRow) => row.updated_at.toISOString() },
+  createdAt: {
+    column: sql.ref('r.created_at'),
+    cast: 'timestamptz',
+    key: (row: CoreRow) => row.created_at.toISOString(),
+  },
+  updatedAt: {
+    column: sql.ref('r.updated_at'),
+    cast: 'timestamptz',
+    key: (row: CoreRow) => row.updated_at.toISOString(),
+  },
 };
 
 /** What lists of a kind can be filtered and sorted by. */
@@ -112,9 +121,7 @@ export async function readPage<Row extends { id: string }, Item>(
 
 /** The installation's id and the key of its page tokens. */
 export async function readInstallation(db: Database): Promise<{ id: string; tokenKey: Buffer }> {
-  const [row] = await db.unscopedRead(
-    db.builder.selectFrom('installation').select(['id', 'token_key']).compile(),
-  );
+  const [row] = await db.unscopedRead(db.builder.selectFrom('installation').select(['id', 'token_key']).compile());
   if (!row) throw new Error('The database has no installation row. Run “rhyzome db migrate”.');
   return { id: row.id, tokenKey: row.token_key };
 }

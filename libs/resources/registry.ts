@@ -1,7 +1,8 @@
 /** The kinds of this installation, by name and by plural; checked once at start. */
-import { RhyzomeError, printable } from '#libs/core';
-import type { Database } from '#libs/db';
+
 import { sql } from 'kysely';
+import { printable, RhyzomeError } from '#libs/core';
+import type { Database } from '#libs/db';
 import type { KindDefinition } from './kind.js';
 
 export class KindRegistry {

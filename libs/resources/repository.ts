@@ -1,8 +1,9 @@
 /** The statements on `resource` joined with a kind's own table. One query a read, whatever comes back. */
-import { SYSTEM_TENANT, isName, isUuid, type ResourceCore, type Tags } from '#libs/core';
-import type { Authorized } from '#libs/auth';
-import type { Tx } from '#libs/db';
+
 import { type RawBuilder, sql } from 'kysely';
+import type { Authorized } from '#libs/auth';
+import { isName, isUuid, type ResourceCore, SYSTEM_TENANT, type Tags } from '#libs/core';
+import type { Tx } from '#libs/db';
 import type { CoreDocument, CoreRow, KindDefinition, RowScope } from './kind.js';
 
 const coreColumns = sql.raw(
@@ -29,7 +30,9 @@ const coreColumns = sql.raw(
 /** `select … from resource r join <table> k`, without a where. */
 export function selectFromKind(kind: KindDefinition): RawBuilder<CoreRow> {
   const own = kind.columns.map((column) => sql`, ${sql.ref(`k.${column}`)}`);
-  const further = Object.entries(kind.selections ?? {}).map(([alias, expression]) => sql`, ${expression} as ${sql.ref(alias)}`);
+  const further = Object.entries(kind.selections ?? {}).map(
+    ([alias, expression]) => sql`, ${expression} as ${sql.ref(alias)}`,
+  );
   return sql<CoreRow>`select ${coreColumns}${sql.join(own, sql``)}${sql.join(further, sql``)}
     from resource r join ${sql.table(kind.table)} k on k.tenant_id = r.tenant_id and k.id = r.id`;
 }

@@ -1,5 +1,6 @@
 /** The HTTP side of a pipeline call: who calls, which conditions come in headers and query, how an answer is sent. */
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import { type FieldError, invalid, RhyzomeError } from '#libs/core';
 import {
   type Caller,
@@ -9,7 +10,6 @@ import {
   hashRequest,
   type JobService,
 } from '#libs/resources';
-import type { FastifyReply, FastifyRequest } from 'fastify';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -40,7 +40,11 @@ export function refuseUnknownParameters(query: Query, known: readonly string[]):
   for (const [name, value] of Object.entries(query)) {
     if (!known.includes(name)) {
       const hint = known.length > 0 ? `there are ${known.join(', ')}` : 'there are none';
-      errors.push({ parameter: name.slice(0, 100), code: 'unknown_parameter', message: `is not a parameter here; ${hint}` });
+      errors.push({
+        parameter: name.slice(0, 100),
+        code: 'unknown_parameter',
+        message: `is not a parameter here; ${hint}`,
+      });
     } else if (typeof value !== 'string') {
       errors.push({ parameter: name, code: 'invalid_value', message: 'must be given once' });
     }

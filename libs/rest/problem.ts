@@ -1,6 +1,7 @@
 /** The one place where errors become problems (RFC 9457). */
-import { codeEntry, type ErrorCode, RhyzomeError } from '#libs/core';
+
 import { challengeOf } from '#libs/auth';
+import { codeEntry, type ErrorCode, RhyzomeError } from '#libs/core';
 import { problemType } from '#libs/resources';
 
 export interface Problem {

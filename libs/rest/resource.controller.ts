@@ -74,7 +74,12 @@ export function resourceController(kind: KindDefinition): Type<object> {
       refuseOtherPatches(request);
       const caller = callerOf(request);
       const options = changeOptionsOf(request, caller);
-      await this.send(request, reply, caller, await this.pipeline.update(caller, kind, id, objectBody(request), options));
+      await this.send(
+        request,
+        reply,
+        caller,
+        await this.pipeline.update(caller, kind, id, objectBody(request), options),
+      );
     }
 
     @Delete(':id')
@@ -112,7 +117,12 @@ export function resourceController(kind: KindDefinition): Type<object> {
         throw error;
       });
       const body = { ...(after?.body ?? result.body), job: { id: job.id, state: job.state } };
-      sendChange(reply, { ...result, status: 200, etag: after?.etag ?? '', body: { ...body, job } as ChangeResult['body'] });
+      sendChange(reply, {
+        ...result,
+        status: 200,
+        etag: after?.etag ?? '',
+        body: { ...body, job } as ChangeResult['body'],
+      });
     }
   }
 
@@ -128,8 +138,6 @@ function noSuchAction(kind: KindDefinition): RhyzomeError {
   const names = Object.keys(kind.actions ?? {});
   return new RhyzomeError(
     'not_found',
-    names.length > 0
-      ? `A ${kind.name} has the actions ${names.join(', ')} only.`
-      : `A ${kind.name} has no actions.`,
+    names.length > 0 ? `A ${kind.name} has the actions ${names.join(', ')} only.` : `A ${kind.name} has no actions.`,
   );
 }

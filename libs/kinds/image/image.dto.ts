@@ -1,7 +1,8 @@
 /** What users read of an image. Global images are made by `rhyzome image import`. */
+
+import { IsIn, IsInt, IsObject, IsOptional, IsString } from 'class-validator';
 import { Describe } from '#libs/openapi';
 import { CoreCreate } from '#libs/resources';
-import { IsIn, IsInt, IsObject, IsOptional, IsString } from 'class-validator';
 
 export class ImageView extends CoreCreate {
   @Describe('Who sees it: global ones are everybody’s.', { readOnly: true })

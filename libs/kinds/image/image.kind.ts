@@ -1,6 +1,7 @@
 /** The manifest of kind image. */
-import { defineKind, type KindDefinition } from '#libs/resources';
+
 import { sql } from 'kysely';
+import { defineKind, type KindDefinition } from '#libs/resources';
 import { ImageView } from './image.dto.js';
 import { ImageResource, type ImageRow } from './image.resource.js';
 

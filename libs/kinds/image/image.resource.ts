@@ -2,7 +2,7 @@
  * Kind image. Tenants read the global ones; they are imported and removed by the administrator, straight on the database
  * and the content store (import.ts), so its jobs have nothing to do outside.
  */
-import { type FieldError, notFound, RhyzomeError, type ResourceCore } from '#libs/core';
+import { type FieldError, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import {
   type CoreDocument,

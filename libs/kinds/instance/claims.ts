@@ -1,8 +1,9 @@
 /** What an instance takes in its request's transaction: addresses and room on a node. */
-import { RhyzomeError, type ResourceCore } from '#libs/core';
+
+import { sql } from 'kysely';
+import { type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { claimLease, randomMac } from '#libs/kinds/network';
-import { sql } from 'kysely';
 import type { NetworkReference } from './references.js';
 
 /** How many times a node's processors may be promised. */
@@ -17,7 +18,9 @@ export async function claimAddresses(
 ): Promise<void> {
   const wanted = interfaces.map(({ network, ip }, ordinal) => ({ networkId: networks.get(network)!.id, ip, ordinal }));
   // Within a network, the asked-for addresses go first, so that “the next free one” is none of them.
-  wanted.sort((a, b) => (a.networkId < b.networkId ? -1 : a.networkId > b.networkId ? 1 : Number(!a.ip) - Number(!b.ip)));
+  wanted.sort((a, b) =>
+    a.networkId < b.networkId ? -1 : a.networkId > b.networkId ? 1 : Number(!a.ip) - Number(!b.ip),
+  );
   for (const { networkId, ip, ordinal } of wanted) {
     await claimLease(tx, {
       tenantId: core.tenantId,
@@ -41,7 +44,9 @@ export interface Demand {
 export async function claimNode(tx: Tx, core: ResourceCore, demand: Demand): Promise<void> {
   const { vcpus, memoryMiB, diskGiB } = demand;
   const reserved = await sql<{ node: string | null }>`
-    select reserve_node(${core.id}, ${core.kind}, ${vcpus}, ${memoryMiB}, ${diskGiB}, ${VCPU_OVERCOMMIT}) as node`.execute(tx);
+    select reserve_node(${core.id}, ${core.kind}, ${vcpus}, ${memoryMiB}, ${diskGiB}, ${VCPU_OVERCOMMIT}) as node`.execute(
+    tx,
+  );
   const node = reserved.rows[0]?.node;
   if (!node) throw await noCapacity(tx, core.kind, demand);
   await tx

@@ -1,10 +1,11 @@
 /** The serial log of an instance as text, relayed from its node. */
+
+import { Readable } from 'node:stream';
 import { Controller, Get, Inject, Param, Req, Res } from '@nestjs/common';
 import { invalid } from '#libs/core';
 import { ConsoleRelay } from '#libs/nodes';
 import { KindRegistry, ResourceReader } from '#libs/resources';
 import { callerOf, type Reply, type Request, refuseUnknownParameters } from '#libs/rest';
-import { Readable } from 'node:stream';
 import type { InstanceRow } from './instance.resource.js';
 
 const MAX_TAIL_BYTES = 4 * 1024 * 1024;

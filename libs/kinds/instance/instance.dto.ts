@@ -1,10 +1,11 @@
 /** What users write and read of an instance. */
+
+import { Type } from 'class-transformer';
+import { ArrayMaxSize, ArrayMinSize, IsArray, IsIn, IsInt, IsString, Max, Min, ValidateNested } from 'class-validator';
 import { isName, isUuid } from '#libs/core';
 import { IsIpv4Address } from '#libs/kinds/network';
 import { Check, Describe, Optional } from '#libs/openapi';
 import { CoreCreate } from '#libs/resources';
-import { Type } from 'class-transformer';
-import { ArrayMaxSize, ArrayMinSize, IsArray, IsIn, IsInt, IsString, Max, Min, ValidateNested } from 'class-validator';
 
 /** The id or the name of a resource. */
 function IsReference(): PropertyDecorator {

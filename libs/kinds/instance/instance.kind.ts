@@ -1,7 +1,8 @@
 /** The manifest of kind instance. */
+
+import { sql } from 'kysely';
 import { RhyzomeError } from '#libs/core';
 import { defineKind, type KindDefinition } from '#libs/resources';
-import { sql } from 'kysely';
 import { ConsoleController, consolePaths } from './console.controller.js';
 import { InstanceCreate, InstanceUpdate, InstanceView } from './instance.dto.js';
 import { observed } from './instance.observed.js';

@@ -1,7 +1,13 @@
 /** What a node's report makes of an instance: the power state as seen, and the restart policy when a guest left by itself. */
 import type { Tx } from '#libs/db';
 import { unendedJob } from '#libs/jobs';
-import { inTransaction, type KindDefinition, lockResource, type PlacementReport, updateResource } from '#libs/resources';
+import {
+  inTransaction,
+  type KindDefinition,
+  lockResource,
+  type PlacementReport,
+  updateResource,
+} from '#libs/resources';
 import { InstanceResource, type InstanceRow } from './instance.resource.js';
 
 export async function observed(kind: KindDefinition, tx: Tx, tenantId: string, report: PlacementReport): Promise<void> {

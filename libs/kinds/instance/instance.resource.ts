@@ -1,5 +1,5 @@
 /** Kind instance: a virtual machine on one node, with an address on each of its networks. */
-import { type FieldError, notFound, RhyzomeError, type ResourceCore, Waiting } from '#libs/core';
+import { type FieldError, notFound, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { InstanceSpec } from '#libs/drivers/contract';
 import { leaveNode, placeNetworks, refreshNetwork, releaseLeasesOf, renameLeasesOf } from '#libs/kinds/network';
@@ -184,7 +184,12 @@ export class InstanceResource implements KindResource<InstanceDocument> {
       act: async (tx) => {
         const { node_id, interfaces } = await this.fresh(tx);
         if (!node_id) throw new RhyzomeError('no_capacity', 'No node is reserved for it.');
-        await placeNetworks(tx, core.tenantId, node_id, interfaces.map(({ network }) => network));
+        await placeNetworks(
+          tx,
+          core.tenantId,
+          node_id,
+          interfaces.map(({ network }) => network),
+        );
         await this.tellNode(tx);
       },
       undo: (tx) => withdraw(tx, core),
@@ -227,7 +232,13 @@ export class InstanceResource implements KindResource<InstanceDocument> {
     if (answer !== true) return answer;
     const { node_id, interfaces } = await this.fresh(tx);
     if (node_id) {
-      await leaveNode(tx, this.core.tenantId, node_id, interfaces.map(({ network }) => network), this.core.id);
+      await leaveNode(
+        tx,
+        this.core.tenantId,
+        node_id,
+        interfaces.map(({ network }) => network),
+        this.core.id,
+      );
     }
     return true;
   }

@@ -1,8 +1,9 @@
 /** What an instance refers to, found and checked: its image and its networks. Foreign ones are as unknown as absent ones. */
+
+import { sql } from 'kysely';
 import { type FieldError, isUuid, SYSTEM_TENANT } from '#libs/core';
 import { addressErrors } from '#libs/kinds/network';
 import type { RowScope } from '#libs/resources';
-import { sql } from 'kysely';
 
 export interface References {
   image: { tenantId: string; id: string; virtualSizeBytes: number };
@@ -34,7 +35,10 @@ export async function checkReferences(
     const least = Math.ceil(image.virtualSizeBytes / 2 ** 30);
     errors.push({ pointer: '/diskGiB', code: 'out_of_range', message: `must be at least the image’s ${least} GiB` });
   }
-  const networks = await findNetworks(scope, asked.interfaces.map(({ network }) => network));
+  const networks = await findNetworks(
+    scope,
+    asked.interfaces.map(({ network }) => network),
+  );
   const seen = new Set<string>();
   for (const [index, { network: reference, ip }] of asked.interfaces.entries()) {
     const network = networks.get(reference);

@@ -1,7 +1,8 @@
 /** Leases of a network over REST: no kind and no job of their own, answered at once; the nodes follow. */
 import { Controller, Delete, Get, Inject, Param, Post, Req, Res } from '@nestjs/common';
+import { sql } from 'kysely';
 import { authorize } from '#libs/auth';
-import { type FieldError, invalid, isUuid, normalizeMac, notFound, RhyzomeError, type ResourceCore } from '#libs/core';
+import { type FieldError, invalid, isUuid, normalizeMac, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { Database, type Tx } from '#libs/db';
 import { validateDto } from '#libs/openapi';
 import {
@@ -14,12 +15,10 @@ import {
   KindRegistry,
   keepAnswer,
   lockResource,
-  perQuery,
-  replayOrBegin,
   ResourceReader,
+  replayOrBegin,
 } from '#libs/resources';
 import { callerOf, changeOptionsOf, objectBody, type Reply, type Request, sendPage } from '#libs/rest';
-import { sql } from 'kysely';
 import { claimLease, type LeaseRow } from './leases.js';
 import { LeaseCreate } from './network.dto.js';
 import type { NetworkRow } from './network.resource.js';

@@ -6,7 +6,13 @@ const lease = { $ref: '#/components/schemas/Lease' };
 const json = (schema: object) => ({ 'application/json': { schema } });
 const problem = { $ref: '#/components/responses/Problem' };
 const network = { name: 'network', in: 'path', required: true, description: 'Id or name.', schema: { type: 'string' } };
-const id = { name: 'lease', in: 'path', required: true, description: 'Id.', schema: { type: 'string', format: 'uuid' } };
+const id = {
+  name: 'lease',
+  in: 'path',
+  required: true,
+  description: 'Id.',
+  schema: { type: 'string', format: 'uuid' },
+};
 
 export const leaseSchemas = { Lease: schemaOf(LeaseView), LeaseCreate: schemaOf(LeaseCreate) };
 

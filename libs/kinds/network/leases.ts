@@ -1,7 +1,8 @@
 /** Leases of a network: every address that anything has on it. Claimed in the request's own transaction. */
+
+import { type Selectable, sql } from 'kysely';
 import { newId, RhyzomeError } from '#libs/core';
 import { type DB, type Tx } from '#libs/db';
-import { type Selectable, sql } from 'kysely';
 
 export type LeaseRow = Selectable<DB['lease']>;
 
@@ -73,11 +74,7 @@ async function insertLease(tx: Tx, lease: NewLease, ip: string): Promise<LeaseRo
 
 /** Gives back the automatic leases of an instance. */
 export async function releaseLeasesOf(tx: Tx, tenantId: string, instanceId: string): Promise<void> {
-  await tx
-    .deleteFrom('lease')
-    .where('tenant_id', '=', tenantId)
-    .where('instance_id', '=', instanceId)
-    .execute();
+  await tx.deleteFrom('lease').where('tenant_id', '=', tenantId).where('instance_id', '=', instanceId).execute();
 }
 
 /** Gives an instance's leases its new name. */
@@ -96,4 +93,3 @@ export function randomMac(): string {
   bytes[0] = (bytes[0]! & 0xfc) | 0x02;
   return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
-

@@ -1,8 +1,9 @@
 /** What users write and read of a network. */
+
+import { ArrayMaxSize, IsArray, IsInt, IsString, Matches, Max, MaxLength, Min } from 'class-validator';
 import { isIpv4 } from '#libs/core';
 import { Check, Describe, Optional } from '#libs/openapi';
 import { CoreCreate } from '#libs/resources';
-import { ArrayMaxSize, IsArray, IsInt, IsString, Matches, Max, MaxLength, Min } from 'class-validator';
 import { subnetFindings } from './subnet.js';
 
 export const DEFAULT_MTU = 1450;
@@ -28,8 +29,11 @@ function AreIpv4Addresses(): PropertyDecorator {
     'areIpv4Addresses',
     (value) =>
       (Array.isArray(value) ? value : []).flatMap((item, index) => {
-        if (typeof item !== 'string') return [{ pointer: `/${index}`, code: 'wrong_type', message: 'must be a string' }];
-        return isIpv4(item) ? [] : [{ pointer: `/${index}`, code: 'invalid_format', message: 'must be an IPv4 address' }];
+        if (typeof item !== 'string')
+          return [{ pointer: `/${index}`, code: 'wrong_type', message: 'must be a string' }];
+        return isIpv4(item)
+          ? []
+          : [{ pointer: `/${index}`, code: 'invalid_format', message: 'must be an IPv4 address' }];
       }),
     { items: { type: 'string', format: 'ipv4' } },
   );
@@ -38,7 +42,7 @@ function AreIpv4Addresses(): PropertyDecorator {
 export class NetworkCreate extends CoreCreate {
   @Describe('IPv4 CIDR without host bits, from a private range (RFC 1918), /8 to /29.', { example: '10.20.0.0/24' })
   @IsString()
-  @Check<string>('isSubnet', subnetFindings, { example: '10.20.0.0/24' })
+  @Check<string>('isSubnet', subnetFindings)
   subnet!: string;
 
   @Describe('Address of the router; default: the first host address.', { example: '10.20.0.1' })

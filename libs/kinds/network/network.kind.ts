@@ -1,6 +1,7 @@
 /** The manifest of kind network. */
-import { defineKind, type KindDefinition } from '#libs/resources';
+
 import { sql } from 'kysely';
+import { defineKind, type KindDefinition } from '#libs/resources';
 import { LeaseController } from './lease.controller.js';
 import { leasePaths, leaseSchemas } from './lease.openapi.js';
 import { NetworkCreate, NetworkUpdate, NetworkView } from './network.dto.js';

@@ -1,5 +1,7 @@
 /** Kind network: a virtual network of its tenant. On nodes it appears with the first instance that uses it. */
-import { type FieldError, notFound, RhyzomeError, type ResourceCore } from '#libs/core';
+
+import { sql } from 'kysely';
+import { type FieldError, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { probeAbsent, probeReady, withdraw } from '#libs/nodes';
 import {
@@ -13,7 +15,6 @@ import {
   type KindResource,
   type RowScope,
 } from '#libs/resources';
-import { sql } from 'kysely';
 import { DEFAULT_MTU } from './network.dto.js';
 import { refreshNetwork } from './on-nodes.js';
 import { firstHost, gatewayErrors, usableAddresses } from './subnet.js';
@@ -92,7 +93,10 @@ export class NetworkResource implements KindResource<NetworkDocument> {
     };
     if (claim.action === 'create') {
       if (claim.isRetry) return;
-      await tx.insertInto('network').values({ tenant_id: tenantId, id, ...columns }).execute();
+      await tx
+        .insertInto('network')
+        .values({ tenant_id: tenantId, id, ...columns })
+        .execute();
       return;
     }
     await this.refuseLosingLeases(tx, subnet, this.gateway);

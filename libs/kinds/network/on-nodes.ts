@@ -3,10 +3,10 @@
  * desired there always follows from the rows as they are in the caller's transaction.
  */
 import { createHash } from 'node:crypto';
+import { sql } from 'kysely';
 import type { Tx } from '#libs/db';
 import type { NetworkSpec } from '#libs/drivers/contract';
 import { desire, withdraw } from '#libs/nodes';
-import { sql } from 'kysely';
 
 const KIND = 'network';
 
@@ -75,7 +75,9 @@ export async function leaveNode(
     const used = await sql`
       select 1 from lease l
       join placement p on p.tenant_id = l.tenant_id and p.resource_id = l.instance_id and p.node_id = ${nodeId} and p.present
-      where l.tenant_id = ${tenantId} and l.network_id = ${id} and l.instance_id <> ${exceptInstance} limit 1`.execute(tx);
+      where l.tenant_id = ${tenantId} and l.network_id = ${id} and l.instance_id <> ${exceptInstance} limit 1`.execute(
+      tx,
+    );
     if (used.rows.length === 0) await withdraw(tx, { tenantId, id }, nodeId);
   }
 }
