@@ -55,8 +55,13 @@ export function isMissing(error: unknown): boolean {
   );
 }
 
-/** Bridge without addresses, IPv6 or spanning tree. Throws `name_collision` when the short name is another network's. */
-export async function ensureBridge(runner: Runner, installation: string, ref: Ref, mtu: number): Promise<string> {
+/** Bridge without addresses, IPv6 or spanning tree; its name, and whether it was made just now. Throws `name_collision` when the short name is another network's. */
+export async function ensureBridge(
+  runner: Runner,
+  installation: string,
+  ref: Ref,
+  mtu: number,
+): Promise<{ name: string; isNew: boolean }> {
   const name = bridgeName(installation, ref.id);
   const found = await findLink(runner, name);
   if (!found) await runner.run(['ip', 'link', 'add', 'name', name, 'type', 'bridge', 'stp_state', '0']);
@@ -70,7 +75,17 @@ export async function ensureBridge(runner: Runner, installation: string, ref: Re
     ['link', 'set', 'dev', name, 'type', 'bridge', 'forward_delay', '0', 'mcast_snooping', '0'],
     ['link', 'set', 'dev', name, 'mtu', String(mtu), 'up'],
   ]);
-  return name;
+  return { name, isNew: found === null };
+}
+
+/** Puts ports that are there but on no bridge (theirs was made anew under running machines) back on it. */
+export async function adoptPorts(runner: Runner, bridge: string, ports: ReadonlySet<string>): Promise<void> {
+  const links = JSON.parse(await runner.run(['ip', '-j', 'link', 'show'])) as Link[];
+  const loose = links.filter((link) => ports.has(link.ifname) && link.master === undefined);
+  await ipBatch(
+    runner,
+    loose.map(({ ifname }) => ['link', 'set', 'dev', ifname, 'master', bridge, 'up']),
+  );
 }
 
 /** The router's namespace, made anew when its name is there but leads nowhere. Returns its name. */

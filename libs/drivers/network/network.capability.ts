@@ -15,6 +15,7 @@ import { CommandError, createRunner, type Runner } from '#libs/drivers/host';
 import { applyDnsmasq, type Dnsmasq, stopDnsmasq } from './dnsmasq.js';
 import { applyGuard, type GuardEntry, guardEntries, removeGuard } from './guard.js';
 import {
+  adoptPorts,
   bridgesHere,
   deleteLink,
   deleteNamespace,
@@ -106,8 +107,9 @@ async function apply(parts: Parts, ref: Ref, spec: CheckedNetwork, signal: Abort
   const entries = guardEntries(installation, ref.id, spec.leases);
   const { slot, stale } = await remember(parts, ref, entries);
   signal.throwIfAborted();
-  await ensureBridge(runner, installation, ref, spec.mtu);
+  const bridge = await ensureBridge(runner, installation, ref, spec.mtu);
   await parts.alone('', () => applyGuard(runner, installation, ref.id, stale, entries));
+  if (bridge.isNew) await adoptPorts(runner, bridge.name, new Set(entries.map(({ port }) => port)));
   const namespace = await ensureNamespace(runner, installation, ref.id);
   signal.throwIfAborted();
   await applyRouterRules(runner, namespace);

@@ -21,6 +21,13 @@ case "$1" in bound|renew)
 esac
 `;
 
+const udhcpdConf = (dir: string) => `interface eth0
+start 10.77.1.100
+end 10.77.1.110
+pidfile ${dir}/udhcpd.pid
+lease_file ${dir}/udhcpd.leases
+`;
+
 async function machine() {
   const run = createRunner();
   return {
@@ -76,7 +83,23 @@ describe.skipIf(!ability.ok)('networks', () => {
   }
   const unplug = (guest: string) => host.exec(['ip', 'netns', 'del', guest]);
   const dhcp = async (guest: string) => {
-    const client = ['busybox', 'udhcpc', '-i', 'eth0', '-n', '-q', '-f', '-t', '3', '-T', '1', '-s', `${dir}/udhcpc`];
+    const client = [
+      'busybox',
+      'udhcpc',
+      '-i',
+      'eth0',
+      '-O',
+      'mtu',
+      '-n',
+      '-q',
+      '-f',
+      '-t',
+      '3',
+      '-T',
+      '1',
+      '-s',
+      `${dir}/udhcpc`,
+    ];
     const out = await host.runner.run(['ip', 'netns', 'exec', guest, ...client]).catch(() => '');
     return out.trim();
   };
@@ -141,6 +164,18 @@ describe.skipIf(!ability.ok)('networks', () => {
     await plug('stray', ref, lease(12).mac, `t${installation}stray`);
     await host.exec(['ip', '-n', 'stray', 'addr', 'add', '10.77.1.12/24', 'dev', 'eth0']);
     expect(await ping('stray', '10.77.1.10')).toBe(false);
+    // A guest's own DHCP server, while the network's is down.
+    await host.exec(['ip', '-n', 'bad', 'link', 'set', 'eth0', 'address', lease(11).mac]);
+    await host.exec(['ip', '-n', 'bad', 'addr', 'flush', 'dev', 'eth0']);
+    await host.exec(['ip', '-n', 'bad', 'addr', 'replace', '10.77.1.11/24', 'dev', 'eth0']);
+    expect(await ping('bad', '10.77.1.10')).toBe(true);
+    await host.exec(['sh', '-c', `kill -9 $(cat ${context.stateDir}/network/${ref.id}/dnsmasq.pid)`]);
+    await writeFile(join(dir, 'udhcpd'), udhcpdConf(dir));
+    await writeFile(join(dir, 'udhcpd.leases'), '');
+    await host.exec(['ip', 'netns', 'exec', 'bad', 'busybox', 'udhcpd', join(dir, 'udhcpd')]);
+    expect(await dhcp('good')).toBe('');
+    await networks.apply(ref, specOf(lease(10), lease(11), lease(12)), never);
+    expect(await dhcp('good')).toContain('10.77.1.10');
     // Still well for the one who plays by the rules.
     expect(await ping('good', '10.77.1.1')).toBe(true);
     for (const guest of ['good', 'bad', 'stray']) await unplug(guest);
