@@ -67,7 +67,12 @@ describe.skipIf(!ability.ok)('the way out', () => {
     const mac = (await lab.run(`cat /sys/class/net/${bridge}/address`)).trim();
     await lab.run(`ip -n a neigh replace 10.77.1.99 lladdr ${mac} dev eth0 nud permanent`);
     await lab.run('ip -n a route replace 203.0.113.1 via 10.77.1.99');
+    // The answer would go elsewhere, so what arrives is counted.
+    await lab.sh(`nft 'add table ip probe; add chain ip probe in { type filter hook input priority -300; };
+      add rule ip probe in iifname "${bridge}" counter'`);
     expect(await lab.ping('a', '203.0.113.1')).toBe(false);
+    expect(await lab.run('nft list table ip probe')).toContain('packets 0 ');
+    await lab.run('nft delete table ip probe');
   });
 
   it('is closed again with the last network', async () => {
