@@ -15,10 +15,11 @@ const allowed = {
   storage: ['core', 'config'],
   openapi: ['core'],
   resources: ['core', 'db', 'auth', 'tenants', 'events', 'jobs', 'openapi'],
-  nodes: ['core', 'db', 'jobs', 'rpc', 'resources'],
+  nodes: ['core', 'db', 'jobs', 'pki', 'rpc', 'resources'],
+  rest: ['core', 'auth', 'db', 'tenants', 'events', 'jobs', 'openapi', 'resources', 'nodes'],
   drivers: ['core', 'pki', 'rpc'],
   agent: ['core', 'config', 'pki', 'rpc', 'drivers'],
-  kinds: ['core', 'db', 'jobs', 'resources', 'nodes', 'storage', 'pki', 'openapi', 'drivers/contract'],
+  kinds: ['core', 'auth', 'db', 'jobs', 'resources', 'rest', 'nodes', 'storage', 'pki', 'openapi', 'drivers/contract'],
   devdb: ['core'],
   devissuer: ['core'],
 };
