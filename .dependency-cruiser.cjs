@@ -12,6 +12,7 @@ const allowed = {
   events: ['core', 'db'],
   jobs: ['core', 'db', 'events'],
   rpc: ['core', 'config', 'pki'],
+  process: ['core', 'config', 'db', 'pki'],
   storage: ['core', 'config'],
   openapi: ['core'],
   resources: ['core', 'db', 'auth', 'tenants', 'events', 'jobs', 'openapi'],
@@ -107,7 +108,7 @@ module.exports = {
       name: 'apps-by-the-door',
       comment: "Apps import libraries by '#libs/<name>', never a file inside one.",
       severity: 'error',
-      from: { path: '^(apps|bench)/' },
+      from: { path: '^(apps|bench)/', pathNot: '\\.spec\\.ts$' },
       to: { path: '^libs/', pathNot: ['^libs/[^/]+/index\\.ts$', '^libs/(kinds|drivers)/[^/]+/index\\.ts$'] },
     },
     {
