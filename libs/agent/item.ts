@@ -26,6 +26,7 @@ export class Item {
   /** Waits for its turn after others; until then at the latest (ms since the epoch). */
   waitsUntil = 0;
   queued = false;
+  confirming = false;
   running: AbortController | undefined;
   timer: NodeJS.Timeout | undefined;
   /** Rises with each end of a try, so that an inventory taken meanwhile is known to be old. */
