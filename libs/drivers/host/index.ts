@@ -1,0 +1,5 @@
+/** The only door of this library: running programs, and hosts made of namespaces. */
+export * from './can-host.js';
+export * from './command.js';
+export * from './host.js';
+export { commandLine, endProcesses, sendSignal, startTime } from './processes.js';

@@ -1,0 +1,208 @@
+/**
+ * DHCP and DNS of one network: a dnsmasq in the router's namespace. Leases change by rewriting its hosts files and
+ * SIGHUP, and by telling it with a DHCPRELEASE (RFC 2131 §4.4.6, as dhcp_release(1) does) of those that are no more, so
+ * that their addresses can be given to others at once; it is restarted only when its configuration changes, or when it
+ * will not forget. A process is known by the configuration file in its command line and by its namespace.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DriverError } from '#libs/drivers/contract';
+import { CommandError, commandLine, endProcesses, type Runner, sendSignal } from '#libs/drivers/host';
+import { lan } from './links.js';
+import type { CheckedNetwork } from './network-spec.js';
+
+export interface Dnsmasq {
+  /** Directory of this network's files. */
+  dir: string;
+  namespace: string;
+  /** Resolvers to which names outside are forwarded. */
+  resolvers: readonly string[];
+}
+
+interface Held {
+  mac: string;
+  ip: string;
+}
+
+const files = (dir: string) => ({
+  conf: join(dir, 'dnsmasq.conf'),
+  pid: join(dir, 'dnsmasq.pid'),
+  leases: join(dir, 'dnsmasq.leases'),
+  dhcpHosts: join(dir, 'dhcp-hosts'),
+  names: join(dir, 'hosts'),
+});
+
+/** dnsmasq.conf(5). `user`: whom it becomes after its start. */
+function configuration(dnsmasq: Dnsmasq, spec: CheckedNetwork, user: string): string {
+  const file = files(dnsmasq.dir);
+  const resolvers = spec.dns.length > 0 ? spec.dns : [spec.gateway];
+  const lines = [
+    'port=53',
+    `user=${user}`,
+    `pid-file=${file.pid}`,
+    'no-resolv',
+    'no-poll',
+    'no-hosts',
+    `interface=${lan}`,
+    'bind-interfaces',
+    'domain-needed',
+    'bogus-priv',
+    'cache-size=1000',
+    ...dnsmasq.resolvers.map((server) => `server=${server}`),
+    `addn-hosts=${file.names}`,
+    'dhcp-authoritative',
+    'no-ping',
+    'quiet-dhcp',
+    // Names come from the control plane, never from guests.
+    'dhcp-ignore-names',
+    'dhcp-lease-max=100000',
+    `dhcp-range=${spec.network},static,${spec.netmask},1h`,
+    `dhcp-hostsfile=${file.dhcpHosts}`,
+    `dhcp-leasefile=${file.leases}`,
+    `dhcp-option=option:router,${spec.gateway}`,
+    `dhcp-option=option:mtu,${spec.mtu}`,
+    `dhcp-option=option:dns-server,${resolvers.join(',')}`,
+  ];
+  if (spec.domain) lines.push(`domain=${spec.domain}`, `local=/${spec.domain}/`, 'expand-hosts');
+  return `${lines.join('\n')}\n`;
+}
+
+/** Makes dnsmasq serve exactly the spec's leases. */
+export async function applyDnsmasq(runner: Runner, dnsmasq: Dnsmasq, spec: CheckedNetwork): Promise<void> {
+  const file = files(dnsmasq.dir);
+  await mkdir(dnsmasq.dir, { recursive: true, mode: 0o755 });
+  const conf = configuration(dnsmasq, spec, await unprivilegedUser(dnsmasq.dir));
+  const changed = (await readOr(file.conf, '')) !== conf;
+  const hosts = spec.leases.map(({ mac, ip, hostname }) => `${mac},${ip}${hostname ? `,${hostname}` : ''}\n`).join('');
+  const names = spec.leases.flatMap(({ ip, hostname }) => (hostname ? [`${ip} ${hostname}\n`] : [])).join('');
+  const leasesChanged = (await replaceFile(file.dhcpHosts, hosts)) || (await readOr(file.names, '')) !== names;
+  await replaceFile(file.names, names);
+  const pid = await runningPid(runner, dnsmasq);
+  if (pid === null || changed) {
+    await stopDnsmasq(runner, dnsmasq);
+    await forgetInFile(file.leases, spec);
+    await replaceFile(file.conf, conf);
+    await start(runner, dnsmasq);
+    return;
+  }
+  // Sent whenever the files may be newer than what it has read; a crash between the two is healed by the next change of
+  // state of this network, since an apply that finds nothing changed cannot know. So it is always sent: it is cheap.
+  sendSignal(pid, 'SIGHUP');
+  if (leasesChanged || (await heldWithoutRight(file.leases, spec)).length > 0) await forget(runner, dnsmasq, spec);
+}
+
+/** Ends it; not running is success. */
+export async function stopDnsmasq(_runner: Runner, dnsmasq: Dnsmasq): Promise<void> {
+  await endProcesses(async () => {
+    const pid = await recordedPid(dnsmasq.dir);
+    return pid === null ? [] : [pid];
+  }, 2000);
+  await rm(files(dnsmasq.dir).pid, { force: true });
+}
+
+async function start(runner: Runner, dnsmasq: Dnsmasq): Promise<void> {
+  const argv = ['ip', 'netns', 'exec', dnsmasq.namespace, 'dnsmasq', `--conf-file=${files(dnsmasq.dir).conf}`];
+  try {
+    await runner.run(argv);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    throw new DriverError('dhcp_failed', `The network's DHCP server does not start: ${error.message}`, {
+      cause: error,
+    });
+  }
+}
+
+/** The pid on file, if that process is this network's dnsmasq. */
+async function recordedPid(dir: string): Promise<number | null> {
+  const pid = Number.parseInt(await readOr(files(dir).pid, ''), 10);
+  if (!Number.isInteger(pid) || pid < 2) return null;
+  return (await commandLine(pid))?.includes(`--conf-file=${files(dir).conf}`) ? pid : null;
+}
+
+/** The same, if it also lives in the router's present namespace. */
+async function runningPid(runner: Runner, dnsmasq: Dnsmasq): Promise<number | null> {
+  const pid = await recordedPid(dnsmasq.dir);
+  if (pid === null) return null;
+  const name = (await runner.run(['ip', 'netns', 'identify', String(pid)])).trim();
+  return name === dnsmasq.namespace ? pid : null;
+}
+
+/** Leases that it still holds though the spec no longer has them. Lines: expiry, MAC, address, name, client id. */
+async function heldWithoutRight(leaseFile: string, spec: CheckedNetwork): Promise<Held[]> {
+  const right = new Set(spec.leases.map(({ mac, ip }) => `${mac} ${ip}`));
+  return parseLeases(await readOr(leaseFile, '')).filter(({ mac, ip }) => !right.has(`${mac} ${ip}`));
+}
+
+function parseLeases(text: string): Held[] {
+  return text.split('\n').flatMap((line) => {
+    const [, mac, ip] = line.split(' ');
+    return mac && ip && /^[0-9a-f:]{17}$/.test(mac) ? [{ mac, ip }] : [];
+  });
+}
+
+/** Releases what is held without right; when that does not show in the file within 1 s, by a restart. */
+async function forget(runner: Runner, dnsmasq: Dnsmasq, spec: CheckedNetwork): Promise<void> {
+  const file = files(dnsmasq.dir);
+  let held = await heldWithoutRight(file.leases, spec);
+  for (const lease of held) {
+    const to = ['ip', 'netns', 'exec', dnsmasq.namespace, 'bash', '-c', 'exec cat > "/dev/udp/$0/67"', spec.gateway];
+    await runner.run(to, { input: releasePacket(lease, spec.gateway) });
+  }
+  for (let i = 0; held.length > 0 && i < 20; i++) {
+    await sleep(50);
+    held = await heldWithoutRight(file.leases, spec);
+  }
+  if (held.length === 0) return;
+  await stopDnsmasq(runner, dnsmasq);
+  await forgetInFile(file.leases, spec);
+  await start(runner, dnsmasq);
+}
+
+/** Only while it does not run. */
+async function forgetInFile(leaseFile: string, spec: CheckedNetwork): Promise<void> {
+  const right = new Set(spec.leases.map(({ mac, ip }) => `${mac} ${ip}`));
+  const text = await readOr(leaseFile, '');
+  const kept = text.split('\n').filter((line) => parseLeases(line).some(({ mac, ip }) => right.has(`${mac} ${ip}`)));
+  if (text !== '') await writeFile(leaseFile, kept.map((line) => `${line}\n`).join(''));
+}
+
+/** DHCPRELEASE: RFC 2131 figure 1 and table 5; options 53 (type 7) and 54 (server) of RFC 2132. */
+export function releasePacket(lease: Held, server: string): Uint8Array {
+  const packet = Buffer.alloc(300);
+  packet.set([1, 1, 6, 0], 0);
+  packet.set(randomBytes(4), 4);
+  packet.set(lease.ip.split('.').map(Number), 12);
+  packet.set(
+    lease.mac.split(':').map((byte) => Number.parseInt(byte, 16)),
+    28,
+  );
+  packet.set([99, 130, 83, 99, 53, 1, 7, 54, 4, ...server.split('.').map(Number), 255], 236);
+  return packet;
+}
+
+/** Whom dnsmasq can become and still read its files: its own user if every directory above lets others through. */
+async function unprivilegedUser(dir: string): Promise<string> {
+  for (let at = dir; ; at = dirname(at)) {
+    if (((await stat(at)).mode & 0o001) === 0) return 'root';
+    if (at === dirname(at)) return 'dnsmasq';
+  }
+}
+
+async function readOr(path: string, fallback: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return fallback;
+    throw error;
+  }
+}
+
+/** Replaces a file as a whole if its content differs; says whether it did. */
+async function replaceFile(path: string, content: string): Promise<boolean> {
+  if ((await readOr(path, '\0')) === content) return false;
+  await writeFile(`${path}.new`, content, { mode: 0o644 });
+  await rename(`${path}.new`, path);
+  return true;
+}

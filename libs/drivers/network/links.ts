@@ -1,0 +1,159 @@
+/**
+ * The links of a network: its bridge, its router's namespace and the pair of ends between the two. All of it by `ip`,
+ * converging from whatever is there. No address of this machine is ever put on the bridge.
+ */
+import { DriverError, type Ref } from '#libs/drivers/contract';
+import { CommandError, type Runner } from '#libs/drivers/host';
+import { bridgeAlias, bridgeName, linkPrefix, namespaceName, parseBridgeAlias, routerPortName } from './names.js';
+import type { CheckedNetwork } from './network-spec.js';
+
+export interface Link {
+  ifname: string;
+  address?: string;
+  mtu: number;
+  ifalias?: string;
+  flags: string[];
+  master?: string;
+  addr_info?: { family: string; local: string; prefixlen: number }[];
+}
+
+/** Name of the router's end of a network, inside its namespace. */
+export const lan = 'lan';
+
+/** A link with its addresses, or null. `namespace`: where to look; undefined: where the agent is. */
+export async function findLink(runner: Runner, name: string, namespace?: string): Promise<Link | null> {
+  try {
+    const where = namespace === undefined ? [] : ['-n', namespace];
+    const links = JSON.parse(await runner.run(['ip', ...where, '-j', 'addr', 'show', 'dev', name])) as Link[];
+    return links.find((link) => link.ifname === name) ?? null;
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw error;
+  }
+}
+
+/** Runs lines of `ip -batch`, each an array of words; stops at the first that fails. */
+export async function ipBatch(runner: Runner, lines: readonly string[][], namespace?: string): Promise<void> {
+  const where = namespace === undefined ? [] : ['-n', namespace];
+  const input = lines.map((words) => `${words.join(' ')}\n`).join('');
+  await runner.run(['ip', ...where, '-batch', '-'], { input });
+}
+
+/** Deletes a link; none is success. */
+export async function deleteLink(runner: Runner, name: string): Promise<void> {
+  try {
+    await runner.run(['ip', 'link', 'del', 'dev', name]);
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+  }
+}
+
+export function isMissing(error: unknown): boolean {
+  return (
+    error instanceof CommandError &&
+    /does not exist|Cannot find device|No such file or directory|No such device/.test(error.stderr)
+  );
+}
+
+/** Bridge without addresses, IPv6 or spanning tree; its name, and whether it was made just now. Throws `name_collision` when the short name is another network's. */
+export async function ensureBridge(
+  runner: Runner,
+  installation: string,
+  ref: Ref,
+  mtu: number,
+): Promise<{ name: string; isNew: boolean }> {
+  const name = bridgeName(installation, ref.id);
+  const found = await findLink(runner, name);
+  if (!found) await runner.run(['ip', 'link', 'add', 'name', name, 'type', 'bridge', 'stp_state', '0']);
+  const owner = parseBridgeAlias(installation, found?.ifalias);
+  if (owner && owner.id !== ref.id) {
+    throw new DriverError('name_collision', `The bridge ${name} belongs to network ${owner.id}.`, { permanent: true });
+  }
+  await runner.run(['sysctl', '-q', '-w', `net/ipv6/conf/${name}/disable_ipv6=1`]);
+  await ipBatch(runner, [
+    ['link', 'set', 'dev', name, 'alias', bridgeAlias(installation, ref)],
+    ['link', 'set', 'dev', name, 'type', 'bridge', 'forward_delay', '0', 'mcast_snooping', '0'],
+    ['link', 'set', 'dev', name, 'mtu', String(mtu), 'up'],
+  ]);
+  return { name, isNew: found === null };
+}
+
+/** Puts ports that are there but on no bridge (theirs was made anew under running machines) back on it. */
+export async function adoptPorts(runner: Runner, bridge: string, ports: ReadonlySet<string>): Promise<void> {
+  const links = JSON.parse(await runner.run(['ip', '-j', 'link', 'show'])) as Link[];
+  const loose = links.filter((link) => ports.has(link.ifname) && link.master === undefined);
+  await ipBatch(
+    runner,
+    loose.map(({ ifname }) => ['link', 'set', 'dev', ifname, 'master', bridge, 'up']),
+  );
+}
+
+/** The router's namespace, made anew when its name is there but leads nowhere. Returns its name. */
+export async function ensureNamespace(runner: Runner, installation: string, id: string): Promise<string> {
+  const name = namespaceName(installation, id);
+  const works = () =>
+    runner.run(['ip', '-n', name, 'link', 'set', 'lo', 'up']).then(
+      () => true,
+      (error: unknown) => {
+        if (error instanceof CommandError) return false;
+        throw error;
+      },
+    );
+  if (!(await works())) {
+    await deleteNamespace(runner, name);
+    await runner.run(['ip', 'netns', 'add', name]);
+    await runner.run(['ip', '-n', name, 'link', 'set', 'lo', 'up']);
+  }
+  const settings = [
+    'net/ipv4/ip_forward=1',
+    'net/ipv6/conf/all/disable_ipv6=1',
+    'net/ipv6/conf/default/disable_ipv6=1',
+  ];
+  const strict = ['net/ipv4/conf/all/rp_filter=1', 'net/ipv4/conf/all/send_redirects=0'];
+  await runner.run(['ip', 'netns', 'exec', name, 'sysctl', '-q', '-w', ...settings, ...strict]);
+  return name;
+}
+
+/** Takes a namespace's name away; what runs in it must have been ended. None is success. */
+export async function deleteNamespace(runner: Runner, name: string): Promise<void> {
+  try {
+    await runner.run(['ip', 'netns', 'del', name]);
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+  }
+}
+
+/** The pair of ends between bridge and router, with the gateway's MAC and address on the router's. */
+export async function ensureRouterPort(
+  runner: Runner,
+  installation: string,
+  id: string,
+  spec: CheckedNetwork,
+): Promise<void> {
+  const port = routerPortName(installation, id);
+  const namespace = namespaceName(installation, id);
+  let inner = await findLink(runner, lan, namespace);
+  if (!inner || !(await findLink(runner, port))) {
+    await deleteLink(runner, port);
+    const pair = ['ip', 'link', 'add', 'name', port, 'type', 'veth', 'peer', 'name', lan, 'netns', namespace];
+    await runner.run(pair);
+    inner = null;
+  }
+  const wanted = `${spec.gateway}/${spec.prefixLength}`;
+  const has = (inner?.addr_info ?? []).filter((a) => a.family === 'inet').map((a) => `${a.local}/${a.prefixlen}`);
+  const lines = [['link', 'set', 'dev', lan, 'address', spec.gatewayMac, 'mtu', String(spec.mtu), 'up']];
+  for (const stale of has) if (stale !== wanted) lines.push(['addr', 'del', stale, 'dev', lan]);
+  if (!has.includes(wanted)) lines.push(['addr', 'replace', wanted, 'dev', lan]);
+  await ipBatch(runner, lines, namespace);
+  await runner.run(['sysctl', '-q', '-w', `net/ipv6/conf/${port}/disable_ipv6=1`]);
+  const mtu = String(spec.mtu);
+  await ipBatch(runner, [['link', 'set', 'dev', port, 'mtu', mtu, 'master', bridgeName(installation, id), 'up']]);
+}
+
+/** Every network whose bridge is here, by the alias on it. */
+export async function bridgesHere(runner: Runner, installation: string): Promise<Ref[]> {
+  const links = JSON.parse((await runner.run(['ip', '-j', 'link', 'show', 'type', 'bridge'])) || '[]') as Link[];
+  return links
+    .filter((link) => link.ifname?.startsWith(linkPrefix('b', installation)))
+    .flatMap((link) => parseBridgeAlias(installation, link.ifalias) ?? []);
+}

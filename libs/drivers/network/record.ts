@@ -1,0 +1,56 @@
+/** What the agent must remember of a network to take it away again: written before the first effect, removed after the last. */
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Ref } from '#libs/drivers/contract';
+import type { GuardEntry } from './guard.js';
+
+export interface NetworkRecord {
+  ref: Ref;
+  /** Pair of addresses of the way out; null: none was ever made. */
+  slot: number | null;
+  /** All that may stand in the guard's sets for this network. */
+  entries: GuardEntry[];
+}
+
+/** Records under `<stateDir>/network/<id>/record.json`. */
+export interface Records {
+  dir(id: string): string;
+  load(id: string): Promise<NetworkRecord | null>;
+  save(record: NetworkRecord): Promise<void>;
+  delete(id: string): Promise<void>;
+  all(): Promise<NetworkRecord[]>;
+}
+
+export function openRecords(stateDir: string): Records {
+  const root = join(stateDir, 'network');
+  const dir = (id: string) => join(root, id);
+  const load = async (id: string): Promise<NetworkRecord | null> => {
+    try {
+      return JSON.parse(await readFile(join(dir(id), 'record.json'), 'utf8')) as NetworkRecord;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+      throw error;
+    }
+  };
+  return {
+    dir,
+    load,
+    async save(record) {
+      const path = join(dir(record.ref.id), 'record.json');
+      await mkdir(dir(record.ref.id), { recursive: true, mode: 0o755 });
+      await writeFile(`${path}.new`, JSON.stringify(record), { flush: true });
+      await rename(`${path}.new`, path);
+    },
+    async delete(id) {
+      await rm(dir(id), { recursive: true, force: true });
+    },
+    async all() {
+      const names = await readdir(root).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return [];
+        throw error;
+      });
+      const records = await Promise.all(names.map(load));
+      return records.filter((record) => record !== null);
+    },
+  };
+}

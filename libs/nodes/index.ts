@@ -1,0 +1,3 @@
+export * from './deeds.js';
+export * from './placements.js';
+export * from './relay.js';
