@@ -31,6 +31,8 @@ export class Item {
   timer: NodeJS.Timeout | undefined;
   /** Rises with each end of a try, so that an inventory taken meanwhile is known to be old. */
   tries = 0;
+  /** When the last try ended (ms since the epoch). */
+  triedAt = 0;
 
   constructor(readonly ref: Ref) {}
 

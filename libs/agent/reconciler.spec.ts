@@ -5,9 +5,9 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { type Capability, DriverError, type Found, type Ref } from '#libs/drivers/contract';
 import { type Observed, Phase } from '#libs/rpc';
 import { checkDrift } from './drift.js';
-import { desired } from './fake-controller.js';
 import { Reconciler } from './reconciler.js';
 import { backOffMs, KeyedQueue, Slots } from './schedule.js';
+import { desired } from './testing/index.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 

@@ -176,6 +176,7 @@ export class Reconciler {
     }
     item.running = undefined;
     item.tries += 1;
+    item.triedAt = Date.now();
     if (closing.signal.aborted || item.wanted !== wanted) return; // Superseded: its successor is scheduled already.
     item.tried = true;
     if (failed === undefined) this.succeed(item, wanted, status);
