@@ -25,6 +25,13 @@ const allowed = {
   devissuer: ['core'],
 };
 
+/** Doors inside a library: what only some of its users want loaded, e.g. Nest, which no agent needs. */
+const innerDoors = [
+  '^libs/(kinds|drivers)/[^/]+/index\\.ts$',
+  '^libs/rpc/nest/index\\.ts$',
+  '^libs/agent/testing/index\\.ts$',
+];
+
 /** Test harnesses: they may import any library, and only specs and each other's tests import them. */
 const testing = 'testing';
 const names = [...Object.keys(allowed), testing].join('|');
@@ -94,7 +101,7 @@ module.exports = {
       from: { path: '^libs/([^/]+)/', pathNot: '\\.spec\\.ts$' },
       to: {
         path: '^libs/',
-        pathNot: ['^libs/$1/', '^libs/[^/]+/index\\.ts$', '^libs/(kinds|drivers)/[^/]+/index\\.ts$'],
+        pathNot: ['^libs/$1/', '^libs/[^/]+/index\\.ts$', ...innerDoors],
       },
     },
     {
@@ -109,7 +116,7 @@ module.exports = {
       comment: "Apps import libraries by '#libs/<name>', never a file inside one.",
       severity: 'error',
       from: { path: '^(apps|bench)/', pathNot: '\\.spec\\.ts$' },
-      to: { path: '^libs/', pathNot: ['^libs/[^/]+/index\\.ts$', '^libs/(kinds|drivers)/[^/]+/index\\.ts$'] },
+      to: { path: '^libs/', pathNot: ['^libs/[^/]+/index\\.ts$', ...innerDoors] },
     },
     {
       name: 'nobody-imports-apps',
@@ -130,8 +137,8 @@ module.exports = {
       name: 'testing-is-for-tests',
       comment: 'What runs in production imports no test harness.',
       severity: 'error',
-      from: { path: '^(apps|libs)/', pathNot: ['\\.spec\\.ts$', `^libs/${testing}/`] },
-      to: { path: `^libs/${testing}/` },
+      from: { path: '^(apps|libs)/', pathNot: ['\\.spec\\.ts$', `^libs/(${testing}|agent/testing)/`] },
+      to: { path: `^libs/(${testing}|agent/testing)/` },
     },
     {
       name: 'development-stays-in-development',

@@ -8,7 +8,7 @@ import type { DriverLog, InstanceSpec, NetworkSpec, Ref } from '#libs/drivers/co
 import { createSimDriver, type SimDriver, type SimFault } from '#libs/drivers/sim';
 import { DeedOutcome, Phase } from '#libs/rpc';
 import { type AgentOptions, startAgent } from './agent.js';
-import { desired, FakeController, makeTestPki, type TestPki } from './fake-controller.js';
+import { desired, FakeController, makeTestPki, type TestPki } from './testing/index.js';
 
 const { PHASE_READY, PHASE_ABSENT, PHASE_FAILED, PHASE_PROGRESSING } = Phase;
 let pki: TestPki;

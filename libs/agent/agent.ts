@@ -74,6 +74,8 @@ class NodeAgent {
   private readonly client: NodeServiceClient;
   private machine: Machine | undefined;
   private session: Session | undefined;
+  /** What goes wrong when something does now. */
+  private stage = '';
   private welcomedAt: number | undefined;
 
   constructor(
@@ -104,13 +106,14 @@ class NodeAgent {
     while (!this.ending.signal.aborted) {
       let delayMs = 0;
       this.welcomedAt = undefined;
+      this.stage = 'this machine cannot tell what it has';
       try {
         await this.connectOnce();
         said = '';
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
         if (error instanceof ForeignInstallationError) this.options.log.error({ code: error.code }, reason);
-        else this.options.log[reason === said ? 'debug' : 'warn']({ reason }, 'the controller cannot be reached');
+        else this.options.log[reason === said ? 'debug' : 'warn']({ reason }, this.stage);
         said = reason;
         if (error instanceof ForeignInstallationError) delayMs = this.timing.foreignMs;
       }
@@ -131,6 +134,7 @@ class NodeAgent {
     if (short !== undefined) this.machine ??= await this.createMachine(short);
     const { machine } = this;
     const hello = await this.hello(machine);
+    this.stage = 'the controller cannot be reached';
     if (this.ending.signal.aborted) return;
     const { log } = this.options;
     const joined = () => {
