@@ -130,6 +130,16 @@ describe.skipIf(missing.length > 0)('the libvirt driver', () => {
     expect(await http()).toContain('10.77.1.10');
   }, 30_000);
 
+  it('says so when libvirt is away, and finds the machine running when it is back', async () => {
+    const pid = await emulator();
+    await host.exec(['sh', '-c', 'kill -9 $(cat /run/libvirt/libvirtd.pid)']);
+    const unreachable = { code: 'hypervisor_unreachable', permanent: false };
+    await expect(instances().apply(instance, spec, never)).rejects.toMatchObject(unreachable);
+    await host.startLibvirt();
+    expect(await instances().apply(instance, spec, never)).toEqual({ powerState: 'running' });
+    expect(await emulator()).toBe(pid);
+  }, 30_000);
+
   it('stops, starts and reboots it, and tells none of that as news', async () => {
     const news: Found<InstanceStatus>[] = [];
     const end = instances().watch?.((found) => news.push(found));
