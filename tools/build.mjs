@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const sources = ['apps', 'libs', 'bench'];
+const sources = ['apps', 'libs', 'bench', 'tools/tiny-image'];
 
 /** Path, size and time of every source, as one hash: also a removed or an older file makes a difference. */
 function fingerprint() {

@@ -2,15 +2,22 @@
  * The public keys of one issuer: where they are (OpenID Connect discovery, or told), kept in memory, read again in the
  * background, and still used while the identity provider is away. One request for them at a time, none too often.
  */
-import { calculateJwkThumbprint, createRemoteJWKSet, customFetch, type JWK, type RemoteJWKSet } from 'jose';
+import {
+  calculateJwkThumbprint,
+  createRemoteJWKSet,
+  customFetch,
+  type JWK,
+  type JWTVerifyGetKey,
+  type RemoteJWKSet,
+} from 'jose';
 import { allowInsecureRequests, discovery, None } from 'openid-client';
 import { printable, RhyzomeError } from '#libs/core';
 
 export interface KeySourceOptions {
   httpTimeoutMs: number;
-  /** After a read: how long an unknown key asks for no other one. Also the pause after a failed read. */
+  /** After a read: how long unknown keys make nobody read again. */
   cooldownMs: number;
-  /** After a failed read: how long requests are answered from the failure. */
+  /** After a failed read: how long nobody tries again. */
   retryMs: number;
   /** Keys older than this are read again in the background. */
   refreshMs: number;
@@ -21,7 +28,6 @@ const maxJwksBytes = 262_144;
 export class KeySource {
   private set: RemoteJWKSet | undefined;
   private opening: Promise<RemoteJWKSet> | undefined;
-  private fetched = false;
   private readAt = 0;
   private failure: { at: number; cause: unknown } | undefined;
   private refreshing: Promise<void> | undefined;
@@ -33,18 +39,15 @@ export class KeySource {
     private readonly options: KeySourceOptions,
   ) {}
 
-  /** jose's resolver. Throws `identity_provider_unavailable` when keys are needed and cannot be had. */
-  readonly resolve: RemoteJWKSet = Object.assign(async (...args: Parameters<RemoteJWKSet>) => {
+  /** For jose. Throws `identity_provider_unavailable` when keys are needed and cannot be had. */
+  readonly resolve: JWTVerifyGetKey = async (header, token) => {
     const set = await this.open();
     try {
-      return await set(...args);
+      return await set(header, token);
     } catch (error) {
-      if (isJoseKeyError(error)) throw error;
-      throw this.unavailable(error);
-    } finally {
-      await this.noteKeys(set);
+      throw isTokensFault(error) ? error : this.unavailable(error);
     }
-  }, {} as RemoteJWKSet);
+  };
 
   /** Whether a key, by its RFC 7638 thumbprint, is still published as far as is known. */
   has(thumbprint: string): boolean {
@@ -57,7 +60,6 @@ export class KeySource {
     if (!set || this.refreshing || Date.now() - this.readAt < this.options.refreshMs || this.isPausing()) return;
     this.refreshing = set
       .reload()
-      .then(() => this.noteKeys(set))
       .catch((cause: unknown) => {
         this.failure = { at: Date.now(), cause };
       })
@@ -104,30 +106,21 @@ export class KeySource {
     return uri;
   }
 
-  /** jose's fetch with a pause after failures and a size limit. */
+  /** jose's fetch, with a pause after failures and a size limit. */
   private async fetchKeys(url: string, init: RequestInit): Promise<Response> {
     if (this.isPausing()) throw this.failure?.cause;
     try {
       const response = await fetch(url, init);
       const body = await readLimited(response, maxJwksBytes);
       if (response.status !== 200) throw new Error(`The issuer answered ${response.status} when asked for its keys.`);
+      this.thumbprints = await thumbprintsOf(JSON.parse(body));
       this.failure = undefined;
-      this.fetched = true;
+      this.readAt = Date.now();
       return new Response(body, { status: 200, headers: { 'content-type': 'application/json' } });
     } catch (cause) {
       this.failure = { at: Date.now(), cause };
       throw cause;
     }
-  }
-
-  private async noteKeys(set: RemoteJWKSet): Promise<void> {
-    const jwks = this.fetched ? set.jwks() : undefined;
-    if (!jwks) return;
-    this.fetched = false;
-    this.readAt = Date.now();
-    this.thumbprints = new Set(
-      await Promise.all(jwks.keys.filter(isAsymmetric).map((key) => thumbprintOf(key as JWK))),
-    );
   }
 
   private isPausing(): boolean {
@@ -146,12 +139,14 @@ export function thumbprintOf(key: JWK): Promise<string> {
   return calculateJwkThumbprint(key);
 }
 
-function isAsymmetric(key: { kty?: unknown }): boolean {
-  return key.kty === 'RSA' || key.kty === 'EC' || key.kty === 'OKP';
+/** Of all keys that have one: a key that nobody can use must not make the others useless. */
+async function thumbprintsOf(jwks: { keys?: unknown } | null): Promise<Set<string>> {
+  if (!Array.isArray(jwks?.keys)) throw new Error('The issuer’s keys are no JWK set.');
+  const made = await Promise.allSettled(jwks.keys.map((key: JWK) => thumbprintOf(key)));
+  return new Set(made.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : [])));
 }
 
-/** What is the token's fault, not the provider's. */
-function isJoseKeyError(error: unknown): boolean {
+function isTokensFault(error: unknown): boolean {
   const code = (error as { code?: unknown } | undefined)?.code;
   return (
     code === 'ERR_JWKS_NO_MATCHING_KEY' ||

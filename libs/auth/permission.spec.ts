@@ -1,3 +1,4 @@
+/** Roles, scopes and authorize(): examples, and properties over all of their combinations. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {

@@ -1,3 +1,4 @@
+/** Tokens made by hand against a key server of our own that can rotate keys and go away. */
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type CryptoKey, exportJWK, generateKeyPair, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
@@ -235,6 +236,14 @@ describe('the identity provider', () => {
     await verifier.verify(await sign());
     isAway = true;
     for (let i = 0; i < 5; i++) expect(await reasonOf(await sign({ claims: { sub: `user${i}` } }))).toBe('accepted');
+  });
+
+  it('with a key among others that nobody can use', async () => {
+    published = [{ kty: 'RSA', kid: 'broken' }, { kty: 'XYZ' }, ...published];
+    const token = await sign();
+    expect(await reasonOf(token)).toBe('accepted');
+    expect(await reasonOf(token)).toBe('accepted');
+    expect(verifier.counts.remembered).toBe(1);
   });
 
   it('with a new key: found at once after the cooldown', async () => {

@@ -94,7 +94,8 @@ export class TokenVerifier {
   }
 
   private async check(token: string): Promise<Verified> {
-    const { issuer, entry } = this.peek(token);
+    const issuer = this.peek(token);
+    const entry = await this.entryOf(issuer);
     const audience = this.audienceOf(entry);
     const source = this.sourceOf(issuer, entry);
     this.counts.verified += 1;
@@ -113,8 +114,8 @@ export class TokenVerifier {
     return { actor: actorOf(payload, entry), issuer, audience, keyThumbprint, expiresAtMs };
   }
 
-  /** What an unverified token says of itself, as far as it is needed to find the key. */
-  private peek(token: string): { issuer: string; entry: IssuerEntry } {
+  /** The issuer that an unverified token names; needed to find the key. */
+  private peek(token: string): string {
     let header: ReturnType<typeof decodeProtectedHeader>;
     let issuer: unknown;
     try {
@@ -124,15 +125,21 @@ export class TokenVerifier {
       throw new InvalidToken('malformed', 'The token is not a signed JWT.', error);
     }
     checkHeader(header);
-    const entry = typeof issuer === 'string' ? this.options.directory.find(issuer) : undefined;
-    if (typeof issuer !== 'string' || !entry) {
-      if (typeof issuer === 'string') this.sources.delete(issuer);
-      throw new InvalidToken('unknown_issuer', 'The issuer of the token is not one of a tenant here.');
+    if (typeof issuer !== 'string') throw unknownIssuer();
+    return issuer;
+  }
+
+  private async entryOf(issuer: string): Promise<IssuerEntry> {
+    const { directory } = this.options;
+    const entry = directory.find(issuer) ?? (await directory.lookAgain?.(issuer));
+    if (!entry) {
+      this.sources.delete(issuer);
+      throw unknownIssuer();
     }
     if (entry.tenantState !== 'active') {
       throw new InvalidToken('tenant_suspended', 'The tenant of this token is suspended.');
     }
-    return { issuer, entry };
+    return entry;
   }
 
   private sourceOf(issuer: string, entry: IssuerEntry): KeySource {
@@ -150,6 +157,8 @@ export class TokenVerifier {
     return entry.audience ?? this.options.audience;
   }
 }
+
+const unknownIssuer = () => new InvalidToken('unknown_issuer', 'The issuer of the token is not one of a tenant here.');
 
 /** jose's errors in words for the token's owner. */
 function inWords(error: unknown): unknown {

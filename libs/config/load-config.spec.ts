@@ -61,6 +61,13 @@ describe('loadConfig', () => {
     expect(problems({ grpc: { listen: [`unix:${'x'.repeat(108)}`] } })).toHaveLength(1);
   });
 
+  it('takes the example', () => {
+    const file = join(import.meta.dirname, '../../rhyzome-api.json.example');
+    expect(
+      loadConfig(['db', 'dbOperator', 'dbOwner', 'pki', 'api', 'grpc', 'agent', 'storage'], { file }).db,
+    ).toBeDefined();
+  });
+
   it('reads the file that the command line names', () => {
     writeFileSync(join(folder, 'other.json'), JSON.stringify({ log: { level: 'debug' } }));
     expect(loadConfig([], { file: join(folder, 'other.json') }).log.level).toBe('debug');

@@ -1,3 +1,4 @@
+/** The development issuer over HTTP, as clients use it; the browser is a cookie jar. */
 import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,3 +1,4 @@
+/** The development issuer’s tokens against the verifier that rhyzome-api uses. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

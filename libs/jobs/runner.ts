@@ -5,7 +5,7 @@
 
 import { sql } from 'kysely';
 import { newId, RhyzomeError } from '#libs/core';
-import { type Database, isDatabaseAway, type Listener } from '#libs/db';
+import { type Database, isDatabaseAway, type Listener, type Tx } from '#libs/db';
 import { holdLease, type JobOutcome, type JobRow, LeaseLost } from './rows.js';
 import { CancelRequested, JobRun, Parked } from './run.js';
 
@@ -21,9 +21,9 @@ export interface JobHandler {
   /** The kind's create, update, remove or action, made of job.step and job.wait. Also replayed backwards. */
   run(row: JobRow, job: JobRun): Promise<void>;
   /** In the transaction of the first claim: the resource's state follows. */
-  begin(tx: import('#libs/db').Tx, row: JobRow): Promise<void>;
+  begin(tx: Tx, row: JobRow): Promise<void>;
   /** In the transaction that ends the job: what was claimed is settled. */
-  settle(tx: import('#libs/db').Tx, row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void>;
+  settle(tx: Tx, row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void>;
 }
 
 export interface RunnerLog {
@@ -39,6 +39,8 @@ export interface RunnerOptions {
   maxFailures?: number;
   log: RunnerLog;
 }
+
+type ClaimedRow = JobRow & { first_claim: boolean };
 
 const IDLE_POLL_MS = 2_000;
 
@@ -113,17 +115,18 @@ export class JobRunner {
     }
   }
 
-  private async claimDue(limit: number): Promise<JobRow[]> {
-    const result = await sql<JobRow>`
-      update job set lease_owner = ${this.owner}, lease_until = now() + make_interval(secs => ${this.leaseMs / 1000}),
-        fence = fence + 1, started_at = coalesce(started_at, now()),
-        attempts = attempts + case when started_at is null then 1 else 0 end,
-        state = case when phase = 'undo' and outcome = 'cancelled' then 'cancelling' when state = 'queued' then 'running' else state end
-      where (tenant_id, id) in (
-        select tenant_id, id from job
+  private async claimDue(limit: number): Promise<ClaimedRow[]> {
+    const result = await sql<ClaimedRow>`
+      with due as (
+        select tenant_id, id, started_at is null as first_claim from job
         where finished_at is null and run_at <= now() and (lease_until is null or lease_until < now())
         order by run_at limit ${limit} for update skip locked)
-      returning *`.execute(this.db.operator);
+      update job j set lease_owner = ${this.owner}, lease_until = now() + make_interval(secs => ${this.leaseMs / 1000}),
+        fence = j.fence + 1, started_at = coalesce(j.started_at, now()),
+        attempts = j.attempts + case when due.first_claim then 1 else 0 end,
+        state = case when j.phase = 'undo' and j.outcome = 'cancelled' then 'cancelling' when j.state = 'queued' then 'running' else j.state end
+      from due where j.tenant_id = due.tenant_id and j.id = due.id
+      returning j.*, due.first_claim`.execute(this.db.operator);
     return result.rows;
   }
 
@@ -140,7 +143,7 @@ export class JobRunner {
     }
   }
 
-  private async work(row: JobRow): Promise<void> {
+  private async work(row: ClaimedRow): Promise<void> {
     const fields = {
       job: row.id,
       tenant: row.tenant_id,
@@ -161,8 +164,8 @@ export class JobRunner {
     }
   }
 
-  private async runOnce(row: JobRow): Promise<void> {
-    if (row.state === 'running' && row.attempts >= 1 && row.phase === 'do') {
+  private async runOnce(row: ClaimedRow): Promise<void> {
+    if (row.first_claim && row.phase === 'do') {
       await this.fenced(row, (tx) => this.handler.begin(tx, row));
     }
     try {
@@ -251,7 +254,7 @@ export class JobRunner {
           failures: 0,
           lease_owner: null,
           lease_until: null,
-          run_at: new Date(Date.now() + (woken ? 0 : parked.retryMs)),
+          run_at: later(woken ? 0 : parked.retryMs),
         })
         .where('tenant_id', '=', row.tenant_id)
         .where('id', '=', row.id)
@@ -267,7 +270,7 @@ export class JobRunner {
           failures,
           lease_owner: null,
           lease_until: null,
-          run_at: new Date(Date.now() + delayMs),
+          run_at: later(delayMs),
           ...(message && { message }),
         })
         .where('tenant_id', '=', row.tenant_id)
@@ -297,9 +300,14 @@ export class JobRunner {
     });
   }
 
-  private fenced<T>(row: JobRow, work: (tx: import('#libs/db').Tx, current: JobRow) => Promise<T>): Promise<T> {
+  private fenced<T>(row: JobRow, work: (tx: Tx, current: JobRow) => Promise<T>): Promise<T> {
     return this.db.tenantTransaction(row.tenant_id, async (tx) => work(tx, await holdLease(tx, row)));
   }
+}
+
+/** A time by the database's clock, which is the one that claims compare with. */
+function later(delayMs: number) {
+  return sql<Date>`now() + make_interval(secs => ${delayMs / 1000})`;
 }
 
 /** 250 ms doubling to 30 s, with jitter. */

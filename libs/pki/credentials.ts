@@ -48,7 +48,7 @@ export async function loadCredentials(paths: CredentialPaths, now: Date = new Da
   assertValidAt(leaf!, paths.cert, now);
   assertChain(leaf!, intermediates, roots, paths, now);
   return {
-    paths,
+    paths: { ca: paths.ca, cert: paths.cert, key: paths.key },
     ca,
     cert,
     key,

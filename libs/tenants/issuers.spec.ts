@@ -1,3 +1,4 @@
+/** The cache of issuers with a load function that can fail and be slow. */
 import { describe, expect, it } from 'vitest';
 import { IssuerCache, type IssuerRow } from './index.js';
 
@@ -52,5 +53,16 @@ describe('IssuerCache', () => {
     expect(cache.find(row('globex').issuer)).toBeDefined();
     await cache.refresh();
     expect(reads).toBe(3);
+  });
+
+  it('looks again for an unknown issuer, but not for each of many', async () => {
+    let reads = 0;
+    const cache = new IssuerCache(async () => {
+      reads += 1;
+      return [row('acme')];
+    });
+    expect(await cache.lookAgain(row('acme').issuer)).toMatchObject({ tenantId: 'acme' });
+    for (let i = 0; i < 10; i++) expect(await cache.lookAgain(`https://evil.example/${i}`)).toBeUndefined();
+    expect(reads).toBe(1);
   });
 });

@@ -22,6 +22,8 @@ export type IssuerEntry = Readonly<Omit<IssuerRow, 'issuer'>>;
 export interface IssuerDirectory {
   /** What is known of an issuer (exact match), in memory. */
   find(issuer: string): IssuerEntry | undefined;
+  /** Asked when `find` knew nothing: the issuer may be so new that no notification has come yet. */
+  lookAgain?(issuer: string): Promise<IssuerEntry | undefined>;
 }
 
 /** Keeps the last rows that could be read, also while the database is away. Empty before the first `refresh`. */
@@ -29,11 +31,25 @@ export class IssuerCache implements IssuerDirectory {
   private entries: ReadonlyMap<string, IssuerEntry> = new Map();
   private running: Promise<void> | undefined;
   private next: Promise<void> | undefined;
+  private lookedAgainAt = Number.NEGATIVE_INFINITY;
 
-  constructor(private readonly load: () => Promise<IssuerRow[]>) {}
+  constructor(
+    private readonly load: () => Promise<IssuerRow[]>,
+    /** Unknown issuers make it read the rows again at most this often. */
+    private readonly lookAgainMs = 1000,
+  ) {}
 
   find(issuer: string): IssuerEntry | undefined {
     return this.entries.get(issuer);
+  }
+
+  /** Reads the rows again, unless that was just done. Rejects with what `load` rejected with. */
+  async lookAgain(issuer: string): Promise<IssuerEntry | undefined> {
+    if (performance.now() - this.lookedAgainAt >= this.lookAgainMs) {
+      this.lookedAgainAt = performance.now();
+      await this.refresh();
+    } else await this.running;
+    return this.find(issuer);
   }
 
   get size(): number {

@@ -8,7 +8,9 @@ create table installation (
   singleton boolean primary key default true check (singleton),
   -- Part of every name that an agent gives to something on its machine.
   id uuid not null default gen_random_uuid(),
-  created_at timestamptz not null default now()
+  -- Signs page tokens, the same on all replicas.
+  token_key bytea not null default decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'),
+  created_at timestamptz(3) not null default now()
 );
 insert into installation default values;
 
@@ -31,8 +33,8 @@ create table tenant (
   billing_key text,
   properties jsonb not null default '{}',
   state text not null default 'active' check (state in ('active', 'suspended')),
-  created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now()
+  created_at timestamptz(3) not null default now(),
+  updated_at timestamptz(3) not null default now()
 );
 alter table tenant enable row level security;
 alter table tenant force row level security;
@@ -83,8 +85,8 @@ create table resource (
   deletion_protection boolean not null default false,
   -- New at every visible change; the ETag.
   version bigint not null default 1,
-  created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now(),
+  created_at timestamptz(3) not null default now(),
+  updated_at timestamptz(3) not null default now(),
   created_by text not null,
   primary key (tenant_id, id)
 );
@@ -157,7 +159,7 @@ create table job (
   action text not null,
   state text not null default 'queued'
     check (state in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelling', 'cancelled')),
-  -- do: forward; undo: unwinding; end: only the settling transaction is left.
+  -- do: forward; undo: unwinding.
   phase text not null default 'do' check (phase in ('do', 'undo')),
   -- What it will end as once unwound.
   outcome text check (outcome in ('failed', 'cancelled')),
@@ -172,9 +174,9 @@ create table job (
   supersedes uuid,
   created_by text not null,
   request_id text,
-  created_at timestamptz not null default now(),
-  started_at timestamptz,
-  finished_at timestamptz,
+  created_at timestamptz(3) not null default now(),
+  started_at timestamptz(3),
+  finished_at timestamptz(3),
   -- The queue: due at run_at; held by lease_owner until lease_until; fence rises with each holder.
   run_at timestamptz not null default now(),
   lease_owner text,
@@ -200,8 +202,8 @@ create table job_step (
   state text not null check (state in ('running', 'waiting', 'succeeded', 'failed', 'undoing', 'undone')),
   message text,
   result jsonb,
-  started_at timestamptz not null default clock_timestamp(),
-  finished_at timestamptz,
+  started_at timestamptz(3) not null default clock_timestamp(),
+  finished_at timestamptz(3),
   primary key (tenant_id, job_id, ordinal),
   foreign key (tenant_id, job_id) references job (tenant_id, id) on delete cascade
 );
@@ -230,7 +232,7 @@ create table event (
   tags_before jsonb,
   tags_after jsonb,
   body jsonb not null,
-  at timestamptz not null default clock_timestamp(),
+  at timestamptz(3) not null default clock_timestamp(),
   primary key (tenant_id, id)
 );
 create unique index event_number on event (tenant_id, number) where number is not null;
@@ -285,7 +287,7 @@ create trigger tell_job_update after update on job for each row
 create table audit (
   tenant_id text not null,
   id uuid not null,
-  at timestamptz not null default clock_timestamp(),
+  at timestamptz(3) not null default clock_timestamp(),
   -- The token's subject, `service:NAME`, or `admin:LOGIN`.
   actor text not null,
   action text not null,
@@ -311,7 +313,7 @@ create table idempotency (
   status int not null,
   headers jsonb not null,
   body jsonb not null,
-  created_at timestamptz not null default now(),
+  created_at timestamptz(3) not null default now(),
   primary key (tenant_id, subject, key)
 );
 create index idempotency_age on idempotency (created_at);
@@ -322,8 +324,8 @@ create table service (
   name text primary key check (name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'),
   tenants text[] not null,
   verbs text[] not null,
-  created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now()
+  created_at timestamptz(3) not null default now(),
+  updated_at timestamptz(3) not null default now()
 );
 
 grant select on installation to rhyzome_app, rhyzome_operator;

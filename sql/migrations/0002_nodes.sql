@@ -13,9 +13,9 @@ create table node (
   memory_mib bigint not null,
   disk_gib bigint not null,
   cordoned boolean not null default false,
-  created_at timestamptz not null default now(),
+  created_at timestamptz(3) not null default now(),
   -- Written by every heartbeat.
-  last_seen_at timestamptz not null default now()
+  last_seen_at timestamptz(3) not null default now()
 );
 
 -- Who holds a node's stream. A later stream of the same node has a higher session; only the highest may write.
@@ -24,8 +24,8 @@ create table node_session (
   session bigint not null,
   -- The replica's `advertise` address; null: the stream has ended.
   replica text,
-  connected_at timestamptz not null default now(),
-  heartbeat_at timestamptz not null default now()
+  connected_at timestamptz(3) not null default now(),
+  heartbeat_at timestamptz(3) not null default now()
 );
 
 -- Desired and observed state of one resource on one node. Level-triggered: `revision` rises with every change of what is
@@ -44,8 +44,8 @@ create table placement (
   phase text not null default 'progressing' check (phase in ('progressing', 'ready', 'absent', 'failed')),
   status jsonb,
   failure jsonb,
-  observed_at timestamptz,
-  created_at timestamptz not null default now(),
+  observed_at timestamptz(3),
+  created_at timestamptz(3) not null default now(),
   primary key (tenant_id, resource_id, node_id)
 );
 create index placement_node on placement (node_id);
@@ -71,8 +71,8 @@ create table deed (
   repeatable boolean not null,
   state text not null default 'asked' check (state in ('asked', 'done', 'failed', 'unclear')),
   failure jsonb,
-  created_at timestamptz not null default now(),
-  finished_at timestamptz,
+  created_at timestamptz(3) not null default now(),
+  finished_at timestamptz(3),
   primary key (tenant_id, id)
 );
 create index deed_node on deed (node_id) where state = 'asked';

@@ -29,7 +29,7 @@ create table lease (
   instance_id uuid,
   -- Which of the instance's interfaces.
   ordinal int,
-  created_at timestamptz not null default now(),
+  created_at timestamptz(3) not null default now(),
   primary key (tenant_id, id),
   foreign key (tenant_id, network_id) references network (tenant_id, id),
   foreign key (tenant_id, instance_id) references resource (tenant_id, id),
@@ -42,16 +42,16 @@ create index lease_instance on lease (tenant_id, instance_id, ordinal) where ins
 call wall_off('lease');
 
 -- Keeps the network's counter and hint true. The update of `resource` makes the change visible in ETag and events; its
--- row lock also puts all changes of one network's leases in a row.
+-- row lock also puts all changes of one network's leases in a row. Order of locks everywhere: resource, then network.
 create function count_lease() returns trigger language plpgsql as $$
 begin
   if tg_op = 'INSERT' then
-    update network set address_used = address_used + 1 where tenant_id = new.tenant_id and id = new.network_id;
     update resource set updated_at = now() where tenant_id = new.tenant_id and id = new.network_id;
+    update network set address_used = address_used + 1 where tenant_id = new.tenant_id and id = new.network_id;
   else
+    update resource set updated_at = now() where tenant_id = old.tenant_id and id = old.network_id;
     update network set address_used = address_used - 1, address_hint = least(address_hint, old.ip)
     where tenant_id = old.tenant_id and id = old.network_id;
-    update resource set updated_at = now() where tenant_id = old.tenant_id and id = old.network_id;
   end if;
   return null;
 end $$;
@@ -62,7 +62,8 @@ create trigger count_lease after insert or delete on lease for each row execute 
 create function claim_address(p_tenant text, p_network uuid) returns inet language plpgsql as $$
 declare n network; candidate inet; final inet; taken inet;
 begin
-  select * into n from network where tenant_id = p_tenant and id = p_network for update;
+  perform 1 from resource where tenant_id = p_tenant and id = p_network for no key update;
+  select * into n from network where tenant_id = p_tenant and id = p_network for no key update;
   if not found then return null; end if;
   final := set_masklen(broadcast(n.subnet), 32);
   candidate := n.address_hint;

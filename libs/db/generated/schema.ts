@@ -116,6 +116,7 @@ export interface Installation {
   created_at: Generated<Timestamp>;
   id: Generated<string>;
   singleton: Generated<boolean>;
+  token_key: Generated<Buffer>;
 }
 
 export interface Instance {

@@ -1,0 +1,147 @@
+/** `rhyzome pki`: a CA for one's own nodes, and a look at certificates. Touches files only, never the database. */
+import { Command, InvalidArgumentError, Option } from 'commander';
+import {
+  type IdentityType,
+  identityTypes,
+  initPki,
+  issueCertificate,
+  PKI_EXIT_STATUS,
+  PkiError,
+  showCertificate,
+  verifyCredentials,
+} from '#libs/pki';
+
+interface JsonOption {
+  json?: boolean;
+}
+
+/** The subcommand with its own subcommands. They set `process.exitCode`: 0, or 78 when files cannot be used. */
+export function pkiCommand(): Command {
+  const pki = new Command('pki').description('a PKI for your own servers, nodes and services');
+  pki.addCommand(initCommand()).addCommand(issueCommand()).addCommand(showCommand()).addCommand(verifyCommand());
+  return pki;
+}
+
+function initCommand(): Command {
+  return new Command('init')
+    .description('make a root CA, or find the one that is there')
+    .requiredOption('--dir <dir>', 'directory of the CA; keep it off the servers')
+    .option('--trust-domain <name>', 'whose certificates these are (default: rhyzome.internal)')
+    .option('--name <text>', 'common name of the root')
+    .option('--days <n>', 'validity (default: 3650)', days)
+    .option('--json', 'print JSON')
+    .action((options: { dir: string; trustDomain?: string; name?: string; days?: number } & JsonOption) =>
+      report(options, async () => {
+        const made = await initPki(options);
+        const what = made.created ? 'Made the CA' : 'Found the CA';
+        return {
+          result: made,
+          text: `${what} ${made.ca} of the trust domain ${made.trustDomain}, valid until ${day(made.notAfter)}.`,
+        };
+      }),
+    );
+}
+
+function issueCommand(): Command {
+  return new Command('issue')
+    .description('issue a certificate with its key')
+    .addOption(new Option('--type <type>', 'what it is for').choices(identityTypes).makeOptionMandatory())
+    .requiredOption('--name <name>', 'which one; a node’s name is the name that the controller knows it by')
+    .requiredOption('--dir <dir>', 'directory of the CA')
+    .option('--dns <name>', 'name that clients dial (servers only; may be repeated)', collect, [])
+    .option('--ip <address>', 'address that clients dial (servers only; may be repeated)', collect, [])
+    .option('--out <dir>', 'directory for the files (default: the CA’s)')
+    .option('--days <n>', 'validity (default: 365)', days)
+    .option('--force', 'replace files that are there, to renew')
+    .option('--json', 'print JSON')
+    .action((options: IssueFlags & JsonOption) =>
+      report(options, async () => {
+        const issued = await issueCertificate(options);
+        const text = `Issued ${issued.identity}, valid until ${day(issued.notAfter)}:\n  ca   ${issued.ca}\n  cert ${issued.cert}\n  key  ${issued.key}`;
+        return { result: issued, text };
+      }),
+    );
+}
+
+interface IssueFlags {
+  dir: string;
+  type: IdentityType;
+  name: string;
+  dns: string[];
+  ip: string[];
+  out?: string;
+  days?: number;
+  force?: boolean;
+}
+
+function showCommand(): Command {
+  return new Command('show')
+    .description('tell what stands in a certificate file')
+    .argument('<file>', 'PEM file')
+    .option('--json', 'print JSON')
+    .action((file: string, options: JsonOption) =>
+      report(options, async () => {
+        const certificates = await showCertificate(file);
+        const text = certificates.map((certificate) =>
+          [
+            `${certificate.ca ? 'CA' : 'Certificate'} ${certificate.subject}`,
+            `  identity    ${certificate.identity ?? 'none'}`,
+            `  names       ${certificate.names.join(', ') || 'none'}`,
+            `  issuer      ${certificate.issuer}`,
+            `  valid       ${certificate.notBefore} to ${certificate.notAfter}`,
+            `  serial      ${certificate.serial}`,
+            `  fingerprint ${certificate.fingerprint}`,
+          ].join('\n'),
+        );
+        return { result: certificates, text: text.join('\n') };
+      }),
+    );
+}
+
+function verifyCommand(): Command {
+  return new Command('verify')
+    .description('check whether a process could serve or dial with these files')
+    .requiredOption('--ca <file>', 'PEM file of the CA')
+    .requiredOption('--cert <file>', 'PEM file of the certificate')
+    .requiredOption('--key <file>', 'PEM file of the key')
+    .option('--json', 'print JSON')
+    .action((options: { ca: string; cert: string; key: string } & JsonOption) =>
+      report(options, async () => {
+        const verdict = await verifyCredentials(options);
+        if (!verdict.ok) throw new PkiError(verdict.code, verdict.message, verdict.file ?? undefined);
+        return {
+          result: verdict,
+          text: `Good: ${verdict.identity}, ${verdict.daysLeft} days left (until ${verdict.notAfter}).`,
+        };
+      }),
+    );
+}
+
+/** Prints the result, or what is wrong: JSON on standard output with `--json`, else words on standard error. */
+async function report(options: JsonOption, work: () => Promise<{ result: unknown; text: string }>): Promise<void> {
+  try {
+    const { result, text } = await work();
+    process.stdout.write(`${options.json ? JSON.stringify(result, null, 2) : text}\n`);
+  } catch (error) {
+    if (!(error instanceof PkiError)) throw error;
+    const { code, message, file = null } = error;
+    if (options.json) process.stdout.write(`${JSON.stringify({ ok: false, code, file, message }, null, 2)}\n`);
+    else process.stderr.write(`rhyzome: ${message}\n`);
+    process.exitCode = PKI_EXIT_STATUS;
+  }
+}
+
+function day(date: Date): string {
+  return date.toISOString().slice(0, 10);
+}
+
+function collect(value: string, before: string[]): string[] {
+  return [...before, value];
+}
+
+function days(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < 1 || value > 36_500)
+    throw new InvalidArgumentError('It must be a number from 1 to 36500.');
+  return value;
+}

@@ -1,0 +1,66 @@
+/**
+ * What a fresh installation holds for whoever tries it out: tenants with their issuers, a service certificate's rights
+ * and the image `tiny`. All by the `rhyzome` command, and all harmless when it is there already.
+ */
+import { join } from 'node:path';
+import { canBuildTiny, ensureTinyImage } from '../../tools/tiny-image/index.js';
+import { type AdminCommand, adminJson, CommandFailed } from './admin-command.js';
+import { serviceName } from './certificates.js';
+import type { Progress } from './progress.js';
+
+/** The tenant with this issuer and no other. */
+export async function ensureTenant(run: AdminCommand, id: string, issuer: string): Promise<void> {
+  if (await exists(run, ['tenant', 'show', id])) await run(['tenant', 'update', id, '--issuer', issuer]);
+  else await run(['tenant', 'create', id, '--display-name', displayName(id), '--issuer', issuer]);
+}
+
+/** The certificate that dev.json names may do everything for every tenant. */
+export async function ensureService(run: AdminCommand): Promise<void> {
+  const services = await adminJson<{ name: string }[]>(run, ['service', 'list']);
+  if (services.some(({ name }) => name === serviceName)) return;
+  await run(['service', 'create', serviceName, '--tenants', '*', '--verbs', '*']);
+}
+
+/** The global image `tiny`: with `sim` a placeholder, else the real one, where it can be made. */
+export async function ensureTiny(
+  run: AdminCommand,
+  driver: 'sim' | 'libvirt',
+  checkout: string,
+  progress: Progress,
+): Promise<void> {
+  const images = await adminJson<{ name: string; placeholder?: boolean }[]>(run, ['image', 'list']);
+  const found = images.find(({ name }) => name === 'tiny');
+  if (found && (driver === 'sim' || !found.placeholder)) return;
+  if (driver === 'sim') return void (await run(['image', 'import', 'tiny', '--placeholder']));
+  const ability = canBuildTiny();
+  if (!ability.ok) return progress.say(`no image tiny: it cannot be built here, ${ability.reason}`);
+  const file = await ensureTinyImage(join(checkout, '.rhyzome', 'cache', 'tiny'));
+  if (found && !(await removed(run, progress))) return;
+  await run(['image', 'import', 'tiny', file]);
+}
+
+/** The placeholder of an earlier start with `sim` makes way, unless machines were made from it. */
+async function removed(run: AdminCommand, progress: Progress): Promise<boolean> {
+  try {
+    await run(['image', 'remove', 'tiny']);
+    return true;
+  } catch (error) {
+    if (!(error instanceof CommandFailed)) throw error;
+    progress.say(`the image tiny stays the placeholder that it was with sim: ${error.message}`);
+    return false;
+  }
+}
+
+async function exists(run: AdminCommand, args: string[]): Promise<boolean> {
+  try {
+    await run(args);
+    return true;
+  } catch (error) {
+    if (error instanceof CommandFailed) return false;
+    throw error;
+  }
+}
+
+function displayName(id: string): string {
+  return id.slice(0, 1).toUpperCase() + id.slice(1);
+}

@@ -1,0 +1,58 @@
+/** Waits until what was started serves, as its users would find out. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type AdminCommand, adminJson } from './admin-command.js';
+import { nodeName } from './certificates.js';
+
+const limitMs = 60_000;
+
+/** Until `GET /readyz` answers 200. Throws after a minute with the last answer. */
+export async function untilReady(what: string, port: number, signal: AbortSignal): Promise<void> {
+  let last = 'no answer';
+  await until(
+    what,
+    signal,
+    () => last,
+    100,
+    async () => {
+      try {
+        const response = await fetch(`http://127.0.0.1:${port}/readyz`, { signal: AbortSignal.timeout(2_000) });
+        last = `status ${response.status}: ${(await response.text()).slice(0, 300)}`;
+        return response.status === 200;
+      } catch (error) {
+        last = String((error as Error).cause ?? error);
+        return false;
+      }
+    },
+  );
+}
+
+/** Until the node's agent has its stream. */
+export async function untilNodeIsUp(run: AdminCommand, signal: AbortSignal): Promise<void> {
+  let last = 'it did not register';
+  await until(
+    `node ${nodeName}`,
+    signal,
+    () => last,
+    200,
+    async () => {
+      const nodes = await adminJson<{ name: string; state: string }[]>(run, ['node', 'list']);
+      const node = nodes.find(({ name }) => name === nodeName);
+      if (node) last = `it is ${node.state}`;
+      return node?.state === 'up';
+    },
+  );
+}
+
+async function until(
+  what: string,
+  signal: AbortSignal,
+  last: () => string,
+  pauseMs: number,
+  check: () => Promise<boolean>,
+): Promise<void> {
+  const deadline = Date.now() + limitMs;
+  while (!(await check())) {
+    if (Date.now() > deadline) throw new Error(`${what} does not serve after ${limitMs / 1000} s: ${last()}`);
+    await sleep(pauseMs, undefined, { signal });
+  }
+}

@@ -1,0 +1,42 @@
+/** The settings file of the development stack: one for all its processes, and what `npx rhyzome --config` takes. */
+import type { RhyzomeConfig } from '#libs/config';
+import type { DevCertificates } from './certificates.js';
+import { type DataFolder, writeWhole } from './data-folder.js';
+import type { DevDatabase } from './database.js';
+import type { Ports } from './ports.js';
+
+export interface SettingsInput {
+  connections: DevDatabase['connections'];
+  certificates: DevCertificates;
+  ports: Ports;
+  driver: 'sim' | 'libvirt';
+  libvirtUri?: string;
+}
+
+/** Writes it with mode 0600: it holds the database's passwords. */
+export function writeSettings(folder: DataFolder, input: SettingsInput): void {
+  const { ports, certificates } = input;
+  const local = (port: number) => `127.0.0.1:${port}`;
+  const settings: Omit<RhyzomeConfig, 'log' | 'api'> & { api: object; grpc: object } = {
+    ...input.connections,
+    pki: certificates.server,
+    api: { listen: local(ports.api), monitoring: local(ports.apiMonitoring), publicUrl: `http://${local(ports.api)}` },
+    grpc: {
+      listen: [local(ports.grpc), `unix:${folder.grpcSocket}`],
+      advertise: local(ports.grpc),
+      monitoring: local(ports.grpcMonitoring),
+      workers: 10,
+    },
+    agent: {
+      controller: `unix:${folder.grpcSocket}`,
+      serverName: 'localhost',
+      stateDir: folder.agent,
+      driver: input.driver,
+      labels: {},
+      pki: certificates.node,
+      ...(input.libvirtUri ? { libvirt: { uri: input.libvirtUri } } : {}),
+    },
+    storage: { dir: folder.storage },
+  };
+  writeWhole(folder.config, settings);
+}

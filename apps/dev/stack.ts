@@ -1,0 +1,203 @@
+/**
+ * Starts all of Rhyzome in the order in which the pieces need each other, as much at once as goes, and knows how to stop
+ * it in the reverse order. Each piece is a file of its own; here is only the order.
+ */
+import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { type DevIssuer, startIssuer } from '#libs/devissuer';
+import { adminCommand } from './admin-command.js';
+import { ensureCertificates } from './certificates.js';
+import { type Child, keepAlive } from './child-process.js';
+import { type DataFolder, lockDataFolder, openDataFolder } from './data-folder.js';
+import { startDatabase } from './database.js';
+import { type DevJson, publish, withdraw } from './dev-json.js';
+import { chooseDriver, cleanLibvirtHost, startLibvirtHost } from './driver.js';
+import type { DevOptions } from './options.js';
+import { choosePorts, type Ports } from './ports.js';
+import { endRecorded, type ProcessName, type ProcessRecord, recordProcesses } from './process-record.js';
+import type { Progress } from './progress.js';
+import { ensureService, ensureTenant, ensureTiny } from './provision.js';
+import { untilNodeIsUp, untilReady } from './readiness.js';
+import { writeSettings } from './settings.js';
+
+export interface Stack {
+  devJson: DevJson;
+  devJsonFile: string;
+}
+
+/** Where the programs lie. */
+export interface Checkout {
+  root: string;
+  dist: string;
+}
+
+/** What was started, to be stopped in reverse. */
+export type Undo = { what: string; stop: () => Promise<void> | void }[];
+
+/**
+ * Starts it. Everything that was started is in `undo` at any moment, also when this throws. `signal` ends waiting.
+ */
+export async function startStack(
+  options: DevOptions,
+  checkout: Checkout,
+  progress: Progress,
+  undo: Undo,
+  signal: AbortSignal,
+): Promise<Stack> {
+  const folder = openDataFolder(options.data);
+  const unlock = lockDataFolder(folder.root);
+  undo.push({ what: 'lock', stop: unlock });
+  withdraw(folder.devJson);
+  await endRecorded(folder.processes, progress.say);
+  await cleanLibvirtHost(folder.host);
+  const choice = await chooseDriver(options.driver);
+  if (choice.driver === 'sim') progress.say(choice.why);
+  const ports = await choosePorts(options.ports, folder.ports);
+  const processes = recordProcesses(folder.processes);
+  undo.push({ what: 'process record', stop: () => rmSync(folder.processes, { force: true }) });
+  signal.throwIfAborted();
+
+  const [host, database, certificates, issuer] = await allOrNothing([
+    choice.driver === 'libvirt' ? startHost(folder, checkout, progress, undo) : Promise.resolve(undefined),
+    startPostgres(folder, ports, processes, progress, undo),
+    progress.step('certificates', () => ensureCertificates(folder.pki)),
+    openIssuer(folder, ports, options.tenants, progress, undo),
+  ]);
+  signal.throwIfAborted();
+  const { driver } = choice;
+  const { connections } = database;
+  writeSettings(folder, { connections, certificates, ports, driver, libvirtUri: host?.libvirtUri });
+  const admin = adminCommand(checkout.dist, folder.config);
+  await progress.step('database schema', () => admin(['db', 'migrate']));
+  signal.throwIfAborted();
+
+  const children = startChildren(folder, checkout, processes, progress, undo, host?.command);
+  const ready = Promise.all([
+    progress.step(`rhyzome-grpc and its node (${driver})`, async () => {
+      await untilReady('rhyzome-grpc', ports.grpcMonitoring, signal);
+      await untilNodeIsUp(admin, signal);
+    }),
+    progress.step('rhyzome-api', () => untilReady('rhyzome-api', ports.apiMonitoring, signal)),
+    progress.step(`tenants ${options.tenants.join(', ')}`, async () => {
+      for (const tenant of options.tenants) await ensureTenant(admin, tenant, issuer.tenants[tenant]?.issuer ?? '');
+      await ensureService(admin);
+    }),
+    progress.step('image tiny', () => ensureTiny(admin, driver, checkout.root, progress)),
+  ]);
+  await Promise.race([ready, aborted(signal), ...children.map(({ hopeless }) => hopeless)]);
+
+  const devJson: DevJson = {
+    pid: process.pid,
+    api: `http://127.0.0.1:${ports.api}`,
+    grpc: `127.0.0.1:${ports.grpc}`,
+    issuer: issuer.url,
+    database: connections.db,
+    driver,
+    config: folder.config,
+    pki: certificates.service,
+    processes: processes.pids,
+    tenants: tenantAccess(issuer, options.tenants),
+  };
+  let withdrawn = false;
+  undo.push({
+    what: 'dev.json',
+    stop: () => {
+      withdrawn = true;
+      withdraw(folder.devJson);
+    },
+  });
+  publish(folder.devJson, devJson);
+  processes.onChange(() => {
+    if (!withdrawn) publish(folder.devJson, devJson);
+  });
+  return { devJson, devJsonFile: folder.devJson };
+}
+
+/** Rejects when the stop is asked for. */
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    else signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+}
+
+/** All of them done before a failure of one is told: whatever started has put itself into undo by then. */
+async function allOrNothing<T extends readonly unknown[]>(work: [...{ [K in keyof T]: Promise<T[K]> }]): Promise<T> {
+  const settled = await Promise.allSettled(work);
+  for (const result of settled) if (result.status === 'rejected') throw result.reason;
+  return settled.map((result) => (result as PromiseFulfilledResult<unknown>).value) as unknown as T;
+}
+
+function startHost(folder: DataFolder, checkout: Checkout, progress: Progress, undo: Undo) {
+  return progress.step('libvirt in a host of its own', async () => {
+    const host = await startLibvirtHost(folder.host, checkout.root);
+    undo.push({ what: 'libvirt host', stop: () => host.stop() });
+    return host;
+  });
+}
+
+function startPostgres(folder: DataFolder, ports: Ports, processes: ProcessRecord, progress: Progress, undo: Undo) {
+  return progress.step('PostgreSQL', async () => {
+    const database = await startDatabase({
+      dir: folder.postgres,
+      port: ports.database,
+      onPid: (pid) => processes.set('database', pid),
+      say: progress.say,
+    });
+    undo.push({ what: 'PostgreSQL', stop: () => database.stop() });
+    return database;
+  });
+}
+
+function openIssuer(
+  folder: DataFolder,
+  ports: Ports,
+  tenants: string[],
+  progress: Progress,
+  undo: Undo,
+): Promise<DevIssuer> {
+  return progress.step('token issuer', async () => {
+    mkdirSync(folder.issuer, { recursive: true, mode: 0o700 });
+    const issuer = await startIssuer({ port: ports.issuer, tenants, dataDir: folder.issuer });
+    undo.push({ what: 'token issuer', stop: () => issuer.stop() });
+    return issuer;
+  });
+}
+
+function startChildren(
+  folder: DataFolder,
+  checkout: Checkout,
+  processes: ProcessRecord,
+  progress: Progress,
+  undo: Undo,
+  insideHost: (argv: readonly string[]) => string[] = (argv) => [...argv],
+): Child[] {
+  const endWithParent = join(checkout.dist, 'apps', 'dev', 'end-with-parent.js');
+  const child = (name: ProcessName, wrap: (argv: readonly string[]) => string[]) => {
+    const main = join(checkout.dist, 'apps', name, 'main.js');
+    const node = [process.execPath, '--enable-source-maps', '--import', endWithParent];
+    const started = keepAlive({
+      name,
+      argv: wrap([...node, main, '--config', folder.config]),
+      cwd: checkout.root,
+      logFolder: folder.logs,
+      onPid: (pid) => processes.set(name, pid),
+      say: progress.say,
+    });
+    undo.push({ what: name, stop: () => started.stop() });
+    return started;
+  };
+  const asItIs = (argv: readonly string[]) => [...argv];
+  // Stopped in reverse: first who takes requests, then the node, last who both of them talk to.
+  return [child('grpc', asItIs), child('agent', insideHost), child('api', asItIs)];
+}
+
+function tenantAccess(issuer: DevIssuer, tenants: string[]): DevJson['tenants'] {
+  return Object.fromEntries(
+    tenants.map((tenant) => {
+      const access = issuer.tenants[tenant];
+      if (!access) throw new Error(`the token issuer has no realm ${tenant}`);
+      return [tenant, { issuer: access.issuer, clientId: access.clientId, clientSecret: access.clientSecret }];
+    }),
+  );
+}

@@ -1,0 +1,29 @@
+/** Makes the driver that the configuration names; `auto` takes libvirt where it works, else sim, and says so. */
+import type { Driver, DriverContext } from '#libs/drivers/contract';
+import type { LibvirtOptions } from '#libs/drivers/libvirt';
+import { createSimDriver } from '#libs/drivers/sim';
+
+/** Which driver, and the options of libvirt's. */
+export interface DriverChoice extends LibvirtOptions {
+  driver: 'libvirt' | 'sim' | 'auto';
+}
+
+/** Throws the driver's own error when the one that was named does not work. */
+export async function chooseDriver(ctx: DriverContext, choice: DriverChoice): Promise<Driver> {
+  const { driver } = choice;
+  if (driver === 'sim') return createSimDriver(ctx);
+  try {
+    return await createLibvirt(ctx, choice);
+  } catch (error) {
+    if (driver === 'libvirt') throw error;
+    const reason = error instanceof Error ? error.message : String(error);
+    ctx.log.warn({ reason }, 'libvirt does not work here; the machines are simulated (driver sim)');
+    return createSimDriver(ctx);
+  }
+}
+
+/** Loaded only when wanted: a simulated node needs nothing of it. */
+async function createLibvirt(ctx: DriverContext, { driver: _driver, ...options }: DriverChoice): Promise<Driver> {
+  const { createLibvirtDriver } = await import('#libs/drivers/libvirt');
+  return createLibvirtDriver(ctx, options);
+}

@@ -1,0 +1,122 @@
+/**
+ * Deeds (a reboot) happen at most once: their id is stored durably before and after the effect. A known id is answered
+ * from the record; one that was begun and not ended belongs to an agent that died: a repeatable one is repeated, any
+ * other is unclear, and an administrator decides.
+ */
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Capability, DriverLog, Ref } from '#libs/drivers/contract';
+import { DriverError } from '#libs/drivers/contract';
+import { type Deed, DeedOutcome, type DeedResult, type Failure } from '#libs/rpc';
+import { readJson, writeJsonDurably } from './durable.js';
+import { failureOf, itemKey } from './item.js';
+import type { KeyedQueue } from './schedule.js';
+
+interface DeedRecord {
+  operationId: string;
+  ref: Ref;
+  verb: string;
+  state: 'started' | 'done' | 'failed' | 'unclear';
+  failure?: Failure;
+}
+
+const outcomes = {
+  done: DeedOutcome.DEED_OUTCOME_DONE,
+  failed: DeedOutcome.DEED_OUTCOME_FAILED,
+  unclear: DeedOutcome.DEED_OUTCOME_UNCLEAR,
+} as const;
+
+/** Records older than that are pruned; no controller asks for them any more. */
+const keepMs = 30 * 24 * 60 * 60 * 1000;
+const timeoutMs = 10 * 60 * 1000;
+
+export class Deeds {
+  private readonly running = new Map<string, Promise<DeedResult>>();
+
+  private constructor(
+    private readonly dir: string,
+    private readonly capabilities: readonly Capability<any, any>[],
+    private readonly queue: KeyedQueue,
+    private readonly log: DriverLog,
+    private readonly closing: AbortSignal,
+  ) {}
+
+  static async open(
+    stateDir: string,
+    capabilities: readonly Capability<any, any>[],
+    queue: KeyedQueue,
+    log: DriverLog,
+    closing: AbortSignal,
+  ): Promise<Deeds> {
+    const dir = join(stateDir, 'deeds');
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+    const deeds = new Deeds(dir, capabilities, queue, log, closing);
+    await deeds.prune();
+    return deeds;
+  }
+
+  /** The deed's outcome, from now or from the record. Rejects only when the agent ends or its disk fails. */
+  perform(deed: Deed): Promise<DeedResult> {
+    const known = this.running.get(deed.operationId);
+    if (known) return known;
+    const result = this.performOnce(deed).finally(() => this.running.delete(deed.operationId));
+    this.running.set(deed.operationId, result);
+    return result;
+  }
+
+  /** Takes away records that are older than a month. */
+  async prune(now = Date.now()): Promise<void> {
+    for (const name of await readdir(this.dir)) {
+      const file = join(this.dir, name);
+      const { mtimeMs } = await stat(file);
+      if (now - mtimeMs > keepMs) await rm(file, { force: true });
+    }
+  }
+
+  private async performOnce(deed: Deed): Promise<DeedResult> {
+    const { operationId, ref, verb } = deed;
+    if (!/^[A-Za-z0-9_-]{1,128}$/.test(operationId) || !ref) {
+      return result(operationId, 'failed', {
+        code: 'invalid_deed',
+        message: 'The deed has no proper id or no resource.',
+      });
+    }
+    const file = join(this.dir, `${operationId}.json`);
+    const record = await readJson<DeedRecord>(file);
+    if (record && record.state !== 'started') return result(operationId, record.state, record.failure);
+    if (record && !deed.repeatable) {
+      this.log.warn(
+        { operationId, ref, verb },
+        'a deed was begun before the agent ended; whether it happened is unclear',
+      );
+      await writeJsonDurably(file, { ...record, state: 'unclear' } satisfies DeedRecord);
+      return result(operationId, 'unclear');
+    }
+    return this.queue.run(itemKey(ref), async () => {
+      this.closing.throwIfAborted();
+      const begun: DeedRecord = { operationId, ref: { ...ref }, verb, state: 'started' };
+      await writeJsonDurably(file, begun);
+      const ended = { ...begun, ...(await this.effect(deed, begun.ref)) };
+      await writeJsonDurably(file, ended);
+      return result(operationId, ended.state, ended.failure);
+    });
+  }
+
+  private async effect(deed: Deed, ref: Ref): Promise<{ state: 'done' | 'failed'; failure?: Failure }> {
+    try {
+      const capability = this.capabilities.find(({ kind }) => kind === ref.kind);
+      if (!capability?.operate) throw new DriverError('unknown_verb', `Nothing here can ${deed.verb} a ${ref.kind}.`);
+      const args: unknown = deed.argumentsJson === '' ? {} : JSON.parse(deed.argumentsJson);
+      await capability.operate(ref, deed.verb, args, AbortSignal.any([this.closing, AbortSignal.timeout(timeoutMs)]));
+      return { state: 'done' };
+    } catch (error) {
+      this.closing.throwIfAborted(); // Cut short by our own end: it stays begun, and the next agent sees that.
+      this.log.warn({ err: error, operationId: deed.operationId, ref, verb: deed.verb }, 'a deed failed');
+      return { state: 'failed', failure: failureOf(error).failure };
+    }
+  }
+}
+
+function result(operationId: string, state: 'done' | 'failed' | 'unclear', failure?: Failure): DeedResult {
+  return { operationId, outcome: outcomes[state], failure };
+}

@@ -1,0 +1,178 @@
+/** Leases of a network over REST: no kind and no job of their own, answered at once; the nodes follow. */
+import { Controller, Delete, Get, Inject, Param, Post, Req, Res } from '@nestjs/common';
+import { sql } from 'kysely';
+import { authorize } from '#libs/auth';
+import { type FieldError, invalid, isUuid, normalizeMac, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
+import { Database, type Tx } from '#libs/db';
+import { validateDto } from '#libs/openapi';
+import {
+  auditDone,
+  auditingRefusals,
+  type Caller,
+  coreOf,
+  findResource,
+  inTransaction,
+  KindRegistry,
+  keepAnswer,
+  lockResource,
+  ResourceReader,
+  replayOrBegin,
+} from '#libs/resources';
+import { callerOf, changeOptionsOf, objectBody, type Reply, type Request, sendPage } from '#libs/rest';
+import { claimLease, type LeaseRow } from './leases.js';
+import { LeaseCreate } from './network.dto.js';
+import type { NetworkRow } from './network.resource.js';
+import { refreshNetwork } from './on-nodes.js';
+import { addressErrors } from './subnet.js';
+
+const readOnly = ['id', 'automatic', 'instance'];
+
+function leaseView(row: Pick<LeaseRow, 'id' | 'ip' | 'mac' | 'hostname' | 'automatic' | 'instance_id'>) {
+  const { id, ip, mac, hostname, automatic } = row;
+  return { id, ip, mac, hostname, automatic, instance: row.instance_id };
+}
+
+class DryRun extends Error {
+  constructor(readonly body: unknown) {
+    super('dry run');
+  }
+}
+
+@Controller('v1/networks/:network/leases')
+export class LeaseController {
+  constructor(
+    @Inject(Database) private readonly db: Database,
+    @Inject(KindRegistry) private readonly registry: KindRegistry,
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
+  ) {}
+
+  private get kind() {
+    return this.registry.get('network');
+  }
+
+  @Get()
+  async list(@Req() request: Request, @Res() reply: Reply, @Param('network') network: string): Promise<void> {
+    const caller = callerOf(request);
+    const found = await this.reader.get(caller, this.kind, network);
+    const page = await this.reader.page(caller, {
+      name: `lease/${found.row.id}`,
+      shape: leaseList,
+      raw: request.query as Record<string, unknown>,
+      select: sql<LeaseRow>`select r.*, host(r.ip) as ip from lease r`,
+      base: sql`r.tenant_id = ${caller.actor.tenantId} and r.network_id = ${found.row.id}`,
+      view: leaseView,
+    });
+    sendPage(request, reply, page);
+  }
+
+  @Post()
+  async create(@Req() request: Request, @Res() reply: Reply, @Param('network') network: string): Promise<void> {
+    const caller = callerOf(request);
+    const outcome = validateDto(LeaseCreate, objectBody(request), { readOnly });
+    if (Array.isArray(outcome)) throw invalid(outcome);
+    const { ip, hostname } = outcome.value;
+    const mac = normalizeMac(outcome.value.mac);
+    if (!mac) throw invalid([{ pointer: '/mac', code: 'invalid_value', message: 'must be a unicast MAC address' }]);
+    await this.change(request, reply, caller, network, 201, async (tx, row) => {
+      const errors: FieldError[] = ip === undefined ? [] : addressErrors(row.subnet, row.gateway, ip, '/ip');
+      if (errors.length > 0) throw invalid(errors);
+      const core = coreOf(row);
+      const lease = await claimLease(tx, {
+        tenantId: core.tenantId,
+        networkId: core.id,
+        ip,
+        mac,
+        hostname: hostname ?? null,
+        pointer: '/ip',
+      });
+      return leaseView(lease);
+    });
+  }
+
+  @Delete(':lease')
+  async remove(
+    @Req() request: Request,
+    @Res() reply: Reply,
+    @Param('network') network: string,
+    @Param('lease') id: string,
+  ): Promise<void> {
+    await this.change(request, reply, callerOf(request), network, 204, (tx, row) => removeLease(tx, coreOf(row), id));
+  }
+
+  /** Checks, permission, one transaction, answer. Leases are part of their network: changing them is updating it. */
+  private async change(
+    request: Request,
+    reply: Reply,
+    caller: Caller,
+    network: string,
+    status: number,
+    work: (tx: Tx, row: NetworkRow) => Promise<unknown>,
+  ): Promise<void> {
+    const options = changeOptionsOf(request, caller);
+    const { tenantId } = caller.actor;
+    const target = { kind: 'network', resourceName: network.slice(0, 63) };
+    const answer = await auditingRefusals(this.db, caller, 'update', target, () =>
+      this.db.tenantTransaction(tenantId, async (tx) => {
+        const found = await findResource(inTransaction(tx, tenantId), this.kind, network);
+        if (!found) throw notFound('network', network);
+        authorize(caller.actor, 'update', coreOf(found), network);
+        if (options.idempotency && !options.dryRun) {
+          const replay = await replayOrBegin(tx, tenantId, options.idempotency);
+          if (replay) return { ...replay, isReplay: true };
+        }
+        const row = (await lockResource(tx, this.kind, coreOf(found))) as NetworkRow | undefined;
+        if (!row) throw notFound('network', network);
+        if (row.state === 'deleting') throw new RhyzomeError('conflict', 'The network is being removed.');
+        const body = await work(tx, row);
+        if (options.dryRun) throw new DryRun(body);
+        await refreshNetwork(tx, tenantId, row.id);
+        await auditDone(tx, caller, 'update', { ...target, resourceId: row.id });
+        const answer = { status, headers: {}, body: body ?? null };
+        if (options.idempotency) await keepAnswer(tx, tenantId, options.idempotency, answer);
+        return { ...answer, isReplay: false };
+      }),
+    ).catch((error: unknown) => {
+      if (error instanceof DryRun) return { status: 200, body: error.body ?? {}, isReplay: false };
+      throw error;
+    });
+    if (answer.isReplay) reply.header('idempotency-replayed', 'true');
+    reply.status(answer.status).send(answer.status === 204 ? undefined : answer.body);
+  }
+}
+
+async function removeLease(tx: Tx, network: ResourceCore, id: string): Promise<undefined> {
+  const lease = isUuid(id)
+    ? await tx
+        .selectFrom('lease')
+        .select(['automatic', 'instance_id', 'hostname'])
+        .where('tenant_id', '=', network.tenantId)
+        .where('network_id', '=', network.id)
+        .where('id', '=', id)
+        .executeTakeFirst()
+    : undefined;
+  if (!lease) throw notFound('lease', id);
+  if (lease.automatic) {
+    throw new RhyzomeError('managed', 'The lease came with an instance and leaves with it.', {
+      blockers: [{ kind: 'instance', id: lease.instance_id!, name: lease.hostname ?? '', relation: 'has the lease' }],
+    });
+  }
+  await tx.deleteFrom('lease').where('tenant_id', '=', network.tenantId).where('id', '=', id).execute();
+  return undefined;
+}
+
+const leaseList = {
+  filters: {
+    automatic: { column: sql.ref('r.automatic'), type: 'boolean' as const, description: 'Came with an instance.' },
+    instance: { column: sql.ref('r.instance_id'), type: 'uuid' as const, description: 'Id of the instance.' },
+  },
+  sorts: {
+    ip: { column: sql.ref('r.ip'), cast: 'inet' as const, key: (row: LeaseRow) => row.ip },
+    createdAt: {
+      column: sql.ref('r.created_at'),
+      cast: 'timestamptz' as const,
+      key: (row: LeaseRow) => row.created_at.toISOString(),
+    },
+  },
+  defaultSort: 'ip',
+  hasTags: false,
+};

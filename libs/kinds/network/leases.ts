@@ -1,0 +1,95 @@
+/** Leases of a network: every address that anything has on it. Claimed in the request's own transaction. */
+
+import { type Selectable, sql } from 'kysely';
+import { newId, RhyzomeError } from '#libs/core';
+import { type DB, type Tx } from '#libs/db';
+
+export type LeaseRow = Selectable<DB['lease']>;
+
+export interface NewLease {
+  tenantId: string;
+  networkId: string;
+  /** Undefined: the lowest free one. */
+  ip?: string;
+  mac: string;
+  hostname: string | null;
+  /** Set for an automatic lease. */
+  instance?: { id: string; ordinal: number };
+  /** Where the request named the address, for the refusal. */
+  pointer: string;
+}
+
+/**
+ * Takes an address; the network stays locked until the transaction ends. Throws RhyzomeError `address_in_use`,
+ * `mac_in_use`, `no_free_address`.
+ */
+export async function claimLease(tx: Tx, lease: NewLease): Promise<LeaseRow> {
+  const ip = lease.ip ?? (await nextFree(tx, lease));
+  const row = await insertLease(tx, lease, ip);
+  if (row) return row;
+  // Which of the two unique keys was hit decides the answer.
+  const sameMac = await tx
+    .selectFrom('lease')
+    .select('id')
+    .where('tenant_id', '=', lease.tenantId)
+    .where('network_id', '=', lease.networkId)
+    .where('mac', '=', lease.mac)
+    .executeTakeFirst();
+  if (sameMac) {
+    throw new RhyzomeError('mac_in_use', `There is a lease for ${lease.mac} in this network already.`, {
+      errors: [{ pointer: '/mac', code: 'mac_in_use', message: 'has a lease already' }],
+    });
+  }
+  throw new RhyzomeError('address_in_use', `${ip} is in use in this network; take another, or leave it to Rhyzome.`, {
+    errors: [{ pointer: lease.pointer, code: 'address_in_use', message: `${ip} is in use` }],
+  });
+}
+
+async function nextFree(tx: Tx, lease: NewLease): Promise<string> {
+  const result = await sql<{ ip: string | null }>`
+    select host(claim_address(${lease.tenantId}, ${lease.networkId})) as ip`.execute(tx);
+  const ip = result.rows[0]?.ip;
+  if (!ip) throw new RhyzomeError('no_free_address', 'The network has no free address left.');
+  return ip;
+}
+
+async function insertLease(tx: Tx, lease: NewLease, ip: string): Promise<LeaseRow | undefined> {
+  return tx
+    .insertInto('lease')
+    .values({
+      tenant_id: lease.tenantId,
+      id: newId(),
+      network_id: lease.networkId,
+      ip,
+      mac: lease.mac,
+      hostname: lease.hostname,
+      automatic: lease.instance !== undefined,
+      instance_id: lease.instance?.id ?? null,
+      ordinal: lease.instance?.ordinal ?? null,
+    })
+    .onConflict((oc) => oc.doNothing())
+    .returningAll()
+    .executeTakeFirst();
+}
+
+/** Gives back the automatic leases of an instance. */
+export async function releaseLeasesOf(tx: Tx, tenantId: string, instanceId: string): Promise<void> {
+  await tx.deleteFrom('lease').where('tenant_id', '=', tenantId).where('instance_id', '=', instanceId).execute();
+}
+
+/** Gives an instance's leases its new name. */
+export async function renameLeasesOf(tx: Tx, tenantId: string, instanceId: string, hostname: string): Promise<void> {
+  await tx
+    .updateTable('lease')
+    .set({ hostname })
+    .where('tenant_id', '=', tenantId)
+    .where('instance_id', '=', instanceId)
+    .execute();
+}
+
+/** A locally administered unicast MAC (IEEE 802) that is random in its other 46 bits. */
+export function randomMac(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(6));
+  bytes[0] = (bytes[0]! & 0xfc) | 0x02;
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
+}

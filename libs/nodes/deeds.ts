@@ -1,0 +1,77 @@
+/** Deeds: what is not a state but happens once (reboot). The id is the job's, so that asking twice is asking once. */
+import { type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
+import type { Tx } from '#libs/db';
+
+export interface NewDeed {
+  /** Operation id; the agent keeps it around the effect. */
+  id: string;
+  nodeId: string;
+  verb: string;
+  arguments?: object;
+  /** A repetition after a crash in the middle does no harm. */
+  repeatable: boolean;
+}
+
+export async function askDeed(tx: Tx, core: ResourceCore, deed: NewDeed): Promise<void> {
+  await tx
+    .insertInto('deed')
+    .values({
+      tenant_id: core.tenantId,
+      id: deed.id,
+      node_id: deed.nodeId,
+      kind: core.kind,
+      resource_id: core.id,
+      verb: deed.verb,
+      arguments: JSON.stringify(deed.arguments ?? {}),
+      repeatable: deed.repeatable,
+    })
+    .onConflict((oc) => oc.columns(['tenant_id', 'id']).doNothing())
+    .execute();
+}
+
+/** Whether the deed is done. Throws RhyzomeError `job_failed`; an unclear one waits for an operator's word. */
+export async function probeDeed(tx: Tx, core: Pick<ResourceCore, 'tenantId'>, id: string): Promise<true | Waiting> {
+  const deed = await tx
+    .selectFrom('deed')
+    .select(['state', 'failure'])
+    .where('tenant_id', '=', core.tenantId)
+    .where('id', '=', id)
+    .executeTakeFirst();
+  const failure = deed?.failure as { code: string; message: string } | null | undefined;
+  switch (deed?.state) {
+    case 'done':
+      return true;
+    case 'failed':
+      throw new RhyzomeError('job_failed', failure?.message ?? 'The node refused.', {
+        extensions: { reason: failure?.code ?? 'unknown' },
+      });
+    case 'unclear':
+      return new Waiting('It is not clear whether this happened; an operator has to say.', true);
+    default:
+      return new Waiting('The node has been asked.');
+  }
+}
+
+/** Takes back what a node has not done yet. */
+export async function withdrawDeed(tx: Tx, core: Pick<ResourceCore, 'tenantId'>, id: string): Promise<void> {
+  await tx
+    .deleteFrom('deed')
+    .where('tenant_id', '=', core.tenantId)
+    .where('id', '=', id)
+    .where('state', '!=', 'done')
+    .execute();
+}
+
+/** An operator's word on an unclear deed: it happened, or do it again. Throws RhyzomeError `conflict`. */
+export async function resolveDeed(tx: Tx, tenantId: string, id: string, word: 'done' | 'redo'): Promise<void> {
+  const result = await tx
+    .updateTable('deed')
+    .set(word === 'done' ? { state: 'done', finished_at: new Date() } : { state: 'asked', repeatable: true })
+    .where('tenant_id', '=', tenantId)
+    .where('id', '=', id)
+    .where('state', '=', 'unclear')
+    .executeTakeFirst();
+  if (result.numUpdatedRows === 0n) {
+    throw new RhyzomeError('conflict', 'The job does not wait for a word on a deed whose outcome is unclear.');
+  }
+}

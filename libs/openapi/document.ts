@@ -1,0 +1,272 @@
+/**
+ * The OpenAPI 3.1 document: the uniform routes of every kind from its DTO classes, and what else the caller adds. Its order
+ * follows from its input alone, so that a generated file changes only when the API does.
+ */
+import { commonHeaders, commonParameters, commonSchemas, problemResponses } from './components.js';
+import type { DtoClass } from './dto-plan.js';
+import type { JsonSchema } from './json-schema.js';
+import { schemaOf } from './schema.js';
+
+export interface ActionDescription {
+  name: string;
+  summary: string;
+  /** Its body; none: no body is taken. */
+  dto?: DtoClass;
+}
+
+export interface KindDescription {
+  /** Singular: network. */
+  name: string;
+  /** In URLs: networks. */
+  plural: string;
+  summary?: string;
+  /** Without it the kind cannot be created by users. */
+  createDto?: DtoClass;
+  /** Without it there is no PATCH. */
+  updateDto?: DtoClass;
+  /** Its own fields of answers; the common ones are added. */
+  viewDto: DtoClass;
+  actions: readonly ActionDescription[];
+  /** Fields for `field=value` in lists, beside state and name. */
+  filters?: readonly string[];
+  /** Fields for `sort`, beside name, createdAt and updatedAt. */
+  sorts?: readonly string[];
+  /** False: no DELETE. */
+  isDeletable?: boolean;
+}
+
+export interface ApiDescription {
+  info: { title: string; version: string; description?: string };
+  kinds: readonly KindDescription[];
+  extraPaths?: Record<string, object>;
+  extraSchemas?: Record<string, JsonSchema>;
+}
+
+/** The whole document as a JSON value. Throws when two classes of one name would become one schema. */
+export function buildOpenApi(api: ApiDescription): Record<string, unknown> {
+  const schemas = new SchemaCollection({ ...commonSchemas, ...api.extraSchemas });
+  const paths = api.kinds.map((kind) => pathsOfKind(kind, schemas));
+  return {
+    openapi: '3.1.0',
+    jsonSchemaDialect: 'https://spec.openapis.org/oas/3.1/dialect/base',
+    info: { license: { name: 'AGPL-3.0-only', identifier: 'AGPL-3.0-only' }, ...api.info },
+    servers: [{ url: '/' }],
+    security: [{ bearer: [] }],
+    tags: api.kinds.map(({ name, summary }) => ({ name, ...(summary && { description: summary }) })),
+    paths: sorted(Object.assign({}, ...paths, api.extraPaths)),
+    components: {
+      securitySchemes: {
+        bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'Access token (RFC 9068).' },
+      },
+      parameters: commonParameters,
+      headers: commonHeaders,
+      responses: Object.fromEntries(
+        Object.entries(problemResponses).map(([status, value]) => [`Problem${status}`, value]),
+      ),
+      schemas: sorted(schemas.all()),
+    },
+  };
+}
+
+/** A `responses` object: the successes given, and the problems of these statuses. For extra paths, too. */
+export function responsesWith(successes: Record<string, object>, statuses: readonly number[]): Record<string, object> {
+  const problems = statuses.map((status) => [String(status), { $ref: `#/components/responses/Problem${status}` }]);
+  return { ...successes, ...Object.fromEntries(problems) };
+}
+
+/** A JSON answer with the headers of `components`. */
+export function jsonAnswer(description: string, schema: JsonSchema, headers: Record<string, string> = {}): object {
+  return {
+    description,
+    headers: Object.fromEntries(
+      Object.entries({ 'X-Request-Id': 'RequestId', ...headers }).map(([name, component]) => [
+        name,
+        { $ref: `#/components/headers/${component}` },
+      ]),
+    ),
+    content: { 'application/json': { schema } },
+  };
+}
+
+const always = [401, 403, 404, 406, 429, 503];
+const changing = [...always, 400, 409, 413, 415, 422].sort();
+const parameter = (name: string) => ({ $ref: `#/components/parameters/${name}` });
+const changeParameters = ['Wait', 'DryRun', 'IdempotencyKey', 'RequestId'].map(parameter);
+
+class SchemaCollection {
+  private readonly classes = new Map<string, DtoClass>();
+
+  constructor(private readonly schemas: Record<string, JsonSchema>) {}
+
+  all(): Record<string, JsonSchema> {
+    return this.schemas;
+  }
+
+  /** Puts a schema in under its name and gives its $ref. */
+  add(name: string, schema: JsonSchema): JsonSchema {
+    if (Object.hasOwn(this.schemas, name)) throw new Error(`Two schemas are named ${name}.`);
+    this.schemas[name] = schema;
+    return { $ref: `#/components/schemas/${name}` };
+  }
+
+  /** The schema of a class, with its nested classes as components of their own. */
+  of(dtoClass: DtoClass, purpose: 'input' | 'view'): JsonSchema {
+    return schemaOf(dtoClass, { purpose, refOf: (nested) => this.refOf(nested, purpose) });
+  }
+
+  private refOf(dtoClass: DtoClass, purpose: 'input' | 'view'): string {
+    const name = purpose === 'view' ? dtoClass.name : `${dtoClass.name}Input`;
+    const known = this.classes.get(name);
+    if (known && known !== dtoClass) throw new Error(`Two nested classes are named ${dtoClass.name}.`);
+    if (!known) {
+      this.classes.set(name, dtoClass);
+      this.add(name, {});
+      this.schemas[name] = this.of(dtoClass, purpose);
+    }
+    return `#/components/schemas/${name}`;
+  }
+}
+
+function pathsOfKind(kind: KindDescription, schemas: SchemaCollection): Record<string, object> {
+  const title = pascal(kind.name);
+  const own = schemas.of(kind.viewDto, 'view');
+  const fixed: JsonSchema = { type: 'object', properties: { kind: { const: kind.name } } };
+  const view = schemas.add(title, { allOf: [{ $ref: '#/components/schemas/Resource' }, fixed, own] });
+  const job: JsonSchema = { type: 'object', properties: { job: { $ref: '#/components/schemas/JobReference' } } };
+  const change = schemas.add(`${title}Change`, { allOf: [view, job] });
+  const base = `/v1/${kind.plural}`;
+  const actions = kind.actions.map((action) => [
+    `${base}/{idOrName}/${action.name}`,
+    { post: actionOperation(kind, action, change, schemas) },
+  ]);
+  return {
+    [base]: {
+      get: listOperation(kind, view),
+      ...(kind.createDto && { post: createOperation(kind, kind.createDto, change, schemas) }),
+    },
+    [`${base}/{idOrName}`]: {
+      get: getOperation(kind, view),
+      ...(kind.updateDto && { patch: updateOperation(kind, kind.updateDto, change, schemas) }),
+      ...(kind.isDeletable !== false && { delete: deleteOperation(kind, change) }),
+    },
+    ...Object.fromEntries(actions),
+  };
+}
+
+function listOperation(kind: KindDescription, view: JsonSchema): object {
+  const sorts = ['name', 'createdAt', 'updatedAt', ...(kind.sorts ?? [])].flatMap((field) => [field, `-${field}`]);
+  const fields = ['state', 'name', ...(kind.filters ?? [])];
+  const page: JsonSchema = {
+    type: 'object',
+    required: ['items'],
+    properties: {
+      items: { type: 'array', items: view },
+      nextPageToken: { type: ['string', 'null'], description: 'Null or missing on the last page.' },
+      totalCount: { type: 'integer', description: 'With count=true.' },
+    },
+  };
+  return {
+    operationId: `list${pascal(kind.plural)}`,
+    tags: [kind.name],
+    summary: `List ${kind.plural}`,
+    parameters: [
+      ...['PageSize', 'PageToken', 'Count', 'TagSelector', 'RequestId'].map(parameter),
+      { name: 'sort', in: 'query', description: 'Order; - is descending.', schema: { type: 'string', enum: sorts } },
+      ...fields.map((name) => ({
+        name,
+        in: 'query',
+        description: `Only with this ${name}.`,
+        schema: { type: 'string' },
+      })),
+    ],
+    responses: responsesWith({ 200: jsonAnswer('A page.', page, { Link: 'Link' }) }, [401, 403, 406, 422, 429, 503]),
+  };
+}
+
+function getOperation(kind: KindDescription, view: JsonSchema): object {
+  return {
+    operationId: `get${pascal(kind.name)}`,
+    tags: [kind.name],
+    summary: `Get one ${kind.name}`,
+    parameters: ['IdOrName', 'IfNoneMatch', 'RequestId'].map(parameter),
+    responses: responsesWith(
+      {
+        200: jsonAnswer(`The ${kind.name}.`, view, { ETag: 'ETag' }),
+        304: { description: 'It is as known (If-None-Match).' },
+      },
+      always,
+    ),
+  };
+}
+
+/** 202 with the job, or 200 when `wait` saw its end or nothing had to be done (dryRun). */
+function changeResponses(change: JsonSchema, statuses: readonly number[]): Record<string, object> {
+  const headers = { ETag: 'ETag', 'Idempotency-Replayed': 'Replayed' };
+  return responsesWith(
+    {
+      200: jsonAnswer('The job has ended (wait), or as it would be (dryRun).', change, headers),
+      202: jsonAnswer('Accepted; the job goes on.', change, { ...headers, Location: 'Location' }),
+    },
+    statuses,
+  );
+}
+
+function createOperation(kind: KindDescription, dto: DtoClass, change: JsonSchema, schemas: SchemaCollection): object {
+  const body = schemas.add(`${pascal(kind.name)}Create`, schemas.of(dto, 'input'));
+  return {
+    operationId: `create${pascal(kind.name)}`,
+    tags: [kind.name],
+    summary: `Create a ${kind.name}`,
+    parameters: changeParameters,
+    requestBody: { required: true, content: { 'application/json': { schema: body } } },
+    responses: changeResponses(change, changing),
+  };
+}
+
+function updateOperation(kind: KindDescription, dto: DtoClass, change: JsonSchema, schemas: SchemaCollection): object {
+  const body = schemas.add(`${pascal(kind.name)}Update`, schemas.of(dto, 'input'));
+  return {
+    operationId: `update${pascal(kind.name)}`,
+    tags: [kind.name],
+    summary: `Change a ${kind.name}`,
+    parameters: [parameter('IdOrName'), parameter('IfMatch'), ...changeParameters],
+    requestBody: { required: true, content: { 'application/merge-patch+json': { schema: body } } },
+    responses: changeResponses(change, [...changing, 412].sort()),
+  };
+}
+
+function deleteOperation(kind: KindDescription, change: JsonSchema): object {
+  return {
+    operationId: `delete${pascal(kind.name)}`,
+    tags: [kind.name],
+    summary: `Delete a ${kind.name}`,
+    parameters: [parameter('IdOrName'), parameter('IfMatch'), ...changeParameters],
+    responses: changeResponses(change, [...always, 409, 412, 422].sort()),
+  };
+}
+
+function actionOperation(
+  kind: KindDescription,
+  action: ActionDescription,
+  change: JsonSchema,
+  schemas: SchemaCollection,
+): object {
+  const name = pascal(kind.name) + pascal(action.name);
+  const body = action.dto && schemas.add(name, schemas.of(action.dto, 'input'));
+  return {
+    operationId: name[0]?.toLowerCase() + name.slice(1),
+    tags: [kind.name],
+    summary: action.summary,
+    parameters: [parameter('IdOrName'), parameter('IfMatch'), ...changeParameters],
+    ...(body && { requestBody: { required: true, content: { 'application/json': { schema: body } } } }),
+    responses: changeResponses(change, [...changing, 412].sort()),
+  };
+}
+
+function pascal(word: string): string {
+  return word.replaceAll(/(?:^|-)([a-z0-9])/g, (_match, letter: string) => letter.toUpperCase());
+}
+
+function sorted<T>(record: Record<string, T>): Record<string, T> {
+  return Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)));
+}

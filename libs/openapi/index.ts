@@ -1,0 +1,14 @@
+export { Check, Describe, type DescribeOptions, type Finding, Nullable, Optional } from './describe.js';
+export {
+  type ActionDescription,
+  type ApiDescription,
+  buildOpenApi,
+  jsonAnswer,
+  type KindDescription,
+  responsesWith,
+} from './document.js';
+export type { DtoClass } from './dto-plan.js';
+export { Reference, ResourceName, ResourceTags } from './fields.js';
+export { platformPaths } from './platform-paths.js';
+export { type JsonSchema, schemaOf } from './schema.js';
+export { type ValidateDtoOptions, validateDto } from './validate-dto.js';

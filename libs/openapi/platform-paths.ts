@@ -1,0 +1,89 @@
+/** The routes that belong to no kind: jobs, events and audit. Given to `buildOpenApi` as extra paths. */
+import { jsonAnswer, responsesWith } from './document.js';
+import type { JsonSchema } from './json-schema.js';
+
+const parameter = (name: string) => ({ $ref: `#/components/parameters/${name}` });
+const job: JsonSchema = { $ref: '#/components/schemas/Job' };
+const jobId = { name: 'id', in: 'path', required: true, description: 'The job’s id.', schema: { type: 'string' } };
+const query = (name: string, description: string) => ({ name, in: 'query', description, schema: { type: 'string' } });
+const page = (items: JsonSchema): JsonSchema => ({
+  type: 'object',
+  required: ['items'],
+  properties: { items: { type: 'array', items }, nextPageToken: { type: ['string', 'null'] } },
+});
+
+/** @param eventSchema, auditSchema the $ref or schema of one event and one audit entry. */
+export function platformPaths(eventSchema: JsonSchema, auditSchema: JsonSchema): Record<string, object> {
+  const listStatuses = [401, 403, 406, 422, 429, 503];
+  const pageParameters = ['PageSize', 'PageToken', 'Count', 'RequestId'].map(parameter);
+  return {
+    '/v1/jobs': {
+      get: {
+        operationId: 'listJobs',
+        tags: ['job'],
+        summary: 'List jobs',
+        parameters: [
+          ...pageParameters,
+          query('state', 'Only with this state.'),
+          query('resource', 'Only of this resource (id).'),
+        ],
+        responses: responsesWith({ 200: jsonAnswer('A page.', page(job), { Link: 'Link' }) }, listStatuses),
+      },
+    },
+    '/v1/jobs/{id}': {
+      get: {
+        operationId: 'getJob',
+        tags: ['job'],
+        summary: 'Get one job',
+        parameters: [jobId, parameter('IfNoneMatch'), parameter('RequestId')],
+        responses: responsesWith({ 200: jsonAnswer('The job.', job) }, [401, 403, 404, 406, 429, 503]),
+      },
+    },
+    '/v1/jobs/{id}/cancel': { post: jobOperation('cancelJob', 'Cancel a job; what was done so far is undone') },
+    '/v1/jobs/{id}/retry': { post: jobOperation('retryJob', 'Try a failed create again with its stored request') },
+    '/v1/events': {
+      get: {
+        operationId: 'watchEvents',
+        tags: ['event'],
+        summary: 'Follow every change that you may read, as server-sent events, in order',
+        parameters: [
+          { ...query('Last-Event-ID', 'Go on after this event.'), in: 'header' },
+          query('since', 'Go on after this event; beginning with the oldest kept when it is 0.'),
+          query('kind', 'Only of this kind.'),
+          query('resource', 'Only of this resource (id).'),
+          parameter('TagSelector'),
+          parameter('RequestId'),
+        ],
+        responses: responsesWith(
+          {
+            200: {
+              description: 'The stream; its data lines are events. A comment line every 15 seconds.',
+              content: { 'text/event-stream': { schema: eventSchema } },
+            },
+            410: jsonAnswer('cursor_too_old: list again, then follow.', { $ref: '#/components/schemas/Problem' }),
+          },
+          listStatuses,
+        ),
+      },
+    },
+    '/v1/audit': {
+      get: {
+        operationId: 'listAudit',
+        tags: ['audit'],
+        summary: 'Who did what to which resource, with which result',
+        parameters: pageParameters,
+        responses: responsesWith({ 200: jsonAnswer('A page.', page(auditSchema), { Link: 'Link' }) }, listStatuses),
+      },
+    },
+  };
+}
+
+function jobOperation(operationId: string, summary: string): object {
+  return {
+    operationId,
+    tags: ['job'],
+    summary,
+    parameters: [jobId, parameter('IdempotencyKey'), parameter('RequestId')],
+    responses: responsesWith({ 202: jsonAnswer('Accepted.', job) }, [401, 403, 404, 406, 409, 422, 429, 503]),
+  };
+}

@@ -1,0 +1,87 @@
+/** Who calls the pipeline and with which conditions; made by the REST and gRPC adapters. */
+import type { Actor } from '#libs/auth';
+import { RhyzomeError } from '#libs/core';
+import { type Database, type Tx } from '#libs/db';
+import { writeAudit, writeRefusal } from '#libs/events';
+import type { IdempotentRequest, StoredAnswer } from './idempotency.js';
+import type { ResourceView } from './view.js';
+
+export interface Caller {
+  actor: Actor;
+  requestId: string;
+  /** Address that the request came from. */
+  source?: string;
+}
+
+export interface ChangeOptions {
+  dryRun?: boolean;
+  /** Value of If-Match. */
+  ifMatch?: string;
+  idempotency?: IdempotentRequest;
+}
+
+export interface ChangeResult {
+  status: 200 | 202;
+  body: ResourceView & { job?: { id: string; state: string } };
+  etag: string;
+  jobId?: string;
+  /** The stored answer of an earlier request with the same key. */
+  replay?: StoredAnswer;
+}
+
+/** Ends a dry run: everything was done as for real, and is rolled back. */
+export class DryRunDone extends Error {
+  override readonly name = 'DryRunDone';
+  constructor(readonly result: ChangeResult) {
+    super('dry run');
+  }
+}
+
+export interface AuditTarget {
+  kind: string;
+  resourceId?: string;
+  resourceName?: string;
+}
+
+/** The audit row of a change that was done, in its transaction. */
+export async function auditDone(tx: Tx, caller: Caller, verb: string, target: AuditTarget): Promise<void> {
+  await writeAudit(tx, { ...auditBase(caller, verb, target), result: 'done' });
+}
+
+/**
+ * Runs a change and leaves the row of its refusal in a transaction of its own. Refused are 4xx that concern a permission
+ * or the state of things; what is merely ill-formed is the client's own business.
+ */
+export async function auditingRefusals<T>(
+  db: Database,
+  caller: Caller,
+  verb: string,
+  target: AuditTarget,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof RhyzomeError && isRefusal(error)) {
+      await writeRefusal(db, { ...auditBase(caller, verb, target), code: error.code });
+    }
+    throw error;
+  }
+}
+
+const unaudited = new Set(['invalid', 'precondition_failed', 'idempotency_in_progress', 'idempotency_key_reused']);
+
+function isRefusal(error: RhyzomeError): boolean {
+  return !unaudited.has(error.code) && error.code !== 'database_unavailable' && error.code !== 'overloaded';
+}
+
+function auditBase(caller: Caller, verb: string, target: AuditTarget) {
+  return {
+    tenantId: caller.actor.tenantId,
+    actor: caller.actor.subject,
+    action: `${target.kind}.${verb}`,
+    ...target,
+    requestId: caller.requestId,
+    source: caller.source,
+  };
+}

@@ -1,0 +1,16 @@
+export * from './caller.js';
+export * from './conditions.js';
+export * from './dependencies.js';
+export * from './document.js';
+export * from './idempotency.js';
+export * from './job-handler.js';
+export * from './job-service.js';
+export * from './kind.js';
+export * from './list-query.js';
+export { mergePatch } from './merge-patch.js';
+export { describeApi } from './openapi.js';
+export * from './pipeline.js';
+export * from './reading.js';
+export * from './registry.js';
+export * from './repository.js';
+export * from './view.js';

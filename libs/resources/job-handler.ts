@@ -1,0 +1,115 @@
+/** What jobs do with resources: run the kind's work, and settle what was claimed when they end. */
+import { RhyzomeError } from '#libs/core';
+import type { Database, Tx } from '#libs/db';
+import type { JobFailure, JobHandler, JobOutcome, JobRow, JobRun } from '#libs/jobs';
+import { withCondition } from './conditions.js';
+import { type CoreDocument, type CoreRow, inTransaction, type KindDefinition, perQuery } from './kind.js';
+import type { KindRegistry } from './registry.js';
+import { coreOf, deleteResource, lockResource, updateResource } from './repository.js';
+
+interface StoredRequest {
+  previous?: CoreDocument;
+  document?: CoreDocument;
+  body?: unknown;
+}
+
+export class ResourceJobs implements JobHandler {
+  constructor(
+    private readonly db: Database,
+    private readonly registry: KindRegistry,
+  ) {}
+
+  async run(row: JobRow, job: JobRun): Promise<void> {
+    const kind = this.registry.get(row.kind);
+    const core = { id: row.resource_id, tenantId: row.tenant_id, kind: row.kind, name: row.resource_name, tags: {} };
+    const resource = await kind.make(perQuery(this.db, row.tenant_id)).load(core);
+    if (row.action === 'create') return resource.create(resource.getCore(), job);
+    if (row.action === 'delete') return resource.remove(job);
+    if (row.action === 'update' || (row.request as StoredRequest).document) return resource.update(job);
+    if (!resource.perform) throw new RhyzomeError('job_failed', `There is no action ${row.action} any more.`);
+    return resource.perform(row.action, job);
+  }
+
+  async begin(tx: Tx, row: JobRow): Promise<void> {
+    if (row.action !== 'create') return;
+    await updateResource(tx, { tenantId: row.tenant_id, id: row.resource_id }, { state: 'provisioning' });
+  }
+
+  async settle(tx: Tx, row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void> {
+    const kind = this.registry.get(row.kind);
+    const core = { id: row.resource_id, tenantId: row.tenant_id, kind: row.kind, name: row.resource_name, tags: {} };
+    const current = await lockResource(tx, kind, core);
+    if (!current) return;
+    const isGone =
+      (row.action === 'delete' && outcome === 'succeeded') || (row.action === 'create' && outcome === 'cancelled');
+    if (isGone) return this.takeAway(tx, kind, current);
+    const resource = await kind.make(inTransaction(tx, row.tenant_id)).load(coreOf(current));
+    const previous = (row.request as StoredRequest).previous;
+    if (outcome !== 'succeeded' && previous) {
+      resource.propose({ ...coreOf(current), name: previous.name, tags: previous.tags ?? {} }, previous);
+      await updateResource(tx, core, {
+        name: previous.name,
+        tags: previous.tags ?? {},
+        deletionProtection: previous.deletionProtection ?? false,
+        raiseGeneration: true,
+      });
+      await resource.claim(tx, { action: 'update', previous: previous, isRestore: true });
+    }
+    await resource.settled?.(tx, row.action, outcome);
+    await this.setState(tx, row, current, outcome, failure);
+  }
+
+  private async takeAway(tx: Tx, kind: KindDefinition, current: CoreRow): Promise<void> {
+    const core = coreOf(current);
+    const resource = await kind.make(inTransaction(tx, core.tenantId)).load(core);
+    await resource.release(tx);
+    await deleteResource(tx, core);
+  }
+
+  private async setState(
+    tx: Tx,
+    row: JobRow,
+    current: CoreRow,
+    outcome: JobOutcome,
+    failure: JobFailure | null,
+  ): Promise<void> {
+    const isBroken = outcome === 'failed' && (row.action === 'create' || row.action === 'delete');
+    // A removal that was cancelled or an update that failed leaves what was there; a failed create stays failed.
+    const wasBroken = current.conditions.some(
+      (c) => (c as { type: string; status: string }).type === 'Ready' && (c as { status: string }).status === 'false',
+    );
+    const ready = outcome === 'succeeded' || !(isBroken || wasBroken);
+    const generation = await tx
+      .selectFrom('resource')
+      .select('generation')
+      .where('tenant_id', '=', row.tenant_id)
+      .where('id', '=', row.resource_id)
+      .executeTakeFirstOrThrow();
+    let conditions = current.conditions as unknown[];
+    conditions = withCondition(conditions, {
+      type: 'Ready',
+      status: ready ? 'true' : 'false',
+      reason: ready ? 'Ready' : (failure?.code ?? 'Failed'),
+      message: ready ? '' : (failure?.message ?? 'The last job was not undone wholly.'),
+      observedGeneration: generation.generation,
+    });
+    if (outcome !== 'succeeded') {
+      conditions = withCondition(conditions, {
+        type: 'LastChange',
+        status: 'false',
+        reason: outcome === 'cancelled' ? 'Cancelled' : (failure?.code ?? 'Failed'),
+        message: failure?.message ?? `The ${row.action} was cancelled.`,
+        observedGeneration: generation.generation,
+      });
+    } else conditions = conditions.filter((c) => (c as { type: string }).type !== 'LastChange');
+    await updateResource(
+      tx,
+      { tenantId: row.tenant_id, id: row.resource_id },
+      {
+        state: ready ? 'ready' : 'failed',
+        conditions,
+        ...(ready && { observedGeneration: generation.generation }),
+      },
+    );
+  }
+}

@@ -1,0 +1,187 @@
+/** Jobs as their users see them: get, list, cancel, retry, and waiting for an end. */
+
+import { type RawBuilder, sql } from 'kysely';
+import { authorize, may } from '#libs/auth';
+import { isUuid, notFound, RhyzomeError } from '#libs/core';
+import type { Database, Listener, Tx } from '#libs/db';
+import { cancelJob, type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
+import { auditDone, auditingRefusals, type Caller } from './caller.js';
+import { type CoreDocument, inTransaction } from './kind.js';
+import { type ListShape, parseListQuery } from './list-query.js';
+import { type Page, readPage } from './reading.js';
+import type { KindRegistry } from './registry.js';
+import { coreOf, lockResource, updateResource } from './repository.js';
+import { type JobView, jobView } from './view.js';
+
+const jobList: ListShape = {
+  filters: {
+    state: { column: sql.ref('r.state'), type: 'text', description: 'Exactly this state.' },
+    action: { column: sql.ref('r.action'), type: 'text', description: 'E.g. create.' },
+    kind: { column: sql.ref('r.kind'), type: 'text', description: 'Kind of the resource.' },
+    resource: { column: sql.ref('r.resource_id'), type: 'uuid', description: 'Id of the resource.' },
+  },
+  sorts: {
+    createdAt: {
+      column: sql.ref('r.created_at'),
+      cast: 'timestamptz',
+      key: (row: JobRow) => row.created_at.toISOString(),
+    },
+  },
+  defaultSort: 'createdAt',
+  hasTags: false,
+};
+
+export class JobService {
+  constructor(
+    private readonly db: Database,
+    private readonly registry: KindRegistry,
+    private readonly tokenKey: Buffer,
+    private readonly listener: Listener,
+  ) {}
+
+  /** With its steps. Throws RhyzomeError `not_found`. */
+  async get(caller: Caller, id: string): Promise<JobView> {
+    const found = await this.read(caller, id);
+    return jobView(found.row, found.steps);
+  }
+
+  private async read(caller: Caller, id: string): Promise<{ row: JobRow; steps: JobStepRow[] }> {
+    if (!isUuid(id)) throw notFound('job', id);
+    const { tenantId } = caller.actor;
+    const query = sql<{ job: JobRow; steps: JobStepRow[] | null }>`
+      select to_jsonb(j) as job, (select jsonb_agg(to_jsonb(s) order by s.ordinal) from job_step s
+        where s.tenant_id = j.tenant_id and s.job_id = j.id) as steps
+      from job j where j.tenant_id = ${tenantId} and j.id = ${id}`;
+    const [found] = await this.db.tenantRead(tenantId, query.compile(this.db.builder));
+    if (!found || !may(caller.actor, 'read', found.job.kind)) throw notFound('job', id);
+    return {
+      row: withTimes(found.job, ['created_at', 'started_at', 'finished_at']),
+      steps: (found.steps ?? []).map((step) => withTimes(step, ['started_at', 'finished_at'])),
+    };
+  }
+
+  async list(caller: Caller, raw: Record<string, unknown>): Promise<Page<JobView>> {
+    const { actor } = caller;
+    const query = parseListQuery(jobList, raw);
+    const readable = this.registry.names.filter((kind) => may(actor, 'read', kind));
+    const select: RawBuilder<JobRow> = sql`select r.* from job r`;
+    const base = sql`r.tenant_id = ${actor.tenantId} and r.kind = any(${readable}::text[])`;
+    return readPage(this.db, this.tokenKey, actor.tenantId, 'job', query, select, base, (row) => jobView(row));
+  }
+
+  /** Undoes what was done so far. Throws RhyzomeError `not_found`, `forbidden`, `not_cancellable`. */
+  async cancel(caller: Caller, id: string): Promise<JobView> {
+    return this.change(caller, id, 'cancel', (tx) => cancelJob(tx, caller.actor.tenantId, id));
+  }
+
+  /** The stored request of a failed job again, claimed anew. Throws RhyzomeError `not_retryable` and what a claim throws. */
+  async retry(caller: Caller, id: string): Promise<JobView> {
+    return this.change(caller, id, 'retry', (tx) => retryJob(tx, this.registry, caller.actor.tenantId, id));
+  }
+
+  private async change(caller: Caller, id: string, verb: string, work: (tx: Tx) => Promise<JobRow>): Promise<JobView> {
+    const { row } = await this.read(caller, id);
+    const target = { kind: 'job', resourceId: row.id, resourceName: row.resource_name };
+    return auditingRefusals(this.db, caller, verb, target, async () => {
+      authorize(caller.actor, row.action, { tenantId: row.tenant_id, kind: row.kind, id: row.resource_id });
+      return this.db.tenantTransaction(caller.actor.tenantId, async (tx) => {
+        const changed = await work(tx);
+        await auditDone(tx, caller, verb, target);
+        return jobView(changed);
+      });
+    });
+  }
+
+  /** Resolves when the job has ended or the time is up; true if it ended. */
+  async wait(caller: Caller, id: string, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
+    const end = Date.now() + timeoutMs;
+    let wake: () => void = () => undefined;
+    const off = this.listener.on('rhyzome_event', () => wake());
+    const onAbort = () => wake();
+    signal?.addEventListener('abort', onAbort);
+    try {
+      while (!signal?.aborted) {
+        let woken = false;
+        const notified = new Promise<void>((resolve) => {
+          wake = () => {
+            woken = true;
+            resolve();
+          };
+        });
+        if (await this.hasEnded(caller.actor.tenantId, id)) return true;
+        const left = end - Date.now();
+        if (left <= 0) return false;
+        if (!woken) await withTimeout(notified, Math.min(left, 2_000));
+      }
+      return false;
+    } finally {
+      off();
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  private async hasEnded(tenantId: string, id: string): Promise<boolean> {
+    const [row] = await this.db.tenantRead(
+      tenantId,
+      this.db.builder
+        .selectFrom('job')
+        .select('finished_at')
+        .where('tenant_id', '=', tenantId)
+        .where('id', '=', id)
+        .compile(),
+    );
+    return row === undefined || row.finished_at !== null;
+  }
+}
+
+/** Also used by the CLI. The resource must still be as the failed job left it. */
+export async function retryJob(tx: Tx, registry: KindRegistry, tenantId: string, id: string): Promise<JobRow> {
+  const job = await lockJob(tx, tenantId, id);
+  if (job.state !== 'failed') {
+    throw new RhyzomeError('not_retryable', `The job is “${job.state}”; only a failed one can be retried.`);
+  }
+  const kind = registry.get(job.kind);
+  const row = await lockResource(tx, kind, { id: job.resource_id, tenantId, kind: kind.name, name: '', tags: {} });
+  const later = await tx
+    .selectFrom('job')
+    .select('id')
+    .where('tenant_id', '=', tenantId)
+    .where('resource_id', '=', job.resource_id)
+    .where('created_at', '>', job.created_at)
+    .executeTakeFirst();
+  if (!row || later) {
+    throw new RhyzomeError('not_retryable', 'The resource has changed since or is gone; ask for the change anew.');
+  }
+  const core = coreOf(row);
+  const resource = await kind.make(inTransaction(tx, tenantId)).load(core);
+  const request = job.request as { previous?: CoreDocument; document?: CoreDocument; body?: unknown };
+  if (job.action === 'create') {
+    await resource.claim(tx, { action: 'create', isRetry: true });
+    await updateResource(tx, core, { state: 'pending' });
+  } else if (job.action === 'delete') {
+    await updateResource(tx, core, { state: 'deleting' });
+  } else if (request.document) {
+    const previous = resource.document();
+    resource.propose({ ...core, name: request.document.name, tags: request.document.tags ?? {} }, request.document);
+    await updateResource(tx, core, { ...request.document, state: 'updating', raiseGeneration: true });
+    await resource.claim(tx, { action: 'update', previous, isRestore: false });
+  } else {
+    await kind.actions?.[job.action]?.claim(resource, tx, request.body ?? {});
+    await updateResource(tx, core, { state: 'updating' });
+  }
+  return requeueJob(tx, job);
+}
+
+function withTimes<T>(row: T, columns: readonly (keyof T)[]): T {
+  const copy = { ...row };
+  for (const column of columns) {
+    if (typeof copy[column] === 'string') copy[column] = new Date(copy[column] as string) as T[typeof column];
+  }
+  return copy;
+}
+
+async function withTimeout(promise: Promise<void>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await Promise.race([promise, new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)))]);
+  clearTimeout(timer);
+}

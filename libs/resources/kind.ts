@@ -1,0 +1,157 @@
+/**
+ * What a kind is to the rest: its manifest, and the class that implements Resource for it. Everything that REST, gRPC,
+ * OpenAPI and jobs need to know of a kind stands here; none of them names a kind.
+ */
+
+import type { CompiledQuery, RawBuilder } from 'kysely';
+import type { FieldError, Job, JobStep, Resource, ResourceCore, Tags } from '#libs/core';
+import { RhyzomeError, Waiting } from '#libs/core';
+import type { Database, DB, Tx } from '#libs/db';
+import type { JobOutcome } from '#libs/jobs';
+
+export type { Job, JobStep };
+export { RhyzomeError, Waiting };
+
+/** The columns that every resource has. */
+export interface CoreRow {
+  tenant_id: string;
+  id: string;
+  kind: string;
+  name: string;
+  tags: Tags;
+  state: string;
+  conditions: unknown[];
+  generation: number;
+  observed_generation: number;
+  deletion_protection: boolean;
+  version: number;
+  created_at: Date;
+  updated_at: Date;
+  created_by: string;
+}
+
+/** What a user may set of any resource. */
+export interface CoreDocument {
+  name: string;
+  tags?: Tags;
+  deletionProtection?: boolean;
+}
+
+/** How a resource object reaches its rows: inside somebody's transaction, or each query for itself. */
+export interface RowScope {
+  readonly tenantId: string;
+  readonly builder: Database['builder'];
+  rows<Row>(query: CompiledQuery<Row>): Promise<Row[]>;
+}
+
+export function inTransaction(tx: Tx, tenantId: string): RowScope {
+  return {
+    tenantId,
+    builder: tx as unknown as Database['builder'],
+    rows: async (query) => (await tx.executeQuery(query)).rows,
+  };
+}
+
+export function perQuery(db: Database, tenantId: string): RowScope {
+  return { tenantId, builder: db.builder, rows: (query) => db.tenantRead(tenantId, query) };
+}
+
+/** Why `claim` is called. */
+export type Claim<Document> =
+  | { action: 'create'; isRetry: boolean }
+  | { action: 'update'; previous: Document; isRestore: boolean };
+
+/**
+ * A kind's resource. `Document` is what its user may set, flat: the create DTO's shape with defaults filled in. The
+ * object is made empty, then either loaded or given a proposal.
+ */
+export interface KindResource<Document extends CoreDocument = CoreDocument> extends Resource<Tx> {
+  /** Takes on what a user asks for; `core` is new or loaded. */
+  propose(core: ResourceCore, document: Document): void;
+  /** What the user has set, as it stands. */
+  document(): Document;
+  /**
+   * Writes the kind's own rows and takes all that the database alone can decide: addresses, capacity, dependency edges.
+   * Throws RhyzomeError (409) on a conflict; the transaction rolls back then.
+   */
+  claim(tx: Tx, claim: Claim<Document>): Promise<void>;
+  /** Gives back all that was claimed; the resource's own row goes right after. */
+  release(tx: Tx): Promise<void>;
+  /** In the transaction that ends a job other than by release. */
+  settled?(tx: Tx, action: string, outcome: JobOutcome): Promise<void>;
+  /** The work of an action that is not just an update. */
+  perform?(action: string, job: Job<Tx>): Promise<void>;
+}
+
+export interface ActionDefinition {
+  summary: string;
+  /** Class of the body; absent: an empty object. */
+  dto?: new () => object;
+  /**
+   * In the request's transaction, on the loaded resource. Returns the changed document if the action is a change of it
+   * (the job then runs `update`), else undefined (the job runs `perform`).
+   */
+  claim(resource: KindResource<any>, tx: Tx, body: any): Promise<CoreDocument | undefined>;
+}
+
+type DtoClass = new () => object;
+
+export interface FilterDefinition {
+  /** The SQL that is compared, e.g. sql.ref('k.node_id'). */
+  column: RawBuilder<unknown>;
+  type: 'text' | 'uuid' | 'integer' | 'boolean';
+  description: string;
+}
+
+export interface PlacementReport {
+  resourceId: string;
+  nodeId: string;
+  /** Of the desired state that it is about, and what is desired now. */
+  isCurrent: boolean;
+  phase: 'progressing' | 'ready' | 'absent' | 'failed';
+  status: Record<string, unknown> | null;
+  failure: { code: string; message: string } | null;
+}
+
+export interface KindDefinition<Row extends CoreRow = any> {
+  /** Singular, e.g. `network`. */
+  name: string;
+  plural: string;
+  /** One sentence for the reference. */
+  description: string;
+  dto: { create: DtoClass; update: DtoClass; view: DtoClass };
+  /** Its own table, joined to `resource` as `k`. */
+  table: keyof DB & string;
+  columns: readonly string[];
+  /** Further selections by alias, over `r` and `k`. */
+  selections?: Record<string, RawBuilder<unknown>>;
+  /** Fields of its own that answers have and bodies must not. */
+  readOnly?: readonly string[];
+  /** Fields that only a create may set. */
+  immutable?: readonly string[];
+  /** Its own part of the answer. */
+  view(row: Row): Record<string, unknown>;
+  filters?: Record<string, FilterDefinition>;
+  /** The system tenant's rows are seen by all. */
+  isShared?: boolean;
+  /** What users can do beside reading; default: create, update, delete. */
+  changes?: readonly ('create' | 'update' | 'delete')[];
+  make(scope: RowScope): KindResource<any>;
+  actions?: Record<string, ActionDefinition>;
+  /** A node reported about one of its resources. In the tenant's scope; returns true if something visible changed. */
+  observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<void>;
+  /** Nest controllers for verbs of its own. */
+  controllers?: readonly (new (
+    ...args: any[]
+  ) => object)[];
+  /** OpenAPI paths of those controllers. */
+  extraPaths?: Record<string, unknown>;
+  extraSchemas?: Record<string, unknown>;
+}
+
+/** Gives a manifest its types without widening it. */
+export function defineKind<Row extends CoreRow>(kind: KindDefinition<Row>): KindDefinition<Row> {
+  return kind;
+}
+
+export type { FieldError };

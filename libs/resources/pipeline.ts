@@ -1,0 +1,393 @@
+/**
+ * The one way from a request to a change, behind REST and gRPC: authorize, validate, and in one transaction write the
+ * resource, what it claims, its job, its audit row and the idempotency record. Knows no kind by name and no protocol.
+ */
+
+import { sql } from 'kysely';
+import { authorize } from '#libs/auth';
+import { type FieldError, invalid, newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
+import { type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
+import { type JobRow, jobValues, unendedJob } from '#libs/jobs';
+import { validateDto } from '#libs/openapi';
+import {
+  auditDone,
+  auditingRefusals,
+  type Caller,
+  type ChangeOptions,
+  type ChangeResult,
+  DryRunDone,
+} from './caller.js';
+import { blockersOf } from './dependencies.js';
+import { coreReadOnly } from './document.js';
+import { keepAnswer, replayOrBegin } from './idempotency.js';
+import { type CoreDocument, type CoreRow, inTransaction, type KindDefinition, type KindResource } from './kind.js';
+import { mergePatch } from './merge-patch.js';
+import { coreOf, findResource, insertResource, lockResource, updateResource } from './repository.js';
+import { etagOf, resourceView } from './view.js';
+
+interface Target {
+  kind: KindDefinition;
+  row: CoreRow;
+  core: ResourceCore;
+  resource: KindResource<any>;
+}
+
+export class Pipeline {
+  constructor(private readonly db: Database) {}
+
+  /** Creates a resource. Throws RhyzomeError: forbidden, invalid, name_taken, and what the kind's claim throws. */
+  async create(
+    caller: Caller,
+    kind: KindDefinition,
+    body: unknown,
+    options: ChangeOptions = {},
+  ): Promise<ChangeResult> {
+    const { actor } = caller;
+    const name =
+      typeof (body as CoreDocument)?.name === 'string' ? (body as CoreDocument).name.slice(0, 63) : undefined;
+    return auditingRefusals(this.db, caller, 'create', { kind: kind.name, resourceName: name }, async () => {
+      const permission = authorize(actor, 'create', { tenantId: actor.tenantId, kind: kind.name });
+      const document = validated<CoreDocument>(kind.dto.create, body, { readOnly: readOnlyOf(kind) });
+      const core: ResourceCore = {
+        id: newId(),
+        tenantId: actor.tenantId,
+        kind: kind.name,
+        name: document.name,
+        tags: document.tags ?? {},
+      };
+      return this.change(caller, options, async (tx) => {
+        const resource = kind.make(inTransaction(tx, actor.tenantId));
+        resource.propose(core, document);
+        refuseInvalid(await resource.validate(true));
+        if (!(await insertResource(tx, permission, core, document, actor.subject)))
+          throw nameTaken(kind, document.name);
+        await claimed(resource.claim(tx, { action: 'create', isRetry: false }));
+        await auditDone(tx, caller, 'create', { kind: kind.name, resourceId: core.id, resourceName: core.name });
+        return this.enqueue(tx, caller, kind, core, { action: 'create', request: {} });
+      });
+    });
+  }
+
+  /** Applies a merge patch (RFC 7396). Throws RhyzomeError: not_found, forbidden, invalid, precondition_failed, busy, … */
+  async update(
+    caller: Caller,
+    kind: KindDefinition,
+    idOrName: string,
+    patch: unknown,
+    options: ChangeOptions = {},
+  ): Promise<ChangeResult> {
+    return this.onTarget(caller, kind, 'update', idOrName, options, async (tx, target) => {
+      const { core, resource } = target;
+      await this.refuseBusy(tx, core);
+      const previous = resource.document();
+      const document = patched(kind, previous, patch);
+      await this.claimDocument(tx, target, previous, document);
+      return this.enqueue(
+        tx,
+        caller,
+        kind,
+        { ...core, name: document.name },
+        {
+          action: 'update',
+          request: { previous, document },
+        },
+      );
+    });
+  }
+
+  /** Runs an action of a kind. */
+  async act(
+    caller: Caller,
+    kind: KindDefinition,
+    idOrName: string,
+    action: string,
+    body: unknown,
+    options: ChangeOptions = {},
+  ): Promise<ChangeResult> {
+    const definition = kind.actions?.[action];
+    if (!definition || !Object.hasOwn(kind.actions!, action)) throw notFound('action', action);
+    const dto = definition.dto ?? EmptyBody;
+    return this.onTarget(caller, kind, action, idOrName, options, async (tx, target) => {
+      const { core, resource } = target;
+      const input = validated<object>(dto, body ?? {}, {});
+      await this.refuseBusy(tx, core);
+      if (target.row.state === 'failed') throw notReady(kind, core);
+      const previous = resource.document();
+      const document = await definition.claim(resource, tx, input);
+      if (document) await this.claimDocument(tx, target, previous, document);
+      else await updateResource(tx, core, { state: 'updating' });
+      const request = { body: input, ...(document && { previous, document }) };
+      return this.enqueue(tx, caller, kind, core, { action, request });
+    });
+  }
+
+  /** Removes a resource. A job that has not ended gives way to the removal; a second removal answers with the first's job. */
+  async remove(
+    caller: Caller,
+    kind: KindDefinition,
+    idOrName: string,
+    options: ChangeOptions = {},
+  ): Promise<ChangeResult> {
+    return this.onTarget(caller, kind, 'delete', idOrName, options, async (tx, { core, row }) => {
+      const running = await unendedJob(tx, core.tenantId, core.id);
+      if (running?.action === 'delete') return this.answer(kind, row, running);
+      if (row.deletion_protection) {
+        throw new RhyzomeError('protected', 'deletionProtection is on; set it to false first.');
+      }
+      const blockers = await blockersOf(tx, core);
+      if (blockers.length > 0) {
+        throw new RhyzomeError('in_use', `The ${kind.name} is in use; remove what uses it first.`, { blockers });
+      }
+      if (running) await endSuperseded(tx, running);
+      await updateResource(tx, core, { state: 'deleting', raiseGeneration: true });
+      return this.enqueue(tx, caller, kind, core, { action: 'delete', request: {}, supersedes: running?.id });
+    });
+  }
+
+  private async onTarget(
+    caller: Caller,
+    kind: KindDefinition,
+    verb: string,
+    idOrName: string,
+    options: ChangeOptions,
+    work: (tx: Tx, target: Target) => Promise<ChangeResult>,
+  ): Promise<ChangeResult> {
+    const { actor } = caller;
+    const target = { kind: kind.name, resourceName: idOrName.slice(0, 63) };
+    return auditingRefusals(this.db, caller, verb, target, () =>
+      this.change(
+        caller,
+        options,
+        async (tx) => {
+          const scope = inTransaction(tx, actor.tenantId);
+          const found = await findResource(scope, kind, idOrName);
+          if (!found) throw notFound(kind.name, idOrName);
+          authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
+          const row = await lockResource(tx, kind, coreOf(found));
+          if (!row) throw notFound(kind.name, idOrName);
+          refuseStale(options.ifMatch, row);
+          const core = coreOf(row);
+          const resource = await kind.make(scope).load(core);
+          const result = await work(tx, { kind, row, core, resource });
+          await auditDone(tx, caller, verb, { kind: kind.name, resourceId: core.id, resourceName: core.name });
+          return result;
+        },
+        verb,
+      ),
+    );
+  }
+
+  /** Replay, the work, the record of its answer; all in one transaction, which a dry run rolls back. */
+  private async change(
+    caller: Caller,
+    options: ChangeOptions,
+    work: (tx: Tx) => Promise<ChangeResult>,
+    _verb = 'create',
+  ): Promise<ChangeResult> {
+    const { tenantId } = caller.actor;
+    try {
+      return await this.db.tenantTransaction(tenantId, async (tx) => {
+        if (options.idempotency && !options.dryRun) {
+          const replay = await replayOrBegin(tx, tenantId, options.idempotency);
+          if (replay) return replayed(replay);
+        }
+        const result = await work(tx);
+        if (options.dryRun) {
+          const { job: _, ...body } = result.body;
+          throw new DryRunDone({ status: 200, body: body as ChangeResult['body'], etag: result.etag });
+        }
+        if (options.idempotency) await keepAnswer(tx, tenantId, options.idempotency, storedAnswer(result));
+        return result;
+      });
+    } catch (error) {
+      if (error instanceof DryRunDone) return error.result;
+      throw error;
+    }
+  }
+
+  private async claimDocument(tx: Tx, target: Target, previous: CoreDocument, document: CoreDocument): Promise<void> {
+    const { kind, core, resource } = target;
+    resource.propose({ ...core, name: document.name, tags: document.tags ?? {} }, document);
+    refuseInvalid(await resource.validate(false));
+    try {
+      await updateResource(tx, core, {
+        name: document.name,
+        tags: document.tags ?? {},
+        deletionProtection: document.deletionProtection ?? false,
+        state: 'updating',
+        raiseGeneration: true,
+      });
+    } catch (error) {
+      if (violatedUnique(error) === 'resource_name') throw nameTaken(kind, document.name);
+      throw error;
+    }
+    await claimed(resource.claim(tx, { action: 'update', previous, isRestore: false }));
+  }
+
+  private async enqueue(
+    tx: Tx,
+    caller: Caller,
+    kind: KindDefinition,
+    core: ResourceCore,
+    job: { action: string; request: Record<string, unknown>; supersedes?: string },
+  ): Promise<ChangeResult> {
+    const row = await tx
+      .insertInto('job')
+      .values(
+        jobValues({
+          tenantId: core.tenantId,
+          id: newId(),
+          resourceId: core.id,
+          kind: kind.name,
+          resourceName: core.name,
+          createdBy: caller.actor.subject,
+          requestId: caller.requestId,
+          ...job,
+        }),
+      )
+      .returning(['id', 'state'])
+      .executeTakeFirstOrThrow();
+    const after = await findResource(inTransaction(tx, core.tenantId), kind, core.id);
+    return this.answer(kind, after!, row);
+  }
+
+  private answer(kind: KindDefinition, row: CoreRow, job: Pick<JobRow, 'id' | 'state'>): ChangeResult {
+    return {
+      status: 202,
+      body: { ...resourceView(kind, row), job: { id: job.id, state: job.state } },
+      etag: etagOf(row),
+      jobId: job.id,
+    };
+  }
+
+  private async refuseBusy(tx: Tx, core: ResourceCore): Promise<void> {
+    const running = await unendedJob(tx, core.tenantId, core.id);
+    if (!running) return;
+    throw new RhyzomeError('busy', `Job ${running.id} (${running.action}) has not ended; wait for it or cancel it.`, {
+      blockers: [{ kind: 'job', id: running.id, name: running.action, relation: 'running' }],
+      retryAfterSeconds: 1,
+    });
+  }
+}
+
+class EmptyBody {}
+
+function readOnlyOf(kind: KindDefinition): string[] {
+  const probe = new Set<string>(coreReadOnly);
+  for (const name of kind.readOnly ?? []) probe.add(name);
+  return [...probe];
+}
+
+function validated<T extends object>(
+  dto: new () => object,
+  body: unknown,
+  options: { readOnly?: string[]; immutable?: string[] },
+): T {
+  const outcome = validateDto(dto, body, options);
+  if (Array.isArray(outcome)) throw invalid(outcome);
+  return outcome.value as T;
+}
+
+/** The document with the patch applied, checked as a whole by the update DTO; what the patch names is checked first. */
+function patched(kind: KindDefinition, previous: CoreDocument, patch: unknown): CoreDocument {
+  if (typeof patch !== 'object' || patch === null || Array.isArray(patch)) {
+    throw new RhyzomeError('not_an_object', 'A merge patch of a resource is a JSON object (RFC 7396).');
+  }
+  const settable = mergePatch(onlyKnown(kind, previous), patch);
+  const document = validated<CoreDocument>(kind.dto.update, settable, {
+    readOnly: readOnlyOf(kind),
+    immutable: [...(kind.immutable ?? [])],
+  });
+  return { ...previous, ...clearedBy(previous, patch), ...document };
+}
+
+/** The part of a document that a change may name. */
+function onlyKnown(kind: KindDefinition, document: CoreDocument): Record<string, unknown> {
+  const immutable = new Set(kind.immutable ?? []);
+  return Object.fromEntries(
+    Object.entries(document).filter(([key, value]) => !immutable.has(key) && value !== null && value !== undefined),
+  );
+}
+
+/** Fields that the patch removes fall back to their defaults: undefined here, filled in by the kind. */
+function clearedBy(previous: CoreDocument, patch: object): Partial<CoreDocument> {
+  const cleared = Object.entries(patch).filter(([key, value]) => value === null && Object.hasOwn(previous, key));
+  return Object.fromEntries(cleared.map(([key]) => [key, undefined]));
+}
+
+function refuseInvalid(errors: FieldError[]): void {
+  if (errors.length > 0) throw invalid(errors);
+}
+
+/** If-Match (RFC 9110 §13.1.1): `*`, or a list of strong tags. */
+function refuseStale(ifMatch: string | undefined, row: CoreRow): void {
+  if (ifMatch === undefined || ifMatch.trim() === '*') return;
+  if (ifMatch.split(',').some((tag) => tag.trim() === etagOf(row))) return;
+  throw new RhyzomeError('precondition_failed', 'The resource has changed since; read it again and decide anew.', {
+    errors: [{ header: 'If-Match', code: 'stale', message: `does not hold; the ETag is ${etagOf(row)} now` }],
+  });
+}
+
+function nameTaken(kind: KindDefinition, name: string): RhyzomeError {
+  return new RhyzomeError('name_taken', `There is a ${kind.name} “${name}” already; take another name.`, {
+    errors: [{ pointer: '/name', code: 'name_taken', message: 'is taken' }],
+  });
+}
+
+function notReady(kind: KindDefinition, core: ResourceCore): RhyzomeError {
+  return new RhyzomeError(
+    'not_ready',
+    `The ${kind.name} “${core.name}” has failed; retry its job or delete it, its conditions say why.`,
+  );
+}
+
+/** A reference that vanished between validation and claim is a conflict, not a fault of ours. */
+async function claimed(work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (violatedForeignKey(error)) {
+      throw new RhyzomeError('conflict', 'Something that it refers to was removed just now; try again.', {
+        cause: error,
+      });
+    }
+    throw error;
+  }
+}
+
+/** The job that a removal takes the place of has ended; its worker can write no more, and its steps are undone first. */
+async function endSuperseded(tx: Tx, running: JobRow): Promise<void> {
+  await tx
+    .updateTable('job')
+    .set((eb) => ({
+      state: 'cancelled',
+      message: 'a removal took its place',
+      cancellable: false,
+      finished_at: sql<Date>`now()`,
+      fence: eb('fence', '+', 1),
+      lease_owner: null,
+      lease_until: null,
+    }))
+    .where('tenant_id', '=', running.tenant_id)
+    .where('id', '=', running.id)
+    .execute();
+}
+
+function storedAnswer(result: ChangeResult) {
+  return {
+    status: result.status,
+    headers: { etag: result.etag, ...(result.jobId && { location: `/v1/jobs/${result.jobId}` }) },
+    body: result.body,
+  };
+}
+
+function replayed(replay: { status: number; headers: Record<string, string>; body: unknown }): ChangeResult {
+  const location = replay.headers.location;
+  return {
+    status: replay.status as 200 | 202,
+    body: replay.body as ChangeResult['body'],
+    etag: replay.headers.etag ?? '',
+    jobId: location?.slice('/v1/jobs/'.length),
+    replay,
+  };
+}

@@ -1,0 +1,3 @@
+export * from './http.js';
+export * from './problem.js';
+export * from './resource.controller.js';

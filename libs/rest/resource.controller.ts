@@ -1,0 +1,143 @@
+/** The uniform routes of a kind, made from its manifest. A kind writes a controller only for verbs of its own. */
+import { Controller, Delete, Get, Inject, Param, Patch, Post, Req, Res, type Type } from '@nestjs/common';
+import { RhyzomeError } from '#libs/core';
+import {
+  type Caller,
+  type ChangeResult,
+  JobService,
+  type KindDefinition,
+  type Page,
+  Pipeline,
+  ResourceReader,
+} from '#libs/resources';
+import {
+  callerOf,
+  changeOptionsOf,
+  isUnchanged,
+  objectBody,
+  type Reply,
+  type Request,
+  refuseOtherPatches,
+  refuseUnknownParameters,
+  sendChange,
+  waitForJob,
+} from './http.js';
+
+/** Sends a page with `Link: rel="next"` (RFC 8288). */
+export function sendPage(request: Request, reply: Reply, page: Page<unknown>): Reply {
+  if (page.nextPageToken !== null) {
+    const [path, query] = request.url.split('?');
+    const parameters = new URLSearchParams(query);
+    parameters.set('pageToken', page.nextPageToken);
+    reply.header('link', `<${path}?${parameters}>; rel="next"`);
+  }
+  return reply.send(page);
+}
+
+/** Makes the controller class of a kind. */
+export function resourceController(kind: KindDefinition): Type<object> {
+  const changes = kind.changes ?? ['create', 'update', 'delete'];
+
+  @Controller(`v1/${kind.plural}`)
+  class ResourceController {
+    constructor(
+      @Inject(Pipeline) private readonly pipeline: Pipeline,
+      @Inject(ResourceReader) private readonly reader: ResourceReader,
+      @Inject(JobService) private readonly jobs: JobService,
+    ) {}
+
+    @Get()
+    async list(@Req() request: Request, @Res() reply: Reply): Promise<void> {
+      const page = await this.reader.list(callerOf(request), kind, request.query as Record<string, unknown>);
+      sendPage(request, reply, page);
+    }
+
+    @Get(':id')
+    async get(@Req() request: Request, @Res() reply: Reply, @Param('id') id: string): Promise<void> {
+      refuseUnknownParameters(request.query as Record<string, unknown>, []);
+      const { body, etag } = await this.reader.get(callerOf(request), kind, id);
+      reply.header('etag', etag);
+      if (isUnchanged(request, etag)) reply.status(304).send();
+      else reply.send(body);
+    }
+
+    @Post()
+    async create(@Req() request: Request, @Res() reply: Reply): Promise<void> {
+      if (!changes.includes('create')) throw notOffered('POST', kind);
+      const caller = callerOf(request);
+      const options = changeOptionsOf(request, caller);
+      await this.send(request, reply, caller, await this.pipeline.create(caller, kind, objectBody(request), options));
+    }
+
+    @Patch(':id')
+    async update(@Req() request: Request, @Res() reply: Reply, @Param('id') id: string): Promise<void> {
+      refuseOtherPatches(request);
+      const caller = callerOf(request);
+      const options = changeOptionsOf(request, caller);
+      await this.send(
+        request,
+        reply,
+        caller,
+        await this.pipeline.update(caller, kind, id, objectBody(request), options),
+      );
+    }
+
+    @Delete(':id')
+    async remove(@Req() request: Request, @Res() reply: Reply, @Param('id') id: string): Promise<void> {
+      const caller = callerOf(request);
+      const options = changeOptionsOf(request, caller);
+      await this.send(request, reply, caller, await this.pipeline.remove(caller, kind, id, options));
+    }
+
+    @Post(':id/:action')
+    async act(
+      @Req() request: Request,
+      @Res() reply: Reply,
+      @Param('id') id: string,
+      @Param('action') action: string,
+    ): Promise<void> {
+      if (!Object.hasOwn(kind.actions ?? {}, action)) throw noSuchAction(kind);
+      const caller = callerOf(request);
+      const options = changeOptionsOf(request, caller);
+      const body = request.body === undefined || request.body === null ? {} : objectBody(request);
+      await this.send(request, reply, caller, await this.pipeline.act(caller, kind, id, action, body, options));
+    }
+
+    /** With `wait`, the answer is the resource and job as they are when the job has ended. */
+    private async send(request: Request, reply: Reply, caller: Caller, result: ChangeResult): Promise<void> {
+      const ended = result.replay ? false : await waitForJob(request, this.jobs, caller, result.jobId);
+      if (!ended || !result.jobId) {
+        sendChange(reply, result);
+        return;
+      }
+      const job = await this.jobs.get(caller, result.jobId);
+      const after = await this.reader.get(caller, kind, result.body.id).catch((error: unknown) => {
+        // A removal or a cancelled create has taken it away: the last that was known of it goes with the job.
+        if (error instanceof RhyzomeError && error.code === 'not_found') return undefined;
+        throw error;
+      });
+      const body = { ...(after?.body ?? result.body), job: { id: job.id, state: job.state } };
+      sendChange(reply, {
+        ...result,
+        status: 200,
+        etag: after?.etag ?? '',
+        body: { ...body, job } as ChangeResult['body'],
+      });
+    }
+  }
+
+  Object.defineProperty(ResourceController, 'name', { value: `${kind.plural}Controller` });
+  return ResourceController;
+}
+
+function notOffered(method: string, kind: KindDefinition): RhyzomeError {
+  return new RhyzomeError('method_not_allowed', `${method} is not offered on ${kind.plural}.`);
+}
+
+function noSuchAction(kind: KindDefinition): RhyzomeError {
+  const names = Object.keys(kind.actions ?? {});
+  return new RhyzomeError(
+    'not_found',
+    names.length > 0 ? `A ${kind.name} has the actions ${names.join(', ')} only.` : `A ${kind.name} has no actions.`,
+  );
+}

@@ -1,0 +1,90 @@
+/**
+ * What stands before every handler: nobody without an identity of our trust domain comes in, nobody who was turned away,
+ * nothing before the services are there; every call has a request id. Keeps the calls under way, so that the streams of
+ * an identity that is revoked can be ended.
+ */
+import * as grpc from '@grpc/grpc-js';
+import { RhyzomeError } from '#libs/core';
+import { toStatus } from './errors.js';
+import { type Peer, peerOf, requestIdKey, requestIdOf } from './peer.js';
+
+export interface GateOptions {
+  /** The trust domain that peers must be of; asked for each call, because certificates may be reloaded. */
+  trustDomain: () => string;
+  /** Says why a peer may not call at all (revoked, removed); undefined when it may. Must be quick: it reads memory. */
+  refuse?: (peer: Peer) => RhyzomeError | undefined;
+}
+
+interface LiveCall {
+  peer: Peer;
+  call: grpc.ServerInterceptingCallInterface;
+}
+
+/** One for each server. */
+export class Gate {
+  private readonly live = new Set<LiveCall>();
+  private isOpen = false;
+
+  constructor(private readonly options: GateOptions) {}
+
+  /** Until then every call is UNAVAILABLE, so that no client takes a half-started server for one without services. */
+  open(): void {
+    this.isOpen = true;
+  }
+
+  /** Ends the calls of the peers that match, e.g. those of a revoked certificate. Returns how many. */
+  endCalls(matches: (peer: Peer) => boolean, reason: RhyzomeError): number {
+    const ended = [...this.live].filter(({ peer }) => matches(peer));
+    for (const entry of ended) {
+      this.live.delete(entry);
+      entry.call.sendStatus(toStatus(reason));
+    }
+    return ended.length;
+  }
+
+  readonly interceptor: grpc.ServerInterceptor = (_method, call) => {
+    let entry: LiveCall | undefined;
+    const forget = () => {
+      if (entry) this.live.delete(entry);
+    };
+    let requestId: string | undefined;
+    return new grpc.ServerInterceptingCall(call, {
+      start: (next) => {
+        try {
+          entry = { peer: this.admit(call), call };
+        } catch (error) {
+          call.sendStatus(toStatus(error));
+          return;
+        }
+        this.live.add(entry);
+        next({
+          onReceiveMetadata: (metadata, deliver) => {
+            requestId = requestIdOf(metadata);
+            metadata.set(requestIdKey, requestId);
+            deliver(metadata);
+          },
+          onCancel: forget,
+        });
+      },
+      sendMetadata: (metadata, next) => {
+        if (requestId) metadata.set(requestIdKey, requestId);
+        next(metadata);
+      },
+      sendStatus: (status, next) => {
+        forget();
+        next(status);
+      },
+    });
+  };
+
+  private admit(call: grpc.ServerInterceptingCallInterface): Peer {
+    if (!this.isOpen) throw new RhyzomeError('overloaded', 'The server is still starting.');
+    const peer = peerOf(call);
+    if (peer.trustDomain !== this.options.trustDomain()) {
+      throw new RhyzomeError('unauthenticated', `The trust domain ${peer.trustDomain} is not this server’s.`);
+    }
+    const refusal = this.options.refuse?.(peer);
+    if (refusal) throw refusal;
+    return peer;
+  }
+}
