@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { RhyzomeError } from '#libs/core';
 import type { DriverLog, InstanceSpec, NetworkSpec, Ref } from '#libs/drivers/contract';
 import { createSimDriver, type SimDriver, type SimFault } from '#libs/drivers/sim';
 import { DeedOutcome, Phase } from '#libs/rpc';
@@ -36,7 +37,12 @@ async function setUp(overrides: Partial<AgentOptions> = {}) {
 async function start(overrides: Partial<AgentOptions> = {}) {
   const errors: string[] = [];
   const quiet = () => {};
-  const log: DriverLog = { debug: quiet, info: quiet, warn: quiet, error: (_fields, message) => errors.push(message) };
+  const log: DriverLog = {
+    debug: quiet,
+    info: quiet,
+    warn: quiet,
+    error: (fields, message) => errors.push(`${message} ${JSON.stringify(fields)}`),
+  };
   let driver: SimDriver | undefined;
   const agent = await startAgent({
     controller: controller.address,
@@ -52,7 +58,7 @@ async function start(overrides: Partial<AgentOptions> = {}) {
     timing: {
       retry: { firstMs: 50, mostMs: 200 },
       recheckMs: 200,
-      foreignMs: 300,
+      refusedMs: 300,
       reconnect: { firstMs: 20, mostMs: 200 },
     },
     ...overrides,
@@ -168,6 +174,19 @@ describe('connecting', () => {
     expect(controller.all('report')).toEqual([]);
     controller.installationId = mine;
     await controller.reached(ref.id, PHASE_ABSENT, 2n);
+  });
+
+  test('says what a controller that lets it not in says, and asks more rarely', async () => {
+    const refusing = { refusedMs: 60_000 };
+    const { errors } = await setUp({ timing: refusing });
+    await joined();
+    controller.refusal = new RhyzomeError('forbidden', 'This machine belongs to another installation of Rhyzome.');
+    await controller.stop();
+    await controller.listen();
+    await expect.poll(() => errors).toHaveLength(1);
+    expect(errors[0]).toContain('This machine belongs to another installation');
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(errors).toHaveLength(1);
   });
 
   test('two agents on one state directory: the second is told', async () => {
