@@ -1,3 +1,4 @@
 export * from './deeds.js';
+export * from './hub.js';
 export * from './placements.js';
 export * from './relay.js';

@@ -110,13 +110,25 @@ export async function chooseSlot(runner: Runner, networkId: string, taken: Reado
   throw new Error(`no pair of addresses is left in ${pool.cidr}`);
 }
 
-/** The pair of ends with its addresses, the router's default route, and forwarding on these two interfaces only. */
+/** Lets packets that come in by the uplink be forwarded; says first, by `note`, when that was off before. */
+export async function enableForwarding(runner: Runner, link: string, note: () => Promise<void>): Promise<void> {
+  const setting = `net/ipv4/conf/${link}/forwarding`;
+  if ((await runner.run(['sysctl', '-n', setting])).trim() === '1') return;
+  await note();
+  await runner.run(['sysctl', '-q', '-w', `${setting}=1`]);
+}
+
+/** Undo of enableForwarding. An interface that is gone has nothing to undo. */
+export async function disableForwarding(runner: Runner, link: string): Promise<void> {
+  if (await findLink(runner, link)) await runner.run(['sysctl', '-q', '-w', `net/ipv4/conf/${link}/forwarding=0`]);
+}
+
+/** The pair of ends with its addresses, and the router's default route. */
 export async function applyUplink(
   runner: Runner,
   installation: string,
   networkId: string,
   slot: number,
-  uplink: Uplink,
 ): Promise<void> {
   const name = uplinkName(installation, networkId);
   const namespace = namespaceName(installation, networkId);
@@ -137,8 +149,8 @@ export async function applyUplink(
     ['route', 'replace', 'default', 'via', outer, 'dev', wan],
   ];
   await ipBatch(runner, lines, namespace);
-  const settings = [name, uplink.interface].map((link) => `net/ipv4/conf/${link}/forwarding=1`);
-  await runner.run(['sysctl', '-q', '-w', ...settings, `net/ipv4/conf/${name}/rp_filter=1`]);
+  const settings = [`net/ipv4/conf/${name}/forwarding=1`, `net/ipv4/conf/${name}/rp_filter=1`];
+  await runner.run(['sysctl', '-q', '-w', ...settings]);
 }
 
 /** Undo of applyUplink; nothing there is success. */
