@@ -6,6 +6,8 @@ import { dirname, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { projectEnvironment, root } from './bootstrap.mjs';
 
+const script = (name, out) => [process.execPath, join(root, 'tools/generators', name), out];
+
 /**
  * Each generator: what it owns (files, or folders with all in them), and the commands that write the same paths below
  * the folder they are given.
@@ -20,6 +22,16 @@ export const generators = [
       // Descriptors for gRPC reflection.
       ['buf', 'build', 'protos', '--output', join(out, 'libs/rpc/generated/rhyzome.binpb')],
     ],
+  },
+  {
+    name: 'kinds',
+    owns: ['libs/kinds/index.ts'],
+    commands: (out) => [script('kinds.mjs', out)],
+  },
+  {
+    name: 'schema',
+    owns: ['sql/schema.sql', 'libs/db/generated'],
+    commands: (out) => [[process.execPath, join(root, 'tools/build.mjs')], script('schema.mjs', out)],
   },
 ];
 

@@ -12,7 +12,7 @@ const present = (...folders) => folders.filter((folder) => existsSync(join(root,
 /** The native compiler: the same answers in a fraction of the time. `npm run check:types` asks the other one. */
 const nativeCompiler = join(root, 'node_modules', 'typescript7', 'bin', 'tsc');
 
-/** Each check is a command; status 0 is passed. The build comes before the tests, whose processes run from dist/. */
+/** Each check is a command; status 0 is passed. The build comes before what runs from dist/. */
 const checks = [
   { name: 'lint', command: () => [bin('biome'), ['check', '--error-on-warnings', '.']] },
   { name: 'types', command: () => [node(), [nativeCompiler, '-p', 'tsconfig.json']] },
@@ -20,8 +20,8 @@ const checks = [
     name: 'imports',
     command: () => [bin('depcruise'), ['--config', '.dependency-cruiser.cjs', ...present('apps', 'libs', 'bench')]],
   },
-  { name: 'generated', command: () => [node(), ['tools/generate.mjs', '--check']] },
   { name: 'build', command: () => [node(), ['tools/build.mjs']] },
+  { name: 'generated', command: () => [node(), ['tools/generate.mjs', '--check']] },
 ];
 
 /** Each suite is one run of vitest: everything that `include` of vitest.config.ts has, but for what is excluded here. */
