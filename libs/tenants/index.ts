@@ -1,1 +1,21 @@
 export { IssuerCache, type IssuerDirectory, type IssuerEntry, type IssuerRow, type TenantState } from './issuers.js';
+export {
+  createService,
+  findService,
+  listServices,
+  removeService,
+  type Service,
+  type ServiceRightsChange,
+  updateService,
+} from './services.js';
+export {
+  createTenant,
+  deleteTenant,
+  findTenant,
+  listTenants,
+  type NewTenant,
+  type Tenant,
+  type TenantChange,
+  type TenantIssuer,
+  updateTenant,
+} from './tenants.js';

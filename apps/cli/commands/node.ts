@@ -1,0 +1,119 @@
+/** `rhyzome node`: the machines whose agents have registered. */
+import { Command } from 'commander';
+import type { Context } from '../context.js';
+import type { NodeView } from '../nodes.js';
+import { fields, table } from '../table.js';
+
+export function nodeCommand(context: Context): Command {
+  return new Command('node')
+    .description('the machines that make resources real')
+    .addCommand(list(context))
+    .addCommand(show(context))
+    .addCommand(cordon(context, true))
+    .addCommand(cordon(context, false))
+    .addCommand(remove(context));
+}
+
+function list(context: Context): Command {
+  return new Command('list').description('all nodes').action(async () => {
+    const { listNodes } = await import('../nodes.js');
+    const nodes = await context.read(listNodes);
+    const rows = nodes.map((n) => [
+      n.name,
+      stateWords(n),
+      n.driver,
+      room(n.reserved.vcpus, n.capacity.vcpus),
+      room(n.reserved.memoryMiB, n.capacity.memoryMiB),
+      room(n.reserved.diskGiB, n.capacity.diskGiB),
+      n.placed,
+      `${n.lastSeenSeconds} s ago`,
+    ]);
+    const headings = ['NAME', 'STATE', 'DRIVER', 'VCPUS', 'MEMORY MIB', 'DISK GIB', 'PLACED', 'LAST SEEN'];
+    context.show(nodes, table(headings, rows));
+  });
+}
+
+function show(context: Context): Command {
+  return new Command('show')
+    .description('one node, and what is placed on it')
+    .argument('<idOrName>')
+    .action(async (idOrName: string) => {
+      const { findNode, placedOn } = await import('../nodes.js');
+      const { node, resources, total } = await context.read(async (tx) => {
+        const found = await findNode(tx, idOrName);
+        return { node: found, ...(await placedOn(tx, found.id)) };
+      });
+      const rows = resources.map((r) => [r.kind, r.name, r.tenant, r.relation, r.id]);
+      const more = total - resources.length;
+      const placed =
+        rows.length === 0
+          ? ''
+          : `\n\n${table(['KIND', 'NAME', 'TENANT', 'WHY', 'ID'], rows)}${more > 0 ? `\nand ${more} more` : ''}`;
+      context.show({ ...node, resources, moreResources: more }, words(node) + placed);
+    });
+}
+
+function cordon(context: Context, cordoned: boolean): Command {
+  const verb = cordoned ? 'cordon' : 'uncordon';
+  return new Command(verb)
+    .description(
+      cordoned ? 'place no new machines on a node; what is there stays' : 'place new machines on a node again',
+    )
+    .argument('<idOrName>')
+    .action(async (idOrName: string) => {
+      const { cordonNode, findNode } = await import('../nodes.js');
+      const node = await context.change(async ({ tx, audit }) => {
+        const { id, name } = await findNode(tx, idOrName);
+        if (await cordonNode(tx, id, cordoned)) await audit(auditOf(verb, id, name));
+        return findNode(tx, id);
+      });
+      context.show(node, `Node ${node.name} ${cordoned ? 'gets no new machines' : 'gets new machines again'}.`);
+    });
+}
+
+function remove(context: Context): Command {
+  return new Command('remove')
+    .description('forget a node on which nothing is placed')
+    .argument('<idOrName>')
+    .action(async (idOrName: string) => {
+      const { findNode, removeNode } = await import('../nodes.js');
+      const node = await context.change(async ({ tx, audit }) => {
+        const found = await findNode(tx, idOrName);
+        await removeNode(tx, found);
+        await audit(auditOf('remove', found.id, found.name));
+        return found;
+      });
+      const again = node.state === 'up' ? ' Its agent is connected and registers it again unless it is stopped.' : '';
+      context.show(node, `Removed node ${node.name}.${again}`);
+    });
+}
+
+function auditOf(verb: string, resourceId: string, resourceName: string) {
+  return { tenantId: 'system', action: `node.${verb}`, kind: 'node', resourceId, resourceName };
+}
+
+function room(used: number, whole: number): string {
+  return `${used}/${whole}`;
+}
+
+function stateWords(node: NodeView): string {
+  return node.cordoned ? `${node.state}, cordoned` : node.state;
+}
+
+function words(node: NodeView): string {
+  return fields({
+    id: node.id,
+    name: node.name,
+    state: stateWords(node),
+    driver: node.driver,
+    agent: node.agentVersion,
+    kinds: node.kinds,
+    labels: node.labels,
+    vcpus: `${room(node.reserved.vcpus, node.capacity.vcpus)} reserved`,
+    memory: `${room(node.reserved.memoryMiB, node.capacity.memoryMiB)} MiB reserved`,
+    disk: `${room(node.reserved.diskGiB, node.capacity.diskGiB)} GiB reserved`,
+    replica: node.replica,
+    'last seen': `${node.lastSeenAt.toISOString()} (${node.lastSeenSeconds} s ago)`,
+    registered: node.createdAt,
+  });
+}

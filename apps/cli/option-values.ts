@@ -1,0 +1,32 @@
+/** Parsers of option values, which end a wrong command line with status 2. */
+import { InvalidArgumentError } from 'commander';
+
+/** `k=v`, repeatable. */
+export function pair(text: string, before: Record<string, string> = {}): Record<string, string> {
+  const at = text.indexOf('=');
+  if (at < 1) throw new InvalidArgumentError('It must be of the form key=value.');
+  const key = text.slice(0, at);
+  if (Object.hasOwn(before, key)) throw new InvalidArgumentError(`The key ${key} stands twice.`);
+  return { ...before, [key]: text.slice(at + 1) };
+}
+
+/** Repeatable. */
+export function collect(text: string, before: readonly string[] = []): string[] {
+  return [...before, text];
+}
+
+/** `a,b`. */
+export function commaList(text: string): string[] {
+  const entries = text.split(',').map((entry) => entry.trim());
+  if (entries.some((entry) => entry === '')) throw new InvalidArgumentError('It must be a list like a,b.');
+  return entries;
+}
+
+/** A whole number in a range. */
+export function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
+    if (!(value >= min && value <= max)) throw new InvalidArgumentError(`It must be a number from ${min} to ${max}.`);
+    return value;
+  };
+}
