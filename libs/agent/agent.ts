@@ -11,6 +11,7 @@ import {
   type FetchImageResponse,
   type Hello,
   NodeServiceClient,
+  problemOf,
   type RpcChannel,
   type Welcome,
 } from '#libs/rpc';
@@ -24,8 +25,8 @@ import { Session } from './session.js';
 
 export interface AgentTiming extends MachineTiming {
   reconnect: BackOff;
-  /** Between two tries with a controller that is not ours (ms). */
-  foreignMs: number;
+  /** Between two tries with a controller that is not ours or does not let us in (ms). */
+  refusedMs: number;
   welcomeTimeoutMs: number;
 }
 
@@ -86,7 +87,7 @@ class NodeAgent {
     this.timing = {
       ...defaultTiming,
       reconnect: { firstMs: 100, mostMs: 5_000 },
-      foreignMs: 60_000,
+      refusedMs: 30_000,
       welcomeTimeoutMs: 10_000,
       ...options.timing,
     };
@@ -111,11 +112,14 @@ class NodeAgent {
         await this.connectOnce();
         said = '';
       } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
-        if (error instanceof ForeignInstallationError) this.options.log.error({ code: error.code }, reason);
-        else this.options.log[reason === said ? 'debug' : 'warn']({ reason }, this.stage);
+        const reason = reasonOf(error);
+        if (isRefusal(error)) {
+          this.options.log.error({ reason }, 'the controller is not ours, or refuses us');
+          delayMs = this.timing.refusedMs;
+        } else {
+          this.options.log[reason === said ? 'debug' : 'warn']({ reason }, this.stage);
+        }
         said = reason;
-        if (error instanceof ForeignInstallationError) delayMs = this.timing.foreignMs;
       }
       // A stream that does not last counts as a failure too: no controller is dialled ten times a second for ever.
       const lasted = this.welcomedAt !== undefined && Date.now() - this.welcomedAt > this.timing.reconnect.mostMs;
@@ -163,6 +167,7 @@ class NodeAgent {
     this.session = session;
     try {
       await session.run();
+      log.debug({}, 'the stream ended');
     } finally {
       this.session = undefined;
       relays.close();
@@ -216,4 +221,14 @@ class NodeAgent {
       call.cancel();
     }
   }
+}
+
+/** What trying again soon cannot change: another installation, a certificate that is not let in. */
+function isRefusal(error: unknown): boolean {
+  const code = problemOf(error)?.code;
+  return error instanceof ForeignInstallationError || code === 'forbidden' || code === 'unauthenticated';
+}
+
+function reasonOf(error: unknown): string {
+  return problemOf(error)?.message ?? (error instanceof Error ? error.message : String(error));
 }

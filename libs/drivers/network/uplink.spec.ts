@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { canHost } from '#libs/drivers/host';
 import { Lab, lease, networkRef, networkSpec, never } from './lab.js';
 import { bridgeName, namespaceName } from './names.js';
+import { deniedByDefault } from './uplink.js';
 
 const ability = await canHost();
 if (!ability.ok) console.warn(`skipped: uplinks: ${ability.reason}`);
@@ -10,7 +11,11 @@ if (!ability.ok) console.warn(`skipped: uplinks: ${ability.reason}`);
 describe.skipIf(!ability.ok)('the way out', () => {
   let lab: Lab;
   const [a, b] = [networkRef('acme'), networkRef('globex')];
-  const uplink = { interface: 'up0', resolvers: ['10.9.0.1'], denied: ['10.0.0.0/8', '198.51.100.7/32'] };
+  const uplink = {
+    interface: 'up0',
+    resolvers: ['10.9.0.1'],
+    denied: [...deniedByDefault, '198.51.100.7/32', '10.9.0.0/16'],
+  };
 
   beforeAll(async () => {
     lab = await Lab.open('rz-uplink');

@@ -15,9 +15,9 @@ export interface Uplink {
   /** Interface in the agent's namespace by which guests go out. */
   interface: string;
   /** Resolvers that routers may ask, also where they lie in a denied range. */
-  resolvers: readonly string[];
-  /** CIDRs that guests never reach through it. */
-  denied: readonly string[];
+  resolvers?: readonly string[];
+  /** CIDRs that guests never reach through it. Default: deniedByDefault. */
+  denied?: readonly string[];
 }
 
 /** Private, shared, link-local and group ranges: where nodes and control planes live. */
@@ -38,8 +38,15 @@ const pool = { cidr: '100.64.0.0/10', first: addressNumber('100.64.0.0', 'pool')
 /** Throws `invalid_spec` for an interface or range that cannot stand in a rule. */
 export function checkUplink(uplink: Uplink): void {
   if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$/.test(uplink.interface)) throw new Error('the uplink is no interface name');
-  for (const cidr of uplink.denied) checkCidr(cidr, 'denied range');
-  for (const server of uplink.resolvers) addressNumber(server, 'resolver');
+  for (const cidr of uplink.denied ?? []) checkCidr(cidr, 'denied range');
+  for (const server of uplink.resolvers ?? []) addressNumber(server, 'resolver');
+}
+
+/** The ranges that lie in no other: nftables takes no set in which they overlap. */
+export function outermost(cidrs: readonly string[]): string[] {
+  const ranges = [...new Set(cidrs)].map((cidr) => ({ cidr, ...checkCidr(cidr, 'denied range') }));
+  const inside = (a: (typeof ranges)[number], b: (typeof ranges)[number]) => a.first >= b.first && a.last <= b.last;
+  return ranges.filter((a) => !ranges.some((b) => a !== b && inside(a, b))).map(({ cidr }) => cidr);
 }
 
 /** The agent's table. Without an uplink it only keeps bridged frames out of connection tracking. */
@@ -57,19 +64,22 @@ function rules(installation: string, uplink: Uplink | undefined): string[] {
   ];
   if (!uplink) return lines;
   const out = `"${uplink.interface}"`;
+  const { resolvers = [], denied = deniedByDefault } = uplink;
   lines.push(
     `add chain ${t} input { type filter hook input priority -10; policy accept; }`,
     `add rule ${t} input ${from} drop`,
     `add chain ${t} forward { type filter hook forward priority -10; policy accept; }`,
     `add rule ${t} forward ${from} oifname != ${out} drop`,
   );
-  if (uplink.resolvers.length > 0) {
-    const servers = `ip daddr { ${uplink.resolvers.join(', ')} }`;
+  if (resolvers.length > 0) {
+    const servers = `ip daddr { ${resolvers.join(', ')} }`;
     lines.push(`add rule ${t} forward ${from} ${servers} udp dport 53 accept`);
     lines.push(`add rule ${t} forward ${from} ${servers} tcp dport 53 accept`);
   }
-  const denied = uplink.denied.length > 0 ? `ip daddr { ${uplink.denied.join(', ')} }` : null;
-  if (denied) lines.push(`add rule ${t} forward ${from} ${denied} reject with icmp admin-prohibited`);
+  if (denied.length > 0) {
+    const ranges = `ip daddr { ${outermost(denied).join(', ')} }`;
+    lines.push(`add rule ${t} forward ${from} ${ranges} reject with icmp admin-prohibited`);
+  }
   lines.push(
     `add rule ${t} forward ${to} ct state established,related accept`,
     `add rule ${t} forward ${to} drop`,
