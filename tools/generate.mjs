@@ -6,6 +6,10 @@ import { dirname, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { projectEnvironment, root } from './bootstrap.mjs';
 
+const script = (name, out) => [process.execPath, join(root, 'tools/generators', name), out];
+
+const build = [process.execPath, join(root, 'tools/build.mjs'), '--quiet'];
+
 /**
  * Each generator: what it owns (files, or folders with all in them), and the commands that write the same paths below
  * the folder they are given.
@@ -20,6 +24,21 @@ export const generators = [
       // Descriptors for gRPC reflection.
       ['buf', 'build', 'protos', '--output', join(out, 'libs/rpc/generated/rhyzome.binpb')],
     ],
+  },
+  {
+    name: 'kinds',
+    owns: ['libs/kinds/index.ts'],
+    commands: (out) => [script('kinds.mjs', out)],
+  },
+  {
+    name: 'schema',
+    owns: ['sql/schema.sql', 'libs/db/generated'],
+    commands: (out) => [build, script('schema.mjs', out)],
+  },
+  {
+    name: 'reference',
+    owns: ['openapi.json', 'docs/reference'],
+    commands: (out) => [build, script('reference.mjs', out)],
   },
 ];
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(
-  qemu-system-x86 qemu-utils seabios libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
+  qemu-system-x86 qemu-utils seabios libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
   dnsmasq-base nftables iptables iproute2 util-linux procps busybox-static syslinux mtools dosfstools cpio binutils
 )
 missing=()

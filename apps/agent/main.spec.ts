@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { desired, FakeController, makeTestPki, type TestPki } from '#libs/agent/testing';
 import { issueCertificate } from '#libs/pki';
 import { DeedOutcome, Phase } from '#libs/rpc';
-import { desired, FakeController, makeTestPki, type TestPki } from '../../libs/agent/fake-controller.js';
 
 const run = promisify(execFile);
 const root = resolve(import.meta.dirname, '../..');

@@ -46,7 +46,6 @@ async function loadCredentialsOrExit() {
 }
 
 const credentials = await loadCredentialsOrExit();
-const uri = settings.libvirt?.uri ?? 'qemu:///system';
 const agent = await startAgent({
   controller: settings.controller,
   serverName: settings.serverName,
@@ -54,7 +53,7 @@ const agent = await startAgent({
   labels: settings.labels,
   version: version(),
   credentials,
-  createDriver: (ctx) => chooseDriver(ctx, { driver: settings.driver, uri }),
+  createDriver: (ctx) => chooseDriver(ctx, { driver: settings.driver, uri: settings.libvirt?.uri }),
   log,
 }).catch((error: Error) => {
   process.stderr.write(`rhyzome-agent: ${error.message}\n`);

@@ -35,8 +35,20 @@ export async function ensureTiny(
   const ability = canBuildTiny();
   if (!ability.ok) return progress.say(`no image tiny: it cannot be built here, ${ability.reason}`);
   const file = await ensureTinyImage(join(checkout, '.rhyzome', 'cache', 'tiny'));
-  if (found) await run(['image', 'remove', 'tiny']);
+  if (found && !(await removed(run, progress))) return;
   await run(['image', 'import', 'tiny', file]);
+}
+
+/** The placeholder of an earlier start with `sim` makes way, unless machines were made from it. */
+async function removed(run: AdminCommand, progress: Progress): Promise<boolean> {
+  try {
+    await run(['image', 'remove', 'tiny']);
+    return true;
+  } catch (error) {
+    if (!(error instanceof CommandFailed)) throw error;
+    progress.say(`the image tiny stays the placeholder that it was with sim: ${error.message}`);
+    return false;
+  }
 }
 
 async function exists(run: AdminCommand, args: string[]): Promise<boolean> {

@@ -11,6 +11,7 @@ import {
   type FetchImageResponse,
   type Hello,
   NodeServiceClient,
+  problemOf,
   type RpcChannel,
   type Welcome,
 } from '#libs/rpc';
@@ -24,8 +25,8 @@ import { Session } from './session.js';
 
 export interface AgentTiming extends MachineTiming {
   reconnect: BackOff;
-  /** Between two tries with a controller that is not ours (ms). */
-  foreignMs: number;
+  /** Between two tries with a controller that is not ours or does not let us in (ms). */
+  refusedMs: number;
   welcomeTimeoutMs: number;
 }
 
@@ -74,6 +75,8 @@ class NodeAgent {
   private readonly client: NodeServiceClient;
   private machine: Machine | undefined;
   private session: Session | undefined;
+  /** What goes wrong when something does now. */
+  private stage = '';
   private welcomedAt: number | undefined;
 
   constructor(
@@ -84,7 +87,7 @@ class NodeAgent {
     this.timing = {
       ...defaultTiming,
       reconnect: { firstMs: 100, mostMs: 5_000 },
-      foreignMs: 60_000,
+      refusedMs: 30_000,
       welcomeTimeoutMs: 10_000,
       ...options.timing,
     };
@@ -104,15 +107,19 @@ class NodeAgent {
     while (!this.ending.signal.aborted) {
       let delayMs = 0;
       this.welcomedAt = undefined;
+      this.stage = 'this machine cannot tell what it has';
       try {
         await this.connectOnce();
         said = '';
       } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
-        if (error instanceof ForeignInstallationError) this.options.log.error({ code: error.code }, reason);
-        else this.options.log[reason === said ? 'debug' : 'warn']({ reason }, 'the controller cannot be reached');
+        const reason = reasonOf(error);
+        if (isRefusal(error)) {
+          this.options.log.error({ reason }, 'the controller is not ours, or refuses us');
+          delayMs = this.timing.refusedMs;
+        } else {
+          this.options.log[reason === said ? 'debug' : 'warn']({ reason }, this.stage);
+        }
         said = reason;
-        if (error instanceof ForeignInstallationError) delayMs = this.timing.foreignMs;
       }
       // A stream that does not last counts as a failure too: no controller is dialled ten times a second for ever.
       const lasted = this.welcomedAt !== undefined && Date.now() - this.welcomedAt > this.timing.reconnect.mostMs;
@@ -131,6 +138,7 @@ class NodeAgent {
     if (short !== undefined) this.machine ??= await this.createMachine(short);
     const { machine } = this;
     const hello = await this.hello(machine);
+    this.stage = 'the controller cannot be reached';
     if (this.ending.signal.aborted) return;
     const { log } = this.options;
     const joined = () => {
@@ -159,6 +167,7 @@ class NodeAgent {
     this.session = session;
     try {
       await session.run();
+      log.debug({}, 'the stream ended');
     } finally {
       this.session = undefined;
       relays.close();
@@ -212,4 +221,14 @@ class NodeAgent {
       call.cancel();
     }
   }
+}
+
+/** What trying again soon cannot change: another installation, a certificate that is not let in. */
+function isRefusal(error: unknown): boolean {
+  const code = problemOf(error)?.code;
+  return error instanceof ForeignInstallationError || code === 'forbidden' || code === 'unauthenticated';
+}
+
+function reasonOf(error: unknown): string {
+  return problemOf(error)?.message ?? (error instanceof Error ? error.message : String(error));
 }

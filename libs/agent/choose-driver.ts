@@ -1,17 +1,19 @@
 /** Makes the driver that the configuration names; `auto` takes libvirt where it works, else sim, and says so. */
 import type { Driver, DriverContext } from '#libs/drivers/contract';
+import type { LibvirtOptions } from '#libs/drivers/libvirt';
 import { createSimDriver } from '#libs/drivers/sim';
 
-export interface DriverChoice {
+/** Which driver, and the options of libvirt's. */
+export interface DriverChoice extends LibvirtOptions {
   driver: 'libvirt' | 'sim' | 'auto';
-  /** libvirt's connection URI. */
-  uri: string;
 }
 
-export async function chooseDriver(ctx: DriverContext, { driver, uri }: DriverChoice): Promise<Driver> {
+/** Throws the driver's own error when the one that was named does not work. */
+export async function chooseDriver(ctx: DriverContext, choice: DriverChoice): Promise<Driver> {
+  const { driver } = choice;
   if (driver === 'sim') return createSimDriver(ctx);
   try {
-    return await createLibvirt(ctx, uri);
+    return await createLibvirt(ctx, choice);
   } catch (error) {
     if (driver === 'libvirt') throw error;
     const reason = error instanceof Error ? error.message : String(error);
@@ -20,13 +22,8 @@ export async function chooseDriver(ctx: DriverContext, { driver, uri }: DriverCh
   }
 }
 
-interface LibvirtModule {
-  createLibvirtDriver(ctx: DriverContext, options: { uri: string }): Promise<Driver>;
-}
-
-/** Loaded only when wanted: a node without it need not have what it needs. */
-async function createLibvirt(ctx: DriverContext, uri: string): Promise<Driver> {
-  const name: string = '#libs/drivers/libvirt';
-  const { createLibvirtDriver } = (await import(name)) as LibvirtModule;
-  return createLibvirtDriver(ctx, { uri });
+/** Loaded only when wanted: a simulated node needs nothing of it. */
+async function createLibvirt(ctx: DriverContext, { driver: _driver, ...options }: DriverChoice): Promise<Driver> {
+  const { createLibvirtDriver } = await import('#libs/drivers/libvirt');
+  return createLibvirtDriver(ctx, options);
 }

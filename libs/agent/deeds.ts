@@ -1,7 +1,7 @@
 /**
  * Deeds (a reboot) happen at most once: their id is stored durably before and after the effect. A known id is answered
  * from the record; one that was begun and not ended belongs to an agent that died: a repeatable one is repeated, any
- * other is unclear, and an administrator decides.
+ * other is unclear until an administrator decides; who says “redo” sends it again as repeatable.
  */
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -25,6 +25,13 @@ export interface ImageCacheOptions {
   idleMs?: number;
 }
 
+interface CachedFile {
+  name: string;
+  size: number;
+  /** ms since the epoch. */
+  usedAt: number;
+}
+
 interface Flight {
   promise: Promise<string>;
   controller: AbortController;
@@ -57,13 +64,18 @@ export class ImageCache implements ImageSource {
     }
   }
 
+  /** True when there is a reason to evict. */
+  async isFull(): Promise<boolean> {
+    return totalOf(await this.files()) > this.options.limitBytes;
+  }
+
   /**
    * Takes away images that nobody uses, the longest unused first, while the cache is above its limit. `inUse` must name
    * every image that a disk on this machine builds on.
    */
   async evict(inUse: ReadonlySet<string>, now = Date.now()): Promise<string[]> {
-    const files = await Promise.all((await readdir(this.options.dir)).map((name) => this.describe(name)));
-    let total = files.reduce((sum, { size }) => sum + size, 0);
+    const files = await this.files();
+    let total = totalOf(files);
     const evicted: string[] = [];
     for (const { name, size, usedAt } of files.sort((a, b) => a.usedAt - b.usedAt)) {
       const sha256 = name.slice(0, 64);
@@ -77,7 +89,11 @@ export class ImageCache implements ImageSource {
     return evicted;
   }
 
-  private async describe(name: string) {
+  private async files(): Promise<CachedFile[]> {
+    return Promise.all((await readdir(this.options.dir)).map((name) => this.describe(name)));
+  }
+
+  private async describe(name: string): Promise<CachedFile> {
     const { size, mtimeMs } = await stat(join(this.options.dir, name));
     return { name, size, usedAt: mtimeMs };
   }
@@ -176,6 +192,10 @@ function wrongContent(image: ImageSpec, bytes: number, sha256?: string): DriverE
     'image_unavailable',
     `The image ${image.sha256} (${image.sizeBytes} bytes) did not come as it should: ${what}. It was thrown away.`,
   );
+}
+
+function totalOf(files: CachedFile[]): number {
+  return files.reduce((sum, { size }) => sum + size, 0);
 }
 
 async function hashFile(file: string, bytes: number, hash: Hash): Promise<void> {

@@ -26,10 +26,13 @@ export class Item {
   /** Waits for its turn after others; until then at the latest (ms since the epoch). */
   waitsUntil = 0;
   queued = false;
+  confirming = false;
   running: AbortController | undefined;
   timer: NodeJS.Timeout | undefined;
   /** Rises with each end of a try, so that an inventory taken meanwhile is known to be old. */
   tries = 0;
+  /** When the last try ended (ms since the epoch). */
+  triedAt = 0;
 
   constructor(readonly ref: Ref) {}
 

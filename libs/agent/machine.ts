@@ -111,6 +111,7 @@ export class Machine {
 
   /** Only when it is certain what every disk here builds on: nothing unknown exists and all that is wanted is known. */
   private async evictImages(): Promise<void> {
+    if (!(await this.images.isFull())) return;
     const inUse = new Set<string>();
     const known = new Set<string>();
     for (const item of this.reconciler.all()) {

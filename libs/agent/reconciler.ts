@@ -26,6 +26,8 @@ export class Reconciler {
   private readonly items = new Map<string, Item>();
   private readonly capabilities: Map<string, Capability<any, any>>;
   private readonly slots: Slots;
+  /** What was reached already is looked after beside the work, not instead of it. */
+  private readonly recheckSlots = new Slots(1);
   private readonly closing = new AbortController();
   private mentioned: Set<string> | undefined;
 
@@ -66,12 +68,29 @@ export class Reconciler {
     return this.items.values();
   }
 
-  /** The status changed by itself. It is told and not corrected: what follows is the controller's to decide. */
+  /**
+   * Something says that the status changed by itself. It is read again when nobody works on the resource, because a
+   * reboot looks like a guest that shut down while it lasts; then it is told and not corrected: what follows is the
+   * controller's to decide.
+   */
   noteStatus({ ref, status }: Found<unknown>): void {
     const item = this.item(ref);
-    if (!item || item.running || item.outcome?.phase !== Phase.PHASE_READY) return;
-    if (JSON.stringify(item.outcome.status) === JSON.stringify(status)) return;
-    item.outcome.status = status;
+    if (!item || item.confirming || !hasOtherStatus(item, status)) return;
+    item.confirming = true;
+    const { queue, log } = this.options;
+    queue
+      .run(item.key, () => this.confirmStatus(item))
+      .catch((error: unknown) => log.warn({ err: error, ref }, 'a change of status cannot be confirmed'))
+      .finally(() => {
+        item.confirming = false;
+      });
+  }
+
+  private async confirmStatus(item: Item): Promise<void> {
+    const found = await this.capabilities.get(item.ref.kind)!.inventory();
+    const fresh = found.find(({ ref }) => itemKey(ref) === item.key);
+    if (!fresh || !item.wanted || !hasOtherStatus(item, fresh.status)) return;
+    item.outcome = { phase: Phase.PHASE_READY, status: fresh.status };
     this.options.onObserved(item.observed());
   }
 
@@ -130,7 +149,7 @@ export class Reconciler {
   private enqueue(item: Item, again = false): void {
     if (item.queued || this.closing.signal.aborted) return;
     item.queued = true;
-    const work = () => this.slots.run(() => this.attempt(item, again));
+    const work = () => (again ? this.recheckSlots : this.slots).run(() => this.attempt(item, again));
     this.options.queue.run(item.key, work).catch((error: unknown) => {
       this.options.log.error({ err: error, ref: item.ref }, 'the reconciler failed');
     });
@@ -157,6 +176,7 @@ export class Reconciler {
     }
     item.running = undefined;
     item.tries += 1;
+    item.triedAt = Date.now();
     if (closing.signal.aborted || item.wanted !== wanted) return; // Superseded: its successor is scheduled already.
     item.tried = true;
     if (failed === undefined) this.succeed(item, wanted, status);
@@ -215,4 +235,8 @@ export class Reconciler {
       if (related && (!item.tried || done.settled)) this.schedule(item, 0);
     }
   }
+}
+
+function hasOtherStatus(item: Item, status: unknown): boolean {
+  return item.outcome?.phase === Phase.PHASE_READY && JSON.stringify(item.outcome.status) !== JSON.stringify(status);
 }

@@ -1,3 +1,6 @@
 export * from './deeds.js';
+export * from './hub.js';
 export * from './placements.js';
+export * from './registry.js';
 export * from './relay.js';
+export * from './reports.js';

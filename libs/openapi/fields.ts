@@ -1,7 +1,7 @@
 /** Decorators for the fields that every kind's DTOs share, so that a name is the same name everywhere. */
 import { applyDecorators } from '@nestjs/common';
 import { IsString, Length, Matches } from 'class-validator';
-import { MAX_TAGS, namePattern, nameRule, tagKeyPattern, tagProblems } from '#libs/core';
+import { isUuid, MAX_TAGS, namePattern, nameRule, tagKeyPattern, tagProblems } from '#libs/core';
 import { Check, Describe } from './describe.js';
 
 /** The name of a resource (required). */
@@ -11,6 +11,12 @@ export function ResourceName(): PropertyDecorator {
     IsString(),
     Length(1, 63),
     Matches(namePattern, { message: nameRule }),
+    // A name that looks like an id could hide the resource with that id.
+    Check<unknown>('isNoUuid', (name) =>
+      typeof name === 'string' && isUuid(name)
+        ? [{ code: 'invalid_format', message: 'must not be shaped like a UUID' }]
+        : [],
+    ),
   );
 }
 

@@ -1,45 +1,15 @@
 /** The fields that every kind's DTOs have. A kind's create and update DTOs extend CoreCreate. */
 
-import { IsBoolean, IsString } from 'class-validator';
-import { isName, namePattern, nameRule, type Tags, tagProblems } from '#libs/core';
-import { Check, Describe, Optional } from '#libs/openapi';
-
-/** A name as resources have it. */
-export function IsResourceName(): PropertyDecorator {
-  return Check<string>(
-    'isResourceName',
-    (value) => {
-      if (typeof value !== 'string' || isName(value)) return [];
-      if (value === '') return [{ code: 'empty', message: `must not be empty: ${nameRule}` }];
-      return [{ code: value.length > 63 ? 'too_long' : 'invalid_format', message: `must be ${nameRule}` }];
-    },
-    { pattern: namePattern.source, minLength: 1, maxLength: 63 },
-  );
-}
-
-/** Tags: an object of strings within the limits of libs/core/tags. */
-export function IsTags(): PropertyDecorator {
-  return Check<unknown>(
-    'isTags',
-    (value) =>
-      tagProblems(value).map(({ key, code, message }) => ({
-        pointer: key === null ? '' : `/${key.slice(0, 63).replaceAll('~', '~0').replaceAll('/', '~1')}`,
-        code,
-        message,
-      })),
-    { type: 'object', additionalProperties: { type: 'string', maxLength: 255 }, maxProperties: 64 },
-  );
-}
+import { IsBoolean } from 'class-validator';
+import type { Tags } from '#libs/core';
+import { Describe, Optional, ResourceName, ResourceTags } from '#libs/openapi';
 
 export class CoreCreate {
-  @Describe('Unique in tenant and kind; also a DNS label.', { example: 'web-1' })
-  @IsString()
-  @IsResourceName()
+  @ResourceName()
   name!: string;
 
-  @Describe('Up to 64 tags, string to string.', { example: { env: 'dev' } })
   @Optional()
-  @IsTags()
+  @ResourceTags()
   tags?: Tags;
 
   @Describe('True: a DELETE is refused until it is false again.')

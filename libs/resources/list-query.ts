@@ -18,7 +18,7 @@ export const MAX_PAGE_SIZE = 500;
 export interface SortDefinition {
   column: RawBuilder<unknown>;
   /** Cast for the page token's text. */
-  cast: 'text' | 'timestamptz' | 'inet';
+  cast: 'text' | 'timestamptz' | 'inet' | 'uuid';
   /** The row's value as text for the page token. */
   key(row: any): string;
 }
@@ -35,6 +35,8 @@ export interface ListQuery {
   pageToken?: string;
   sort: SortDefinition;
   descending: boolean;
+  /** The number of all that match is wanted, too. */
+  count: boolean;
   selector: Selector;
   filters: { column: RawBuilder<unknown>; value: string | number | boolean }[];
   /** Canonical text of all but page size and token; page tokens are bound to it. */
@@ -51,6 +53,7 @@ export function parseListQuery(shape: ListShape, raw: RawQuery): ListQuery {
     pageSize: DEFAULT_PAGE_SIZE,
     sort: shape.sorts[shape.defaultSort]!,
     descending: false,
+    count: false,
     selector: [],
     filters: [],
     canonical: '',
@@ -65,6 +68,9 @@ export function parseListQuery(shape: ListShape, raw: RawQuery): ListQuery {
       query.pageSize = Math.min(size, MAX_PAGE_SIZE);
     } else if (name === 'pageToken') {
       query.pageToken = value;
+    } else if (name === 'count') {
+      if (value !== 'true' && value !== 'false') fail(name, 'wrong_type', 'must be true or false');
+      query.count = value === 'true';
     } else if (name === 'sort') {
       canonical.push([name, value]);
       const field = value.startsWith('-') ? value.slice(1) : value;
@@ -83,6 +89,7 @@ export function parseListQuery(shape: ListShape, raw: RawQuery): ListQuery {
       const known = [
         'pageSize',
         'pageToken',
+        'count',
         'sort',
         ...(shape.hasTags ? ['tagSelector'] : []),
         ...Object.keys(shape.filters),
@@ -151,6 +158,21 @@ function termCondition(term: SelectorTerm): RawBuilder<boolean> {
   }
 }
 
+/** How many rows match, whatever the page. */
+export function countStatement(from: RawBuilder<unknown>, base: RawBuilder<unknown>, query: ListQuery) {
+  return sql<{
+    total: number;
+  }>`select count(*) as total from (${from} where ${sql.join(conditionsOf(base, query), sql` and `)}) matching`;
+}
+
+function conditionsOf(base: RawBuilder<unknown>, query: ListQuery): RawBuilder<unknown>[] {
+  return [
+    base,
+    ...query.filters.map(({ column, value }) => sql`${column} = ${value}`),
+    ...query.selector.map(termCondition),
+  ];
+}
+
 /** `<select> where <base> and …` in order, one row more than the page to know whether there is another. */
 export function pageStatement<Row>(
   select: RawBuilder<Row>,
@@ -159,9 +181,7 @@ export function pageStatement<Row>(
   after: [string, string] | undefined,
 ): RawBuilder<Row> {
   const direction = sql.raw(query.descending ? 'desc' : 'asc');
-  const conditions: RawBuilder<unknown>[] = [base];
-  for (const { column, value } of query.filters) conditions.push(sql`${column} = ${value}`);
-  conditions.push(...query.selector.map(termCondition));
+  const conditions = conditionsOf(base, query);
   if (after) {
     const comparison = sql.raw(query.descending ? '<' : '>');
     conditions.push(

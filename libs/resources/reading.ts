@@ -6,7 +6,7 @@ import { notFound, RhyzomeError } from '#libs/core';
 import type { Database } from '#libs/db';
 import type { Caller } from './caller.js';
 import { type CoreRow, type KindDefinition, perQuery } from './kind.js';
-import { type ListQuery, type ListShape, pageStatement, parseListQuery } from './list-query.js';
+import { countStatement, type ListQuery, type ListShape, pageStatement, parseListQuery } from './list-query.js';
 import { decodePageToken, encodePageToken } from './page-token.js';
 import { coreOf, findResource, selectFromKind, visibleTenants } from './repository.js';
 import { etagOf, type ResourceView, resourceView } from './view.js';
@@ -14,6 +14,8 @@ import { etagOf, type ResourceView, resourceView } from './view.js';
 export interface Page<Item> {
   items: Item[];
   nextPageToken: string | null;
+  /** With `count=true`. */
+  totalCount?: number;
 }
 
 export interface Found {
@@ -110,12 +112,16 @@ export async function readPage<Row extends { id: string }, Item>(
   const bound = JSON.stringify([tenantId, listName, query.canonical]);
   const after = query.pageToken === undefined ? undefined : decodePageToken(tokenKey, bound, query.pageToken);
   const rows = await db.tenantRead<Row>(tenantId, pageStatement(select, base, query, after).compile(db.builder));
+  const [counted] = query.count
+    ? await db.tenantRead(tenantId, countStatement(select, base, query).compile(db.builder))
+    : [];
   const page = rows.slice(0, query.pageSize);
   const last = page.at(-1);
   return {
     items: page.map(view),
     nextPageToken:
       rows.length > query.pageSize && last ? encodePageToken(tokenKey, bound, [query.sort.key(last), last.id]) : null,
+    ...(counted && { totalCount: counted.total }),
   };
 }
 

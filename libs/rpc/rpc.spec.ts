@@ -224,6 +224,20 @@ test('new handshakes get the new certificate, the connection that stands goes on
   expect(await fetchText(channelTo(server, node, 0, 'new.example').client(NodeServiceClient), 'cc')).toBe('cc');
 });
 
+test('a client shows its new certificate on the next connection', async () => {
+  const { server, seen } = await serve();
+  const node = await credentials('node', 'node-1');
+  await fetchText(channelTo(server, node).client(NodeServiceClient), 'aa');
+  const { paths } = node.current;
+  const renewed = await issueCertificate({ dir, out: await mkdtemp(join(dir, 'new-')), type: 'node', name: 'node-1' });
+  await copyFile(renewed.key, paths.key);
+  await copyFile(renewed.cert, paths.cert);
+  await node.check();
+  await fetchText(channelTo(server, node).client(NodeServiceClient), 'bb');
+  expect(seen.peers.map(({ name }) => name)).toEqual(['node-1', 'node-1']);
+  expect(seen.peers.map(({ serial }) => serial === renewed.serial)).toEqual([false, true]);
+});
+
 test('health and reflection answer', async () => {
   const { server } = await serve();
   const channel = channelTo(server, await credentials('service', 'probe'));

@@ -1,26 +1,14 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { hostname, tmpdir } from 'node:os';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { canHost, createRunner, startHost } from '#libs/drivers/host';
+import { canHost, machineState, startHost } from '#libs/drivers/host';
 import { adoptOrCleanHost } from './host.js';
 import { startTime } from './processes.js';
 
 const ability = await canHost();
 if (!ability.ok) console.warn(`skipped: host: ${ability.reason}`);
 const cacheDir = resolve('.rhyzome/cache/libvirt');
-
-async function machine() {
-  const run = createRunner();
-  return {
-    hostname: hostname(),
-    resolver: await readFile('/etc/resolv.conf', 'utf8'),
-    hosts: await readFile('/etc/hosts', 'utf8'),
-    links: (await run.run(['ip', '-br', 'link'])).replaceAll(/ +/g, ' '),
-    netns: await run.run(['ip', 'netns']),
-    rules: await run.run(['nft', 'list', 'ruleset']),
-  };
-}
 
 describe.skipIf(!ability.ok)('a host', () => {
   let dir: string;
@@ -33,7 +21,7 @@ describe.skipIf(!ability.ok)('a host', () => {
   });
 
   it('has names, links, firewall and libvirt of its own and leaves the machine as it was', async () => {
-    const before = await machine();
+    const before = await machineState();
     const host = await startHost({ dir, cacheDir, hostname: 'rz-spec' });
     expect((await host.exec(['hostname'])).trim()).toBe('rz-spec');
     await host.exec(['ip', 'link', 'add', 'spec0', 'type', 'bridge']);
@@ -41,10 +29,10 @@ describe.skipIf(!ability.ok)('a host', () => {
     await host.exec(['nft', 'add', 'table', 'ip', 'spec']);
     await host.exec(['sh', '-c', 'echo nameserver 192.0.2.1 > /etc/resolv.conf']);
     expect(await host.exec(['virsh', '-c', host.libvirtUri, 'list', '--all'])).toContain('Id');
-    expect(await machine()).toEqual(before);
+    expect(await machineState()).toEqual(before);
     await host.stop();
     expect(await startTime(host.pid)).toBeNull();
-    expect(await machine()).toEqual(before);
+    expect(await machineState()).toEqual(before);
   }, 60_000);
 
   it('ends what a killed owner left behind, and only that', async () => {

@@ -10,7 +10,7 @@ import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CommandError, createRunner, type Runner } from './command.js';
-import { endProcesses, processesIn, startTime, utsNamespace } from './processes.js';
+import { endProcesses, utsNamespaces } from './processes.js';
 
 export interface HostOptions {
   /** The host's own directory: record, logs, private files. Made when missing. */
@@ -35,17 +35,15 @@ export interface Host {
   stop(): Promise<void>;
 }
 
+/** Written before anything is started: what carries this id is ours to end. */
 interface HostRecord {
   id: string;
-  pid: number;
-  startTime: string;
-  uts: string;
 }
 
 /** $1 hostname, $2 host directory, $3 libvirt's cache, $4 the host's id (kept as the namespace's NIS domain name). */
 const holderScript = `set -e
-hostname "$1"
 echo "$4" > /proc/sys/kernel/domainname
+hostname "$1"
 mkdir -p /run/netns /run/libvirt /etc/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
 for d in /run/netns /run/libvirt /etc/libvirt /var/lib/libvirt /var/log/libvirt; do mount -t tmpfs -o mode=755 host "$d"; done
 mount --bind "$3" /var/cache/libvirt
@@ -90,17 +88,11 @@ export async function startHost(options: HostOptions): Promise<Host> {
   await writeFile(join(dir, 'hosts'), `127.0.0.1 localhost ${options.hostname}\n`);
   await writeFile(join(dir, 'qemu.conf'), qemuConf);
   await writeFile(join(dir, 'libvirtd.conf'), libvirtdConf(randomUUID()));
-  const id = randomBytes(12).toString('hex');
-  const pid = await startHolder([options.hostname, dir, cacheDir, id]);
-  const record: HostRecord = {
-    id,
-    pid,
-    startTime: (await startTime(pid)) ?? '',
-    uts: (await utsNamespace(pid)) ?? '',
-  };
+  const record: HostRecord = { id: randomBytes(12).toString('hex') };
   await writeFile(join(dir, 'host.json.new'), JSON.stringify(record));
   await rename(join(dir, 'host.json.new'), join(dir, 'host.json'));
-  const host = hostOf(record, dir);
+  const pid = await startHolder([options.hostname, dir, cacheDir, record.id]);
+  const host = hostOf(pid, record, dir);
   try {
     await host.startLibvirt();
   } catch (error) {
@@ -122,8 +114,8 @@ export async function adoptOrCleanHost(dir: string): Promise<void> {
   await rm(path, { force: true });
 }
 
-function hostOf(record: HostRecord, dir: string): Host {
-  const prefix = ['nsenter', '-t', String(record.pid), '-n', '-m', '-u', '--'];
+function hostOf(pid: number, record: HostRecord, dir: string): Host {
+  const prefix = ['nsenter', '-t', String(pid), '-n', '-m', '-u', '--'];
   const runner = createRunner(prefix);
   const libvirtUri = 'qemu:///system';
   const answers = () =>
@@ -135,7 +127,7 @@ function hostOf(record: HostRecord, dir: string): Host {
       },
     );
   return {
-    pid: record.pid,
+    pid,
     libvirtUri,
     runner,
     command: (argv) => [...prefix, ...argv],
@@ -144,7 +136,10 @@ function hostOf(record: HostRecord, dir: string): Host {
       if (await answers()) return;
       await runner.run(['libvirtd', '-d', '-f', '/etc/libvirt/libvirtd.conf', '-p', '/run/libvirt/libvirtd.pid']);
       for (const end = Date.now() + 60_000; !(await answers()); await sleep(100)) {
-        if (Date.now() > end) throw new Error('libvirtd does not answer after 60 s');
+        const gone = (await runner.run(['sh', '-c', 'cat /run/libvirt/libvirtd.pid || true'])) === '';
+        if (!gone && Date.now() < end) continue;
+        const log = await runner.run(['sh', '-c', 'tail -n 5 /var/log/libvirt/libvirtd.log || true']);
+        throw new Error(`libvirtd ${gone ? 'ended' : 'does not answer after 60 s'}: ${log.trim()}`);
       }
     },
     async stop() {
@@ -183,21 +178,18 @@ function startHolder(args: readonly string[]): Promise<number> {
   });
 }
 
-/**
- * Ends everything in a host's namespaces. A namespace's number is given out again once it is gone, so that a record
- * may be stale: the id in the namespace decides.
- */
+/** Ends everything in the UTS namespace that carries the host's id; a namespace's number alone may be another's by now. */
 async function endHost(record: HostRecord): Promise<void> {
-  const [first] = await processesIn(record.uts);
-  if (first === undefined) return;
-  const argv = ['nsenter', '-t', String(first), '-u', '--', 'cat', '/proc/sys/kernel/domainname'];
-  const id = await createRunner()
-    .run(argv)
-    .catch((error: unknown) => {
+  const runner = createRunner();
+  for (const [uts, [first]] of await utsNamespaces()) {
+    const argv = ['nsenter', '-t', String(first), '-u', '--', 'cat', '/proc/sys/kernel/domainname'];
+    const id = await runner.run(argv).catch((error: unknown) => {
+      // It ended meanwhile, or may not be entered: not ours.
       if (error instanceof CommandError) return '';
       throw error;
     });
-  if (id.trim() !== record.id) return;
-  const holderFirst = (pids: number[]) => pids.filter((pid) => pid !== process.pid);
-  await endProcesses(async () => holderFirst(await processesIn(record.uts)), 3000);
+    if (id.trim() !== record.id) continue;
+    await endProcesses(async () => (await utsNamespaces()).get(uts) ?? [], 3000);
+    return;
+  }
 }

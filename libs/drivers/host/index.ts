@@ -2,4 +2,5 @@
 export * from './can-host.js';
 export * from './command.js';
 export * from './host.js';
+export * from './machine-state.js';
 export { commandLine, endProcesses, sendSignal, startTime } from './processes.js';

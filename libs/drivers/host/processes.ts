@@ -20,22 +20,26 @@ export async function commandLine(pid: number): Promise<string[] | null> {
   return text === null || text === '' ? null : text.split('\0').slice(0, -1);
 }
 
-/** Identity of the UTS namespace of a process, e.g. `uts:[4026532201]`; null: none that we may look at. */
-export async function utsNamespace(pid: number): Promise<string | null> {
+/** Pids by UTS namespace (`uts:[4026532201]`), without this process's own namespace and what we may not look at. */
+export async function utsNamespaces(): Promise<Map<string, number[]>> {
+  const own = await readlink('/proc/self/ns/uts');
+  const found = new Map<string, number[]>();
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const uts = await utsNamespace(Number(name));
+    if (uts === null || uts === own || (await startTime(Number(name))) === null) continue;
+    found.set(uts, [...(found.get(uts) ?? []), Number(name)]);
+  }
+  return found;
+}
+
+async function utsNamespace(pid: number): Promise<string | null> {
   try {
     return await readlink(`/proc/${pid}/ns/uts`);
   } catch (error) {
     if (isGone(error) || isForbidden(error)) return null;
     throw error;
   }
-}
-
-/** Pids of all processes in a UTS namespace. */
-export async function processesIn(uts: string): Promise<number[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
-  const found: number[] = [];
-  for (const pid of pids) if ((await utsNamespace(pid)) === uts && (await startTime(pid)) !== null) found.push(pid);
-  return found;
 }
 
 /** SIGTERM, then SIGKILL after `graceMs`, to what `list` finds, until it finds nothing. Throws after 10 s more. */

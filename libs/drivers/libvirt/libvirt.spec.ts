@@ -1,7 +1,7 @@
 /** Instances on a real libvirt and QEMU, inside a host of namespaces, with the tiny image as guest. */
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
-import { hostname, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -15,7 +15,7 @@ import type {
   NetworkSpec,
   Ref,
 } from '#libs/drivers/contract';
-import { canHost, createRunner, type Host, startHost } from '#libs/drivers/host';
+import { canHost, createRunner, type Host, machineState, startHost } from '#libs/drivers/host';
 import { createLibvirtDriver, domainName } from '#libs/drivers/libvirt';
 import { namespaceName } from '#libs/drivers/network';
 import { canBuildTiny, ensureTinyImage } from '../../../tools/tiny-image/index.js';
@@ -25,17 +25,6 @@ const missing = abilities.flatMap((ability) => (ability.ok ? [] : [ability.reaso
 if (missing.length > 0) console.warn(`skipped: instances on libvirt: ${missing.join('; ')}`);
 const never = new AbortController().signal;
 const cache = resolve('.rhyzome/cache');
-
-async function machine() {
-  const run = createRunner();
-  return {
-    hostname: hostname(),
-    resolver: await readFile('/etc/resolv.conf', 'utf8'),
-    links: (await run.run(['ip', '-br', 'link'])).replaceAll(/ +/g, ' '),
-    netns: await run.run(['ip', 'netns']),
-    rules: await run.run(['nft', 'list', 'ruleset']),
-  };
-}
 
 describe.skipIf(missing.length > 0)('the libvirt driver', () => {
   const installation = randomBytes(4).toString('hex');
@@ -57,7 +46,7 @@ describe.skipIf(missing.length > 0)('the libvirt driver', () => {
   let context: DriverContext;
   let spec: InstanceSpec;
   let links: string;
-  let before: Awaited<ReturnType<typeof machine>>;
+  let before: Record<string, string>;
   const log = { info() {}, warn() {}, error() {}, debug() {} };
 
   const open = () =>
@@ -89,7 +78,7 @@ describe.skipIf(missing.length > 0)('the libvirt driver', () => {
   const emulator = () => host.exec(['sh', '-c', `cat /run/libvirt/qemu/${domainName(installation, instance.id)}.pid`]);
 
   beforeAll(async () => {
-    before = await machine();
+    before = await machineState();
     const tiny = await ensureTinyImage(cache);
     dir = await mkdtemp(join(tmpdir(), 'rz-libvirt-'));
     host = await startHost({ dir: join(dir, 'host'), cacheDir: join(cache, 'libvirt'), hostname: 'rz-virt' });
@@ -117,7 +106,7 @@ describe.skipIf(missing.length > 0)('the libvirt driver', () => {
     await driver?.close();
     await host?.stop();
     if (dir) await rm(dir, { recursive: true, force: true });
-    expect(await machine()).toEqual(before);
+    expect(await machineState()).toEqual(before);
   });
 
   it('waits for the network, then boots with its address', async () => {
@@ -139,6 +128,16 @@ describe.skipIf(missing.length > 0)('the libvirt driver', () => {
     await instances().apply(instance, spec, never);
     expect(await emulator()).toBe(pid);
     expect(await http()).toContain('10.77.1.10');
+  }, 30_000);
+
+  it('says so when libvirt is away, and finds the machine running when it is back', async () => {
+    const pid = await emulator();
+    await host.exec(['sh', '-c', 'kill -9 $(cat /run/libvirt/libvirtd.pid)']);
+    const unreachable = { code: 'hypervisor_unreachable', permanent: false };
+    await expect(instances().apply(instance, spec, never)).rejects.toMatchObject(unreachable);
+    await host.startLibvirt();
+    expect(await instances().apply(instance, spec, never)).toEqual({ powerState: 'running' });
+    expect(await emulator()).toBe(pid);
   }, 30_000);
 
   it('stops, starts and reboots it, and tells none of that as news', async () => {
@@ -186,7 +185,10 @@ describe.skipIf(missing.length > 0)('the libvirt driver', () => {
     await host.stop();
     host = await startHost({ dir: join(dir, 'host'), cacheDir: join(cache, 'libvirt'), hostname: 'rz-virt' });
     driver = await open();
-    expect(await instances().inventory()).toEqual([{ ref: instance, status: { powerState: 'unknown' } }]);
+    expect(await instances().inventory()).toEqual([
+      { ref: instance, status: { powerState: 'unknown' }, damaged: true },
+    ]);
+    expect(await networks().inventory()).toMatchObject([{ ref: network, damaged: true }]);
     await networks().apply(network, networkSpec, never);
     await instances().apply(instance, spec, never);
     await booted(count + 1);

@@ -77,7 +77,7 @@ export async function applyDnsmasq(runner: Runner, dnsmasq: Dnsmasq, spec: Check
   const changed = (await readOr(file.conf, '')) !== conf;
   const hosts = spec.leases.map(({ mac, ip, hostname }) => `${mac},${ip}${hostname ? `,${hostname}` : ''}\n`).join('');
   const names = spec.leases.flatMap(({ ip, hostname }) => (hostname ? [`${ip} ${hostname}\n`] : [])).join('');
-  const leasesChanged = (await replaceFile(file.dhcpHosts, hosts)) || (await readOr(file.names, '')) !== names;
+  await replaceFile(file.dhcpHosts, hosts);
   await replaceFile(file.names, names);
   const pid = await runningPid(runner, dnsmasq);
   if (pid === null || changed) {
@@ -87,19 +87,34 @@ export async function applyDnsmasq(runner: Runner, dnsmasq: Dnsmasq, spec: Check
     await start(runner, dnsmasq);
     return;
   }
-  // Sent whenever the files may be newer than what it has read; a crash between the two is healed by the next change of
-  // state of this network, since an apply that finds nothing changed cannot know. So it is always sent: it is cheap.
+  // Always: after a crash between writing and sending, nothing else tells that it has not read the files yet.
   sendSignal(pid, 'SIGHUP');
-  if (leasesChanged || (await heldWithoutRight(file.leases, spec)).length > 0) await forget(runner, dnsmasq, spec);
+  await forget(runner, dnsmasq, spec);
 }
 
-/** Ends it; not running is success. */
-export async function stopDnsmasq(_runner: Runner, dnsmasq: Dnsmasq): Promise<void> {
+/** Ends it, also one whose pid file was lost; not running is success. */
+export async function stopDnsmasq(runner: Runner, dnsmasq: Dnsmasq): Promise<void> {
   await endProcesses(async () => {
+    const pids = new Set(await strayPids(runner, dnsmasq.namespace));
     const pid = await recordedPid(dnsmasq.dir);
-    return pid === null ? [] : [pid];
+    if (pid !== null) pids.add(pid);
+    return [...pids];
   }, 2000);
   await rm(files(dnsmasq.dir).pid, { force: true });
+}
+
+/** Every dnsmasq in the router's namespace. */
+async function strayPids(runner: Runner, namespace: string): Promise<number[]> {
+  const pids = await runner.run(['ip', 'netns', 'pids', namespace]).catch((error: unknown) => {
+    // No namespace of that name, or a name that leads nowhere.
+    if (error instanceof CommandError && error.exitCode !== null) return '';
+    throw error;
+  });
+  const found: number[] = [];
+  for (const pid of pids.split('\n').filter(Boolean).map(Number)) {
+    if ((await commandLine(pid))?.[0]?.endsWith('dnsmasq')) found.push(pid);
+  }
+  return found;
 }
 
 async function start(runner: Runner, dnsmasq: Dnsmasq): Promise<void> {
@@ -199,10 +214,9 @@ async function readOr(path: string, fallback: string): Promise<string> {
   }
 }
 
-/** Replaces a file as a whole if its content differs; says whether it did. */
-async function replaceFile(path: string, content: string): Promise<boolean> {
-  if ((await readOr(path, '\0')) === content) return false;
+/** Replaces a file as a whole if its content differs. */
+async function replaceFile(path: string, content: string): Promise<void> {
+  if ((await readOr(path, '\0')) === content) return;
   await writeFile(`${path}.new`, content, { mode: 0o644 });
   await rename(`${path}.new`, path);
-  return true;
 }

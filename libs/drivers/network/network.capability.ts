@@ -34,6 +34,8 @@ import {
   applyUplink,
   checkUplink,
   chooseSlot,
+  disableForwarding,
+  enableForwarding,
   removeAgentRules,
   removeUplink,
   type Uplink,
@@ -114,8 +116,8 @@ async function apply(parts: Parts, ref: Ref, spec: CheckedNetwork, signal: Abort
   signal.throwIfAborted();
   await applyRouterRules(runner, namespace);
   await ensureRouterPort(runner, installation, ref.id, spec);
-  await parts.alone('', () => applyAgentRules(runner, installation, options.uplink));
-  if (options.uplink && slot !== null) await applyUplink(runner, installation, ref.id, slot, options.uplink);
+  await parts.alone('', () => openWayOut(parts));
+  if (options.uplink && slot !== null) await applyUplink(runner, installation, ref.id, slot);
   else await removeUplink(runner, installation, ref.id);
   signal.throwIfAborted();
   await applyDnsmasq(runner, dnsmasqOf(parts, ref.id), spec);
@@ -160,16 +162,33 @@ async function remove(parts: Parts, ref: Ref, signal: AbortSignal): Promise<void
   await parts.alone('', async () => {
     const last = (await bridgesHere(runner, installation)).length === 0;
     await removeGuard(runner, installation, ref.id, record?.entries ?? [], last);
-    if (last) await removeAgentRules(runner, installation);
+    if (last) await closeWayOut(parts);
     await records.delete(ref.id);
   });
 }
 
+/** What all networks share of the way out. Undo: closeWayOut. */
+async function openWayOut({ runner, records, context, options }: Parts): Promise<void> {
+  await applyAgentRules(runner, context.installation, options.uplink);
+  const link = options.uplink?.interface;
+  if (link !== undefined) await enableForwarding(runner, link, () => records.setForwarding(link));
+}
+
+async function closeWayOut({ runner, records, context }: Parts): Promise<void> {
+  const link = await records.forwarding();
+  if (link !== null) await disableForwarding(runner, link);
+  await records.setForwarding(null);
+  await removeAgentRules(runner, context.installation);
+}
+
 async function inventory({ context, runner, records }: Parts): Promise<Found<NetworkStatus>[]> {
-  const refs = new Map<string, Ref>();
-  for (const ref of await bridgesHere(runner, context.installation)) refs.set(ref.id, ref);
-  for (const { ref } of await records.all()) if (!refs.has(ref.id)) refs.set(ref.id, ref);
-  return [...refs.values()].map((ref) => ({ ref, status: status(context.installation, ref.id) }));
+  const refs = new Map((await bridgesHere(runner, context.installation)).map((ref) => [ref.id, { ref, here: true }]));
+  for (const { ref } of await records.all()) if (!refs.has(ref.id)) refs.set(ref.id, { ref, here: false });
+  return [...refs.values()].map(({ ref, here }) => ({
+    ref,
+    status: status(context.installation, ref.id),
+    ...(!here && { damaged: true }),
+  }));
 }
 
 /** Work of one key goes one after the other, in the order of asking. */

@@ -19,11 +19,15 @@ export interface Records {
   save(record: NetworkRecord): Promise<void>;
   delete(id: string): Promise<void>;
   all(): Promise<NetworkRecord[]>;
+  /** The interface on which this agent turned forwarding on, so that it can be turned off again; null: none. */
+  forwarding(): Promise<string | null>;
+  setForwarding(link: string | null): Promise<void>;
 }
 
 export function openRecords(stateDir: string): Records {
   const root = join(stateDir, 'network');
   const dir = (id: string) => join(root, id);
+  const forwarding = join(stateDir, 'network-forwarding');
   const load = async (id: string): Promise<NetworkRecord | null> => {
     try {
       return JSON.parse(await readFile(join(dir(id), 'record.json'), 'utf8')) as NetworkRecord;
@@ -51,6 +55,19 @@ export function openRecords(stateDir: string): Records {
       });
       const records = await Promise.all(names.map(load));
       return records.filter((record) => record !== null);
+    },
+    async forwarding() {
+      try {
+        return await readFile(forwarding, 'utf8');
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+        throw error;
+      }
+    },
+    async setForwarding(link) {
+      if (link === null) return rm(forwarding, { force: true });
+      await mkdir(stateDir, { recursive: true });
+      await writeFile(forwarding, link, { flush: true });
     },
   };
 }

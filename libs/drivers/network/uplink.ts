@@ -15,9 +15,9 @@ export interface Uplink {
   /** Interface in the agent's namespace by which guests go out. */
   interface: string;
   /** Resolvers that routers may ask, also where they lie in a denied range. */
-  resolvers: readonly string[];
-  /** CIDRs that guests never reach through it. */
-  denied: readonly string[];
+  resolvers?: readonly string[];
+  /** CIDRs that guests never reach through it. Default: deniedByDefault. */
+  denied?: readonly string[];
 }
 
 /** Private, shared, link-local and group ranges: where nodes and control planes live. */
@@ -38,8 +38,15 @@ const pool = { cidr: '100.64.0.0/10', first: addressNumber('100.64.0.0', 'pool')
 /** Throws `invalid_spec` for an interface or range that cannot stand in a rule. */
 export function checkUplink(uplink: Uplink): void {
   if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$/.test(uplink.interface)) throw new Error('the uplink is no interface name');
-  for (const cidr of uplink.denied) checkCidr(cidr, 'denied range');
-  for (const server of uplink.resolvers) addressNumber(server, 'resolver');
+  for (const cidr of uplink.denied ?? []) checkCidr(cidr, 'denied range');
+  for (const server of uplink.resolvers ?? []) addressNumber(server, 'resolver');
+}
+
+/** The ranges that lie in no other: nftables takes no set in which they overlap. */
+export function outermost(cidrs: readonly string[]): string[] {
+  const ranges = [...new Set(cidrs)].map((cidr) => ({ cidr, ...checkCidr(cidr, 'denied range') }));
+  const inside = (a: (typeof ranges)[number], b: (typeof ranges)[number]) => a.first >= b.first && a.last <= b.last;
+  return ranges.filter((a) => !ranges.some((b) => a !== b && inside(a, b))).map(({ cidr }) => cidr);
 }
 
 /** The agent's table. Without an uplink it only keeps bridged frames out of connection tracking. */
@@ -57,19 +64,22 @@ function rules(installation: string, uplink: Uplink | undefined): string[] {
   ];
   if (!uplink) return lines;
   const out = `"${uplink.interface}"`;
+  const { resolvers = [], denied = deniedByDefault } = uplink;
   lines.push(
     `add chain ${t} input { type filter hook input priority -10; policy accept; }`,
     `add rule ${t} input ${from} drop`,
     `add chain ${t} forward { type filter hook forward priority -10; policy accept; }`,
     `add rule ${t} forward ${from} oifname != ${out} drop`,
   );
-  if (uplink.resolvers.length > 0) {
-    const servers = `ip daddr { ${uplink.resolvers.join(', ')} }`;
+  if (resolvers.length > 0) {
+    const servers = `ip daddr { ${resolvers.join(', ')} }`;
     lines.push(`add rule ${t} forward ${from} ${servers} udp dport 53 accept`);
     lines.push(`add rule ${t} forward ${from} ${servers} tcp dport 53 accept`);
   }
-  const denied = uplink.denied.length > 0 ? `ip daddr { ${uplink.denied.join(', ')} }` : null;
-  if (denied) lines.push(`add rule ${t} forward ${from} ${denied} reject with icmp admin-prohibited`);
+  if (denied.length > 0) {
+    const ranges = `ip daddr { ${outermost(denied).join(', ')} }`;
+    lines.push(`add rule ${t} forward ${from} ${ranges} reject with icmp admin-prohibited`);
+  }
   lines.push(
     `add rule ${t} forward ${to} ct state established,related accept`,
     `add rule ${t} forward ${to} drop`,
@@ -110,13 +120,25 @@ export async function chooseSlot(runner: Runner, networkId: string, taken: Reado
   throw new Error(`no pair of addresses is left in ${pool.cidr}`);
 }
 
-/** The pair of ends with its addresses, the router's default route, and forwarding on these two interfaces only. */
+/** Lets packets that come in by the uplink be forwarded; says first, by `note`, when that was off before. */
+export async function enableForwarding(runner: Runner, link: string, note: () => Promise<void>): Promise<void> {
+  const setting = `net/ipv4/conf/${link}/forwarding`;
+  if ((await runner.run(['sysctl', '-n', setting])).trim() === '1') return;
+  await note();
+  await runner.run(['sysctl', '-q', '-w', `${setting}=1`]);
+}
+
+/** Undo of enableForwarding. An interface that is gone has nothing to undo. */
+export async function disableForwarding(runner: Runner, link: string): Promise<void> {
+  if (await findLink(runner, link)) await runner.run(['sysctl', '-q', '-w', `net/ipv4/conf/${link}/forwarding=0`]);
+}
+
+/** The pair of ends with its addresses, and the router's default route. */
 export async function applyUplink(
   runner: Runner,
   installation: string,
   networkId: string,
   slot: number,
-  uplink: Uplink,
 ): Promise<void> {
   const name = uplinkName(installation, networkId);
   const namespace = namespaceName(installation, networkId);
@@ -137,8 +159,8 @@ export async function applyUplink(
     ['route', 'replace', 'default', 'via', outer, 'dev', wan],
   ];
   await ipBatch(runner, lines, namespace);
-  const settings = [name, uplink.interface].map((link) => `net/ipv4/conf/${link}/forwarding=1`);
-  await runner.run(['sysctl', '-q', '-w', ...settings, `net/ipv4/conf/${name}/rp_filter=1`]);
+  const settings = [`net/ipv4/conf/${name}/forwarding=1`, `net/ipv4/conf/${name}/rp_filter=1`];
+  await runner.run(['sysctl', '-q', '-w', ...settings]);
 }
 
 /** Undo of applyUplink; nothing there is success. */

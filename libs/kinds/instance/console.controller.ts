@@ -4,6 +4,7 @@ import { Readable } from 'node:stream';
 import { Controller, Get, Inject, Param, Req, Res } from '@nestjs/common';
 import { invalid } from '#libs/core';
 import { ConsoleRelay } from '#libs/nodes';
+import { responsesWith } from '#libs/openapi';
 import { KindRegistry, ResourceReader } from '#libs/resources';
 import { callerOf, type Reply, type Request, refuseUnknownParameters } from '#libs/rest';
 import type { InstanceRow } from './instance.resource.js';
@@ -61,10 +62,10 @@ export const consolePaths = {
       tags: ['instances'],
       summary: 'The serial log of the machine, the end of it.',
       parameters: [name, tail],
-      responses: {
-        200: { description: 'The log.', content: { 'text/plain': { schema: { type: 'string' } } } },
-        default: { $ref: '#/components/responses/Problem' },
-      },
+      responses: responsesWith(
+        { 200: { description: 'The log.', content: { 'text/plain': { schema: { type: 'string' } } } } },
+        [401, 403, 404, 422, 503],
+      ),
     },
   },
 };

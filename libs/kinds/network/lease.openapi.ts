@@ -1,10 +1,9 @@
 /** The routes of leases in the API's description. */
-import { schemaOf } from '#libs/openapi';
+import { responsesWith, schemaOf } from '#libs/openapi';
 import { LeaseCreate, LeaseView } from './network.dto.js';
 
 const lease = { $ref: '#/components/schemas/Lease' };
 const json = (schema: object) => ({ 'application/json': { schema } });
-const problem = { $ref: '#/components/responses/Problem' };
 const network = { name: 'network', in: 'path', required: true, description: 'Id or name.', schema: { type: 'string' } };
 const id = {
   name: 'lease',
@@ -22,23 +21,28 @@ export const leasePaths = {
       tags: ['networks'],
       summary: 'Lists the leases of a network.',
       parameters: [network],
-      responses: {
-        200: {
-          description: 'A page of leases.',
-          content: json({
-            type: 'object',
-            properties: { items: { type: 'array', items: lease }, nextPageToken: { type: ['string', 'null'] } },
-          }),
+      responses: responsesWith(
+        {
+          200: {
+            description: 'A page of leases.',
+            content: json({
+              type: 'object',
+              properties: { items: { type: 'array', items: lease }, nextPageToken: { type: ['string', 'null'] } },
+            }),
+          },
         },
-        default: problem,
-      },
+        [401, 403, 404, 422, 503],
+      ),
     },
     post: {
       tags: ['networks'],
       summary: 'Keeps an address for a MAC address.',
       parameters: [network],
       requestBody: { required: true, content: json({ $ref: '#/components/schemas/LeaseCreate' }) },
-      responses: { 201: { description: 'The lease.', content: json(lease) }, default: problem },
+      responses: responsesWith(
+        { 201: { description: 'The lease.', content: json(lease) } },
+        [400, 401, 403, 404, 409, 422, 503],
+      ),
     },
   },
   '/v1/networks/{network}/leases/{lease}': {
@@ -46,7 +50,7 @@ export const leasePaths = {
       tags: ['networks'],
       summary: 'Gives up a static lease.',
       parameters: [network, id],
-      responses: { 204: { description: 'It is gone.' }, default: problem },
+      responses: responsesWith({ 204: { description: 'It is gone.' } }, [401, 403, 404, 409, 503]),
     },
   },
 };

@@ -2,7 +2,7 @@
 import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
-import { notFound } from '#libs/core';
+import { notFound, type RhyzomeError } from '#libs/core';
 import type { Ref } from '#libs/drivers/contract';
 import { type CredentialsSource, initPki, issueCertificate, watchCredentials } from '#libs/pki';
 import {
@@ -49,6 +49,8 @@ export class FakeController {
   readonly fetches: FetchImageRequest[] = [];
   readonly received: Body[] = [];
   readonly peers: string[] = [];
+  /** Thrown at every Hello. */
+  refusal: RhyzomeError | undefined;
   /** Bytes after which a fetch breaks off, once. */
   breakAfter: number | undefined;
   private readonly streams = new Set<ServerDuplexStream<ConnectRequest, ConnectResponse>>();
@@ -141,6 +143,7 @@ export class FakeController {
     this.streams.add(call);
     try {
       for await (const { body } of messagesOf(call)) {
+        if (this.refusal) throw this.refusal;
         if (body) this.receive(body, call);
       }
     } finally {

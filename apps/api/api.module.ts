@@ -1,0 +1,61 @@
+/** What the REST controllers are made with. Everything is made in main.ts and given in by value. */
+import { type DynamicModule, Module } from '@nestjs/common';
+import { APP_FILTER } from '@nestjs/core';
+import { TokenVerifier } from '#libs/auth';
+import { Database, Listener } from '#libs/db';
+import { EventReader } from '#libs/events';
+import { ConsoleRelay } from '#libs/nodes';
+import type { Logger } from '#libs/process';
+import { JobService, KindRegistry, Pipeline, ResourceReader } from '#libs/resources';
+import { resourceController } from '#libs/rest';
+import { AuditController } from './controllers/audit.controller.js';
+import { EventsController } from './controllers/events.controller.js';
+import { JobsController } from './controllers/jobs.controller.js';
+import { OpenApiController } from './controllers/openapi.controller.js';
+import { ProblemFilter } from './problem.filter.js';
+import { LOG, OPENAPI } from './tokens.js';
+
+export interface ApiParts {
+  db: Database;
+  listener: Listener;
+  registry: KindRegistry;
+  verifier: TokenVerifier;
+  relay: ConsoleRelay;
+  /** Signs page tokens. */
+  tokenKey: Buffer;
+  openapi: object;
+  log: Logger;
+}
+
+@Module({})
+export class ApiModule {
+  static with(parts: ApiParts): DynamicModule {
+    const { db, listener, registry, verifier, relay, tokenKey } = parts;
+    const kinds = registry.all;
+    return {
+      module: ApiModule,
+      controllers: [
+        OpenApiController,
+        JobsController,
+        EventsController,
+        AuditController,
+        ...kinds.flatMap((kind) => [...(kind.controllers ?? [])]),
+        ...kinds.map(resourceController),
+      ],
+      providers: [
+        { provide: Database, useValue: db },
+        { provide: Listener, useValue: listener },
+        { provide: KindRegistry, useValue: registry },
+        { provide: TokenVerifier, useValue: verifier },
+        { provide: ConsoleRelay, useValue: relay },
+        { provide: EventReader, useValue: new EventReader(db) },
+        { provide: Pipeline, useValue: new Pipeline(db) },
+        { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
+        { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener) },
+        { provide: OPENAPI, useValue: parts.openapi },
+        { provide: LOG, useValue: parts.log },
+        { provide: APP_FILTER, useClass: ProblemFilter },
+      ],
+    };
+  }
+}

@@ -1,0 +1,155 @@
+/** Server-sent events (WHATWG HTML §9.2): every change that the caller may read, in order, resumable. */
+import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
+import { may, parseBearer, TokenVerifier } from '#libs/auth';
+import { isUuid, notFound, RhyzomeError } from '#libs/core';
+import { Listener } from '#libs/db';
+import { type EventFilter, EventReader, parseCursor, type TenantEvent } from '#libs/events';
+import { type Caller, KindRegistry, parseSelectorParameter, ResourceReader } from '#libs/resources';
+import { callerOf, type Reply, type Request, refuseUnknownParameters } from '#libs/rest';
+
+const COMMENT_MS = 15_000;
+const MAX_STREAMS_PER_TENANT = 200;
+
+@Controller('v1/events')
+export class EventsController {
+  private readonly open = new Map<string, number>();
+
+  constructor(
+    @Inject(EventReader) private readonly reader: EventReader,
+    @Inject(KindRegistry) private readonly registry: KindRegistry,
+    @Inject(ResourceReader) private readonly resources: ResourceReader,
+    @Inject(Listener) private readonly listener: Listener,
+    @Inject(TokenVerifier) private readonly verifier: TokenVerifier,
+  ) {}
+
+  @Get()
+  async stream(@Req() request: Request, @Res() reply: Reply): Promise<void> {
+    const caller = callerOf(request);
+    const { tenantId } = caller.actor;
+    const query = request.query as Record<string, string>;
+    refuseUnknownParameters(query, ['since', 'kind', 'resource', 'tagSelector']);
+    const filter = await this.filterOf(caller, query);
+    const since = sinceOf(request, query);
+    const start = await this.reader.resume(tenantId, since);
+    const streams = this.open.get(tenantId) ?? 0;
+    if (streams >= MAX_STREAMS_PER_TENANT) {
+      throw new RhyzomeError('too_many_requests', `There are ${streams} event streams of this tenant already.`, {
+        retryAfterSeconds: 10,
+      });
+    }
+    this.open.set(tenantId, streams + 1);
+    try {
+      await this.pump(request, reply, caller, start, filter);
+    } finally {
+      this.open.set(tenantId, (this.open.get(tenantId) ?? 1) - 1);
+    }
+  }
+
+  private async filterOf(caller: Caller, query: Record<string, string>): Promise<EventFilter> {
+    const { kind, resource, tagSelector } = query;
+    if (kind !== undefined) this.registry.get(kind);
+    return {
+      kind,
+      readableKinds: this.registry.names.filter((name) => may(caller.actor, 'read', name)),
+      resource: resource === undefined ? undefined : await this.idOf(caller, kind, resource),
+      selector: tagSelector === undefined ? undefined : parseSelectorParameter(tagSelector),
+    };
+  }
+
+  /** An id is taken as it is, also of what is gone by now; a name needs its kind. */
+  private async idOf(caller: Caller, kind: string | undefined, reference: string): Promise<string> {
+    if (isUuid(reference)) return reference;
+    if (kind === undefined) throw notFound('resource', reference);
+    return (await this.resources.get(caller, this.registry.get(kind), reference)).row.id;
+  }
+
+  private async pump(
+    request: Request,
+    reply: Reply,
+    caller: Caller,
+    start: number,
+    filter: EventFilter,
+  ): Promise<void> {
+    const out = reply.hijack().raw;
+    out.writeHead(200, {
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-store',
+      'x-request-id': request.requestId,
+      'x-accel-buffering': 'no',
+    });
+    out.write(`: from ${start}\n\n`);
+    let wake: () => void = () => undefined;
+    const off = this.listener.on('rhyzome_numbered', () => wake());
+    out.once('close', () => wake());
+    try {
+      for (let since = start; !out.destroyed && (await this.isWelcome(request, caller)); ) {
+        let woken = false;
+        const notified = new Promise<void>((resolve) => {
+          wake = () => {
+            woken = true;
+            resolve();
+          };
+        });
+        const { events, upTo, more } = await this.reader.read(caller.actor.tenantId, since, filter);
+        since = upTo;
+        for (const event of events) await write(out, render(event));
+        if (more || woken) continue;
+        if (!(await within(notified, COMMENT_MS))) await write(out, ': still here\n\n');
+      }
+    } catch (error) {
+      // The stream has begun, so no problem can be sent; the client resumes from the last id that it saw.
+      if (!(error instanceof RhyzomeError)) throw error;
+    } finally {
+      off();
+      out.end();
+    }
+  }
+
+  /** The stream ends with its token: expired, revoked, or its tenant suspended. */
+  private async isWelcome(request: Request, caller: Caller): Promise<boolean> {
+    const { tokenExpiresAt } = caller.actor;
+    if (tokenExpiresAt && tokenExpiresAt.getTime() <= Date.now()) return false;
+    await this.verifier.verify(parseBearer(request.headers.authorization));
+    return true;
+  }
+}
+
+function sinceOf(request: Request, query: Record<string, string>): number | undefined {
+  const last = request.headers['last-event-id'];
+  if (typeof last === 'string' && last !== '') return parseCursor(last, { header: 'Last-Event-ID' });
+  return query.since === undefined ? undefined : parseCursor(query.since, { parameter: 'since' });
+}
+
+function render(event: TenantEvent): string {
+  const data = {
+    type: event.type,
+    kind: event.kind,
+    at: event.at.toISOString(),
+    ...(event.jobId === null ? { resource: event.body } : { job: event.body }),
+  };
+  return `id: ${event.number}\nevent: ${event.type}\ndata: ${JSON.stringify(data)}\n\n`;
+}
+
+async function write(out: NodeJS.WritableStream & { destroyed?: boolean }, text: string): Promise<void> {
+  if (out.destroyed || out.write(text)) return;
+  await new Promise<void>((resolve) => {
+    const done = () => {
+      out.removeListener('drain', done);
+      out.removeListener('close', done);
+      resolve();
+    };
+    out.once('drain', done);
+    out.once('close', done);
+  });
+}
+
+/** True if the promise came before the time was up. */
+async function within(promise: Promise<void>, ms: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms);
+  });
+  const result = await Promise.race([promise.then(() => true as const), late]);
+  clearTimeout(timer);
+  return result;
+}

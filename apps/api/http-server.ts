@@ -1,0 +1,143 @@
+/**
+ * Fastify under Nest: limits, body parsing, who calls, which representations are accepted; and problems for all that the
+ * HTTP server itself refuses.
+ */
+import type { Socket } from 'node:net';
+import { FastifyAdapter } from '@nestjs/platform-fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { parseBearer, type TokenVerifier } from '#libs/auth';
+import { newId, RhyzomeError, requestIdFrom } from '#libs/core';
+import { renderProblem, toRhyzomeError } from '#libs/rest';
+
+const MAX_BODY_BYTES = 1024 * 1024;
+const MAX_URL_LENGTH = 8_000;
+const MAX_PARAM_LENGTH = 1_000;
+
+export function createAdapter() {
+  return new FastifyAdapter({
+    bodyLimit: MAX_BODY_BYTES,
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    requestTimeout: 60_000,
+    keepAliveTimeout: 72_000,
+    forceCloseConnections: 'idle',
+    clientErrorHandler: (error, socket) => refuseRaw(error, socket as Socket),
+    frameworkErrors: (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
+      request.requestId ??= newId();
+      void sendProblem(request, reply, error);
+    },
+  } as ConstructorParameters<typeof FastifyAdapter>[0]);
+}
+
+/** Sends any thrown value as its problem. */
+export function sendProblem(request: FastifyRequest, reply: FastifyReply, thrown: unknown): FastifyReply {
+  const { status, headers, body } = renderProblem(toRhyzomeError(thrown), request.requestId ?? newId(), request.url);
+  return reply
+    .status(status)
+    .headers({ ...headers, 'x-request-id': body.requestId })
+    .send(body);
+}
+
+/** What is so malformed that there is no request: answered on the socket. */
+function refuseRaw(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const statusCode = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400;
+  const { status, headers, body } = renderProblem(toRhyzomeError({ statusCode }), newId(), '/');
+  const text = JSON.stringify(body);
+  const lines = Object.entries({ ...headers, 'content-length': Buffer.byteLength(text), connection: 'close' });
+  socket.end(
+    `HTTP/1.1 ${status} ${body.title}\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n${text}`,
+  );
+}
+
+/** Bodies are JSON or nothing; an empty one is undefined and judged by the route. */
+export function acceptJsonBodies(fastify: FastifyInstance): void {
+  fastify.removeAllContentTypeParsers();
+  const parse = (_: FastifyRequest, text: string, done: (error: Error | null, body?: unknown) => void) => {
+    if (text.length === 0) return done(null, undefined);
+    try {
+      done(null, JSON.parse(text));
+    } catch {
+      done(new RhyzomeError('malformed_json', 'The body is not JSON.'));
+    }
+  };
+  for (const type of ['application/json', 'application/merge-patch+json']) {
+    fastify.addContentTypeParser(type, { parseAs: 'string' }, parse as never);
+  }
+}
+
+const publicPaths = new Set(['/v1/openapi.json']);
+
+export interface GateOptions {
+  routes: RouteTable;
+  verifier: TokenVerifier;
+  onAnswer(request: FastifyRequest, reply: FastifyReply): void;
+}
+
+/** Request ids, the caller, and what a path answers with; before any route's own work. */
+export function addGate(fastify: FastifyInstance, options: GateOptions): void {
+  fastify.decorateRequest('requestId', '');
+  fastify.addHook('onRequest', async (request, reply) => {
+    request.requestId = requestIdFrom(request.headers['x-request-id']);
+    reply.header('x-request-id', request.requestId);
+    reply.header('cache-control', 'no-store');
+    const { traceparent } = request.headers;
+    if (typeof traceparent === 'string' && traceparent.length <= 128) reply.header('traceparent', traceparent);
+    if (request.url.length > MAX_URL_LENGTH) {
+      throw new RhyzomeError('uri_too_long', `The URI is longer than ${MAX_URL_LENGTH} characters.`);
+    }
+    const path = request.url.split('?')[0]!;
+    refuseUnacceptable(path, request.headers.accept);
+    if (publicPaths.has(path)) return;
+    const bearer = parseBearer(request.headers.authorization);
+    const actor = await options.verifier.verify(bearer);
+    request.caller = { actor, requestId: request.requestId, source: request.ip };
+    if (request.is404) refuseUnknownPath(options.routes, path, reply);
+  });
+  fastify.addHook('onResponse', async (request, reply) => options.onAnswer(request, reply));
+}
+
+/** 406 where the client takes nothing that this path answers with (RFC 9110 §12.5.1). */
+function refuseUnacceptable(path: string, accept: string | undefined): void {
+  if (accept === undefined || accept === '') return;
+  const type = path.endsWith('/console')
+    ? 'text/plain'
+    : path === '/v1/events'
+      ? 'text/event-stream'
+      : 'application/json';
+  const wanted = accept.split(',').map((range) => {
+    const [name, ...parameters] = range.trim().toLowerCase().split(';');
+    const isRefused = parameters.some((parameter) => /^\s*q\s*=\s*0(\.0*)?\s*$/.test(parameter));
+    return isRefused ? '' : name!.trim();
+  });
+  const takes = ['*/*', type, `${type.split('/')[0]}/*`, 'application/problem+json'];
+  if (wanted.some((name) => takes.includes(name))) return;
+  throw new RhyzomeError('not_acceptable', `This path answers with ${type}.`);
+}
+
+/** The paths that there are; call before any route is made. */
+export function recordRoutes(fastify: FastifyInstance): RouteTable {
+  const routes: { pattern: RegExp; method: string }[] = [];
+  fastify.addHook('onRoute', ({ url, method }) => {
+    const pattern = new RegExp(`^${url.replaceAll(/:[A-Za-z]+/g, '[^/]+')}/?$`);
+    for (const name of Array.isArray(method) ? method : [method]) routes.push({ pattern, method: name });
+  });
+  return {
+    methodsOf: (path) =>
+      [...new Set(routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method))].sort(),
+  };
+}
+
+export interface RouteTable {
+  methodsOf(path: string): string[];
+}
+
+/** 404 for no path, 405 with Allow for a path that has other methods. */
+function refuseUnknownPath(routes: RouteTable, path: string, reply: FastifyReply): never {
+  const allowed = routes.methodsOf(path);
+  if (allowed.length === 0) throw new RhyzomeError('not_found', 'There is nothing at this path.');
+  reply.header('allow', allowed.join(', '));
+  throw new RhyzomeError('method_not_allowed', `This path has ${allowed.join(', ')} only.`);
+}

@@ -1,0 +1,103 @@
+/** `rhyzome-api`: the REST server. Stateless; any number of them may run. */
+import 'reflect-metadata';
+import { NestFactory } from '@nestjs/core';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { sql } from 'kysely';
+import { TokenVerifier } from '#libs/auth';
+import { loadConfigOrExit } from '#libs/config';
+import { RhyzomeError } from '#libs/core';
+import { kinds } from '#libs/kinds';
+import { ConsoleRelay } from '#libs/nodes';
+import {
+  createLog,
+  credentialsOrExit,
+  onShutdown,
+  openDatabases,
+  startMonitoring,
+  version,
+  whenReachable,
+} from '#libs/process';
+import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
+import { IssuerCache } from '#libs/tenants';
+import { ApiModule } from './api.module.js';
+import { acceptJsonBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { httpMetrics } from './metrics.js';
+
+const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
+const log = createLog('api', config.log.level);
+const credentials = await credentialsOrExit('rhyzome-api', config.pki, 'server', log);
+const databases = openDatabases('rhyzome-api', config, log, false);
+const { db, listener } = databases;
+let serving = false;
+const monitoring = await startMonitoring({
+  listen: config.api.monitoring,
+  ready: async () => {
+    if (!serving) throw new Error('starting');
+    await db.ping();
+  },
+});
+
+const registry = new KindRegistry(kinds);
+const installation = await whenReachable(log, async () => {
+  await registry.assertTables(db);
+  return readInstallation(db);
+});
+
+const issuers = new IssuerCache(async () => {
+  const query = sql<{ issuer: string; tenant_id: string; tenant_state: 'active'; audience: string; jwks_uri: string }>`
+    select * from issuer_directory()`;
+  return (await db.unscopedRead(query.compile(db.builder))).map((row) => ({
+    issuer: row.issuer,
+    tenantId: row.tenant_id,
+    tenantState: row.tenant_state,
+    audience: row.audience,
+    jwksUri: row.jwks_uri,
+  }));
+});
+const refreshIssuers = () =>
+  issuers.refresh().catch((error: unknown) => {
+    // What is known stays in force; the listener calls again when the database is back.
+    const isAway = error instanceof RhyzomeError && error.code === 'database_unavailable';
+    if (!isAway) log.error({ err: error }, 'reading the tenants’ issuers failed');
+  });
+listener.on('rhyzome_tenant', () => void refreshIssuers());
+await whenReachable(log, () => issuers.refresh());
+await listener.start();
+
+const verifier = new TokenVerifier({ directory: issuers, audience: config.api.audience });
+const relay = new ConsoleRelay(db, credentials);
+const openapi = describeApi(registry.all, version());
+const module = ApiModule.with({
+  db,
+  listener,
+  registry,
+  verifier,
+  relay,
+  tokenKey: installation.tokenKey,
+  openapi,
+  log,
+});
+const adapter = createAdapter();
+const metrics = httpMetrics(monitoring.registry, db, verifier);
+const fastify = adapter.getInstance();
+const routes = recordRoutes(fastify as never);
+addGate(fastify as never, { routes, verifier, onAnswer: metrics.observe });
+const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
+  logger: ['error', 'warn', 'fatal'],
+  bodyParser: false,
+  abortOnError: false,
+});
+acceptJsonBodies(fastify as never);
+const at = config.api.listen.lastIndexOf(':');
+await app.listen(Number(config.api.listen.slice(at + 1)), config.api.listen.slice(0, at).replace(/^\[|\]$/g, ''));
+serving = true;
+log.info({ listen: config.api.listen, installation: installation.id }, 'rhyzome-api serves');
+
+onShutdown(log, async () => {
+  monitoring.drain();
+  await app.close();
+  relay.close();
+  credentials.close();
+  await databases.close();
+  await monitoring.close();
+});

@@ -1,0 +1,196 @@
+/** Resources for internal services: the pipeline of the REST API, with the tenant named in each request. */
+
+import type * as grpc from '@grpc/grpc-js';
+import { Controller, Inject } from '@nestjs/common';
+import { GrpcMethod } from '@nestjs/microservices';
+import type { Observable } from 'rxjs';
+import { may } from '#libs/auth';
+import { invalid } from '#libs/core';
+import { Listener } from '#libs/db';
+import { EventReader, parseCursor } from '#libs/events';
+import {
+  type Caller,
+  type ChangeOptions,
+  type ChangeResult,
+  checkIdempotencyKey,
+  hashRequest,
+  KindRegistry,
+  Pipeline,
+  parseSelectorParameter,
+  ResourceReader,
+  type ResourceView,
+} from '#libs/resources';
+import type {
+  CreateRequest,
+  CreateResponse,
+  DeleteRequest,
+  DeleteResponse,
+  GetRequest,
+  GetResponse,
+  ListRequest,
+  ListResponse,
+  Resource,
+  UpdateRequest,
+  UpdateResponse,
+  WatchRequest,
+  WatchResponse,
+} from '#libs/rpc';
+import { ServiceCallers } from '../service-callers.js';
+import { streamed } from '../streaming.js';
+
+type Unary<Request> = grpc.ServerUnaryCall<Request, unknown>;
+
+@Controller()
+export class ResourceServiceController {
+  constructor(
+    @Inject(ServiceCallers) private readonly callers: ServiceCallers,
+    @Inject(KindRegistry) private readonly registry: KindRegistry,
+    @Inject(Pipeline) private readonly pipeline: Pipeline,
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
+    @Inject(EventReader) private readonly events: EventReader,
+    @Inject(Listener) private readonly listener: Listener,
+  ) {}
+
+  @GrpcMethod('ResourceService', 'get')
+  async get(request: GetRequest, _: grpc.Metadata, call: Unary<GetRequest>): Promise<GetResponse> {
+    const caller = await this.callers.callerOf(call, request.tenantId);
+    const { body, etag } = await this.reader.get(caller, this.registry.get(request.kind), request.id);
+    return { resource: message(request.tenantId, body, etag) };
+  }
+
+  @GrpcMethod('ResourceService', 'list')
+  async list(request: ListRequest, _: grpc.Metadata, call: Unary<ListRequest>): Promise<ListResponse> {
+    const caller = await this.callers.callerOf(call, request.tenantId);
+    const query = {
+      ...request.filters,
+      ...(request.pageSize > 0 && { pageSize: String(request.pageSize) }),
+      ...(request.pageToken !== '' && { pageToken: request.pageToken }),
+      ...(request.tagSelector !== '' && { tagSelector: request.tagSelector }),
+    };
+    const page = await this.reader.list(caller, this.registry.get(request.kind), query);
+    return {
+      items: page.items.map((body) => message(request.tenantId, body, '')),
+      nextPageToken: page.nextPageToken ?? '',
+    };
+  }
+
+  @GrpcMethod('ResourceService', 'create')
+  async create(request: CreateRequest, _: grpc.Metadata, call: Unary<CreateRequest>): Promise<CreateResponse> {
+    const caller = await this.callers.callerOf(call, request.tenantId);
+    const body = request.body ?? {};
+    const options = optionsOf(caller, request, ['create', request.kind, body]);
+    return changed(
+      request.tenantId,
+      await this.pipeline.create(caller, this.registry.get(request.kind), body, options),
+    );
+  }
+
+  @GrpcMethod('ResourceService', 'update')
+  async update(request: UpdateRequest, _: grpc.Metadata, call: Unary<UpdateRequest>): Promise<UpdateResponse> {
+    const caller = await this.callers.callerOf(call, request.tenantId);
+    const { kind, id, patch } = request;
+    const options = optionsOf(caller, request, ['update', kind, id, patch]);
+    return changed(
+      request.tenantId,
+      await this.pipeline.update(caller, this.registry.get(kind), id, patch ?? {}, options),
+    );
+  }
+
+  @GrpcMethod('ResourceService', 'delete')
+  async delete(request: DeleteRequest, _: grpc.Metadata, call: Unary<DeleteRequest>): Promise<DeleteResponse> {
+    const caller = await this.callers.callerOf(call, request.tenantId);
+    const { kind, id } = request;
+    const options = optionsOf(caller, request, ['delete', kind, id]);
+    return changed(request.tenantId, await this.pipeline.remove(caller, this.registry.get(kind), id, options));
+  }
+
+  @GrpcMethod('ResourceService', 'watch')
+  watch(
+    request: WatchRequest,
+    _: grpc.Metadata,
+    call: grpc.ServerWritableStream<WatchRequest, WatchResponse>,
+  ): Observable<never> {
+    return streamed(call, (signal) => this.changes(request, call, signal));
+  }
+
+  private async *changes(
+    request: WatchRequest,
+    call: grpc.ServerWritableStream<WatchRequest, WatchResponse>,
+    signal: AbortSignal,
+  ): AsyncGenerator<WatchResponse> {
+    const { tenantId } = request;
+    const caller = await this.callers.callerOf(call, tenantId);
+    if (request.kind !== '') this.registry.get(request.kind);
+    const filter = {
+      kind: request.kind || undefined,
+      readableKinds: this.registry.names.filter((kind) => may(caller.actor, 'read', kind)),
+      selector: request.tagSelector === '' ? undefined : parseSelectorParameter(request.tagSelector),
+    };
+    const asked = request.since === '' ? undefined : parseCursor(request.since, { parameter: 'since' });
+    let since = await this.events.resume(tenantId, asked);
+    let wake: () => void = () => undefined;
+    const off = this.listener.on('rhyzome_numbered', () => wake());
+    signal.addEventListener('abort', () => wake());
+    try {
+      while (!signal.aborted) {
+        let woken = false;
+        const notified = new Promise<void>((resolve) => {
+          wake = () => {
+            woken = true;
+            resolve();
+          };
+        });
+        // Rights may have been taken away since the stream began.
+        await this.callers.callerOf(call, tenantId);
+        const { events, upTo, more } = await this.events.read(tenantId, since, filter);
+        since = upTo;
+        for (const event of events) {
+          yield { cursor: String(event.number), type: event.type, body: event.body, at: event.at };
+        }
+        if (!more && !woken) await within(notified, 15_000);
+      }
+    } finally {
+      off();
+    }
+  }
+}
+
+async function within(promise: Promise<void>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([promise, late]);
+  clearTimeout(timer);
+}
+
+function message(tenantId: string, body: ResourceView, etag: string): Resource {
+  return { tenantId, kind: body.kind, id: body.id, name: body.name, etag, body };
+}
+
+function changed(tenantId: string, { body, etag }: ChangeResult): CreateResponse {
+  const { job, ...resource } = body;
+  return {
+    resource: message(tenantId, resource as ResourceView, etag),
+    job: job && { id: job.id, state: job.state, body: job },
+  };
+}
+
+interface Conditions {
+  dryRun: boolean;
+  idempotencyKey: string;
+  ifMatch?: string;
+}
+
+function optionsOf(caller: Caller, request: Conditions, hashed: unknown[]): ChangeOptions {
+  const { idempotencyKey: key } = request;
+  if (key !== '') checkIdempotencyKey(key);
+  if (request.ifMatch && request.ifMatch.length > 1000) {
+    throw invalid([{ parameter: 'if_match', code: 'too_long', message: 'must have at most 1000 characters' }]);
+  }
+  return {
+    dryRun: request.dryRun,
+    ifMatch: request.ifMatch || undefined,
+    ...(key !== '' && { idempotency: { subject: caller.actor.subject, key, hash: hashRequest('grpc', ...hashed) } }),
+  };
+}

@@ -1,0 +1,74 @@
+/** `rhyzome-grpc`: internal services and node agents over mutual TLS; runs the jobs and numbers the events. */
+import 'reflect-metadata';
+import { NestFactory } from '@nestjs/core';
+import type { MicroserviceOptions } from '@nestjs/microservices';
+import { loadConfigOrExit } from '#libs/config';
+import { EventNumberer } from '#libs/events';
+import { JobRunner } from '#libs/jobs';
+import { kinds } from '#libs/kinds';
+import { NodeHub } from '#libs/nodes';
+import { createLog, credentialsOrExit, onShutdown, openDatabases, startMonitoring, whenReachable } from '#libs/process';
+import { KindRegistry, ResourceJobs, readInstallation } from '#libs/resources';
+import { nestGrpcOptions } from '#libs/rpc/nest';
+import { DirectoryStore } from '#libs/storage';
+import { GrpcModule } from './grpc.module.js';
+import { grpcMetrics } from './metrics.js';
+
+const config = loadConfigOrExit('rhyzome-grpc', ['db', 'grpc']);
+const log = createLog('grpc', config.log.level);
+const credentials = await credentialsOrExit('rhyzome-grpc', config.pki, 'server', log);
+const databases = openDatabases('rhyzome-grpc', config, log, true);
+const { db, listener, operator } = databases;
+
+let serving = false;
+const monitoring = await startMonitoring({
+  listen: config.grpc.monitoring,
+  ready: async () => {
+    if (!serving) throw new Error('starting');
+    await db.ping();
+  },
+});
+
+const registry = new KindRegistry(kinds);
+const installation = await whenReachable(log, async () => {
+  await registry.assertTables(db);
+  return readInstallation(db);
+});
+
+const firstTcp = config.grpc.listen.find((address) => !address.startsWith('unix:'));
+const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
+const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
+const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
+const numberer = new EventNumberer(operator, listener, {
+  onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
+});
+const content = config.storage ? new DirectoryStore(config.storage.dir) : null;
+if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
+grpcMetrics(monitoring.registry, hub, runner, numberer);
+
+const grpc = nestGrpcOptions({ listen: config.grpc.listen, credentials });
+const module = GrpcModule.with({ db, listener, registry, hub, content, tokenKey: installation.tokenKey });
+const app = await NestFactory.createMicroservice<MicroserviceOptions>(module, {
+  ...grpc.options,
+  logger: ['error', 'warn', 'fatal'],
+  abortOnError: false,
+} as MicroserviceOptions);
+await app.listen();
+await grpc.serving;
+await listener.start();
+runner.start();
+numberer.start();
+serving = true;
+log.info({ listen: config.grpc.listen, advertise, installation: installation.id }, 'rhyzome-grpc serves');
+
+onShutdown(log, async () => {
+  monitoring.drain();
+  await runner.stop();
+  hub.close();
+  await grpc.drain(2_000);
+  await app.close();
+  await numberer.close();
+  credentials.close();
+  await databases.close();
+  await monitoring.close();
+});

@@ -1,0 +1,130 @@
+/**
+ * For tests: a host of namespaces with networks in it, and guests that are namespaces plugged into them with a pair of
+ * ends. Not exported by this library's door.
+ */
+import { randomBytes, randomUUID } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import type { Capability, DriverContext, LeaseSpec, NetworkSpec, Ref } from '#libs/drivers/contract';
+import { CommandError, type Host, startHost } from '#libs/drivers/host';
+import { bridgeName, leasePortName } from './names.js';
+import { createNetworkCapability, type NetworkStatus } from './network.capability.js';
+import type { Uplink } from './uplink.js';
+
+/** Prints address, host name, resolver and MTU when it got them. */
+const dhcpScript = `#!/bin/busybox sh
+case "$1" in bound|renew)
+  ip addr flush dev $interface
+  ip addr add $ip/$mask dev $interface
+  ip route replace default via $router
+  echo "$ip $hostname $dns $mtu" ;;
+esac
+`;
+
+export const never = new AbortController().signal;
+
+export const networkRef = (tenantId: string): Ref => ({ tenantId, kind: 'network', id: randomUUID() });
+
+export const lease = (n: number, hostname: string | null = null): LeaseSpec => ({
+  ip: `10.77.1.${n}`,
+  mac: `52:54:00:00:01:${n.toString(16).padStart(2, '0')}`,
+  hostname,
+});
+
+export const networkSpec = (...leases: LeaseSpec[]): NetworkSpec => ({
+  subnet: '10.77.1.0/24',
+  gateway: '10.77.1.1',
+  gatewayMac: '52:54:00:77:00:01',
+  dns: [],
+  domain: 'lab.example',
+  mtu: 1450,
+  leases,
+});
+
+export class Lab {
+  readonly installation = randomBytes(4).toString('hex');
+  private constructor(
+    readonly dir: string,
+    readonly host: Host,
+  ) {}
+
+  static async open(hostname: string): Promise<Lab> {
+    const dir = await mkdtemp(join(tmpdir(), 'rz-lab-'));
+    const host = await startHost({ dir: join(dir, 'host'), cacheDir: resolve('.rhyzome/cache/libvirt'), hostname });
+    await writeFile(join(dir, 'udhcpc'), dhcpScript, { mode: 0o755 });
+    return new Lab(dir, host);
+  }
+
+  async close(): Promise<void> {
+    await this.host.stop();
+    await rm(this.dir, { recursive: true, force: true });
+  }
+
+  get stateDir(): string {
+    return join(this.dir, 'state');
+  }
+
+  networks(uplink?: Uplink): Capability<NetworkSpec, NetworkStatus> {
+    const log = { info() {}, warn() {}, error() {}, debug() {} };
+    const images = { path: () => Promise.reject(new Error('no images here')) };
+    const context: DriverContext = { installation: this.installation, stateDir: this.stateDir, images, log };
+    return createNetworkCapability(context, { enter: this.host.command([]), uplink });
+  }
+
+  /** Runs words separated by blanks inside the host. */
+  run(words: string): Promise<string> {
+    return this.host.exec(words.split(' '));
+  }
+
+  sh(script: string): Promise<string> {
+    return this.host.exec(['sh', '-c', script]);
+  }
+
+  /** A namespace on a network's bridge, at the port of its lease or at `port`; no address yet. */
+  async plug(guest: string, network: Ref, mac: string, port?: string): Promise<void> {
+    const tap = port ?? leasePortName(this.installation, network.id, mac);
+    await this.run(`ip netns add ${guest}`);
+    await this.run(`ip link add ${tap} type veth peer name eth0 netns ${guest}`);
+    await this.run(`ip link set ${tap} master ${bridgeName(this.installation, network.id)} up`);
+    await this.run(`ip -n ${guest} link set eth0 address ${mac} up`);
+  }
+
+  unplug(guest: string): Promise<string> {
+    return this.run(`ip netns del ${guest}`);
+  }
+
+  /** Gives the guest this one address. */
+  async address(guest: string, cidr: string): Promise<void> {
+    await this.run(`ip -n ${guest} addr flush dev eth0`);
+    await this.run(`ip -n ${guest} addr add ${cidr} dev eth0`);
+  }
+
+  /** What DHCP gave the guest (see dhcpScript); empty: nothing within 3 s. */
+  async dhcp(guest: string): Promise<string> {
+    const script = join(this.dir, 'udhcpc');
+    return this.orEmpty(
+      `ip netns exec ${guest} busybox udhcpc -i eth0 -O mtu -n -q -f -t 3 -T 1 -s ${script} -p /dev/null`,
+    );
+  }
+
+  async ping(guest: string, address: string): Promise<boolean> {
+    return (await this.orEmpty(`ip netns exec ${guest} busybox ping -c 1 -W 1 ${address}`)) !== '';
+  }
+
+  /** What the gateway says of a name. */
+  async lookup(guest: string, name: string): Promise<string> {
+    const words = ['ip', 'netns', 'exec', guest, 'busybox', 'nslookup', '-type=a', name, '10.77.1.1'];
+    // It fails for a name that is not there, which is an answer, too.
+    return this.sh(`${words.join(' ')} 2>&1 || true`);
+  }
+
+  private async orEmpty(words: string): Promise<string> {
+    try {
+      return (await this.run(words)).trim();
+    } catch (error) {
+      if (error instanceof CommandError && !error.timedOut) return '';
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,180 @@
+/** Instances on an obedient node: their whole life, their addresses, and what goes wrong. */
+import 'reflect-metadata';
+import { sql } from 'kysely';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { kinds } from '#libs/kinds';
+import type { Caller } from '#libs/resources';
+import { globalImage, type Platform, startPlatform } from '#libs/testing';
+
+let platform: Platform;
+
+beforeAll(async () => {
+  platform = await startPlatform({ kinds });
+  await globalImage(platform);
+});
+afterAll(() => platform?.close());
+
+const kind = (name: string) => platform.registry.get(name);
+
+async function network(caller: Caller, name: string, subnet: string): Promise<string> {
+  const change = await platform.pipeline.create(caller, kind('network'), { name, subnet });
+  await platform.done(caller, change);
+  return change.body.id;
+}
+
+function machine(name: string, networkName: string, more: object = {}) {
+  return { name, image: 'tiny', vcpus: 1, memoryMiB: 128, interfaces: [{ network: networkName }], ...more };
+}
+
+async function left(tenantId: string) {
+  const count = async (table: string) =>
+    (
+      await sql<{
+        n: number;
+      }>`select count(*)::int as n from ${sql.table(table)} where tenant_id = ${tenantId}`.execute(platform.db.operator)
+    ).rows[0]!.n;
+  const tables = ['resource', 'lease', 'placement', 'reservation', 'dependency', 'deed'];
+  return Object.fromEntries(await Promise.all(tables.map(async (table) => [table, await count(table)])));
+}
+
+describe('the life of an instance', () => {
+  test('runs with the first free address, is stopped, started, rebooted, and leaves nothing', async () => {
+    const caller = await platform.tenant();
+    await network(caller, 'lan', '10.20.0.0/24');
+    const change = await platform.pipeline.create(caller, kind('instance'), machine('web-1', 'lan'));
+    expect(change.status).toBe(202);
+    expect(change.body.state).toBe('pending');
+    await platform.done(caller, change);
+    const { body } = await platform.reader.get(caller, kind('instance'), 'web-1');
+    expect(body).toMatchObject({
+      state: 'ready',
+      powerState: 'running',
+      node: platform.node.name,
+      generation: 1,
+      observedGeneration: 1,
+    });
+    expect(body.interfaces).toMatchObject([{ ip: '10.20.0.2' }]);
+    const net = await platform.reader.get(caller, kind('network'), 'lan');
+    expect(net.body.addresses).toEqual({ total: 253, used: 1 });
+
+    await platform.done(caller, await platform.pipeline.act(caller, kind('instance'), 'web-1', 'stop', {}));
+    expect((await platform.reader.get(caller, kind('instance'), 'web-1')).body).toMatchObject({
+      powerState: 'stopped',
+      desiredPowerState: 'stopped',
+    });
+    await platform.done(
+      caller,
+      await platform.pipeline.update(caller, kind('instance'), 'web-1', { desiredPowerState: 'running' }),
+    );
+    await platform.done(caller, await platform.pipeline.act(caller, kind('instance'), 'web-1', 'reboot', {}));
+    expect(platform.node.deeds).toEqual(['reboot']);
+
+    await expect(platform.pipeline.remove(caller, kind('network'), 'lan')).rejects.toMatchObject({
+      code: 'in_use',
+      details: { blockers: [{ kind: 'instance', name: 'web-1' }] },
+    });
+    await platform.done(caller, await platform.pipeline.remove(caller, kind('instance'), 'web-1'));
+    await platform.done(caller, await platform.pipeline.remove(caller, kind('network'), 'lan'));
+    await platform.node.look();
+    expect(await left(caller.actor.tenantId)).toEqual({
+      resource: 0,
+      lease: 0,
+      placement: 0,
+      reservation: 0,
+      dependency: 0,
+      deed: 0,
+    });
+  });
+
+  test('a node that cannot: the create fails, holds its address, is retried', async () => {
+    const caller = await platform.tenant();
+    await network(caller, 'lan', '10.20.0.0/29');
+    platform.node.refuse = (row) =>
+      row.spec?.name === 'bad' ? { code: 'disk_full', message: 'no space left' } : undefined;
+    const change = await platform.pipeline.create(caller, kind('instance'), machine('bad', 'lan'));
+    const job = await platform.ended(caller, change.jobId!);
+    expect(job).toMatchObject({ state: 'failed', error: { code: 'job_failed', reason: 'disk_full' } });
+    const { body } = await platform.reader.get(caller, kind('instance'), 'bad');
+    expect(body).toMatchObject({ state: 'failed', interfaces: [{ ip: '10.20.0.2' }] });
+    await platform.node.look();
+    expect(await left(caller.actor.tenantId)).toMatchObject({ lease: 1, placement: 0, reservation: 0 });
+    platform.node.refuse = () => undefined;
+    await platform.jobs.retry(caller, change.jobId!);
+    expect(await platform.ended(caller, change.jobId!)).toMatchObject({ state: 'succeeded', attempts: 2 });
+    expect((await platform.reader.get(caller, kind('instance'), 'bad')).body).toMatchObject({
+      state: 'ready',
+      powerState: 'running',
+    });
+  });
+
+  test('a create that is cancelled while its node is away disappears', async () => {
+    const caller = await platform.tenant();
+    await network(caller, 'lan', '10.20.0.0/29');
+    platform.node.isAway = true;
+    const change = await platform.pipeline.create(caller, kind('instance'), machine('gone', 'lan'));
+    await expect.poll(async () => (await platform.jobs.get(caller, change.jobId!)).state).not.toBe('queued');
+    await platform.jobs.cancel(caller, change.jobId!);
+    platform.node.isAway = false;
+    await expect
+      .poll(() => platform.node.look().then(() => platform.jobs.get(caller, change.jobId!)), { timeout: 15_000 })
+      .toMatchObject({ state: 'cancelled' });
+    await expect(platform.reader.get(caller, kind('instance'), 'gone')).rejects.toMatchObject({ code: 'not_found' });
+    await platform.node.look();
+    expect(await left(caller.actor.tenantId)).toMatchObject({ resource: 1, lease: 0, placement: 0 });
+  });
+
+  test('a removal takes the place of a create under way', async () => {
+    const caller = await platform.tenant();
+    await network(caller, 'lan', '10.20.0.0/29');
+    platform.node.isAway = true;
+    const create = await platform.pipeline.create(caller, kind('instance'), machine('brief', 'lan'));
+    const remove = await platform.pipeline.remove(caller, kind('instance'), 'brief');
+    const again = await platform.pipeline.remove(caller, kind('instance'), 'brief');
+    expect(again.jobId).toBe(remove.jobId);
+    platform.node.isAway = false;
+    await platform.done(caller, remove);
+    expect((await platform.jobs.get(caller, create.jobId!)).state).toBe('cancelled');
+    await platform.node.look();
+    expect(await left(caller.actor.tenantId)).toMatchObject({ resource: 1, lease: 0, placement: 0, reservation: 0 });
+  });
+
+  test('a guest that shuts itself down stays stopped, or is started again', async () => {
+    const caller = await platform.tenant();
+    await network(caller, 'lan', '10.20.0.0/24');
+    for (const restartPolicy of ['stay', 'always']) {
+      const change = await platform.pipeline.create(
+        caller,
+        kind('instance'),
+        machine(restartPolicy, 'lan', { restartPolicy }),
+      );
+      await platform.done(caller, change);
+      await platform.node.guestIs(change.body.id, 'stopped');
+      await platform.node.look();
+      const wanted = restartPolicy === 'stay' ? 'stopped' : 'running';
+      await expect
+        .poll(async () => (await platform.reader.get(caller, kind('instance'), restartPolicy)).body)
+        .toMatchObject({ desiredPowerState: wanted, powerState: wanted });
+    }
+  });
+});
+
+describe('addresses', () => {
+  test('50 creates at once for the last 5: 5 succeed, 45 are told that none is free', async () => {
+    const caller = await platform.tenant();
+    await network(caller, 'small', '10.30.0.0/29');
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 50 }, (_, i) =>
+        platform.pipeline.create(caller, kind('instance'), machine(`m-${i}`, 'small')),
+      ),
+    );
+    const failed = outcomes.filter((outcome) => outcome.status === 'rejected');
+    expect(failed).toHaveLength(45);
+    for (const { reason } of failed) expect(reason).toMatchObject({ code: 'no_free_address' });
+    const leases = await sql<{
+      ip: string;
+    }>`select host(ip) as ip from lease where tenant_id = ${caller.actor.tenantId} order by ip`.execute(
+      platform.db.operator,
+    );
+    expect(leases.rows.map(({ ip }) => ip)).toEqual(['10.30.0.2', '10.30.0.3', '10.30.0.4', '10.30.0.5', '10.30.0.6']);
+  });
+});

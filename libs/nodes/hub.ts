@@ -1,0 +1,143 @@
+/** All node streams that this replica holds. */
+
+import type * as grpc from '@grpc/grpc-js';
+import { sql } from 'kysely';
+import { RhyzomeError } from '#libs/core';
+import { type Database, type Listener } from '#libs/db';
+import type { KindRegistry } from '#libs/resources';
+import { type ConnectRequest, type ConnectResponse, callSignal, type Hello, messagesOf, send } from '#libs/rpc';
+import { openSession } from './registry.js';
+import { NodeStream, type StreamLog } from './stream.js';
+
+type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
+
+export interface HubOptions {
+  installationId: string;
+  /** Address under which other replicas and rhyzome-api reach this one. */
+  advertise: string;
+  heartbeatIntervalMs?: number;
+  log: StreamLog;
+}
+
+const MAX_INVENTORY = 100_000;
+const HELLO_MS = 15_000;
+/** What a lost notification would have said. */
+const LOOK_MS = 10_000;
+
+export class NodeHub {
+  private readonly streams = new Map<string, NodeStream>();
+  private readonly timer: NodeJS.Timeout;
+
+  constructor(
+    private readonly db: Database,
+    listener: Listener,
+    private readonly registry: KindRegistry,
+    private readonly options: HubOptions,
+  ) {
+    listener.on('rhyzome_node', (nodeId) => this.wake(nodeId));
+    this.timer = setInterval(() => this.wake(null), LOOK_MS);
+    this.timer.unref();
+  }
+
+  get size(): number {
+    return this.streams.size;
+  }
+
+  private wake(nodeId: string | null): void {
+    const woken = nodeId === null ? [...this.streams.values()] : [this.streams.get(nodeId)];
+    for (const stream of woken) {
+      stream?.look().catch((error: unknown) => {
+        this.options.log.warn({ node: stream.nodeName, err: error }, 'looking at desired state failed');
+      });
+    }
+  }
+
+  /** Serves a node's stream to its end. The name is the certificate's. */
+  async serve(nodeName: string, call: Call): Promise<void> {
+    const signal = callSignal(call);
+    const hello = await firstMessage(call, signal);
+    if (hello.installationId !== '' && hello.installationId !== this.options.installationId) {
+      throw new RhyzomeError('forbidden', 'This machine belongs to another installation of Rhyzome.');
+    }
+    const session = await openSession(this.db, helloOf(nodeName, hello), this.options.advertise);
+    const stream = new NodeStream(this.db, this.registry, session, nodeName, call, signal, this.options.log);
+    this.streams.get(session.nodeId)?.end();
+    this.streams.set(session.nodeId, stream);
+    this.options.log.info({ node: nodeName, session: session.session, driver: hello.driver }, 'a node has connected');
+    try {
+      const welcome = {
+        installationId: this.options.installationId,
+        nodeId: session.nodeId,
+        session: BigInt(session.session),
+        heartbeatIntervalMs: this.options.heartbeatIntervalMs ?? 5_000,
+      };
+      await send(call, { body: { $case: 'welcome', value: welcome } }, signal);
+      await stream.run(hello);
+    } finally {
+      if (this.streams.get(session.nodeId) === stream) this.streams.delete(session.nodeId);
+      this.options.log.info({ node: nodeName, session: session.session }, 'a node’s stream has ended');
+    }
+  }
+
+  /** The console log of an instance on a node whose stream is held here. Throws RhyzomeError `not_found`. */
+  consoleLog(
+    nodeId: string,
+    ref: { tenantId: string; kind: string; id: string },
+    tailBytes: bigint,
+    signal: AbortSignal,
+  ): AsyncGenerator<Uint8Array> {
+    const stream = this.streams.get(nodeId);
+    if (!stream) throw new RhyzomeError('not_found', 'This replica does not hold the node’s stream.');
+    return stream.relays.consoleLog(ref, tailBytes, signal);
+  }
+
+  /** Whether an image is part of what is placed on a node. */
+  async mayFetch(nodeName: string, sha256: string): Promise<boolean> {
+    const result = await sql`
+      select 1 from placement p join node n on n.id = p.node_id
+      where n.name = ${nodeName} and p.present and p.spec -> 'image' ->> 'sha256' = ${sha256} limit 1`.execute(
+      this.db.operator,
+    );
+    return result.rows.length === 1;
+  }
+
+  /** Ends all streams; the agents dial another replica. */
+  close(): void {
+    clearInterval(this.timer);
+    for (const stream of this.streams.values()) stream.end();
+  }
+}
+
+async function firstMessage(call: Call, signal: AbortSignal): Promise<Hello> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new RhyzomeError('request_timeout', 'No hello came.')), HELLO_MS);
+    signal.addEventListener('abort', () => reject(new RhyzomeError('request_timeout', 'The node went away.')), {
+      once: true,
+    });
+  });
+  try {
+    const first = await Promise.race([messagesOf(call)[Symbol.asyncIterator]().next(), late]);
+    const body = first.done ? undefined : first.value.body;
+    if (body?.$case !== 'hello') throw new RhyzomeError('malformed_request', 'The first message must be hello.');
+    if (body.value.inventory.length > MAX_INVENTORY) {
+      throw new RhyzomeError('malformed_request', `The inventory has more than ${MAX_INVENTORY} items.`);
+    }
+    return body.value;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function helloOf(name: string, hello: Hello) {
+  return {
+    name,
+    driver: hello.driver.slice(0, 63),
+    agentVersion: hello.agentVersion.slice(0, 63),
+    kinds: hello.kinds.slice(0, 100),
+    labels: hello.labels,
+    vcpus: hello.capacity?.vcpus ?? 0,
+    memoryMiB: Number(hello.capacity?.memoryMib ?? 0n),
+    diskGiB: Number(hello.capacity?.diskGib ?? 0n),
+  };
+}

@@ -1,0 +1,190 @@
+/**
+ * One node's stream, as the replica that holds it sees it: sends what the node has not reached yet, takes its reports,
+ * relays bytes. Level-triggered: it looks at the rows whenever somebody says so, and sends what differs from what it
+ * sent last.
+ */
+
+import type * as grpc from '@grpc/grpc-js';
+import { sql } from 'kysely';
+import type { Database } from '#libs/db';
+import type { KindRegistry } from '#libs/resources';
+import { type ConnectRequest, type ConnectResponse, type Hello, messagesOf, send } from '#libs/rpc';
+import { closeSession, heartbeat, type NodeSession } from './registry.js';
+import { Relays } from './relays.js';
+import { recordDeed, recordReport } from './reports.js';
+
+export interface StreamLog {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  debug(fields: object, message: string): void;
+}
+
+type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
+type Body = NonNullable<ConnectResponse['body']>;
+
+interface PendingRow {
+  tenant_id: string;
+  resource_id: string;
+  kind: string;
+  revision: number;
+  generation: number;
+  present: boolean;
+  spec: unknown;
+}
+
+const BATCH = 200;
+
+export class NodeStream {
+  readonly relays: Relays;
+  /** Revision sent last, by resource. */
+  private readonly sent = new Map<string, number>();
+  private readonly askedDeeds = new Set<string>();
+  private looking = false;
+  private lookAgain = false;
+  private ended = false;
+
+  constructor(
+    private readonly db: Database,
+    private readonly registry: KindRegistry,
+    readonly session: NodeSession,
+    readonly nodeName: string,
+    private readonly call: Call,
+    private readonly signal: AbortSignal,
+    private readonly log: StreamLog,
+  ) {
+    this.relays = new Relays((body) => this.send(body));
+  }
+
+  private send(body: Body): Promise<void> {
+    return send(this.call, { body }, this.signal);
+  }
+
+  /** Sends all that is desired, then what changes; returns when the stream ends. */
+  async run(hello: Hello): Promise<void> {
+    try {
+      for (const observed of hello.inventory) await this.report(observed);
+      await this.sendSnapshot();
+      await this.lookAtDeeds();
+      for await (const message of messagesOf(this.call)) {
+        if (this.ended) return;
+        await this.take(message);
+      }
+    } finally {
+      this.ended = true;
+      this.relays.endAll();
+      await closeSession(this.db, this.session);
+    }
+  }
+
+  /** Ends the stream from this side, e.g. when a later one has taken over. */
+  end(): void {
+    this.ended = true;
+    this.call.end();
+  }
+
+  private async take({ body }: ConnectRequest): Promise<void> {
+    switch (body?.$case) {
+      case 'report':
+        for (const observed of body.value.items) await this.report(observed);
+        return;
+      case 'deedResult':
+        return recordDeed(this.db, this.session.nodeId, body.value);
+      case 'relayChunk':
+        return this.relays.take(body.value);
+      case 'heartbeat': {
+        const { capacity } = body.value;
+        const isOurs = await heartbeat(
+          this.db,
+          this.session,
+          capacity && {
+            vcpus: capacity.vcpus,
+            memoryMiB: Number(capacity.memoryMib),
+            diskGiB: Number(capacity.diskGib),
+          },
+        );
+        if (!isOurs) return this.end();
+        return this.send({ $case: 'acknowledge', value: {} });
+      }
+      default:
+        this.log.warn({ node: this.nodeName, message: body?.$case }, 'a message that does not belong here');
+    }
+  }
+
+  private async report(observed: Parameters<typeof recordReport>[3]): Promise<void> {
+    const isKnown = await recordReport(this.db, this.registry, this.session.nodeId, observed);
+    if (!isKnown) {
+      const { ref } = observed;
+      this.log.debug({ node: this.nodeName, kind: ref?.kind, resource: ref?.id }, 'a report that changes nothing');
+    }
+  }
+
+  private async sendSnapshot(): Promise<void> {
+    const rows = await this.pending(false);
+    for (let at = 0; at < rows.length; at += BATCH) await this.sendDesired(rows.slice(at, at + BATCH), false);
+    await this.sendDesired([], true);
+  }
+
+  /** Looks at the rows anew; calls that come meanwhile are one more look. */
+  async look(): Promise<void> {
+    if (this.looking) {
+      this.lookAgain = true;
+      return;
+    }
+    this.looking = true;
+    try {
+      do {
+        this.lookAgain = false;
+        const rows = (await this.pending(true)).filter((row) => (this.sent.get(row.resource_id) ?? 0) < row.revision);
+        if (rows.length > 0) await this.sendDesired(rows, false);
+        await this.lookAtDeeds();
+      } while (this.lookAgain && !this.ended);
+    } finally {
+      this.looking = false;
+    }
+  }
+
+  private async pending(onlyUnreached: boolean): Promise<PendingRow[]> {
+    const unreached = onlyUnreached ? sql`and observed_revision < revision` : sql``;
+    const result = await sql<PendingRow>`
+      select tenant_id, resource_id, kind, revision, generation, present, spec from placement
+      where node_id = ${this.session.nodeId} ${unreached} order by created_at`.execute(this.db.operator);
+    return result.rows;
+  }
+
+  private async sendDesired(rows: PendingRow[], snapshotEnd: boolean): Promise<void> {
+    const items = rows.map((row) => ({
+      ref: { tenantId: row.tenant_id, kind: row.kind, id: row.resource_id },
+      revision: BigInt(row.revision),
+      generation: BigInt(row.generation),
+      present: row.present,
+      specJson: row.spec === null ? '' : JSON.stringify(row.spec),
+    }));
+    await this.send({ $case: 'desire', value: { items, snapshotEnd } });
+    for (const row of rows) this.sent.set(row.resource_id, row.revision);
+  }
+
+  private async lookAtDeeds(): Promise<void> {
+    const deeds = await this.db.operator
+      .selectFrom('deed')
+      .selectAll()
+      .where('node_id', '=', this.session.nodeId)
+      .where('state', '=', 'asked')
+      .execute();
+    for (const deed of deeds) {
+      // A deed that was resolved as “redo” is repeatable from then on and is sent again.
+      const key = `${deed.id}/${deed.repeatable}`;
+      if (this.askedDeeds.has(key)) continue;
+      this.askedDeeds.add(key);
+      await this.send({
+        $case: 'deed',
+        value: {
+          operationId: deed.id,
+          ref: { tenantId: deed.tenant_id, kind: deed.kind, id: deed.resource_id },
+          verb: deed.verb,
+          argumentsJson: JSON.stringify(deed.arguments),
+          repeatable: deed.repeatable,
+        },
+      });
+    }
+  }
+}

@@ -1,0 +1,67 @@
+/** The databases of a server process, from its configuration. */
+
+import type { PoolConfig } from 'pg';
+import type { Logger } from 'pino';
+import { connectionOf } from '#libs/config';
+import { Database, Listener } from '#libs/db';
+
+export interface DatabaseSettings {
+  file: string;
+  db: string;
+  dbOperator?: string;
+}
+
+export interface Databases {
+  db: Database;
+  listener: Listener;
+  operator: PoolConfig;
+  close(): Promise<void>;
+}
+
+/** Connects lazily; says where the walls in the database rest on one login only. */
+export function openDatabases(
+  program: string,
+  settings: DatabaseSettings,
+  log: Logger,
+  needsOperator: boolean,
+): Databases {
+  const app = connectionOf(settings.db, settings.file) as PoolConfig;
+  const operator = settings.dbOperator ? (connectionOf(settings.dbOperator, settings.file) as PoolConfig) : app;
+  if (needsOperator && !settings.dbOperator) {
+    log.warn(
+      '“dbOperator” is not configured: one login carries all roles, so the walls in the database rest on it not leaving its role',
+    );
+  }
+  const onError = (error: Error) => log.warn({ err: error.message }, 'a database connection broke');
+  const db = new Database({ app, operator, applicationName: program, onError });
+  const listener = new Listener(
+    needsOperator ? operator : app,
+    needsOperator ? 'rhyzome_operator' : 'rhyzome_app',
+    onError,
+  );
+  return {
+    db,
+    listener,
+    operator,
+    close: async () => {
+      await listener.close();
+      await db.close();
+    },
+  };
+}
+
+const RETRY_MS = 500;
+
+/** Tries until the database answers: a server that starts before its database waits for it. */
+export async function whenReachable<T>(log: Logger, work: () => Promise<T>): Promise<T> {
+  for (let told = false; ; ) {
+    try {
+      return await work();
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'database_unavailable') throw error;
+      if (!told) log.warn('the database does not answer yet; waiting');
+      told = true;
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
+}

@@ -1,0 +1,3 @@
+export * from './database.js';
+export * from './obedient-node.js';
+export * from './platform.js';
