@@ -4,7 +4,7 @@
  */
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { type DevIssuer, startIssuer } from '#libs/devissuer';
+import { type DevIssuer, type RealmAccess, startIssuer } from '#libs/devissuer';
 import { type AdminCommand, adminCommand } from './admin-command.js';
 import { ensureCertificates } from './certificates.js';
 import { type Child, keepAlive } from './child-process.js';
@@ -16,7 +16,7 @@ import type { DevOptions } from './options.js';
 import { choosePorts, type Ports } from './ports.js';
 import { endRecorded, type ProcessName, type ProcessRecord, recordProcesses } from './process-record.js';
 import type { Progress } from './progress.js';
-import { ensureService, ensureTenant, ensureTiny } from './provision.js';
+import { ensureService, ensureTenants, ensureTiny } from './provision.js';
 import { untilNodeIsUp, untilReady } from './readiness.js';
 import { writeSettings } from './settings.js';
 
@@ -139,7 +139,7 @@ async function serveAndProvision(serving: Serving): Promise<void> {
     }),
     progress.step('rhyzome-api', () => untilReady('rhyzome-api', apiUrls, signal)),
     progress.step(`tenants ${tenants.join(', ')}`, async () => {
-      for (const tenant of tenants) await ensureTenant(admin, tenant, issuer.tenants[tenant]?.issuer ?? '');
+      await ensureTenants(admin, new Map(tenants.map((tenant) => [tenant, accessOf(issuer, tenant).issuer])));
       await ensureService(admin);
     }),
     progress.step('image tiny', () => ensureTiny(admin, driver, checkout.root, progress)),
@@ -232,9 +232,14 @@ function startChildren(
 function tenantAccess(issuer: DevIssuer, tenants: string[]): DevJson['tenants'] {
   return Object.fromEntries(
     tenants.map((tenant) => {
-      const access = issuer.tenants[tenant];
-      if (!access) throw new Error(`the token issuer has no realm ${tenant}`);
-      return [tenant, { issuer: access.issuer, clientId: access.clientId, clientSecret: access.clientSecret }];
+      const { issuer: url, clientId, clientSecret } = accessOf(issuer, tenant);
+      return [tenant, { issuer: url, clientId, clientSecret }];
     }),
   );
+}
+
+function accessOf(issuer: DevIssuer, tenant: string): RealmAccess {
+  const access = issuer.tenants[tenant];
+  if (!access) throw new Error(`the token issuer has no realm ${tenant}`);
+  return access;
 }
