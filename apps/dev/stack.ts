@@ -52,7 +52,8 @@ export async function startStack(
   await cleanLibvirtHost(folder.host);
   const choice = await chooseDriver(options.driver);
   if (choice.driver === 'sim') progress.say(choice.why);
-  const ports = await choosePorts(options.ports, folder.ports);
+  const { ports, release } = await choosePorts(options.ports, folder.ports);
+  undo.push({ what: 'claims of ports', stop: release });
   const processes = recordProcesses(folder.processes);
   undo.push({ what: 'process record', stop: () => rmSync(folder.processes, { force: true }) });
   signal.throwIfAborted();
