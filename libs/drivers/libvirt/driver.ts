@@ -1,7 +1,6 @@
 /** The libvirt driver: instances on libvirt, networks on Linux. */
-import { mkdir, statfs } from 'node:fs/promises';
+import { chmod, stat, statfs } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
-import { join } from 'node:path';
 import type { Driver, DriverContext, MachineCapacity } from '#libs/drivers/contract';
 import { createRunner } from '#libs/drivers/host';
 import { createNetworkCapability, type NetworkOptions } from '#libs/drivers/network';
@@ -33,7 +32,7 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
   const runner = createRunner(options.enter);
   const virsh = openVirsh(runner, options.uri ?? 'qemu:///system');
   await virsh.run(['uri']);
-  await mkdir(join(context.stateDir, 'instance'), { recursive: true, mode: 0o711 });
+  await letThrough(context.stateDir);
   const wanted = options.accelerator ?? 'auto';
   const cacheDir = options.cacheDir ?? context.stateDir;
   const accelerator = wanted === 'auto' ? await probeAccelerator(runner, cacheDir, options.probeImage) : wanted;
@@ -73,4 +72,10 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
       watchers.clear();
     },
   };
+}
+
+/** Emulators and dnsmasq run as users of their own and must reach their files; they may pass through, not list. */
+async function letThrough(dir: string): Promise<void> {
+  const { mode } = await stat(dir);
+  if ((mode & 0o011) !== 0o011) await chmod(dir, (mode & 0o7777) | 0o011);
 }
