@@ -71,6 +71,7 @@ export function acceptJsonBodies(fastify: FastifyInstance): void {
 const publicPaths = new Set(['/v1/openapi.json']);
 
 export interface GateOptions {
+  routes: RouteTable;
   verifier: TokenVerifier;
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;
 }
@@ -93,6 +94,7 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
     const bearer = parseBearer(request.headers.authorization);
     const actor = await options.verifier.verify(bearer);
     request.caller = { actor, requestId: request.requestId, source: request.ip };
+    if (request.is404) refuseUnknownPath(options.routes, path, reply);
   });
   fastify.addHook('onResponse', async (request, reply) => options.onAnswer(request, reply));
 }
@@ -115,18 +117,27 @@ function refuseUnacceptable(path: string, accept: string | undefined): void {
   throw new RhyzomeError('not_acceptable', `This path answers with ${type}.`);
 }
 
-/** 404 for no path, 405 with Allow for a path that has other methods. */
-export function answerUnknownPaths(fastify: FastifyInstance): void {
+/** The paths that there are; call before any route is made. */
+export function recordRoutes(fastify: FastifyInstance): RouteTable {
   const routes: { pattern: RegExp; method: string }[] = [];
   fastify.addHook('onRoute', ({ url, method }) => {
     const pattern = new RegExp(`^${url.replaceAll(/:[A-Za-z]+/g, '[^/]+')}/?$`);
     for (const name of Array.isArray(method) ? method : [method]) routes.push({ pattern, method: name });
   });
-  fastify.setNotFoundHandler((request, reply) => {
-    const path = request.url.split('?')[0]!;
-    const allowed = [...new Set(routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method))].sort();
-    if (allowed.length === 0) return sendProblem(request, reply, { statusCode: 404 });
-    reply.header('allow', allowed.join(', '));
-    return sendProblem(request, reply, { statusCode: 405 });
-  });
+  return {
+    methodsOf: (path) =>
+      [...new Set(routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method))].sort(),
+  };
+}
+
+export interface RouteTable {
+  methodsOf(path: string): string[];
+}
+
+/** 404 for no path, 405 with Allow for a path that has other methods. */
+function refuseUnknownPath(routes: RouteTable, path: string, reply: FastifyReply): never {
+  const allowed = routes.methodsOf(path);
+  if (allowed.length === 0) throw new RhyzomeError('not_found', 'There is nothing at this path.');
+  reply.header('allow', allowed.join(', '));
+  throw new RhyzomeError('method_not_allowed', `This path has ${allowed.join(', ')} only.`);
 }

@@ -20,7 +20,7 @@ import {
 import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
 import { IssuerCache } from '#libs/tenants';
 import { ApiModule } from './api.module.js';
-import { acceptJsonBodies, addGate, answerUnknownPaths, createAdapter } from './http-server.js';
+import { acceptJsonBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
@@ -28,7 +28,14 @@ const log = createLog('api', config.log.level);
 const credentials = await credentialsOrExit('rhyzome-api', config.pki, 'server', log);
 const databases = openDatabases('rhyzome-api', config, log, false);
 const { db, listener } = databases;
-const monitoring = await startMonitoring({ listen: config.api.monitoring, ready: () => db.ping() });
+let serving = false;
+const monitoring = await startMonitoring({
+  listen: config.api.monitoring,
+  ready: async () => {
+    if (!serving) throw new Error('starting');
+    await db.ping();
+  },
+});
 
 const registry = new KindRegistry(kinds);
 const installation = await whenReachable(log, async () => {
@@ -73,8 +80,8 @@ const module = ApiModule.with({
 const adapter = createAdapter();
 const metrics = httpMetrics(monitoring.registry, db, verifier);
 const fastify = adapter.getInstance();
-answerUnknownPaths(fastify as never);
-addGate(fastify as never, { verifier, onAnswer: metrics.observe });
+const routes = recordRoutes(fastify as never);
+addGate(fastify as never, { routes, verifier, onAnswer: metrics.observe });
 const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
   logger: ['error', 'warn', 'fatal'],
   bodyParser: false,
@@ -83,6 +90,7 @@ const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
 acceptJsonBodies(fastify as never);
 const at = config.api.listen.lastIndexOf(':');
 await app.listen(Number(config.api.listen.slice(at + 1)), config.api.listen.slice(0, at).replace(/^\[|\]$/g, ''));
+serving = true;
 log.info({ listen: config.api.listen, installation: installation.id }, 'rhyzome-api serves');
 
 onShutdown(log, async () => {

@@ -6,7 +6,7 @@ import { userInfo } from 'node:os';
 import type { ConnectionOptions, RhyzomeConfig } from '#libs/config';
 import type { Database, Tx } from '#libs/db';
 import type { AuditEntry } from '#libs/events';
-import { CliError, exitStatus } from './exit-status.js';
+import { CliError, type ExitStatus, exitStatus } from './exit-status.js';
 
 export interface Terminal {
   out(text: string): void;
@@ -31,6 +31,8 @@ export interface Change {
 
 export class Context {
   private warned = false;
+  /** What the command ends with although nothing went wrong. */
+  status: ExitStatus = exitStatus.ok;
 
   constructor(
     private readonly terminal: Terminal,

@@ -5,7 +5,7 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DevIssuer, startIssuer } from '#libs/devissuer';
-import { adminCommand } from './admin-command.js';
+import { type AdminCommand, adminCommand } from './admin-command.js';
 import { ensureCertificates } from './certificates.js';
 import { type Child, keepAlive } from './child-process.js';
 import { type DataFolder, lockDataFolder, openDataFolder } from './data-folder.js';
@@ -72,23 +72,21 @@ export async function startStack(
   signal.throwIfAborted();
 
   const children = startChildren(folder, checkout, processes, progress, undo, host?.command);
-  const ready = Promise.all([
-    progress.step(`rhyzome-grpc and its node (${driver})`, async () => {
-      await untilReady('rhyzome-grpc', ports.grpcMonitoring, signal);
-      await untilNodeIsUp(admin, signal);
-    }),
-    progress.step('rhyzome-api', () => untilReady('rhyzome-api', ports.apiMonitoring, signal)),
-    progress.step(`tenants ${options.tenants.join(', ')}`, async () => {
-      for (const tenant of options.tenants) await ensureTenant(admin, tenant, issuer.tenants[tenant]?.issuer ?? '');
-      await ensureService(admin);
-    }),
-    progress.step('image tiny', () => ensureTiny(admin, driver, checkout.root, progress)),
-  ]);
+  const ready = serveAndProvision({
+    ports,
+    driver,
+    admin,
+    issuer,
+    tenants: options.tenants,
+    checkout,
+    progress,
+    signal,
+  });
   await Promise.race([ready, aborted(signal), ...children.map(({ hopeless }) => hopeless)]);
 
   const devJson: DevJson = {
     pid: process.pid,
-    api: `http://127.0.0.1:${ports.api}`,
+    api: baseUrl(ports.api),
     grpc: `127.0.0.1:${ports.grpc}`,
     issuer: issuer.url,
     database: connections.db,
@@ -98,19 +96,58 @@ export async function startStack(
     processes: processes.pids,
     tenants: tenantAccess(issuer, options.tenants),
   };
+  announce(folder.devJson, devJson, processes, undo);
+  return { devJson, devJsonFile: folder.devJson };
+}
+
+/** Publishes it and keeps it current; it goes before anything else stops. */
+function announce(file: string, devJson: DevJson, processes: ProcessRecord, undo: Undo): void {
   let withdrawn = false;
   undo.push({
     what: 'dev.json',
     stop: () => {
       withdrawn = true;
-      withdraw(folder.devJson);
+      withdraw(file);
     },
   });
-  publish(folder.devJson, devJson);
+  publish(file, devJson);
   processes.onChange(() => {
-    if (!withdrawn) publish(folder.devJson, devJson);
+    if (!withdrawn) publish(file, devJson);
   });
-  return { devJson, devJsonFile: folder.devJson };
+}
+
+interface Serving {
+  ports: Ports;
+  driver: 'sim' | 'libvirt';
+  admin: AdminCommand;
+  issuer: DevIssuer;
+  tenants: string[];
+  checkout: Checkout;
+  progress: Progress;
+  signal: AbortSignal;
+}
+
+/** Until all servers serve, and what they serve is there. */
+async function serveAndProvision(serving: Serving): Promise<void> {
+  const { ports, driver, admin, issuer, tenants, checkout, progress, signal } = serving;
+  const readyz = (port: number) => `${baseUrl(port)}/readyz`;
+  const apiUrls = [readyz(ports.apiMonitoring), `${baseUrl(ports.api)}/v1/openapi.json`];
+  await Promise.all([
+    progress.step(`rhyzome-grpc and its node (${driver})`, async () => {
+      await untilReady('rhyzome-grpc', [readyz(ports.grpcMonitoring)], signal);
+      await untilNodeIsUp(admin, signal);
+    }),
+    progress.step('rhyzome-api', () => untilReady('rhyzome-api', apiUrls, signal)),
+    progress.step(`tenants ${tenants.join(', ')}`, async () => {
+      for (const tenant of tenants) await ensureTenant(admin, tenant, issuer.tenants[tenant]?.issuer ?? '');
+      await ensureService(admin);
+    }),
+    progress.step('image tiny', () => ensureTiny(admin, driver, checkout.root, progress)),
+  ]);
+}
+
+function baseUrl(port: number): string {
+  return `http://127.0.0.1:${port}`;
 }
 
 /** Rejects when the stop is asked for. */

@@ -123,6 +123,10 @@ export function useAgent(): AgentFixture {
   afterEach(async () => {
     for (const close of fixture.opened.splice(0).reverse()) await close();
   });
-  afterAll(() => rm(fixture.pki.dir, { recursive: true }));
+  afterAll(async () => {
+    fixture.pki.server.close();
+    fixture.pki.node.close();
+    await rm(fixture.pki.dir, { recursive: true });
+  });
   return fixture;
 }
