@@ -5,7 +5,7 @@
 
 import { sql } from 'kysely';
 import { authorize, may } from '#libs/auth';
-import { type FieldError, invalid, newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
+import { newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { allInOrder, type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
 import { type JobRow, jobValues, unendedJob } from '#libs/jobs';
 import {
