@@ -59,7 +59,7 @@ export function boots(runner: Runner, probe: Probe, accelerator: Accelerator): P
     };
     const timer = setTimeout(() => end(false), probeLimitMs);
     const read = (data: Buffer) => {
-      output = (output + data.toString('latin1')).slice(-4096);
+      output = (output + data.toString('latin1')).slice(-65_536);
       // The whole kernel has come up: either its first program runs, or it looked in vain for one.
       if (/tiny: started|Kernel panic - not syncing: VFS/.test(output)) end(true);
       if (output.includes('KVM internal error')) end(false);
