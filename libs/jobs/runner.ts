@@ -52,6 +52,7 @@ export class JobRunner {
   private readonly leaseMs: number;
   private readonly maxFailures: number;
   private readonly log: RunnerLog;
+  private deafen: () => void = () => undefined;
   private timer: NodeJS.Timeout | undefined;
   private renewal: NodeJS.Timeout | undefined;
   private claiming = false;
@@ -60,7 +61,7 @@ export class JobRunner {
 
   constructor(
     private readonly db: Database,
-    listener: Listener,
+    private readonly listener: Listener,
     private readonly handler: JobHandler,
     options: RunnerOptions,
   ) {
@@ -68,10 +69,11 @@ export class JobRunner {
     this.leaseMs = options.leaseMs ?? 8_000;
     this.maxFailures = options.maxFailures ?? 8;
     this.log = options.log;
-    listener.on('rhyzome_job', () => void this.claim());
   }
 
+  /** Claims jobs from now on; nothing before. */
   start(): void {
+    this.deafen = this.listener.on('rhyzome_job', () => void this.claim());
     this.timer = setInterval(() => void this.claim(), IDLE_POLL_MS);
     this.renewal = setInterval(() => void this.renew(), this.leaseMs / 3);
     void this.claim();
@@ -84,6 +86,7 @@ export class JobRunner {
   /** Claims no more, waits for what runs, at most `timeoutMs`; what is left then runs on elsewhere after its lease. */
   async stop(timeoutMs = 5_000): Promise<void> {
     this.stopping = true;
+    this.deafen();
     clearInterval(this.timer);
     const end = Date.now() + timeoutMs;
     while (this.held.size > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 20));
