@@ -4,7 +4,7 @@
  */
 
 import { sql } from 'kysely';
-import { authorize } from '#libs/auth';
+import { authorize, may } from '#libs/auth';
 import { type FieldError, invalid, newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
 import { type JobRow, jobValues, unendedJob } from '#libs/jobs';
@@ -55,7 +55,7 @@ export class Pipeline {
         name: document.name,
         tags: document.tags ?? {},
       };
-      return this.change(caller, options, async (tx) => {
+      return this.change(caller, kind, 'create', options, async (tx) => {
         const resource = kind.make(inTransaction(tx, actor.tenantId));
         resource.propose(core, document);
         refuseInvalid(await resource.validate(true));
@@ -155,39 +155,36 @@ export class Pipeline {
     const { actor } = caller;
     const target = { kind: kind.name, resourceName: idOrName.slice(0, 63) };
     return auditingRefusals(this.db, caller, verb, target, () =>
-      this.change(
-        caller,
-        options,
-        async (tx) => {
-          const scope = inTransaction(tx, actor.tenantId);
-          const found = await findResource(scope, kind, idOrName);
-          if (!found) throw notFound(kind.name, idOrName);
-          authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
-          const row = await lockResource(tx, kind, coreOf(found));
-          if (!row) throw notFound(kind.name, idOrName);
-          refuseStale(options.ifMatch, row);
-          const core = coreOf(row);
-          const resource = await kind.make(scope).load(core);
-          const result = await work(tx, { kind, row, core, resource });
-          await auditDone(tx, caller, verb, { kind: kind.name, resourceId: core.id, resourceName: core.name });
-          return result;
-        },
-        verb,
-      ),
+      this.change(caller, kind, verb, options, async (tx) => {
+        const scope = inTransaction(tx, actor.tenantId);
+        const found = await findResource(scope, kind, idOrName);
+        if (!found) throw notFound(kind.name, idOrName);
+        authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
+        const row = await lockResource(tx, kind, coreOf(found));
+        if (!row) throw notFound(kind.name, idOrName);
+        refuseStale(options.ifMatch, row);
+        const core = coreOf(row);
+        const resource = await kind.make(scope).load(core);
+        const result = await work(tx, { kind, row, core, resource });
+        await auditDone(tx, caller, verb, { kind: kind.name, resourceId: core.id, resourceName: core.name });
+        return result;
+      }),
     );
   }
 
   /** Replay, the work, the record of its answer; all in one transaction, which a dry run rolls back. */
   private async change(
     caller: Caller,
+    kind: KindDefinition,
+    verb: string,
     options: ChangeOptions,
     work: (tx: Tx) => Promise<ChangeResult>,
-    _verb = 'create',
   ): Promise<ChangeResult> {
     const { tenantId } = caller.actor;
     try {
       return await this.db.tenantTransaction(tenantId, async (tx) => {
-        if (options.idempotency && !options.dryRun) {
+        // Who has lost the permission since gets no stored answer: the work below says so.
+        if (options.idempotency && !options.dryRun && may(caller.actor, verb, kind.name)) {
           const replay = await replayOrBegin(tx, tenantId, options.idempotency);
           if (replay) return replayed(replay);
         }
