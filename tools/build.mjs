@@ -66,7 +66,8 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const started = Date.now();
   try {
     const built = build({ force: process.argv.includes('--force') });
-    console.log(built ? `built in ${((Date.now() - started) / 1000).toFixed(1)} s` : 'dist/ is fresh');
+    if (!process.argv.includes('--quiet'))
+      console.log(built ? `built in ${((Date.now() - started) / 1000).toFixed(1)} s` : 'dist/ is fresh');
   } catch (error) {
     console.error(error.message);
     process.exitCode = 1;

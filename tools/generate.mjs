@@ -8,6 +8,8 @@ import { projectEnvironment, root } from './bootstrap.mjs';
 
 const script = (name, out) => [process.execPath, join(root, 'tools/generators', name), out];
 
+const build = [process.execPath, join(root, 'tools/build.mjs'), '--quiet'];
+
 /**
  * Each generator: what it owns (files, or folders with all in them), and the commands that write the same paths below
  * the folder they are given.
@@ -31,7 +33,12 @@ export const generators = [
   {
     name: 'schema',
     owns: ['sql/schema.sql', 'libs/db/generated'],
-    commands: (out) => [[process.execPath, join(root, 'tools/build.mjs')], script('schema.mjs', out)],
+    commands: (out) => [build, script('schema.mjs', out)],
+  },
+  {
+    name: 'reference',
+    owns: ['openapi.json', 'docs/reference'],
+    commands: (out) => [build, script('reference.mjs', out)],
   },
 ];
 

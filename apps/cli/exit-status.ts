@@ -69,6 +69,17 @@ const bySqlState: Record<string, ToldError> = {
     code: 'login_refused',
     message: 'PostgreSQL refuses the login: check its user in the settings, and pg_hba.conf.',
   },
+  '42501': {
+    status: exitStatus.configuration,
+    code: 'login_may_not',
+    message:
+      'The login may not take on the role that this needs. Name one that may as dbOperator (dbOwner for `rhyzome db`) in the settings.',
+  },
+  '55P03': {
+    status: exitStatus.refused,
+    code: 'locked',
+    message: 'Somebody else holds what this needs for longer than 10 s: try again, or stop the servers first.',
+  },
   '22023': {
     status: exitStatus.refused,
     code: 'role_missing',

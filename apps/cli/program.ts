@@ -23,12 +23,13 @@ ${exitStatusHelp}
 
 /** Runs one command line and returns the exit status. `argv` without node and script. */
 export async function runCli(argv: readonly string[], terminal: Terminal): Promise<number> {
-  const program = await buildProgram(argv, terminal);
+  const { program, context } = await buildProgram(argv, terminal);
+  // `pki` ends by process.exitCode.
   const before = process.exitCode;
   process.exitCode = undefined;
   try {
     await program.parseAsync([...argv], { from: 'user' });
-    return Number(process.exitCode ?? exitStatus.ok);
+    return Number(process.exitCode ?? context.status);
   } catch (error) {
     return report(error, terminal, program.opts<Globals>().json ?? false);
   } finally {
@@ -36,7 +37,10 @@ export async function runCli(argv: readonly string[], terminal: Terminal): Promi
   }
 }
 
-async function buildProgram(argv: readonly string[], terminal: Terminal): Promise<Command> {
+async function buildProgram(
+  argv: readonly string[],
+  terminal: Terminal,
+): Promise<{ program: Command; context: Context }> {
   const program = new Command('rhyzome')
     .description('Administers Rhyzome, straight on its database.')
     .version(programVersion(), '--version', 'print the version')
@@ -53,7 +57,7 @@ async function buildProgram(argv: readonly string[], terminal: Terminal): Promis
     if (program.opts<Globals>().json) action.setOptionValue('json', true);
   });
   settle(program, terminal);
-  return program;
+  return { program, context };
 }
 
 /** Its libraries take a while to load: only for whoever asks for it. */
@@ -65,7 +69,11 @@ async function pki(argv: readonly string[]): Promise<Command> {
 /** Makes a command and all below it throw instead of exiting, and write where the caller wants it. */
 function settle(command: Command, terminal: Terminal): void {
   command.exitOverride();
-  command.configureOutput({ writeOut: (text) => terminal.out(text), writeErr: (text) => terminal.err(text) });
+  command.configureOutput({
+    writeOut: (text) => terminal.out(text),
+    writeErr: (text) => terminal.err(text),
+    outputError: (text, write) => write(text.replace(/^error: /, 'rhyzome: ')),
+  });
   command.configureHelp({ showGlobalOptions: true });
   command.showHelpAfterError(`(${commandPath(command)} --help says more)`);
   for (const sub of command.commands) settle(sub, terminal);

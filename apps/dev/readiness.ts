@@ -5,25 +5,27 @@ import { nodeName } from './certificates.js';
 
 const limitMs = 60_000;
 
-/** Until `GET /readyz` answers 200. Throws after a minute with the last answer. */
-export async function untilReady(what: string, port: number, signal: AbortSignal): Promise<void> {
-  let last = 'no answer';
-  await until(
-    what,
-    signal,
-    () => last,
-    100,
-    async () => {
-      try {
-        const response = await fetch(`http://127.0.0.1:${port}/readyz`, { signal: AbortSignal.timeout(2_000) });
-        last = `status ${response.status}: ${(await response.text()).slice(0, 300)}`;
-        return response.status === 200;
-      } catch (error) {
-        last = String((error as Error).cause ?? error);
-        return false;
-      }
-    },
-  );
+/** Until all of these URLs answer 200. Throws after a minute with the last answer. */
+export async function untilReady(what: string, urls: readonly string[], signal: AbortSignal): Promise<void> {
+  for (const url of urls) {
+    let last = 'no answer';
+    await until(
+      what,
+      signal,
+      () => `${url}: ${last}`,
+      50,
+      async () => {
+        try {
+          const response = await fetch(url, { signal: AbortSignal.timeout(2_000) });
+          last = `status ${response.status}: ${(await response.text()).slice(0, 300)}`;
+          return response.status === 200;
+        } catch (error) {
+          last = String((error as Error).cause ?? error);
+          return false;
+        }
+      },
+    );
+  }
 }
 
 /** Until the node's agent has its stream. */

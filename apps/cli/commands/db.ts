@@ -55,7 +55,7 @@ function statusCommand(context: Context): Command {
         { host, port, database, isCurrent, migrations },
         `The ${describeConnection(connection)}:\n${table(['MIGRATION', 'STATE', 'APPLIED'], rows)}`,
       );
-      if (!isCurrent) process.exitCode = exitStatus.refused;
+      if (!isCurrent) context.status = exitStatus.refused;
     });
 }
 

@@ -78,9 +78,12 @@ async function storeContent(
     const stored = await store.put(placeholderContent(), { maxBytes: MAX_IMAGE_BYTES });
     return { ...stored, ...placeholderImage };
   }
-  const { inspectImage } = await import('#libs/storage');
+  const [{ inspectImage }, { listGlobalImages }] = await Promise.all([
+    import('#libs/storage'),
+    import('#libs/kinds/image'),
+  ]);
   // The database first: without it the copy would be for nothing.
-  await db.ping();
+  await db.operatorTransaction(listGlobalImages);
   const stored = await store.put(openFile(file), {
     maxBytes: MAX_IMAGE_BYTES,
     ...(flags.sha256 !== undefined && { sha256: flags.sha256 }),

@@ -68,6 +68,11 @@ export interface InstanceStatus {
 export interface Found<Status> {
   ref: Ref;
   status: Status;
+  /**
+   * True: it is not as apply left it, and nobody wished it so (the machine restarted, an emulator crashed, parts are
+   * missing): applying again puts it right.
+   */
+  damaged?: boolean;
 }
 
 /** A failure with a stable code. `permanent`: trying the same again cannot help. */

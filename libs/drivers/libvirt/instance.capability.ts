@@ -165,7 +165,8 @@ async function inventory(parts: InstanceParts): Promise<Found<InstanceStatus>[]>
     const state = states.get(domain) ?? null;
     const ref = (await places.ref(id)) ?? (state && (await refFromMetadata(virsh, domain, id)));
     const powerState = !isActive(state) && existsSync(places.of(id).rebooting) ? 'unknown' : powerStateOf(state);
-    if (ref) found.push({ ref, status: { powerState } });
+    const damaged = powerState === 'unknown' && { damaged: true };
+    if (ref) found.push({ ref, status: { powerState }, ...damaged });
     else context.log.warn({ instance: id }, 'something with an instance’s name is nobody’s; left as it is');
   }
   return found;

@@ -185,7 +185,10 @@ describe.skipIf(missing.length > 0)('the libvirt driver', () => {
     await host.stop();
     host = await startHost({ dir: join(dir, 'host'), cacheDir: join(cache, 'libvirt'), hostname: 'rz-virt' });
     driver = await open();
-    expect(await instances().inventory()).toEqual([{ ref: instance, status: { powerState: 'unknown' } }]);
+    expect(await instances().inventory()).toEqual([
+      { ref: instance, status: { powerState: 'unknown' }, damaged: true },
+    ]);
+    expect(await networks().inventory()).toMatchObject([{ ref: network, damaged: true }]);
     await networks().apply(network, networkSpec, never);
     await instances().apply(instance, spec, never);
     await booted(count + 1);

@@ -182,10 +182,13 @@ async function closeWayOut({ runner, records, context }: Parts): Promise<void> {
 }
 
 async function inventory({ context, runner, records }: Parts): Promise<Found<NetworkStatus>[]> {
-  const refs = new Map<string, Ref>();
-  for (const ref of await bridgesHere(runner, context.installation)) refs.set(ref.id, ref);
-  for (const { ref } of await records.all()) if (!refs.has(ref.id)) refs.set(ref.id, ref);
-  return [...refs.values()].map((ref) => ({ ref, status: status(context.installation, ref.id) }));
+  const refs = new Map((await bridgesHere(runner, context.installation)).map((ref) => [ref.id, { ref, here: true }]));
+  for (const { ref } of await records.all()) if (!refs.has(ref.id)) refs.set(ref.id, { ref, here: false });
+  return [...refs.values()].map(({ ref, here }) => ({
+    ref,
+    status: status(context.installation, ref.id),
+    ...(!here && { damaged: true }),
+  }));
 }
 
 /** Work of one key goes one after the other, in the order of asking. */

@@ -1,0 +1,125 @@
+/** `rhyzome node` on a real database, with nodes as rhyzome-grpc writes them. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { newId } from '#libs/core';
+import { createDatabase, ensureLogin, testCluster } from '#libs/devdb';
+import { TestInstallation } from '../test-harness.js';
+
+let rhyzome: TestInstallation;
+beforeAll(async () => {
+  rhyzome = await TestInstallation.make({ testCluster, createDatabase, ensureLogin });
+  await rhyzome.ok('tenant', 'create', 'acme');
+});
+afterAll(() => rhyzome?.remove());
+
+async function register(name: string, heartbeatAgeSeconds: number | null, seenAgeSeconds = heartbeatAgeSeconds ?? 0) {
+  const id = newId();
+  const ago = (seconds: number) => new Date(Date.now() - seconds * 1000);
+  const db = rhyzome.db.operator;
+  const room = { vcpus: 8, memory_mib: 16_384, disk_gib: 100 };
+  await db
+    .insertInto('node')
+    .values({
+      id,
+      name,
+      driver: 'sim',
+      agent_version: '1',
+      kinds: ['instance'],
+      last_seen_at: ago(seenAgeSeconds),
+      ...room,
+    })
+    .execute();
+  if (heartbeatAgeSeconds !== null)
+    await db
+      .insertInto('node_session')
+      .values({ node_id: id, session: 1, replica: 'grpc1:7443', heartbeat_at: ago(heartbeatAgeSeconds) })
+      .execute();
+  return id;
+}
+
+async function resource(name: string, kind = 'instance') {
+  const id = newId();
+  await rhyzome.db.operator
+    .insertInto('resource')
+    .values({ tenant_id: 'acme', id, kind, name, state: 'ready', created_by: 'x' })
+    .execute();
+  return { tenant_id: 'acme', id };
+}
+
+describe('rhyzome node', () => {
+  it('tells which are up, and what is reserved of them', async () => {
+    const up = await register('up1', 2);
+    await register('silent', 45);
+    await register('gone', null, 300);
+    const { id } = await resource('vm-room');
+    await rhyzome.db.operator
+      .insertInto('reservation')
+      .values({ tenant_id: 'acme', resource_id: id, node_id: up, vcpus: 2, memory_mib: 512, disk_gib: 10 })
+      .execute();
+    const nodes = await rhyzome.json('node', 'list');
+    expect(nodes.map(({ name, state }: { name: string; state: string }) => [name, state])).toEqual([
+      ['gone', 'unreachable'],
+      ['silent', 'unreachable'],
+      ['up1', 'up'],
+    ]);
+    expect(nodes[2]).toMatchObject({
+      driver: 'sim',
+      cordoned: false,
+      replica: 'grpc1:7443',
+      capacity: { vcpus: 8, memoryMiB: 16_384, diskGiB: 100 },
+      reserved: { vcpus: 2, memoryMiB: 512, diskGiB: 10 },
+    });
+    expect(nodes[0].lastSeenSeconds).toBeGreaterThanOrEqual(299);
+    expect(await rhyzome.ok('node', 'list')).toMatch(/up1 +up +sim +2\/8 +512\/16384 +10\/100 +0 +\d+ s ago/);
+    expect((await rhyzome.json('node', 'show', 'up1')).resources).toMatchObject([{ name: 'vm-room', tenant: 'acme' }]);
+    expect((await rhyzome.json('node', 'show', up)).name).toBe('up1');
+  });
+
+  it('cordons and uncordons, each once', async () => {
+    const id = await register('cord', 1);
+    for (const verb of ['cordon', 'cordon', 'uncordon', 'uncordon', 'cordon']) await rhyzome.ok('node', verb, 'cord');
+    expect(await rhyzome.json('node', 'show', 'cord')).toMatchObject({ id, cordoned: true });
+    expect(await rhyzome.ok('node', 'list')).toContain('up, cordoned');
+    const rows = (await rhyzome.audit('system')).filter(({ resource_name }) => resource_name === 'cord');
+    expect(rows.map(({ action }) => action)).toEqual(['node.cordon', 'node.uncordon', 'node.cordon']);
+  });
+
+  it('removes a node only when nothing is placed there', async () => {
+    const id = await register('old', null, 900);
+    const vm = await resource('vm-here');
+    const leaving = newId();
+    await rhyzome.db.operator
+      .insertInto('placement')
+      .values([
+        { tenant_id: 'acme', resource_id: vm.id, node_id: id, kind: 'instance', generation: 1, present: true },
+        { tenant_id: 'acme', resource_id: leaving, node_id: id, kind: 'network', generation: 1, present: false },
+      ])
+      .execute();
+    const refused = await rhyzome.run('node', 'remove', 'old');
+    expect(refused.status).toBe(1);
+    expect(refused.err).toContain(`instance vm-here of tenant acme (${vm.id}, placed)`);
+    expect(refused.err).toContain(`network (deleted) of tenant acme (${leaving}, leaving)`);
+    const { error } = JSON.parse((await rhyzome.run('node', 'remove', 'old', '--json')).err);
+    expect(error).toMatchObject({ code: 'in_use', more: 0, blockers: [{}, {}] });
+
+    await rhyzome.db.operator.deleteFrom('placement').where('node_id', '=', id).execute();
+    const deed = { node_id: id, kind: 'instance', resource_id: vm.id, verb: 'reboot', repeatable: false };
+    const unclear = newId();
+    await rhyzome.db.operator
+      .insertInto('deed')
+      .values({ tenant_id: 'acme', id: unclear, state: 'unclear', ...deed })
+      .execute();
+    expect((await rhyzome.run('node', 'remove', 'old')).err).toContain(`Job ${unclear} waits for a word`);
+    await rhyzome.db.operator.updateTable('deed').set({ state: 'done' }).where('id', '=', unclear).execute();
+    await rhyzome.ok('node', 'remove', 'old');
+    expect((await rhyzome.run('node', 'show', 'old')).status).toBe(3);
+    expect((await rhyzome.audit('system')).at(-1)).toMatchObject({ action: 'node.remove', resource_name: 'old' });
+  });
+
+  it('does not know every node', async () => {
+    for (const verb of ['show', 'remove', 'cordon', 'uncordon'])
+      expect(await rhyzome.run('node', verb, 'nobody')).toMatchObject({
+        status: 3,
+        err: expect.stringContaining('There is no node “nobody”'),
+      });
+  });
+});
