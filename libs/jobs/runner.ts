@@ -169,7 +169,7 @@ export class JobRunner {
 
   private async runOnce(row: ClaimedRow): Promise<void> {
     if (row.first_claim && row.phase === 'do') {
-      await this.fenced(row, (tx) => this.handler.begin(tx, row));
+      await this.fenced(row, 'no key update', (tx) => this.handler.begin(tx, row));
     }
     try {
       if (row.supersedes && row.phase === 'do') await this.unwindSuperseded(row);
@@ -220,7 +220,7 @@ export class JobRunner {
     if (row.phase === 'undo') return this.undoStuck(row, error, failures);
     const failure = known ? failureOf(error as RhyzomeError) : unknownFailure(row);
     if (!known) this.log.error({ job: row.id, err: error }, 'the job failed');
-    await this.fenced(row, async (tx) => {
+    await this.fenced(row, 'no key update', async (tx) => {
       await tx
         .updateTable('job')
         .set((eb) => ({
@@ -246,7 +246,7 @@ export class JobRunner {
   }
 
   private async park(row: JobRow, parked: Parked): Promise<void> {
-    await this.fenced(row, async (tx, current) => {
+    await this.fenced(row, 'no key update', async (tx, current) => {
       const state = current.state === 'cancelling' ? 'cancelling' : parked.waitingFor.outside ? 'waiting' : 'running';
       const woken = current.wakes > row.wakes || current.phase !== row.phase;
       await tx
@@ -266,7 +266,7 @@ export class JobRunner {
   }
 
   private async release(row: JobRow, delayMs: number, failures = row.failures, message?: string): Promise<void> {
-    await this.fenced(row, async (tx) => {
+    await this.fenced(row, 'no key update', async (tx) => {
       await tx
         .updateTable('job')
         .set({
@@ -283,7 +283,7 @@ export class JobRunner {
   }
 
   private async end(row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void> {
-    await this.fenced(row, async (tx, current) => {
+    await this.fenced(row, 'update', async (tx, current) => {
       if (outcome === 'succeeded' && current.phase === 'undo') throw new CancelRequested();
       await this.handler.settle(tx, current, outcome, failure);
       await tx
@@ -303,8 +303,12 @@ export class JobRunner {
     });
   }
 
-  private fenced<T>(row: JobRow, work: (tx: Tx, current: JobRow) => Promise<T>): Promise<T> {
-    return this.db.tenantTransaction(row.tenant_id, async (tx) => work(tx, await holdLease(tx, row)));
+  private fenced<T>(
+    row: JobRow,
+    strength: 'update' | 'no key update',
+    work: (tx: Tx, current: JobRow) => Promise<T>,
+  ): Promise<T> {
+    return this.db.tenantTransaction(row.tenant_id, async (tx) => work(tx, await holdLease(tx, row, strength)));
   }
 }
 
