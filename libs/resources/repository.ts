@@ -70,10 +70,18 @@ export function findQuery(
     where ${visibleTenants(kind, scope.tenantId)} and r.kind = ${kind.name} and ${which} ${order}`;
 }
 
-/** Locks one of the tenant's own resources until the transaction ends, and reads it as it is then. */
-export async function lockResource(tx: Tx, kind: KindDefinition, core: ResourceCore): Promise<CoreRow | undefined> {
+/**
+ * Locks one of the tenant's own resources until the transaction ends, and reads it as it is then. `no key update` where
+ * neither its removal nor a change of its name follows.
+ */
+export async function lockResource(
+  tx: Tx,
+  kind: KindDefinition,
+  core: ResourceCore,
+  strength: 'update' | 'no key update' = 'update',
+): Promise<CoreRow | undefined> {
   const query = sql<CoreRow>`${selectFromKind(kind)}
-    where r.tenant_id = ${core.tenantId} and r.id = ${core.id} for update of r`;
+    where r.tenant_id = ${core.tenantId} and r.id = ${core.id} for ${sql.raw(strength)} of r`;
   return (await query.execute(tx)).rows[0];
 }
 
