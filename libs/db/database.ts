@@ -175,3 +175,15 @@ export class Database {
     await Promise.all([this.app.destroy(), this.operator.destroy()]);
   }
 }
+
+/**
+ * Awaits statements of one transaction that were sent together (they are pipelined on its connection), and throws the
+ * first failure in their order: what fails after it fails because of it.
+ */
+export async function allInOrder<T extends readonly unknown[]>(
+  statements: readonly [...{ [K in keyof T]: Promise<T[K]> }],
+): Promise<T> {
+  const outcomes = await Promise.allSettled(statements);
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+  return outcomes.map((outcome) => (outcome as PromiseFulfilledResult<unknown>).value) as unknown as T;
+}

@@ -4,11 +4,10 @@
  */
 
 import { sql } from 'kysely';
-import { authorize } from '#libs/auth';
-import { type FieldError, invalid, newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
-import { type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
+import { authorize, may } from '#libs/auth';
+import { newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
+import { allInOrder, type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
 import { type JobRow, jobValues, unendedJob } from '#libs/jobs';
-import { validateDto } from '#libs/openapi';
 import {
   auditDone,
   auditingRefusals,
@@ -17,11 +16,10 @@ import {
   type ChangeResult,
   DryRunDone,
 } from './caller.js';
+import { patched, readOnlyOf, refuseInvalid, validated } from './change-document.js';
 import { blockersOf } from './dependencies.js';
-import { coreReadOnly } from './document.js';
 import { keepAnswer, replayOrBegin } from './idempotency.js';
 import { type CoreDocument, type CoreRow, inTransaction, type KindDefinition, type KindResource } from './kind.js';
-import { mergePatch } from './merge-patch.js';
 import { coreOf, findResource, insertResource, lockResource, updateResource } from './repository.js';
 import { etagOf, resourceView } from './view.js';
 
@@ -55,14 +53,16 @@ export class Pipeline {
         name: document.name,
         tags: document.tags ?? {},
       };
-      return this.change(caller, options, async (tx) => {
+      return this.change(caller, kind, 'create', options, async (tx) => {
         const resource = kind.make(inTransaction(tx, actor.tenantId));
         resource.propose(core, document);
         refuseInvalid(await resource.validate(true));
-        if (!(await insertResource(tx, permission, core, document, actor.subject)))
-          throw nameTaken(kind, document.name);
-        await claimed(resource.claim(tx, { action: 'create', isRetry: false }));
-        await auditDone(tx, caller, 'create', { kind: kind.name, resourceId: core.id, resourceName: core.name });
+        await allInOrder([
+          insertResource(tx, permission, core, document, actor.subject).catch((error: unknown) => {
+            throw violatedUnique(error) === 'resource_name' ? nameTaken(kind, document.name) : error;
+          }),
+          claimed(resource.claim(tx, { action: 'create', isRetry: false })),
+        ]);
         return this.enqueue(tx, caller, kind, core, { action: 'create', request: {} });
       });
     });
@@ -155,39 +155,34 @@ export class Pipeline {
     const { actor } = caller;
     const target = { kind: kind.name, resourceName: idOrName.slice(0, 63) };
     return auditingRefusals(this.db, caller, verb, target, () =>
-      this.change(
-        caller,
-        options,
-        async (tx) => {
-          const scope = inTransaction(tx, actor.tenantId);
-          const found = await findResource(scope, kind, idOrName);
-          if (!found) throw notFound(kind.name, idOrName);
-          authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
-          const row = await lockResource(tx, kind, coreOf(found));
-          if (!row) throw notFound(kind.name, idOrName);
-          refuseStale(options.ifMatch, row);
-          const core = coreOf(row);
-          const resource = await kind.make(scope).load(core);
-          const result = await work(tx, { kind, row, core, resource });
-          await auditDone(tx, caller, verb, { kind: kind.name, resourceId: core.id, resourceName: core.name });
-          return result;
-        },
-        verb,
-      ),
+      this.change(caller, kind, verb, options, async (tx) => {
+        const scope = inTransaction(tx, actor.tenantId);
+        const found = await findResource(scope, kind, idOrName);
+        if (!found) throw notFound(kind.name, idOrName);
+        authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
+        const row = await lockResource(tx, kind, coreOf(found));
+        if (!row) throw notFound(kind.name, idOrName);
+        refuseStale(options.ifMatch, row);
+        const core = coreOf(row);
+        const resource = await kind.make(scope).load(core);
+        return work(tx, { kind, row, core, resource });
+      }),
     );
   }
 
   /** Replay, the work, the record of its answer; all in one transaction, which a dry run rolls back. */
   private async change(
     caller: Caller,
+    kind: KindDefinition,
+    verb: string,
     options: ChangeOptions,
     work: (tx: Tx) => Promise<ChangeResult>,
-    _verb = 'create',
   ): Promise<ChangeResult> {
     const { tenantId } = caller.actor;
     try {
       return await this.db.tenantTransaction(tenantId, async (tx) => {
-        if (options.idempotency && !options.dryRun) {
+        // Whoever has lost the permission since gets the refusal and not the stored answer.
+        if (options.idempotency && !options.dryRun && may(caller.actor, verb, kind.name)) {
           const replay = await replayOrBegin(tx, tenantId, options.idempotency);
           if (replay) return replayed(replay);
         }
@@ -224,6 +219,7 @@ export class Pipeline {
     await claimed(resource.claim(tx, { action: 'update', previous, isRestore: false }));
   }
 
+  /** The job, its audit row and the answer; the last statements of a change, sent together. */
   private async enqueue(
     tx: Tx,
     caller: Caller,
@@ -231,24 +227,22 @@ export class Pipeline {
     core: ResourceCore,
     job: { action: string; request: Record<string, unknown>; supersedes?: string },
   ): Promise<ChangeResult> {
-    const row = await tx
-      .insertInto('job')
-      .values(
-        jobValues({
-          tenantId: core.tenantId,
-          id: newId(),
-          resourceId: core.id,
-          kind: kind.name,
-          resourceName: core.name,
-          createdBy: caller.actor.subject,
-          requestId: caller.requestId,
-          ...job,
-        }),
-      )
-      .returning(['id', 'state'])
-      .executeTakeFirstOrThrow();
-    const after = await findResource(inTransaction(tx, core.tenantId), kind, core.id);
-    return this.answer(kind, after!, row);
+    const values = jobValues({
+      tenantId: core.tenantId,
+      id: newId(),
+      resourceId: core.id,
+      kind: kind.name,
+      resourceName: core.name,
+      createdBy: caller.actor.subject,
+      requestId: caller.requestId,
+      ...job,
+    });
+    const [after] = await allInOrder([
+      findResource(inTransaction(tx, core.tenantId), kind, core.id),
+      tx.insertInto('job').values(values).execute(),
+      auditDone(tx, caller, job.action, { kind: kind.name, resourceId: core.id, resourceName: core.name }),
+    ]);
+    return this.answer(kind, after!, { id: values.id, state: 'queued' });
   }
 
   private answer(kind: KindDefinition, row: CoreRow, job: Pick<JobRow, 'id' | 'state'>): ChangeResult {
@@ -268,55 +262,6 @@ export class Pipeline {
       retryAfterSeconds: 1,
     });
   }
-}
-
-class EmptyBody {}
-
-function readOnlyOf(kind: KindDefinition): string[] {
-  const probe = new Set<string>(coreReadOnly);
-  for (const name of kind.readOnly ?? []) probe.add(name);
-  return [...probe];
-}
-
-function validated<T extends object>(
-  dto: new () => object,
-  body: unknown,
-  options: { readOnly?: string[]; immutable?: string[] },
-): T {
-  const outcome = validateDto(dto, body, options);
-  if (Array.isArray(outcome)) throw invalid(outcome);
-  return outcome.value as T;
-}
-
-/** The document with the patch applied, checked as a whole by the update DTO; what the patch names is checked first. */
-function patched(kind: KindDefinition, previous: CoreDocument, patch: unknown): CoreDocument {
-  if (typeof patch !== 'object' || patch === null || Array.isArray(patch)) {
-    throw new RhyzomeError('not_an_object', 'A merge patch of a resource is a JSON object (RFC 7396).');
-  }
-  const settable = mergePatch(onlyKnown(kind, previous), patch);
-  const document = validated<CoreDocument>(kind.dto.update, settable, {
-    readOnly: readOnlyOf(kind),
-    immutable: [...(kind.immutable ?? [])],
-  });
-  return { ...previous, ...clearedBy(previous, patch), ...document };
-}
-
-/** The part of a document that a change may name. */
-function onlyKnown(kind: KindDefinition, document: CoreDocument): Record<string, unknown> {
-  const immutable = new Set(kind.immutable ?? []);
-  return Object.fromEntries(
-    Object.entries(document).filter(([key, value]) => !immutable.has(key) && value !== null && value !== undefined),
-  );
-}
-
-/** Fields that the patch removes fall back to their defaults: undefined here, filled in by the kind. */
-function clearedBy(previous: CoreDocument, patch: object): Partial<CoreDocument> {
-  const cleared = Object.entries(patch).filter(([key, value]) => value === null && Object.hasOwn(previous, key));
-  return Object.fromEntries(cleared.map(([key]) => [key, undefined]));
-}
-
-function refuseInvalid(errors: FieldError[]): void {
-  if (errors.length > 0) throw invalid(errors);
 }
 
 /** If-Match (RFC 9110 §13.1.1): `*`, or a list of strong tags. */
@@ -391,3 +336,6 @@ function replayed(replay: { status: number; headers: Record<string, string>; bod
     replay,
   };
 }
+
+/** Actions that take no body take an empty object. */
+class EmptyBody {}

@@ -74,15 +74,15 @@ export function coreOf(row: CoreRow): ResourceCore {
   return { id: row.id, tenantId: row.tenant_id, kind: row.kind, name: row.name, tags: row.tags };
 }
 
-/** Inserts the common row; false if the name is taken. */
+/** Inserts the common row; a taken name violates `resource_name`. */
 export async function insertResource(
   tx: Tx,
   _permission: Authorized<'create'>,
   core: ResourceCore,
   document: CoreDocument,
   createdBy: string,
-): Promise<boolean> {
-  const result = await tx
+): Promise<void> {
+  await tx
     .insertInto('resource')
     .values({
       tenant_id: core.tenantId,
@@ -94,9 +94,7 @@ export async function insertResource(
       deletion_protection: document.deletionProtection ?? false,
       created_by: createdBy,
     })
-    .onConflict((oc) => oc.columns(['tenant_id', 'kind', 'name']).doNothing())
-    .executeTakeFirst();
-  return result.numInsertedOrUpdatedRows === 1n;
+    .execute();
 }
 
 export interface ResourceChange {
