@@ -127,6 +127,7 @@ export class JobRunner {
         state = case when j.phase = 'undo' and j.outcome = 'cancelled' then 'cancelling' when j.state = 'queued' then 'running' else j.state end
       from due where j.tenant_id = due.tenant_id and j.id = due.id
       returning j.*, due.first_claim`.execute(this.db.operator);
+    if (result.rows.length > 0) this.db.wake('rhyzome_event');
     return result.rows;
   }
 
@@ -263,6 +264,7 @@ export class JobRunner {
   }
 
   private async release(row: JobRow, delayMs: number, failures = row.failures, message?: string): Promise<void> {
+    setTimeout(() => void this.claim(), delayMs).unref();
     await this.fenced(row, async (tx) => {
       await tx
         .updateTable('job')
