@@ -4,7 +4,6 @@
  * claiming jobs, node streams, event numbering and the CLI.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { createHash } from 'node:crypto';
 import {
   CompiledQuery,
   type DatabaseConnection,
@@ -82,20 +81,6 @@ function setTenant(tenantId: string): string {
   return `select set_config('rhyzome.tenant_id', '${tenantId}', true)`;
 }
 
-const preparedNames = new Map<string, string>();
-const MAX_PREPARED = 200;
-
-/** One name a text, so that the server parses and plans hot statements once a connection. */
-function preparedName(text: string): string | undefined {
-  let name = preparedNames.get(text);
-  if (name === undefined) {
-    if (preparedNames.size >= MAX_PREPARED) return undefined;
-    name = `r${createHash('sha256').update(text).digest('hex').slice(0, 24)}`;
-    preparedNames.set(text, name);
-  }
-  return name;
-}
-
 export class Database {
   private readonly appPool: pg.Pool;
   private readonly operatorPool: pg.Pool;
@@ -130,11 +115,7 @@ export class Database {
       let failure: Error | undefined;
       try {
         const begun = client.query(`begin; ${setting}`);
-        const result = client.query({
-          name: preparedName(query.sql),
-          text: query.sql,
-          values: query.parameters as unknown[],
-        });
+        const result = client.query(query.sql, query.parameters as unknown[]);
         const ended = client.query('commit');
         const outcomes = await Promise.allSettled([begun, result, ended]);
         for (const outcome of outcomes) if (outcome.status === 'rejected') failure ??= outcome.reason as Error;
