@@ -495,24 +495,6 @@ BEGIN ATOMIC
            GROUP BY n.id) free;
 END;
 
-CREATE OR REPLACE FUNCTION public.notify_job()
- RETURNS trigger
- LANGUAGE plpgsql
-AS $function$
-begin
-  perform pg_notify('rhyzome_job', '');
-  return null;
-end $function$;
-
-CREATE OR REPLACE FUNCTION public.notify_node()
- RETURNS trigger
- LANGUAGE plpgsql
-AS $function$
-begin
-  perform pg_notify('rhyzome_node', new.node_id::text);
-  return null;
-end $function$;
-
 CREATE OR REPLACE FUNCTION public.notify_tenant()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -574,7 +556,6 @@ begin
       'resource', jsonb_build_object('kind', new.kind, 'id', new.resource_id, 'name', new.resource_name),
       'state', new.state, 'progress', new.progress, 'error', new.error, 'createdAt', new.created_at,
       'finishedAt', new.finished_at));
-  perform pg_notify('rhyzome_event', '');
   return null;
 end $function$;
 
@@ -592,7 +573,6 @@ begin
     jsonb_build_object('id', r.id, 'kind', r.kind, 'name', r.name, 'tags', r.tags, 'state', r.state,
       'conditions', r.conditions, 'generation', r.generation, 'observedGeneration', r.observed_generation,
       'createdAt', r.created_at, 'updatedAt', r.updated_at));
-  perform pg_notify('rhyzome_event', '');
   return null;
 end $function$;
 
@@ -602,29 +582,17 @@ AS $procedure$
 begin
   execute format('alter table %s enable row level security', tab);
   execute format('alter table %s force row level security', tab);
-  execute format('create policy own_tenant on %s to rhyzome_app using (tenant_id = current_tenant()) with check (tenant_id = current_tenant())', tab);
+  execute format('create policy own_tenant on %s to rhyzome_app using (tenant_id = (select current_tenant())) with check (tenant_id = (select current_tenant()))', tab);
   execute format('create policy all_tenants on %s to rhyzome_operator, rhyzome_owner using (true) with check (true)', tab);
 end $procedure$;
 
 -- Triggers
-
-CREATE TRIGGER notify_node_insert AFTER INSERT ON public.deed FOR EACH ROW EXECUTE FUNCTION notify_node();
-
-CREATE TRIGGER notify_node_update AFTER UPDATE OF state ON public.deed FOR EACH ROW WHEN ((new.state = 'asked'::text)) EXECUTE FUNCTION notify_node();
-
-CREATE TRIGGER notify_job_due AFTER UPDATE OF run_at ON public.job FOR EACH ROW WHEN (((new.finished_at IS NULL) AND (new.lease_owner IS NULL) AND (new.run_at <= clock_timestamp()))) EXECUTE FUNCTION notify_job();
-
-CREATE TRIGGER notify_job_insert AFTER INSERT ON public.job FOR EACH ROW EXECUTE FUNCTION notify_job();
 
 CREATE TRIGGER tell_job_insert AFTER INSERT ON public.job FOR EACH ROW EXECUTE FUNCTION tell_job();
 
 CREATE TRIGGER tell_job_update AFTER UPDATE ON public.job FOR EACH ROW WHEN (((old.state IS DISTINCT FROM new.state) OR (old.progress IS DISTINCT FROM new.progress))) EXECUTE FUNCTION tell_job();
 
 CREATE TRIGGER count_lease AFTER INSERT OR DELETE ON public.lease FOR EACH ROW EXECUTE FUNCTION count_lease();
-
-CREATE TRIGGER notify_node_insert AFTER INSERT ON public.placement FOR EACH ROW EXECUTE FUNCTION notify_node();
-
-CREATE TRIGGER notify_node_update AFTER UPDATE OF revision ON public.placement FOR EACH ROW EXECUTE FUNCTION notify_node();
 
 CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHEN ((new.tags <> '{}'::jsonb)) EXECUTE FUNCTION keep_tags();
 
@@ -643,85 +611,85 @@ CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_i
 alter table audit enable row level security;
 alter table audit force row level security;
 create policy all_tenants on audit as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on audit as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on audit as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table deed enable row level security;
 alter table deed force row level security;
 create policy all_tenants on deed as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on deed as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on deed as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table dependency enable row level security;
 alter table dependency force row level security;
 create policy all_tenants on dependency as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on dependency as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on dependency as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table event enable row level security;
 alter table event force row level security;
 create policy all_tenants on event as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on event as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on event as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table event_counter enable row level security;
 alter table event_counter force row level security;
 create policy all_tenants on event_counter as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on event_counter as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on event_counter as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table idempotency enable row level security;
 alter table idempotency force row level security;
 create policy all_tenants on idempotency as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on idempotency as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on idempotency as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table image enable row level security;
 alter table image force row level security;
 create policy all_tenants on image as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on image as permissive for select to rhyzome_app using (((visibility = 'global'::text) AND (tenant_id = 'system'::text)));
-create policy own_tenant on image as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on image as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table instance enable row level security;
 alter table instance force row level security;
 create policy all_tenants on instance as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on instance as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on instance as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table job enable row level security;
 alter table job force row level security;
 create policy all_tenants on job as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on job as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on job as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table job_step enable row level security;
 alter table job_step force row level security;
 create policy all_tenants on job_step as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on job_step as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on job_step as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table lease enable row level security;
 alter table lease force row level security;
 create policy all_tenants on lease as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on lease as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on lease as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table network enable row level security;
 alter table network force row level security;
 create policy all_tenants on network as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on network as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on network as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table placement enable row level security;
 alter table placement force row level security;
 create policy all_tenants on placement as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on placement as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on placement as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table reservation enable row level security;
 alter table reservation force row level security;
 create policy all_tenants on reservation as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on reservation as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on reservation as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table resource enable row level security;
 alter table resource force row level security;
 create policy all_tenants on resource as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on resource as permissive for select to rhyzome_app using (((tenant_id = 'system'::text) AND (kind = 'image'::text)));
-create policy own_tenant on resource as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on resource as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table resource_tag enable row level security;
 alter table resource_tag force row level security;
 create policy all_tenants on resource_tag as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on resource_tag as permissive for select to rhyzome_app using (((tenant_id = 'system'::text) AND (kind = 'image'::text)));
-create policy own_tenant on resource_tag as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on resource_tag as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table tenant enable row level security;
 alter table tenant force row level security;
@@ -731,7 +699,7 @@ create policy own_tenant on tenant as permissive for select to rhyzome_app using
 alter table tenant_issuer enable row level security;
 alter table tenant_issuer force row level security;
 create policy all_tenants on tenant_issuer as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on tenant_issuer as permissive for all to rhyzome_app using ((tenant_id = current_tenant())) with check ((tenant_id = current_tenant()));
+create policy own_tenant on tenant_issuer as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 -- Owners and privileges
 
@@ -758,12 +726,6 @@ alter function node_headroom(p_kind text, p_vcpu_overcommit integer) owner to rh
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to public;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_app;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_operator;
-
-alter function notify_job() owner to rhyzome_owner;
-grant execute on function notify_job() to public;
-
-alter function notify_node() owner to rhyzome_owner;
-grant execute on function notify_node() to public;
 
 alter function notify_tenant() owner to rhyzome_owner;
 grant execute on function notify_tenant() to public;

@@ -78,7 +78,7 @@ const module = ApiModule.with({
   log,
 });
 const adapter = createAdapter();
-const metrics = httpMetrics(monitoring.registry, db, verifier);
+const metrics = httpMetrics(monitoring.registry, databases, verifier);
 const fastify = adapter.getInstance();
 const routes = recordRoutes(fastify as never);
 addGate(fastify as never, { routes, verifier, onAnswer: metrics.observe });

@@ -3,9 +3,9 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { TokenVerifier } from '#libs/auth';
-import type { Database } from '#libs/db';
+import type { Databases } from '#libs/process';
 
-export function httpMetrics(registry: Registry, db: Database, verifier: TokenVerifier) {
+export function httpMetrics(registry: Registry, databases: Databases, verifier: TokenVerifier) {
   const registers = [registry];
   const duration = new Histogram({
     name: 'rhyzome_http_request_duration_seconds',
@@ -20,7 +20,16 @@ export function httpMetrics(registry: Registry, db: Database, verifier: TokenVer
     labelNames: ['state'],
     registers,
     collect() {
-      for (const [state, value] of Object.entries(db.stats())) this.set({ state }, value);
+      for (const [state, value] of Object.entries(databases.db.stats())) this.set({ state }, value);
+    },
+  });
+  new Counter({
+    name: 'rhyzome_database_statements_total',
+    help: 'Statements sent to PostgreSQL, begin and commit not counted.',
+    registers,
+    collect() {
+      this.reset();
+      this.inc(databases.statements);
     },
   });
   new Counter({

@@ -83,9 +83,11 @@ export class Context {
   /** Runs `work` with the database as operator, which spans tenants, and closes it. */
   async database<T>(work: (db: Database) => Promise<T>): Promise<T> {
     const connection = await this.connection('dbOperator');
-    const { Database } = await import('#libs/db');
+    const [{ Database }, { connectionOf }] = await Promise.all([import('#libs/db'), import('#libs/config')]);
+    const { file, settings } = await this.settings();
     const db = new Database({
-      app: connection,
+      // A login of the operator's own cannot take on the other role.
+      app: settings.db === undefined ? connection : connectionOf(settings.db, file),
       operator: connection,
       maxConnections: 2,
       applicationName: 'rhyzome admin',

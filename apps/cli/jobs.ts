@@ -1,6 +1,6 @@
 /** Jobs of all tenants, as an administrator finds them. */
 import { sql } from 'kysely';
-import { isUuid, notFound } from '#libs/core';
+import { isUuid, printable, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { JobRow, JobStepRow } from '#libs/jobs';
 
@@ -33,7 +33,10 @@ export async function findJob(tx: Tx, id: string, tenant?: string): Promise<{ ro
         .$if(tenant !== undefined, (qb) => qb.where('tenant_id', '=', tenant!))
         .executeTakeFirst()
     : undefined;
-  if (!row) throw notFound('job', id);
+  if (!row) {
+    const where = tenant === undefined ? '' : ` of tenant ${printable(tenant)}`;
+    throw new RhyzomeError('not_found', `There is no job “${printable(id)}”${where}. \`rhyzome job list\` names them.`);
+  }
   const steps = await tx
     .selectFrom('job_step')
     .selectAll()

@@ -28,10 +28,10 @@ function pad(text: string, width: number): string {
 
 /** One line, without control characters: names and messages may come from anywhere. */
 function cell(value: unknown): string {
-  if (value === null || value === undefined || value === '') return '-';
+  if (value === null || value === undefined) return '-';
   if (value instanceof Date) return value.toISOString();
   const text = Array.isArray(value) ? value.join(' ') : typeof value === 'object' ? pairs(value) : String(value);
-  return text.replaceAll(/\p{Cc}+/gu, ' ');
+  return text === '' ? '-' : text.replaceAll(/\p{Cc}+/gu, ' ');
 }
 
 function pairs(value: object): string {

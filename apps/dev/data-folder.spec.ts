@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { processIdentity } from '#libs/devdb';
 import { lockDataFolder, openDataFolder, readJson, writeWhole } from './data-folder.js';
-import { choosePorts } from './ports.js';
+import { choosePorts, type Ports } from './ports.js';
 
 let root: string;
 beforeEach(() => {
@@ -53,18 +53,36 @@ describe('openDataFolder', () => {
 describe('choosePorts', () => {
   it('keeps ports from one start to the next, gives way to others, and refuses a wish for a taken one', async () => {
     const file = join(root, 'ports.json');
-    const first = await choosePorts({ api: 0, grpc: 0, issuer: 0 }, file);
+    const wish = { api: 0, grpc: 0, issuer: 0 };
+    const choose = async (asked: Partial<Ports>) => {
+      const { ports, release } = await choosePorts(asked, file);
+      release();
+      return ports;
+    };
+    const first = await choose(wish);
     expect(new Set(Object.values(first)).size).toBe(6);
-    expect(await choosePorts({ api: 0, grpc: 0, issuer: 0 }, file)).toEqual(first);
+    expect(await choose(wish)).toEqual(first);
     const other = createServer().listen(first.api, '127.0.0.1');
     await once(other, 'listening');
     try {
-      const second = await choosePorts({ api: 0, grpc: 0, issuer: 0 }, file);
+      const second = await choose(wish);
       expect(second.api).not.toBe(first.api);
       expect(second.database).toBe(first.database);
-      await expect(choosePorts({ api: first.api }, file)).rejects.toThrow(`port ${first.api} (api) is taken`);
+      await expect(choose({ api: first.api })).rejects.toThrow(`port ${first.api} (api) is taken`);
     } finally {
       other.close();
     }
+  });
+
+  it('gives two that start at once no port in common, before anybody listens', async () => {
+    const wish = { api: 0, grpc: 0, issuer: 0 };
+    const { ports: first } = await choosePorts(wish, join(root, 'first.json')).then((chosen) => {
+      chosen.release();
+      return chosen;
+    });
+    for (const name of ['a.json', 'b.json']) writeWhole(join(root, name), first);
+    const both = await Promise.all(['a.json', 'b.json'].map((name) => choosePorts(wish, join(root, name))));
+    for (const { release } of both) release();
+    expect(new Set(both.flatMap(({ ports }) => Object.values(ports))).size).toBe(12);
   });
 });

@@ -23,7 +23,9 @@ describe('startDatabase', () => {
     const pids: number[] = [];
     let database: DevDatabase | undefined;
     try {
-      const { database: port } = await choosePorts({}, join(dir, 'ports.json'));
+      const { ports, release } = await choosePorts({}, join(dir, 'ports.json'));
+      release();
+      const port = ports.database;
       const options = {
         dir: join(dir, 'postgres'),
         port,

@@ -19,10 +19,14 @@ function stopRequested(): AbortSignal {
   return controller.signal;
 }
 
-/** In reverse order; one that does not stop keeps none of the others from it. Returns whether all did. */
+/**
+ * In reverse order, with what is still added meanwhile; one that does not stop keeps none of the others from it. Returns
+ * whether all did.
+ */
 async function stopAll(undo: Undo): Promise<boolean> {
   let clean = true;
-  for (const { what, stop } of undo.reverse()) {
+  for (let last = undo.pop(); last; last = undo.pop()) {
+    const { what, stop } = last;
     try {
       await stop();
     } catch (error) {
@@ -53,9 +57,10 @@ async function run(options: DevOptions): Promise<number> {
       status = error instanceof UsageError ? 64 : 1;
     }
   }
-  if (undo.length > 0) console.log('Stopping …');
+  const anything = undo.length > 0;
+  if (anything) console.log('Stopping …');
   const clean = await stopAll(undo);
-  if (undo.length > 0 && clean) console.log('Stopped.');
+  if (anything && clean) console.log('Stopped.');
   return clean ? status : 1;
 }
 

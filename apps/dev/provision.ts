@@ -8,10 +8,20 @@ import { type AdminCommand, adminJson, CommandFailed } from './admin-command.js'
 import { serviceName } from './certificates.js';
 import type { Progress } from './progress.js';
 
-/** The tenant with this issuer and no other. */
-export async function ensureTenant(run: AdminCommand, id: string, issuer: string): Promise<void> {
-  if (await exists(run, ['tenant', 'show', id])) await run(['tenant', 'update', id, '--issuer', issuer]);
-  else await run(['tenant', 'create', id, '--display-name', displayName(id), '--issuer', issuer]);
+interface TenantRow {
+  id: string;
+  issuers: { issuer: string }[];
+}
+
+/** Each tenant with its issuer, as id → issuer; a tenant that is there keeps everything else. */
+export async function ensureTenants(run: AdminCommand, issuers: ReadonlyMap<string, string>): Promise<void> {
+  const found = await adminJson<TenantRow[]>(run, ['tenant', 'list']);
+  for (const [id, issuer] of issuers) {
+    const tenant = found.find((row) => row.id === id);
+    if (!tenant) await run(['tenant', 'create', id, '--display-name', displayName(id), '--issuer', issuer]);
+    else if (!tenant.issuers.some((row) => row.issuer === issuer))
+      await run(['tenant', 'update', id, '--issuer', issuer]);
+  }
 }
 
 /** The certificate that dev.json names may do everything for every tenant. */
@@ -48,16 +58,6 @@ async function removed(run: AdminCommand, progress: Progress): Promise<boolean> 
     if (!(error instanceof CommandFailed)) throw error;
     progress.say(`the image tiny stays the placeholder that it was with sim: ${error.message}`);
     return false;
-  }
-}
-
-async function exists(run: AdminCommand, args: string[]): Promise<boolean> {
-  try {
-    await run(args);
-    return true;
-  } catch (error) {
-    if (error instanceof CommandFailed) return false;
-    throw error;
   }
 }
 

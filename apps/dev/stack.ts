@@ -4,7 +4,7 @@
  */
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { type DevIssuer, startIssuer } from '#libs/devissuer';
+import { type DevIssuer, type RealmAccess, startIssuer } from '#libs/devissuer';
 import { type AdminCommand, adminCommand } from './admin-command.js';
 import { ensureCertificates } from './certificates.js';
 import { type Child, keepAlive } from './child-process.js';
@@ -16,7 +16,7 @@ import type { DevOptions } from './options.js';
 import { choosePorts, type Ports } from './ports.js';
 import { endRecorded, type ProcessName, type ProcessRecord, recordProcesses } from './process-record.js';
 import type { Progress } from './progress.js';
-import { ensureService, ensureTenant, ensureTiny } from './provision.js';
+import { ensureService, ensureTenants, ensureTiny } from './provision.js';
 import { untilNodeIsUp, untilReady } from './readiness.js';
 import { writeSettings } from './settings.js';
 
@@ -52,7 +52,8 @@ export async function startStack(
   await cleanLibvirtHost(folder.host);
   const choice = await chooseDriver(options.driver);
   if (choice.driver === 'sim') progress.say(choice.why);
-  const ports = await choosePorts(options.ports, folder.ports);
+  const { ports, release } = await choosePorts(options.ports, folder.ports);
+  undo.push({ what: 'claims of ports', stop: release });
   const processes = recordProcesses(folder.processes);
   undo.push({ what: 'process record', stop: () => rmSync(folder.processes, { force: true }) });
   signal.throwIfAborted();
@@ -71,8 +72,11 @@ export async function startStack(
   await progress.step('database schema', () => admin(['db', 'migrate']));
   signal.throwIfAborted();
 
-  const children = startChildren(folder, checkout, processes, progress, undo, host?.command);
+  const start = starter(folder, checkout, processes, progress, undo, host?.command);
+  const children = [start('grpc'), start('api')];
+  const startAgent = () => start('agent');
   const ready = serveAndProvision({
+    startAgent,
     ports,
     driver,
     admin,
@@ -117,6 +121,7 @@ function announce(file: string, devJson: DevJson, processes: ProcessRecord, undo
 }
 
 interface Serving {
+  startAgent: () => Child;
   ports: Ports;
   driver: 'sim' | 'libvirt';
   admin: AdminCommand;
@@ -129,17 +134,20 @@ interface Serving {
 
 /** Until all servers serve, and what they serve is there. */
 async function serveAndProvision(serving: Serving): Promise<void> {
-  const { ports, driver, admin, issuer, tenants, checkout, progress, signal } = serving;
+  const { startAgent, ports, driver, admin, issuer, tenants, checkout, progress, signal } = serving;
   const readyz = (port: number) => `${baseUrl(port)}/readyz`;
   const apiUrls = [readyz(ports.apiMonitoring), `${baseUrl(ports.api)}/v1/openapi.json`];
   await Promise.all([
     progress.step(`rhyzome-grpc and its node (${driver})`, async () => {
       await untilReady('rhyzome-grpc', [readyz(ports.grpcMonitoring)], signal);
-      await untilNodeIsUp(admin, signal);
+      // Not before: an agent that finds nobody waits longer and longer between its tries.
+      signal.throwIfAborted();
+      const agent = startAgent();
+      await Promise.race([untilNodeIsUp(admin, signal), agent.hopeless]);
     }),
     progress.step('rhyzome-api', () => untilReady('rhyzome-api', apiUrls, signal)),
     progress.step(`tenants ${tenants.join(', ')}`, async () => {
-      for (const tenant of tenants) await ensureTenant(admin, tenant, issuer.tenants[tenant]?.issuer ?? '');
+      await ensureTenants(admin, new Map(tenants.map((tenant) => [tenant, accessOf(issuer, tenant).issuer])));
       await ensureService(admin);
     }),
     progress.step('image tiny', () => ensureTiny(admin, driver, checkout.root, progress)),
@@ -201,40 +209,44 @@ function openIssuer(
   });
 }
 
-function startChildren(
+/** Starts a program of the stack as a child that is kept alive; the agent in the host's namespaces where there is one. */
+function starter(
   folder: DataFolder,
   checkout: Checkout,
   processes: ProcessRecord,
   progress: Progress,
   undo: Undo,
   insideHost: (argv: readonly string[]) => string[] = (argv) => [...argv],
-): Child[] {
+): (name: ProcessName) => Child {
   const endWithParent = join(checkout.dist, 'apps', 'dev', 'end-with-parent.js');
-  const child = (name: ProcessName, wrap: (argv: readonly string[]) => string[]) => {
+  return (name) => {
     const main = join(checkout.dist, 'apps', name, 'main.js');
     const node = [process.execPath, '--enable-source-maps', '--import', endWithParent];
-    const started = keepAlive({
+    const argv = [...node, main, '--config', folder.config];
+    const child = keepAlive({
       name,
-      argv: wrap([...node, main, '--config', folder.config]),
+      argv: name === 'agent' ? insideHost(argv) : argv,
       cwd: checkout.root,
       logFolder: folder.logs,
       onPid: (pid) => processes.set(name, pid),
       say: progress.say,
     });
-    undo.push({ what: name, stop: () => started.stop() });
-    return started;
+    undo.push({ what: name, stop: () => child.stop() });
+    return child;
   };
-  const asItIs = (argv: readonly string[]) => [...argv];
-  // Stopped in reverse: first who takes requests, then the node, last who both of them talk to.
-  return [child('grpc', asItIs), child('agent', insideHost), child('api', asItIs)];
 }
 
 function tenantAccess(issuer: DevIssuer, tenants: string[]): DevJson['tenants'] {
   return Object.fromEntries(
     tenants.map((tenant) => {
-      const access = issuer.tenants[tenant];
-      if (!access) throw new Error(`the token issuer has no realm ${tenant}`);
-      return [tenant, { issuer: access.issuer, clientId: access.clientId, clientSecret: access.clientSecret }];
+      const { issuer: url, clientId, clientSecret } = accessOf(issuer, tenant);
+      return [tenant, { issuer: url, clientId, clientSecret }];
     }),
   );
+}
+
+function accessOf(issuer: DevIssuer, tenant: string): RealmAccess {
+  const access = issuer.tenants[tenant];
+  if (!access) throw new Error(`the token issuer has no realm ${tenant}`);
+  return access;
 }

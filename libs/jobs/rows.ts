@@ -2,7 +2,7 @@
 
 import type { Selectable } from 'kysely';
 import { RhyzomeError } from '#libs/core';
-import type { JobStep as JobStepTable, Job as JobTable, Tx } from '#libs/db';
+import { allInOrder, type JobStep as JobStepTable, type Job as JobTable, type Tx, wakeAfterCommit } from '#libs/db';
 
 export type JobRow = Selectable<JobTable>;
 export type JobStepRow = Selectable<JobStepTable>;
@@ -21,8 +21,9 @@ export interface NewJob {
   requestId?: string;
 }
 
-/** The columns of a new job's row; inserting it is what enqueues it. */
+/** The columns of a new job's row; inserting it is what enqueues it. Wakes the workers after the commit. */
 export function jobValues(job: NewJob) {
+  wakeAfterCommit('rhyzome_job');
   return {
     tenant_id: job.tenantId,
     id: job.id,
@@ -52,6 +53,7 @@ export async function unendedJob(tx: Tx, tenantId: string, resourceId: string): 
 /** Wakes the resource's unended job, whether it is parked or running right now. */
 export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly string[]): Promise<void> {
   if (resourceIds.length === 0) return;
+  wakeAfterCommit('rhyzome_job');
   await tx
     .updateTable('job')
     .set((eb) => ({ wakes: eb('wakes', '+', 1), run_at: eb.fn<Date>('now') }))
@@ -66,17 +68,45 @@ export class LeaseLost extends Error {
   override readonly name = 'LeaseLost';
 }
 
-/** Locks the job's row if the lease with this fence still holds; throws LeaseLost. */
-export async function holdLease(tx: Tx, row: Pick<JobRow, 'tenant_id' | 'id' | 'fence'>): Promise<JobRow> {
-  const current = await tx
-    .selectFrom('job')
-    .selectAll()
-    .where('tenant_id', '=', row.tenant_id)
-    .where('id', '=', row.id)
-    .where('fence', '=', row.fence)
-    .where('finished_at', 'is', null)
-    .forUpdate()
-    .executeTakeFirst();
+/**
+ * Locks a resource, by which every transaction begins that changes it, its jobs or what stands on nodes for it: requests,
+ * workers and reports take their locks in one order (resource, job, the rest), so that none waits for another in a circle.
+ */
+export async function lockSubject(
+  tx: Tx,
+  tenantId: string,
+  resourceId: string,
+  /** `update` where its removal or a key of it may follow: a lock is never made stronger later. */
+  strength: 'update' | 'no key update' = 'no key update',
+): Promise<void> {
+  await tx
+    .selectFrom('resource')
+    .select('id')
+    .where('tenant_id', '=', tenantId)
+    .where('id', '=', resourceId)
+    .$if(strength === 'update', (qb) => qb.forUpdate())
+    .$if(strength === 'no key update', (qb) => qb.forNoKeyUpdate())
+    .execute();
+}
+
+/** Locks the job's resource and row if the lease with this fence still holds; throws LeaseLost. */
+export async function holdLease(
+  tx: Tx,
+  row: Pick<JobRow, 'tenant_id' | 'id' | 'fence' | 'resource_id'>,
+  strength?: 'update' | 'no key update',
+): Promise<JobRow> {
+  const [, current] = await allInOrder([
+    lockSubject(tx, row.tenant_id, row.resource_id, strength),
+    tx
+      .selectFrom('job')
+      .selectAll()
+      .where('tenant_id', '=', row.tenant_id)
+      .where('id', '=', row.id)
+      .where('fence', '=', row.fence)
+      .where('finished_at', 'is', null)
+      .forUpdate()
+      .executeTakeFirst(),
+  ]);
   if (!current) throw new LeaseLost(`job ${row.id} is no longer held`);
   return current;
 }
@@ -97,6 +127,7 @@ export async function cancelJob(tx: Tx, tenantId: string, id: string): Promise<J
       row.phase === 'undo' ? 'The job has failed and is being undone already.' : 'The job is past what can be undone.',
     );
   }
+  wakeAfterCommit('rhyzome_job');
   return tx
     .updateTable('job')
     .set((eb) => ({
@@ -116,6 +147,7 @@ export async function cancelJob(tx: Tx, tenantId: string, id: string): Promise<J
 
 /** Puts a failed job back into the queue: the stored request again. The caller has claimed anew. */
 export async function requeueJob(tx: Tx, row: JobRow): Promise<JobRow> {
+  wakeAfterCommit('rhyzome_job');
   await tx.deleteFrom('job_step').where('tenant_id', '=', row.tenant_id).where('job_id', '=', row.id).execute();
   return tx
     .updateTable('job')

@@ -15,6 +15,8 @@ export interface Databases {
   db: Database;
   listener: Listener;
   operator: PoolConfig;
+  /** Statements sent so far, begin and commit not counted. */
+  readonly statements: number;
   close(): Promise<void>;
 }
 
@@ -33,7 +35,11 @@ export function openDatabases(
     );
   }
   const onError = (error: Error) => log.warn({ err: error.message }, 'a database connection broke');
-  const db = new Database({ app, operator, applicationName: program, onError });
+  let statements = 0;
+  const onQuery = () => {
+    statements += 1;
+  };
+  const db = new Database({ app, operator, applicationName: program, onError, onQuery });
   const listener = new Listener(
     needsOperator ? operator : app,
     needsOperator ? 'rhyzome_operator' : 'rhyzome_app',
@@ -43,6 +49,9 @@ export function openDatabases(
     db,
     listener,
     operator,
+    get statements() {
+      return statements;
+    },
     close: async () => {
       await listener.close();
       await db.close();

@@ -8,6 +8,7 @@ import type { CredentialsSource } from '#libs/pki';
 import { serverCredentials } from './certificates.js';
 import { Gate, type GateOptions } from './gate.js';
 import { addReflection } from './services.js';
+import { removeStaleSocket } from './stale-socket.js';
 
 /** Largest message either way (bytes). Image content and logs are streamed in smaller chunks. */
 export const maxMessageBytes = 4 * 1024 * 1024;
@@ -76,6 +77,7 @@ export async function bindAll(
 ): Promise<string[]> {
   const addresses: string[] = [];
   for (const address of listen) {
+    await removeStaleSocket(address);
     const port = await new Promise<number>((resolve, reject) => {
       server.bindAsync(address, credentials, (error, bound) => {
         if (error) reject(new Error(`Cannot listen on ${address}: ${error.message}`, { cause: error }));

@@ -116,8 +116,8 @@ export async function updateTenant(tx: Tx, id: string, change: TenantChange): Pr
 }
 
 /**
- * Removes a tenant that has no resources, with its issuers, jobs and events; its audit rows stay. Throws RhyzomeError
- * `not_found`, `conflict` (system) and `in_use` with the first resources as blockers.
+ * Removes a tenant that has no resources, with its issuers, jobs, events and what services might do for it; its audit
+ * rows stay. Throws RhyzomeError `not_found`, `conflict` (system) and `in_use` with the first resources as blockers.
  */
 export async function deleteTenant(tx: Tx, id: string): Promise<void> {
   if (id === SYSTEM_TENANT)
@@ -133,6 +133,9 @@ export async function deleteTenant(tx: Tx, id: string): Promise<void> {
     .set((eb) => ({ pruned: eb.ref('last') }))
     .where('tenant_id', '=', id)
     .execute();
+  // Nobody keeps rights for a tenant of this id that may come.
+  await sql`update service set tenants = array_remove(tenants, ${id}), updated_at = now()
+    where ${id} = any (tenants)`.execute(tx);
   await tx.deleteFrom('tenant').where('id', '=', id).execute();
 }
 

@@ -53,14 +53,6 @@ create table placement (
 create index placement_node on placement (node_id);
 call wall_off('placement');
 
-create function notify_node() returns trigger language plpgsql as $$
-begin
-  perform pg_notify('rhyzome_node', new.node_id::text);
-  return null;
-end $$;
-create trigger notify_node_insert after insert on placement for each row execute function notify_node();
-create trigger notify_node_update after update of revision on placement for each row execute function notify_node();
-
 -- Deeds (reboot): not a state, so each has an id that the agent keeps around the effect.
 create table deed (
   tenant_id text not null,
@@ -79,8 +71,6 @@ create table deed (
 );
 create index deed_node on deed (node_id) where state = 'asked';
 call wall_off('deed');
-create trigger notify_node_insert after insert on deed for each row execute function notify_node();
-create trigger notify_node_update after update of state on deed for each row when (new.state = 'asked') execute function notify_node();
 
 -- Capacity that is spoken for. Sums over all tenants, so only functions of the owner reach it.
 create table reservation (

@@ -23,7 +23,18 @@ async function instanceOf(image: string) {
   await rhyzome.db.operator.insertInto('resource').values(core).execute();
   await rhyzome.db.operator
     .insertInto('dependency')
-    .values({ tenant_id: 'acme', resource_id: id, target_tenant_id: 'system', target_id: image, relation: 'image' })
+    .values({
+      tenant_id: 'acme',
+      resource_id: id,
+      target_tenant_id: 'system',
+      target_id: image,
+      relation: 'boots from',
+    })
+    .execute();
+  const machine = { vcpus: 1, memory_mib: 64, desired_power_state: 'stopped', restart_policy: 'stay' };
+  await rhyzome.db.operator
+    .insertInto('instance')
+    .values({ tenant_id: 'acme', id, image_tenant_id: 'system', image_id: image, ...machine })
     .execute();
   return core;
 }
@@ -65,7 +76,10 @@ describe('rhyzome image with a placeholder', () => {
     const { id, sha256 } = await rhyzome.json('image', 'import', 'used', '--placeholder');
     const vm = await instanceOf(id);
     const refused = await rhyzome.run('image', 'remove', 'used');
-    expect(refused).toMatchObject({ status: 1, err: expect.stringContaining(`instance ${vm.name} of tenant acme`) });
+    expect(refused).toMatchObject({
+      status: 1,
+      err: `rhyzome: The image used is in use:\n  instance ${vm.name} of tenant acme (${vm.id})\n`,
+    });
     await rhyzome.db.operator.deleteFrom('resource').where('id', '=', vm.id).execute();
     await rhyzome.ok('image', 'remove', 'used');
     expect(existsSync(stored(sha256))).toBe(true); // `tiny` has the same content

@@ -230,9 +230,12 @@ async function refuseWhileUsed(tx: Tx, image: GlobalImage): Promise<void> {
   const { rows: users } = await sql<Blocker & { tenant: string; total: number }>`
     select r.kind, r.id, r.name, d.relation, r.tenant_id as tenant, count(*) over () as total
     from (
-      select tenant_id, resource_id, relation from dependency where target_tenant_id = ${SYSTEM_TENANT} and target_id = ${image.id}
-      union
-      select tenant_id, id, 'image' from instance where image_tenant_id = ${SYSTEM_TENANT} and image_id = ${image.id}) d
+      select tenant_id, resource_id, min(relation) as relation from (
+        select tenant_id, resource_id, relation from dependency
+          where target_tenant_id = ${SYSTEM_TENANT} and target_id = ${image.id}
+        union all
+        select tenant_id, id, 'image' from instance where image_tenant_id = ${SYSTEM_TENANT} and image_id = ${image.id}) every
+      group by tenant_id, resource_id) d
     join resource r on r.tenant_id = d.tenant_id and r.id = d.resource_id
     order by r.tenant_id, r.name limit ${MAX_BLOCKERS}`.execute(tx);
   const total = users[0]?.total ?? 0;
