@@ -6,10 +6,16 @@ import * as grpc from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { initPki, issueCertificate } from '#libs/pki';
 import {
+  type CreateResponse,
+  type DeleteResponse,
+  type GetJobResponse,
+  type GetResponse,
   JobServiceClient,
+  type ListResponse,
   NodeServiceClient,
   ResourceServiceClient,
   type RpcChannel,
+  type UpdateResponse,
   type WatchResponse,
 } from '#libs/rpc';
 import { apiOf } from './harness/client.js';
@@ -19,7 +25,6 @@ import { until } from './harness/until.js';
 
 const { status } = grpc;
 const absent = '0193f9a0-0000-7000-8000-000000000000';
-const filters = {};
 let stack: Stack;
 const channels: RpcChannel[] = [];
 
@@ -35,48 +40,19 @@ async function clients(files?: CertificateFiles) {
   channels.push(channel);
   const resources = channel.client(ResourceServiceClient);
   const jobs = channel.client(JobServiceClient);
-  const get = (kind: string, id: string, tenantId = 'acme') =>
-    call(resources.get.bind(resources), { tenantId, kind, id });
+  const plain = { idempotencyKey: '', dryRun: false };
+  const all = { pageSize: 0, pageToken: '', tagSelector: '', filters: {} };
+  const get = (kind: string, id: string) =>
+    call<GetResponse>((done) => resources.get({ tenantId: 'acme', kind, id }, done));
   const list = (kind: string, tenantId = 'acme', more = {}) =>
-    call(resources.list.bind(resources), {
-      tenantId,
-      kind,
-      pageSize: 0,
-      pageToken: '',
-      tagSelector: '',
-      filters,
-      ...more,
-    });
+    call<ListResponse>((done) => resources.list({ tenantId, kind, ...all, ...more }, done));
   const create = (kind: string, body: object, more = {}) =>
-    call(resources.create.bind(resources), {
-      tenantId: 'acme',
-      kind,
-      body,
-      idempotencyKey: '',
-      dryRun: false,
-      ...more,
-    });
+    call<CreateResponse>((done) => resources.create({ tenantId: 'acme', kind, body, ...plain, ...more }, done));
   const update = (kind: string, id: string, patch: object, ifMatch = '') =>
-    call(resources.update.bind(resources), {
-      tenantId: 'acme',
-      kind,
-      id,
-      patch,
-      ifMatch,
-      idempotencyKey: '',
-      dryRun: false,
-    });
-  const remove = (kind: string, id: string, more = {}) =>
-    call(resources.delete.bind(resources), {
-      tenantId: 'acme',
-      kind,
-      id,
-      ifMatch: '',
-      idempotencyKey: '',
-      dryRun: false,
-      ...more,
-    });
-  const job = (id: string) => call(jobs.getJob.bind(jobs), { tenantId: 'acme', id });
+    call<UpdateResponse>((done) => resources.update({ tenantId: 'acme', kind, id, patch, ifMatch, ...plain }, done));
+  const remove = (kind: string, id: string) =>
+    call<DeleteResponse>((done) => resources.delete({ tenantId: 'acme', kind, id, ifMatch: '', ...plain }, done));
+  const job = (id: string) => call<GetJobResponse>((done) => jobs.getJob({ tenantId: 'acme', id }, done));
   const ended = (id: string) =>
     until(`job ${id}`, async () => {
       const found = (await job(id)).job!;
@@ -131,7 +107,7 @@ describe('an internal service', () => {
     );
     await refused(service.create('network', { name: 'x', subnet: '10.80.0.0/24' }, { tenantId: '' }), status.NOT_FOUND);
     await refused(service.get('network', absent), status.NOT_FOUND);
-    await refused(service.get('unicorn', absent), status.NOT_FOUND);
+    await refused(service.get('unicorn', absent), status.INVALID_ARGUMENT);
     await refused(service.get('network', ''), status.NOT_FOUND);
     await refused(service.job(absent), status.NOT_FOUND);
     await refused(service.job('x'), status.NOT_FOUND);

@@ -26,12 +26,11 @@ export function issue(stack: Stack, type: 'service' | 'node', name: string): Pro
   return issueCertificate({ dir: join(stack.data, 'pki'), out: join(stack.data, 'issued'), type, name, force: true });
 }
 
+type Callback<Response> = (error: grpc.ServiceError | null, response: Response) => void;
+
 /** One unary call as a promise. Rejects with the StatusError. */
-export function call<Request, Response>(
-  method: (request: Request, callback: (error: grpc.ServiceError | null, response: Response) => void) => unknown,
-  request: Request,
-): Promise<Response> {
-  return new Promise((done, fail) => method(request, (error, response) => (error ? fail(error) : done(response))));
+export function call<Response>(method: (callback: Callback<Response>) => unknown): Promise<Response> {
+  return new Promise((done, fail) => method((error, response) => (error ? fail(error) : done(response))));
 }
 
 /** One call by its bare name and bytes, for protocols that are not ours. Gives the bytes of the first answer. */
