@@ -20,7 +20,7 @@ const children: ChildProcess[] = [];
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'rhyzome-agent-main-'));
   pki = await makeTestPki(dir);
-  const sources = ['apps/agent', 'libs/agent', 'libs/config', 'libs/core', 'libs/drivers', 'libs/pki', 'libs/rpc'];
+  const sources = ['apps/agent', 'libs/agent', 'libs/config', 'libs/core', 'libs/drivers', 'libs/pki', 'libs/process', 'libs/rpc'];
   const swc = join(root, 'node_modules/@swc/cli/bin/swc.js');
   await run(process.execPath, [swc, ...sources, '--out-dir', join(dir, 'dist'), '--copy-files', '--quiet'], {
     cwd: root,
