@@ -6,7 +6,7 @@ import 'reflect-metadata';
 import autocannon from 'autocannon';
 import { type BenchServer, type BenchStack, cpuMs, residentMiB, startStack } from './stack.js';
 
-const ROUNDS = 5;
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5);
 const SECONDS = 4;
 const CONNECTIONS = 16;
 

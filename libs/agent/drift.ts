@@ -42,7 +42,7 @@ async function compareWithInventory(capability: Capability<any, any>, reconciler
     const present = found.get(item.key);
     const phase = item.outcome?.phase;
     if (phase === Phase.PHASE_READY && present && capability.watch) reconciler.noteStatus(present);
-    if ((phase === Phase.PHASE_READY && !present) || (phase === Phase.PHASE_ABSENT && present))
+    if ((phase === Phase.PHASE_READY && (!present || present.damaged)) || (phase === Phase.PHASE_ABSENT && present))
       reconciler.reapply(item);
   }
 }

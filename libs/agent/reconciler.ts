@@ -71,7 +71,7 @@ export class Reconciler {
   /**
    * Something says that the status changed by itself. It is read again when nobody works on the resource, because a
    * reboot looks like a guest that shut down while it lasts; then it is told and not corrected: what follows is the
-   * controller's to decide.
+   * controller's to decide. Only what the driver calls damaged is nobody's wish and is put right.
    */
   noteStatus({ ref, status }: Found<unknown>): void {
     const item = this.item(ref);
@@ -92,6 +92,7 @@ export class Reconciler {
     if (!fresh || !item.wanted || !hasOtherStatus(item, fresh.status)) return;
     item.outcome = { phase: Phase.PHASE_READY, status: fresh.status };
     this.options.onObserved(item.observed());
+    if (fresh.damaged) this.reapply(item);
   }
 
   /** Tries again what was reached already; its outcome stands until the try says otherwise. */

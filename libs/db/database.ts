@@ -4,7 +4,6 @@
  * claiming jobs, node streams, event numbering and the CLI.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { createHash } from 'node:crypto';
 import {
   CompiledQuery,
   type DatabaseConnection,
@@ -18,7 +17,9 @@ import type pg from 'pg';
 import { isTenantId } from '#libs/core';
 import { translateDatabaseError } from './errors.js';
 import type { DB } from './generated/schema.js';
+import type { Channel } from './listener.js';
 import { createPool } from './pools.js';
+import { Waker } from './waker.js';
 
 /** A transaction; in a tenant's scope it sees that tenant's rows (and global images) only. */
 export type Tx = Transaction<DB>;
@@ -34,15 +35,30 @@ export interface DatabaseOptions {
   onQuery?: (text: string) => void;
 }
 
-const scope = new AsyncLocalStorage<{ tenantId: string }>();
+interface Scope {
+  /** Undefined: the operator's, which spans tenants. */
+  tenantId?: string;
+  /** Whom to wake once this transaction is committed. */
+  wakes: [Channel, string | undefined][];
+}
+
+const scope = new AsyncLocalStorage<Scope>();
+
+/** Within a transaction: tells `channel` to look again once it is committed, and not if it is rolled back. */
+export function wakeAfterCommit(channel: Channel, payload?: string): void {
+  const current = scope.getStore();
+  if (!current) throw new Error('outside of a transaction there is no commit to wait for');
+  current.wakes.push([channel, payload]);
+}
 
 /** Sends `begin` and the tenant's setting together with the transaction's first statement. */
 class ScopedDriver extends PostgresDriver {
   override async beginTransaction(connection: DatabaseConnection, settings: TransactionSettings): Promise<void> {
     const current = scope.getStore();
-    if (!current || settings.isolationLevel || settings.accessMode) {
+    if (current?.tenantId === undefined || settings.isolationLevel || settings.accessMode) {
       await super.beginTransaction(connection, settings);
-      if (current) await connection.executeQuery(CompiledQuery.raw(setTenant(current.tenantId)));
+      if (current?.tenantId !== undefined)
+        await connection.executeQuery(CompiledQuery.raw(setTenant(current.tenantId)));
       return;
     }
     const begun = connection.executeQuery(CompiledQuery.raw(`begin; ${setTenant(current.tenantId)}`));
@@ -65,23 +81,11 @@ function setTenant(tenantId: string): string {
   return `select set_config('rhyzome.tenant_id', '${tenantId}', true)`;
 }
 
-const preparedNames = new Map<string, string>();
-const MAX_PREPARED = 200;
-
-/** One name a text, so that the server parses and plans hot statements once a connection. */
-function preparedName(text: string): string | undefined {
-  let name = preparedNames.get(text);
-  if (name === undefined) {
-    if (preparedNames.size >= MAX_PREPARED) return undefined;
-    name = `r${createHash('sha256').update(text).digest('hex').slice(0, 24)}`;
-    preparedNames.set(text, name);
-  }
-  return name;
-}
-
 export class Database {
   private readonly appPool: pg.Pool;
   private readonly operatorPool: pg.Pool;
+  private readonly waker: Waker;
+  private readonly operatorWaker: Waker;
   private readonly app: Kysely<DB>;
   /** Spans tenants. */
   readonly operator: Kysely<DB>;
@@ -90,6 +94,9 @@ export class Database {
     const limits = { max: options.maxConnections, applicationName: options.applicationName };
     this.appPool = createPool(options.app, 'rhyzome_app', limits, options.onError);
     this.operatorPool = createPool(options.operator ?? options.app, 'rhyzome_operator', limits, options.onError);
+    const onError = options.onError ?? (() => undefined);
+    this.waker = new Waker(this.appPool, onError);
+    this.operatorWaker = new Waker(this.operatorPool, onError);
     const log = options.onQuery ? (event: { query: CompiledQuery }) => options.onQuery!(event.query.sql) : undefined;
     this.app = new Kysely<DB>({ dialect: new ScopedDialect({ pool: this.appPool }), ...(log && { log }) });
     this.operator = new Kysely<DB>({ dialect: new PostgresDialect({ pool: this.operatorPool }), ...(log && { log }) });
@@ -108,11 +115,7 @@ export class Database {
       let failure: Error | undefined;
       try {
         const begun = client.query(`begin; ${setting}`);
-        const result = client.query({
-          name: preparedName(query.sql),
-          text: query.sql,
-          values: query.parameters as unknown[],
-        });
+        const result = client.query(query.sql, query.parameters as unknown[]);
         const ended = client.query('commit');
         const outcomes = await Promise.allSettled([begun, result, ended]);
         for (const outcome of outcomes) if (outcome.status === 'rejected') failure ??= outcome.reason as Error;
@@ -131,7 +134,10 @@ export class Database {
   /** Runs `work` in one transaction in the tenant's scope; a throw rolls back. */
   async tenantTransaction<T>(tenantId: string, work: (tx: Tx) => Promise<T>): Promise<T> {
     try {
-      return await scope.run({ tenantId }, () => this.app.transaction().execute(work));
+      const current: Scope = { tenantId, wakes: [['rhyzome_event', undefined]] };
+      const result = await scope.run(current, () => this.app.transaction().execute(work));
+      for (const [channel, payload] of current.wakes) this.waker.wake(channel, payload);
+      return result;
     } catch (error) {
       throw translateDatabaseError(error);
     }
@@ -150,7 +156,10 @@ export class Database {
   /** Runs `work` in one transaction that spans tenants. */
   async operatorTransaction<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
     try {
-      return await this.operator.transaction().execute(work);
+      const current: Scope = { wakes: [['rhyzome_event', undefined]] };
+      const result = await scope.run(current, () => this.operator.transaction().execute(work));
+      for (const [channel, payload] of current.wakes) this.operatorWaker.wake(channel, payload);
+      return result;
     } catch (error) {
       throw translateDatabaseError(error);
     }
@@ -165,6 +174,11 @@ export class Database {
     }
   }
 
+  /** Tells others to look again, after a single statement that was a transaction of its own. */
+  wake(channel: Channel): void {
+    this.operatorWaker.wake(channel);
+  }
+
   /** Connections in use and waiting, for metrics. */
   stats(): { total: number; idle: number; waiting: number } {
     const { totalCount, idleCount, waitingCount } = this.appPool;
@@ -172,6 +186,7 @@ export class Database {
   }
 
   async close(): Promise<void> {
+    await Promise.all([this.waker.flush(), this.operatorWaker.flush()]);
     await Promise.all([this.app.destroy(), this.operator.destroy()]);
   }
 }

@@ -1,5 +1,6 @@
 /** Tells a database that is away from a query that is wrong, and names the constraint that was hit. */
 import { RhyzomeError } from '#libs/core';
+import { forgetPrepared, isStalePlan } from './prepared.js';
 
 /** What pg puts on its errors (PostgreSQL protocol, ErrorResponse fields). */
 export interface PgError extends Error {
@@ -44,6 +45,13 @@ export function translateDatabaseError(error: unknown): unknown {
   if (isDatabaseAway(error)) {
     return new RhyzomeError('database_unavailable', 'The database is away; try again shortly.', {
       retryAfterSeconds: 2,
+      cause: error,
+    });
+  }
+  if (isStalePlan(error)) {
+    forgetPrepared();
+    return new RhyzomeError('overloaded', 'The database was upgraded just now; try again.', {
+      retryAfterSeconds: 1,
       cause: error,
     });
   }

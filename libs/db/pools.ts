@@ -4,6 +4,7 @@
  * its role either.
  */
 import pg from 'pg';
+import { prepareStatements } from './prepared.js';
 
 export type Role = 'rhyzome_app' | 'rhyzome_operator' | 'rhyzome_owner';
 
@@ -48,6 +49,9 @@ export function createPool(
     pipeline: true,
   } as pg.PoolConfig);
   pool.on('error', onError);
-  pool.on('connect', (client) => client.on('error', onError));
+  pool.on('connect', (client) => {
+    client.on('error', onError);
+    if (role) prepareStatements(client);
+  });
   return pool;
 }

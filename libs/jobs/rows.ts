@@ -2,7 +2,7 @@
 
 import type { Selectable } from 'kysely';
 import { RhyzomeError } from '#libs/core';
-import { allInOrder, type JobStep as JobStepTable, type Job as JobTable, type Tx } from '#libs/db';
+import { allInOrder, type JobStep as JobStepTable, type Job as JobTable, type Tx, wakeAfterCommit } from '#libs/db';
 
 export type JobRow = Selectable<JobTable>;
 export type JobStepRow = Selectable<JobStepTable>;
@@ -21,8 +21,9 @@ export interface NewJob {
   requestId?: string;
 }
 
-/** The columns of a new job's row; inserting it is what enqueues it. */
+/** The columns of a new job's row; inserting it is what enqueues it. Wakes the workers after the commit. */
 export function jobValues(job: NewJob) {
+  wakeAfterCommit('rhyzome_job');
   return {
     tenant_id: job.tenantId,
     id: job.id,
@@ -52,6 +53,7 @@ export async function unendedJob(tx: Tx, tenantId: string, resourceId: string): 
 /** Wakes the resource's unended job, whether it is parked or running right now. */
 export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly string[]): Promise<void> {
   if (resourceIds.length === 0) return;
+  wakeAfterCommit('rhyzome_job');
   await tx
     .updateTable('job')
     .set((eb) => ({ wakes: eb('wakes', '+', 1), run_at: eb.fn<Date>('now') }))
@@ -125,6 +127,7 @@ export async function cancelJob(tx: Tx, tenantId: string, id: string): Promise<J
       row.phase === 'undo' ? 'The job has failed and is being undone already.' : 'The job is past what can be undone.',
     );
   }
+  wakeAfterCommit('rhyzome_job');
   return tx
     .updateTable('job')
     .set((eb) => ({
@@ -144,6 +147,7 @@ export async function cancelJob(tx: Tx, tenantId: string, id: string): Promise<J
 
 /** Puts a failed job back into the queue: the stored request again. The caller has claimed anew. */
 export async function requeueJob(tx: Tx, row: JobRow): Promise<JobRow> {
+  wakeAfterCommit('rhyzome_job');
   await tx.deleteFrom('job_step').where('tenant_id', '=', row.tenant_id).where('job_id', '=', row.id).execute();
   return tx
     .updateTable('job')

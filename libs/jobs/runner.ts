@@ -130,6 +130,7 @@ export class JobRunner {
         state = case when j.phase = 'undo' and j.outcome = 'cancelled' then 'cancelling' when j.state = 'queued' then 'running' else j.state end
       from due where j.tenant_id = due.tenant_id and j.id = due.id
       returning j.*, due.first_claim`.execute(this.db.operator);
+    if (result.rows.length > 0) this.db.wake('rhyzome_event');
     return result.rows;
   }
 
@@ -266,6 +267,7 @@ export class JobRunner {
   }
 
   private async release(row: JobRow, delayMs: number, failures = row.failures, message?: string): Promise<void> {
+    setTimeout(() => void this.claim(), delayMs).unref();
     await this.fenced(row, 'no key update', async (tx) => {
       await tx
         .updateTable('job')
@@ -288,6 +290,7 @@ export class JobRunner {
     await this.fenced(row, 'update', async (tx, current) => {
       if (outcome === 'succeeded' && current.phase === 'undo') throw new CancelRequested();
       await this.handler.settle(tx, current, outcome, failure);
+      if (outcome !== 'succeeded') await endWaits(tx, row);
       await tx
         .updateTable('job')
         .set({
@@ -297,7 +300,8 @@ export class JobRunner {
           finished_at: new Date(),
           lease_owner: null,
           lease_until: null,
-          ...(outcome === 'succeeded' && { progress: 100, message: null }),
+          message: null,
+          ...(outcome === 'succeeded' && { progress: 100 }),
         })
         .where('tenant_id', '=', row.tenant_id)
         .where('id', '=', row.id)
@@ -312,6 +316,17 @@ export class JobRunner {
   ): Promise<T> {
     return this.db.tenantTransaction(row.tenant_id, async (tx) => work(tx, await holdLease(tx, row, strength)));
   }
+}
+
+/** Nothing waits any more in a job that was undone. */
+async function endWaits(tx: Tx, row: JobRow): Promise<void> {
+  await tx
+    .updateTable('job_step')
+    .set({ state: 'undone', finished_at: new Date() })
+    .where('tenant_id', '=', row.tenant_id)
+    .where('job_id', '=', row.id)
+    .where('state', '=', 'waiting')
+    .execute();
 }
 
 /** A time by the database's clock, which is the one that claims compare with. */

@@ -1,6 +1,6 @@
 /** Deeds: what is not a state but happens once (reboot). The id is the job's, so that asking twice is asking once. */
 import { type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
-import type { Tx } from '#libs/db';
+import { type Tx, wakeAfterCommit } from '#libs/db';
 
 export interface NewDeed {
   /** Operation id; the agent keeps it around the effect. */
@@ -13,6 +13,7 @@ export interface NewDeed {
 }
 
 export async function askDeed(tx: Tx, core: ResourceCore, deed: NewDeed): Promise<void> {
+  wakeAfterCommit('rhyzome_node', deed.nodeId);
   await tx
     .insertInto('deed')
     .values({
@@ -70,8 +71,10 @@ export async function resolveDeed(tx: Tx, tenantId: string, id: string, word: 'd
     .where('tenant_id', '=', tenantId)
     .where('id', '=', id)
     .where('state', '=', 'unclear')
+    .returning('node_id')
     .executeTakeFirst();
-  if (result.numUpdatedRows === 0n) {
+  if (!result) {
     throw new RhyzomeError('conflict', 'The job does not wait for a word on a deed whose outcome is unclear.');
   }
+  wakeAfterCommit('rhyzome_node', result.node_id);
 }

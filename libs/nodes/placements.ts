@@ -1,11 +1,11 @@
 /**
  * Desired and observed state of resources on nodes, for the kinds that live there. Writing desired state is what tells a
- * node: the row's trigger wakes the replica that holds its stream.
+ * node: the replica that holds its stream is woken after the commit.
  */
 
 import { sql } from 'kysely';
 import { type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
-import type { Tx } from '#libs/db';
+import { type Tx, wakeAfterCommit } from '#libs/db';
 
 type Who = Pick<ResourceCore, 'tenantId' | 'id' | 'kind'>;
 
@@ -30,11 +30,12 @@ export async function desire(
   desired: { generation: number; spec: object; again?: boolean },
 ): Promise<void> {
   const spec = JSON.stringify(desired.spec);
+  wakeAfterCommit('rhyzome_node', nodeId);
   await sql`
     insert into placement as p (tenant_id, resource_id, node_id, kind, generation, present, spec)
     values (${who.tenantId}, ${who.id}, ${nodeId}, ${who.kind}, ${desired.generation}, true, ${spec}::jsonb)
     on conflict (tenant_id, resource_id, node_id) do update set
-      present = true, spec = excluded.spec, generation = excluded.generation, revision = p.revision + 1,
+      present = true, spec = excluded.spec, generation = excluded.generation, revision = nextval('placement_revision'),
       phase = 'progressing', failure = null
     where not p.present or p.spec is distinct from excluded.spec or p.generation <> excluded.generation
       or ${desired.again ?? false}`.execute(tx);
@@ -42,20 +43,22 @@ export async function desire(
 
 /** What must no longer exist on a node, or on any. */
 export async function withdraw(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>, nodeId?: string): Promise<void> {
-  await tx
+  const told = await tx
     .updateTable('placement')
-    .set((eb) => ({
+    .set({
       present: false,
       spec: null,
-      revision: eb('revision', '+', 1),
+      revision: sql<number>`nextval('placement_revision')`,
       phase: 'progressing',
       failure: null,
-    }))
+    })
     .where('tenant_id', '=', who.tenantId)
     .where('resource_id', '=', who.id)
     .where('present', '=', true)
     .$if(nodeId !== undefined, (qb) => qb.where('node_id', '=', nodeId!))
+    .returning('node_id')
     .execute();
+  for (const { node_id } of told) wakeAfterCommit('rhyzome_node', node_id);
 }
 
 /** Where a resource stands on nodes. */

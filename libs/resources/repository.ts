@@ -53,14 +53,21 @@ export async function findResource(
   kind: KindDefinition,
   idOrName: string,
 ): Promise<CoreRow | undefined> {
-  const byId = isUuid(idOrName);
-  if (!byId && !isName(idOrName)) return undefined;
-  const which = byId ? sql`r.id = ${idOrName}` : sql`r.name = ${idOrName}`;
-  const order = kind.isShared ? sql`order by (r.tenant_id = ${scope.tenantId}) desc limit 1` : sql``;
-  const query = sql<CoreRow>`${selectFromKind(kind)}
-    where ${visibleTenants(kind, scope.tenantId)} and r.kind = ${kind.name} and ${which} ${order}`;
-  const [row] = await scope.rows(query.compile(scope.builder));
+  if (!isUuid(idOrName) && !isName(idOrName)) return undefined;
+  const [row] = await scope.rows(findQuery(scope, kind, idOrName).compile(scope.builder));
   return row;
+}
+
+/** The statement of `findResource`; the text is an id or a name. */
+export function findQuery(
+  scope: Pick<RowScope, 'tenantId'>,
+  kind: KindDefinition,
+  idOrName: string,
+): RawBuilder<CoreRow> {
+  const which = isUuid(idOrName) ? sql`r.id = ${idOrName}` : sql`r.name = ${idOrName}`;
+  const order = kind.isShared ? sql`order by (r.tenant_id = ${scope.tenantId}) desc limit 1` : sql``;
+  return sql<CoreRow>`${selectFromKind(kind)}
+    where ${visibleTenants(kind, scope.tenantId)} and r.kind = ${kind.name} and ${which} ${order}`;
 }
 
 /**

@@ -18,12 +18,13 @@ insert into installation default values;
 create function current_tenant() returns text language sql stable parallel safe
 return nullif(current_setting('rhyzome.tenant_id', true), '');
 
--- Puts the walls around a table with tenant data. Every migration that makes such a table calls it.
+-- Puts the walls around a table with tenant data. Every migration that makes such a table calls it. The sub-select makes
+-- the setting be read once a statement and not once a row.
 create procedure wall_off(tab regclass) language plpgsql as $$
 begin
   execute format('alter table %s enable row level security', tab);
   execute format('alter table %s force row level security', tab);
-  execute format('create policy own_tenant on %s to rhyzome_app using (tenant_id = current_tenant()) with check (tenant_id = current_tenant())', tab);
+  execute format('create policy own_tenant on %s to rhyzome_app using (tenant_id = (select current_tenant())) with check (tenant_id = (select current_tenant()))', tab);
   execute format('create policy all_tenants on %s to rhyzome_operator, rhyzome_owner using (true) with check (true)', tab);
 end $$;
 
@@ -209,16 +210,9 @@ create table job_step (
 );
 call wall_off('job_step');
 
-create function notify_job() returns trigger language plpgsql as $$
-begin
-  perform pg_notify('rhyzome_job', '');
-  return null;
-end $$;
-create trigger notify_job_insert after insert on job for each row execute function notify_job();
-create trigger notify_job_due after update of run_at on job
-  for each row when (new.finished_at is null and new.lease_owner is null and new.run_at <= clock_timestamp())
-  execute function notify_job();
-
+-- Nothing here but the tenants' tables notifies: a transaction that does holds a lock of the whole server until it is
+-- flushed, and commits would queue. libs/db wakes the others after the commit instead (ADR 0014).
+--
 -- Events are rows. `id` is drawn under the row lock of what changed, so its order is right within one resource or job;
 -- `number` is given by one leader to committed rows, dense within a tenant; readers see numbered rows only.
 create table event (
@@ -260,7 +254,6 @@ begin
     jsonb_build_object('id', r.id, 'kind', r.kind, 'name', r.name, 'tags', r.tags, 'state', r.state,
       'conditions', r.conditions, 'generation', r.generation, 'observedGeneration', r.observed_generation,
       'createdAt', r.created_at, 'updatedAt', r.updated_at));
-  perform pg_notify('rhyzome_event', '');
   return null;
 end $$;
 create trigger tell_resource after insert or update or delete on resource for each row execute function tell_resource();
@@ -276,7 +269,6 @@ begin
       'resource', jsonb_build_object('kind', new.kind, 'id', new.resource_id, 'name', new.resource_name),
       'state', new.state, 'progress', new.progress, 'error', new.error, 'createdAt', new.created_at,
       'finishedAt', new.finished_at));
-  perform pg_notify('rhyzome_event', '');
   return null;
 end $$;
 create trigger tell_job_insert after insert on job for each row execute function tell_job();

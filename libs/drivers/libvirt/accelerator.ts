@@ -1,6 +1,6 @@
 /**
- * Whether guests run on KVM here. /dev/kvm can be there and open where no guest would run, so a small image is booted
- * once and the result is kept, for this kernel, CPU and QEMU.
+ * Whether guests run on KVM here. /dev/kvm can be there and open where no guest would run, so a small image, or the
+ * kernel that this machine itself runs, is booted once and the result is kept, for this kernel, CPU and QEMU.
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -13,16 +13,19 @@ export type Accelerator = 'kvm' | 'tcg';
 
 const probeLimitMs = 15_000;
 
-/**
- * `probeImage`: a qcow2 whose machine prints `tiny: started` on its serial console; without one, emulation is taken.
- * `cacheDir`: where the result is kept.
- */
-export async function probeAccelerator(
-  runner: Runner,
-  cacheDir: string,
-  probeImage: string | undefined,
-): Promise<Accelerator> {
-  if (probeImage === undefined || !existsSync('/dev/kvm')) return 'tcg';
+/** What is booted: a qcow2 whose machine prints `tiny: started` on its serial console, or a kernel without a root. */
+export type Probe = { image: string } | { kernel: string };
+
+/** The given image, else this machine's own kernel, else null: there is nothing to try with. */
+export function findProbe(image: string | undefined): Probe | null {
+  if (image !== undefined) return { image };
+  const kernel = `/boot/vmlinuz-${release()}`;
+  return existsSync(kernel) ? { kernel } : null;
+}
+
+/** `cacheDir`: where the result is kept. Without KVM's device or a probe, emulation is taken. */
+export async function probeAccelerator(runner: Runner, cacheDir: string, probe: Probe | null): Promise<Accelerator> {
+  if (probe === null || !existsSync('/dev/kvm')) return 'tcg';
   const version = await runner.run(['qemu-system-x86_64', '--version']);
   const key = createHash('sha256').update(`${release()}\n${cpus()[0]?.model}\n${version}`).digest('hex').slice(0, 16);
   const path = join(cacheDir, `accelerator-${key}`);
@@ -31,19 +34,21 @@ export async function probeAccelerator(
     throw error;
   });
   if (known === 'kvm' || known === 'tcg') return known;
-  const result: Accelerator = (await boots(runner, probeImage)) ? 'kvm' : 'tcg';
+  const result: Accelerator = (await boots(runner, probe, 'kvm')) ? 'kvm' : 'tcg';
   await mkdir(cacheDir, { recursive: true });
   await writeFile(`${path}.${process.pid}`, result);
   await rename(`${path}.${process.pid}`, path);
   return result;
 }
 
-/** Boots the image on KVM without a trace on its disk. */
-function boots(runner: Runner, image: string): Promise<boolean> {
+/** Boots it on an accelerator, without a trace on its disk; false: not within 15 s. */
+export function boots(runner: Runner, probe: Probe, accelerator: Accelerator): Promise<boolean> {
   const child = runner.spawn([
-    ...['qemu-system-x86_64', '-machine', 'pc,accel=kvm', '-cpu', 'host', '-m', '128', '-nodefaults', '-no-reboot'],
-    ...['-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-blockdev', blockdev(image)],
-    ...['-device', 'virtio-blk-pci,drive=probe'],
+    ...['qemu-system-x86_64', '-machine', `pc,accel=${accelerator}`, '-cpu', accelerator === 'kvm' ? 'host' : 'qemu64'],
+    ...['-m', '256', '-nodefaults', '-no-reboot', '-display', 'none', '-monitor', 'none', '-serial', 'stdio'],
+    ...('image' in probe
+      ? ['-blockdev', blockdev(probe.image), '-device', 'virtio-blk-pci,drive=probe']
+      : ['-kernel', probe.kernel, '-append', 'console=ttyS0 panic=-1']),
   ]);
   return new Promise((resolve) => {
     let output = '';
@@ -54,8 +59,9 @@ function boots(runner: Runner, image: string): Promise<boolean> {
     };
     const timer = setTimeout(() => end(false), probeLimitMs);
     const read = (data: Buffer) => {
-      output = (output + data.toString('latin1')).slice(-4096);
-      if (output.includes('tiny: started')) end(true);
+      output = (output + data.toString('latin1')).slice(-65_536);
+      // The whole kernel has come up: either its first program runs, or it looked in vain for one.
+      if (/tiny: started|Kernel panic - not syncing: VFS/.test(output)) end(true);
       if (output.includes('KVM internal error')) end(false);
     };
     child.stdout?.on('data', read);

@@ -1,11 +1,10 @@
 /** The libvirt driver: instances on libvirt, networks on Linux. */
-import { mkdir, statfs } from 'node:fs/promises';
+import { chmod, stat, statfs } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
-import { join } from 'node:path';
-import type { Driver, DriverContext, MachineCapacity } from '#libs/drivers/contract';
-import { createRunner } from '#libs/drivers/host';
+import { type Driver, type DriverContext, DriverError, type MachineCapacity } from '#libs/drivers/contract';
+import { createRunner, type Runner } from '#libs/drivers/host';
 import { createNetworkCapability, type NetworkOptions } from '#libs/drivers/network';
-import { type Accelerator, probeAccelerator } from './accelerator.js';
+import { type Accelerator, findProbe, probeAccelerator } from './accelerator.js';
 import { createInstanceCapability } from './instance.capability.js';
 import { openPlaces } from './places.js';
 import { openVirsh } from './virsh.js';
@@ -13,9 +12,9 @@ import { openVirsh } from './virsh.js';
 export interface LibvirtOptions extends NetworkOptions {
   /** Default `qemu:///system`. */
   uri?: string;
-  /** Default `auto`: KVM if `probeImage` boots on it, else emulation. */
+  /** Default `auto`: KVM if a guest boots on it, else emulation. */
   accelerator?: Accelerator | 'auto';
-  /** A tiny image (tools/tiny-image) to try KVM with; without one `auto` means emulation. */
+  /** A tiny image (tools/tiny-image) to try KVM with; default: this machine's own kernel, /boot/vmlinuz-<release>. */
   probeImage?: string;
   /** Where the result of that try is kept. Default: the state directory. */
   cacheDir?: string;
@@ -28,15 +27,14 @@ export interface LibvirtOptions extends NetworkOptions {
 /** What the machine itself keeps, in MiB. */
 const reservedMiB = 512;
 
-/** Throws DriverError `hypervisor_unreachable` when libvirt does not answer. */
+/** Throws DriverError `program_missing`, or `hypervisor_unreachable` when libvirt does not answer. */
 export async function createLibvirtDriver(context: DriverContext, options: LibvirtOptions = {}): Promise<Driver> {
   const runner = createRunner(options.enter);
   const virsh = openVirsh(runner, options.uri ?? 'qemu:///system');
+  await checkPrograms(runner);
   await virsh.run(['uri']);
-  await mkdir(join(context.stateDir, 'instance'), { recursive: true, mode: 0o711 });
-  const wanted = options.accelerator ?? 'auto';
-  const cacheDir = options.cacheDir ?? context.stateDir;
-  const accelerator = wanted === 'auto' ? await probeAccelerator(runner, cacheDir, options.probeImage) : wanted;
+  await letThrough(context.stateDir);
+  const accelerator = await chooseAccelerator(context, options, runner);
   context.log.info({ accelerator }, 'libvirt driver ready');
   const instances = createInstanceCapability({
     context,
@@ -73,4 +71,44 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
       watchers.clear();
     },
   };
+}
+
+async function chooseAccelerator(
+  context: DriverContext,
+  options: LibvirtOptions,
+  runner: Runner,
+): Promise<Accelerator> {
+  const wanted = options.accelerator ?? 'auto';
+  if (wanted !== 'auto') return wanted;
+  const probe = findProbe(options.probeImage);
+  if (!probe) context.log.warn({}, 'there is nothing to try KVM with, neither a probe image nor a kernel in /boot');
+  return probeAccelerator(runner, options.cacheDir ?? context.stateDir, probe);
+}
+
+/** Each with an argument that makes it do nothing. */
+const programs = [
+  ['virsh', '--version'],
+  ['qemu-img', '--version'],
+  ['qemu-system-x86_64', '--version'],
+  ['ip', '-V'],
+  ['nft', '--version'],
+  ['sysctl', '--version'],
+  ['dnsmasq', '--version'],
+];
+
+async function checkPrograms(runner: Runner): Promise<void> {
+  for (const argv of programs) {
+    try {
+      await runner.run(argv);
+    } catch (error) {
+      const message = `${argv[0]} does not run here; tools/install-debian-packages.sh installs it.`;
+      throw new DriverError('program_missing', message, { permanent: true, cause: error });
+    }
+  }
+}
+
+/** Emulators and dnsmasq run as users of their own and must reach their files; they may pass through, not list. */
+async function letThrough(dir: string): Promise<void> {
+  const { mode } = await stat(dir);
+  if ((mode & 0o011) !== 0o011) await chmod(dir, (mode & 0o7777) | 0o011);
 }

@@ -86,7 +86,7 @@ describe.skipIf(missing.length > 0)('the libvirt driver', () => {
     await createRunner().run(['cp', tiny, join(dir, 'tiny')]);
     const images = { path: () => Promise.resolve(join(dir, 'tiny')) };
     context = { installation, stateDir: join(dir, 'state'), images, log };
-    await mkdir(context.stateDir);
+    await mkdir(context.stateDir, { mode: 0o700 });
     driver = await open();
     const sha256 = createHash('sha256')
       .update(await readFile(tiny))
@@ -113,6 +113,7 @@ describe.skipIf(missing.length > 0)('the libvirt driver', () => {
     await expect(instances().apply(instance, spec, never)).rejects.toMatchObject({ code: 'network_missing' });
     await networks().apply(network, networkSpec, never);
     expect(await instances().apply(instance, spec, never)).toEqual({ powerState: 'running' });
+    expect((await stat(context.stateDir)).mode & 0o777).toBe(0o711);
     await booted(1);
     expect(await consoleText()).toMatch(/address=10\.77\.1\.10\r?\nhostname=web-1/);
     expect(await consoleText(12)).toHaveLength(12);

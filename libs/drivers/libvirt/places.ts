@@ -1,5 +1,5 @@
 /** Names and paths of an instance on this machine, and the record of whose it is. */
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Ref } from '#libs/drivers/contract';
 
@@ -51,8 +51,9 @@ export function openPlaces(stateDir: string): Places {
       rebooting: join(dir(id), 'rebooting'),
     }),
     async claim(ref) {
-      // The hypervisor's own user must get through to the disk, and nobody may list.
-      await mkdir(dir(ref.id), { recursive: true, mode: 0o711 });
+      await mkdir(dir(ref.id), { recursive: true });
+      // The hypervisor's own user must get through to the disk, and nobody may list, whatever the umask is.
+      for (const each of [root, dir(ref.id)]) await chmod(each, 0o711);
       const path = join(dir(ref.id), 'ref.json');
       await writeFile(`${path}.new`, JSON.stringify(ref), { flush: true });
       await rename(`${path}.new`, path);

@@ -5,7 +5,7 @@
  * will not forget. A process is known by the configuration file in its command line and by its namespace.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DriverError } from '#libs/drivers/contract';
@@ -21,7 +21,11 @@ export interface Dnsmasq {
   resolvers: readonly string[];
 }
 
-interface Held {
+/** Size of a DHCP packet without much in it, as RFC 1542 §2.1 wants it at least. */
+const packetBytes = 300;
+
+/** A lease as dnsmasq holds it. */
+export interface Held {
   mac: string;
   ip: string;
 }
@@ -69,10 +73,15 @@ function configuration(dnsmasq: Dnsmasq, spec: CheckedNetwork, user: string): st
   return `${lines.join('\n')}\n`;
 }
 
-/** Makes dnsmasq serve exactly the spec's leases. */
-export async function applyDnsmasq(runner: Runner, dnsmasq: Dnsmasq, spec: CheckedNetwork): Promise<void> {
+/** Makes dnsmasq serve exactly the spec's leases, and forget `stale` ones whether or not anybody ever took them. */
+export async function applyDnsmasq(
+  runner: Runner,
+  dnsmasq: Dnsmasq,
+  spec: CheckedNetwork,
+  stale: readonly Held[],
+): Promise<void> {
   const file = files(dnsmasq.dir);
-  await mkdir(dnsmasq.dir, { recursive: true, mode: 0o755 });
+  await letThrough(dnsmasq.dir);
   const conf = configuration(dnsmasq, spec, await unprivilegedUser(dnsmasq.dir));
   const changed = (await readOr(file.conf, '')) !== conf;
   const hosts = spec.leases.map(({ mac, ip, hostname }) => `${mac},${ip}${hostname ? `,${hostname}` : ''}\n`).join('');
@@ -87,9 +96,11 @@ export async function applyDnsmasq(runner: Runner, dnsmasq: Dnsmasq, spec: Check
     await start(runner, dnsmasq);
     return;
   }
+  // Read before the signal, which makes dnsmasq write its file anew: it is empty for a moment then.
+  const held = await heldWithoutRight(file.leases, spec);
   // Always: after a crash between writing and sending, nothing else tells that it has not read the files yet.
   sendSignal(pid, 'SIGHUP');
-  await forget(runner, dnsmasq, spec);
+  if (stale.length > 0 || held.length > 0) await forget(runner, dnsmasq, spec, [...stale, ...held]);
 }
 
 /** Ends it, also one whose pid file was lost; not running is success. */
@@ -157,19 +168,19 @@ function parseLeases(text: string): Held[] {
   });
 }
 
-/** Releases what is held without right; when that does not show in the file within 1 s, by a restart. */
-async function forget(runner: Runner, dnsmasq: Dnsmasq, spec: CheckedNetwork): Promise<void> {
+/** Releases leases; when one still shows in the file after 1 s, by a restart. */
+async function forget(runner: Runner, dnsmasq: Dnsmasq, spec: CheckedNetwork, leases: readonly Held[]): Promise<void> {
   const file = files(dnsmasq.dir);
-  let held = await heldWithoutRight(file.leases, spec);
-  for (const lease of held) {
-    const to = ['ip', 'netns', 'exec', dnsmasq.namespace, 'bash', '-c', 'exec cat > "/dev/udp/$0/67"', spec.gateway];
-    await runner.run(to, { input: releasePacket(lease, spec.gateway) });
+  // dd writes block by block, and each write is a datagram.
+  const send = `exec dd bs=${packetBytes} iflag=fullblock status=none > "/dev/udp/$0/67"`;
+  const input = Buffer.concat(leases.map((lease) => releasePacket(lease, spec.gateway)));
+  await runner.run(['ip', 'netns', 'exec', dnsmasq.namespace, 'bash', '-c', send, spec.gateway], { input });
+  for (let i = 0, clean = 0; i < 30; i++) {
+    await sleep(30);
+    clean = (await heldWithoutRight(file.leases, spec)).length === 0 ? clean + 1 : 0;
+    // Once may have been the moment in which the file is written.
+    if (clean === 2) return;
   }
-  for (let i = 0; held.length > 0 && i < 20; i++) {
-    await sleep(50);
-    held = await heldWithoutRight(file.leases, spec);
-  }
-  if (held.length === 0) return;
   await stopDnsmasq(runner, dnsmasq);
   await forgetInFile(file.leases, spec);
   await start(runner, dnsmasq);
@@ -185,7 +196,7 @@ async function forgetInFile(leaseFile: string, spec: CheckedNetwork): Promise<vo
 
 /** DHCPRELEASE: RFC 2131 figure 1 and table 5; options 53 (type 7) and 54 (server) of RFC 2132. */
 export function releasePacket(lease: Held, server: string): Uint8Array {
-  const packet = Buffer.alloc(300);
+  const packet = Buffer.alloc(packetBytes);
   packet.set([1, 1, 6, 0], 0);
   packet.set(randomBytes(4), 4);
   packet.set(lease.ip.split('.').map(Number), 12);
@@ -195,6 +206,13 @@ export function releasePacket(lease: Held, server: string): Uint8Array {
   );
   packet.set([99, 130, 83, 99, 53, 1, 7, 54, 4, ...server.split('.').map(Number), 255], 236);
   return packet;
+}
+
+/** Makes a network's directory and the one of all networks; modes whatever this process's umask is. */
+async function letThrough(dir: string): Promise<void> {
+  await mkdir(dir, { recursive: true });
+  await chmod(dirname(dir), 0o711);
+  await chmod(dir, 0o755);
 }
 
 /** Whom dnsmasq can become and still read its files: its own user if every directory above lets others through. */
@@ -217,6 +235,7 @@ async function readOr(path: string, fallback: string): Promise<string> {
 /** Replaces a file as a whole if its content differs. */
 async function replaceFile(path: string, content: string): Promise<void> {
   if ((await readOr(path, '\0')) === content) return;
-  await writeFile(`${path}.new`, content, { mode: 0o644 });
+  await writeFile(`${path}.new`, content);
+  await chmod(`${path}.new`, 0o644);
   await rename(`${path}.new`, path);
 }

@@ -100,16 +100,22 @@ export class Lab {
     await this.run(`ip -n ${guest} addr add ${cidr} dev eth0`);
   }
 
-  /** What DHCP gave the guest (see dhcpScript); empty: nothing within 3 s. */
-  async dhcp(guest: string): Promise<string> {
+  /** What DHCP gave the guest (see dhcpScript), on a busy machine, too; empty: nothing. */
+  async dhcp(guest: string, tries = 10): Promise<string> {
     const script = join(this.dir, 'udhcpc');
-    return this.orEmpty(
-      `ip netns exec ${guest} busybox udhcpc -i eth0 -O mtu -n -q -f -t 3 -T 1 -s ${script} -p /dev/null`,
-    );
+    const client = `busybox udhcpc -i eth0 -O mtu -n -q -f -t ${tries} -T 1 -s ${script} -p /dev/null`;
+    return this.orEmpty(`ip netns exec ${guest} ${client}`);
   }
 
+  /** One try: for what must not be reached. */
   async ping(guest: string, address: string): Promise<boolean> {
     return (await this.orEmpty(`ip netns exec ${guest} busybox ping -c 1 -W 1 ${address}`)) !== '';
+  }
+
+  /** Some tries: for what must be reached. */
+  async reaches(guest: string, address: string): Promise<boolean> {
+    for (let i = 0; i < 4; i++) if (await this.ping(guest, address)) return true;
+    return false;
   }
 
   /** What the gateway says of a name. */

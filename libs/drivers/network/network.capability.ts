@@ -120,7 +120,7 @@ async function apply(parts: Parts, ref: Ref, spec: CheckedNetwork, signal: Abort
   if (options.uplink && slot !== null) await applyUplink(runner, installation, ref.id, slot);
   else await removeUplink(runner, installation, ref.id);
   signal.throwIfAborted();
-  await applyDnsmasq(runner, dnsmasqOf(parts, ref.id), spec);
+  await applyDnsmasq(runner, dnsmasqOf(parts, ref.id), spec, stale);
   // Whoever had one of these addresses before is not whom the router should send to.
   const flush = stale.map(({ ip }) => ['neigh', 'flush', 'to', ip, 'dev', lan]);
   if (flush.length > 0) await ipBatch(runner, flush, namespace);

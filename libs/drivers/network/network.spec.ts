@@ -47,10 +47,10 @@ describe.skipIf(!ability.ok)('networks', () => {
     expect(await lab.dhcp('b10')).toBe('10.77.1.10 db 10.77.1.1 1450');
     expect(await lab.dhcp('a11')).toMatch(/^10\.77\.1\.11 /);
     expect(await lab.dhcp('b12')).toMatch(/^10\.77\.1\.12 /);
-    expect(await lab.ping('a10', '10.77.1.11')).toBe(true);
-    expect(await lab.ping('b10', '10.77.1.12')).toBe(true);
+    expect(await lab.reaches('a10', '10.77.1.11')).toBe(true);
+    expect(await lab.reaches('b10', '10.77.1.12')).toBe(true);
     expect(await lab.ping('a10', '10.77.1.12')).toBe(false);
-    expect(await lab.ping('a10', '10.77.1.1')).toBe(true);
+    expect(await lab.reaches('a10', '10.77.1.1')).toBe(true);
     expect(await lab.lookup('a11', 'web.lab.example')).toContain('10.77.1.10');
     for (const guest of ['a10', 'a11', 'b10', 'b12']) await lab.unplug(guest);
     expect((await networks.inventory()).map(({ ref }) => ref)).toEqual(expect.arrayContaining([a, b]));
@@ -66,7 +66,7 @@ describe.skipIf(!ability.ok)('networks', () => {
     await lab.plug('bad', ref, lease(11).mac);
     await lab.dhcp('good');
     expect(await lab.dhcp('bad')).toContain('10.77.1.11');
-    expect(await lab.ping('bad', '10.77.1.10')).toBe(true);
+    expect(await lab.reaches('bad', '10.77.1.10')).toBe(true);
     // Another's address.
     await lab.address('bad', '10.77.1.12/24');
     expect(await lab.ping('bad', '10.77.1.10')).toBe(false);
@@ -75,7 +75,7 @@ describe.skipIf(!ability.ok)('networks', () => {
     // Another's MAC with its address.
     await lab.run(`ip -n bad link set eth0 address ${lease(12).mac}`);
     expect(await lab.ping('bad', '10.77.1.10')).toBe(false);
-    expect(await lab.dhcp('bad')).toBe('');
+    expect(await lab.dhcp('bad', 2)).toBe('');
     // A port without a lease, with a lease's MAC and address.
     await lab.plug('stray', ref, lease(12).mac, `t${lab.installation}stray`);
     await lab.address('stray', '10.77.1.12/24');
@@ -83,15 +83,15 @@ describe.skipIf(!ability.ok)('networks', () => {
     // A guest's own DHCP server, while the network's is down.
     await lab.run(`ip -n bad link set eth0 address ${lease(11).mac}`);
     await lab.address('bad', '10.77.1.11/24');
-    expect(await lab.ping('bad', '10.77.1.10')).toBe(true);
+    expect(await lab.reaches('bad', '10.77.1.10')).toBe(true);
     await lab.sh(`kill -9 $(cat ${stateOf(ref.id, 'dnsmasq.pid')})`);
     await writeFile(join(lab.dir, 'udhcpd'), dhcpServer(lab.dir));
     await writeFile(join(lab.dir, 'udhcpd.leases'), '');
     await lab.run(`ip netns exec bad busybox udhcpd ${lab.dir}/udhcpd`);
-    expect(await lab.dhcp('good')).toBe('');
+    expect(await lab.dhcp('good', 2)).toBe('');
     await networks.apply(ref, spec, never);
     expect(await lab.dhcp('good')).toContain('10.77.1.10');
-    expect(await lab.ping('good', '10.77.1.1')).toBe(true);
+    expect(await lab.reaches('good', '10.77.1.1')).toBe(true);
     for (const guest of ['good', 'bad', 'stray']) await lab.unplug(guest);
     await networks.remove(ref, never);
   }, 60_000);
@@ -110,8 +110,8 @@ describe.skipIf(!ability.ok)('networks', () => {
     await networks.apply(ref, networkSpec(fresh, lease(11)), never);
     await lab.plug('fresh', ref, fresh.mac);
     expect(await lab.dhcp('fresh')).toContain('10.77.1.10 fresh');
-    expect(await lab.ping('fresh', '10.77.1.1')).toBe(true);
-    expect(await lab.ping('neighbour', '10.77.1.1')).toBe(true);
+    expect(await lab.reaches('fresh', '10.77.1.1')).toBe(true);
+    expect(await lab.reaches('neighbour', '10.77.1.1')).toBe(true);
     expect(await lab.lookup('neighbour', 'fresh.lab.example')).toContain('10.77.1.10');
     expect(await lab.lookup('neighbour', 'old.lab.example')).not.toContain('10.77.1.10');
     expect(await readFile(stateOf(ref.id, 'dnsmasq.pid'), 'utf8')).toBe(pid);
@@ -157,7 +157,7 @@ describe.skipIf(!ability.ok)('networks', () => {
     await networks.apply(ref, { ...moved, leases: [lease(10, 'web')] }, never);
     await lab.plug('guest', ref, lease(10).mac);
     expect(await lab.dhcp('guest')).toBe('10.77.1.10 web 192.0.2.53 1450');
-    expect(await lab.ping('guest', '10.77.0.1')).toBe(true);
+    expect(await lab.reaches('guest', '10.77.0.1')).toBe(true);
     expect(await lab.ping('guest', '10.77.1.1')).toBe(false);
     await lab.unplug('guest');
     await networks.remove(ref, never);

@@ -1,0 +1,44 @@
+/**
+ * Statements with parameters are prepared once a connection (PostgreSQL's protocol, extended query): rewriting them under
+ * row level security and planning them costs as much as running them.
+ */
+import { createHash } from 'node:crypto';
+import type pg from 'pg';
+
+/** More texts than this are sent as they are: lists of changing length must not fill the server's memory. */
+const MAX_PREPARED = 300;
+
+let names = new Map<string, string>();
+let epoch = 0;
+
+/** One name a text, undefined where there are too many. */
+export function preparedName(text: string): string | undefined {
+  let name = names.get(text);
+  if (name === undefined) {
+    if (names.size >= MAX_PREPARED) return undefined;
+    name = `r${epoch}_${createHash('sha256').update(text).digest('hex').slice(0, 24)}`;
+    names.set(text, name);
+  }
+  return name;
+}
+
+/** After a migration a prepared statement may answer with other columns; PostgreSQL refuses it then (0A000). */
+export function isStalePlan(error: unknown): boolean {
+  const { code, message } = error as { code?: string; message?: string };
+  return code === '0A000' && message !== undefined && message.includes('cached plan');
+}
+
+/** From now on everything is prepared anew, under other names. */
+export function forgetPrepared(): void {
+  names = new Map();
+  epoch += 1;
+}
+
+/** Lets a pool's client prepare what it sends with parameters. */
+export function prepareStatements(client: pg.PoolClient): void {
+  const query = client.query.bind(client) as (...args: unknown[]) => unknown;
+  client.query = ((text: unknown, values?: unknown, callback?: unknown) =>
+    typeof text === 'string' && Array.isArray(values) && values.length > 0
+      ? query({ name: preparedName(text), text, values }, callback)
+      : query(text, values, callback)) as typeof client.query;
+}
