@@ -12,6 +12,7 @@ import {
   JobRunner,
   jobValues,
   wakeJobs,
+  wakeWorkers,
 } from '#libs/jobs';
 import { type TestDatabase, testDatabase } from '#libs/testing';
 import { Parked } from './run.js';
@@ -74,7 +75,10 @@ async function enqueue(work: Work, more: { supersedes?: string; resourceId?: str
     createdBy: 'test',
     supersedes: more.supersedes,
   });
-  await database.db.tenantTransaction(TENANT, (tx) => tx.insertInto('job').values(values).execute());
+  await database.db.tenantTransaction(TENANT, (tx) => {
+    wakeWorkers();
+    return tx.insertInto('job').values(values).execute();
+  });
   return id;
 }
 
