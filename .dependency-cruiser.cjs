@@ -34,13 +34,15 @@ const innerDoors = [
 
 /** Test harnesses: they may import any library, and only specs and each other's tests import them. */
 const testing = 'testing';
+/** Tests, and the fixtures of kinds before the contract suite. */
+const tests = '\\.(spec|contract)\\.ts$';
 const names = [...Object.keys(allowed), testing].join('|');
 
 const libraryRules = Object.entries(allowed).map(([name, targets]) => ({
   name: `${name}-imports-only-its-own`,
   comment: `libs/${name} may import ${targets.join(', ') || 'no other library'}.`,
   severity: 'error',
-  from: { path: `^libs/${name}/`, pathNot: '\\.spec\\.ts$' },
+  from: { path: `^libs/${name}/`, pathNot: tests },
   to: {
     path: '^libs/',
     pathNot: `^libs/(${[name, ...targets].join('|')})/`,
@@ -61,7 +63,7 @@ const packageRules = packageHomes.map(([name, homes]) => ({
   name: `${name.replace('@', '').replace('/', '-')}-has-one-home`,
   comment: `Only ${homes.join(' and ')} import ${name}.`,
   severity: 'error',
-  from: { path: '^(apps|libs|bench)/', pathNot: [...homes.map((home) => `^${home}/`), '\\.spec\\.ts$'] },
+  from: { path: '^(apps|libs|bench)/', pathNot: [...homes.map((home) => `^${home}/`), tests] },
   // Types are gone before anything runs.
   to: { path: `node_modules/(@types/)?${name}/`, dependencyTypesNot: ['type-only'] },
 }));
@@ -81,14 +83,14 @@ module.exports = {
       name: 'tls-has-one-home',
       comment: 'Only libs/pki imports node:tls: credentials are checked and reloaded in one place.',
       severity: 'error',
-      from: { path: '^(apps|libs|bench)/', pathNot: ['^libs/pki/', '\\.spec\\.ts$'] },
+      from: { path: '^(apps|libs|bench)/', pathNot: ['^libs/pki/', tests] },
       to: { path: '^(node:)?tls$', dependencyTypes: ['core'] },
     },
     {
       name: 'core-does-no-io',
       comment: 'libs/core computes. It reaches no file, no network, no process and no framework.',
       severity: 'error',
-      from: { path: '^libs/core/', pathNot: '\\.spec\\.ts$' },
+      from: { path: '^libs/core/', pathNot: tests },
       to: {
         path: ['^(node:)?(?!crypto$)[a-z_/]+$', 'node_modules/(@nestjs|fastify|kysely|pg|pino|@grpc|rxjs)/'],
         pathNot: '^libs/',
@@ -98,7 +100,7 @@ module.exports = {
       name: 'door-only',
       comment: "Another library is imported by its door, '#libs/<name>', never by a file inside it.",
       severity: 'error',
-      from: { path: '^libs/([^/]+)/', pathNot: '\\.spec\\.ts$' },
+      from: { path: '^libs/([^/]+)/', pathNot: tests },
       to: {
         path: '^libs/',
         pathNot: ['^libs/$1/', '^libs/[^/]+/index\\.ts$', ...innerDoors],
@@ -108,14 +110,14 @@ module.exports = {
       name: 'kind-door-only',
       comment: "A kind or driver imports another one by that one's index.ts.",
       severity: 'error',
-      from: { path: '^libs/(kinds|drivers)/([^/]+)/', pathNot: '\\.spec\\.ts$' },
+      from: { path: '^libs/(kinds|drivers)/([^/]+)/', pathNot: tests },
       to: { path: '^libs/$1/[^/]+/', pathNot: ['^libs/$1/$2/', '^libs/$1/[^/]+/index\\.ts$'] },
     },
     {
       name: 'apps-by-the-door',
       comment: "Apps import libraries by '#libs/<name>', never a file inside one.",
       severity: 'error',
-      from: { path: '^(apps|bench)/', pathNot: '\\.spec\\.ts$' },
+      from: { path: '^(apps|bench)/', pathNot: tests },
       to: { path: '^libs/', pathNot: ['^libs/[^/]+/index\\.ts$', ...innerDoors] },
     },
     {
@@ -130,21 +132,21 @@ module.exports = {
       comment:
         'The agent runs on machines that must not be able to reach the database, not even by way of another library.',
       severity: 'error',
-      from: { path: '^(apps/agent|libs/agent|libs/drivers)/', pathNot: '\\.spec\\.ts$' },
+      from: { path: '^(apps/agent|libs/agent|libs/drivers)/', pathNot: tests },
       to: { path: '(^libs/(db|devdb)/|node_modules/pg/)', reachable: true },
     },
     {
       name: 'testing-is-for-tests',
       comment: 'What runs in production imports no test harness.',
       severity: 'error',
-      from: { path: '^(apps|libs)/', pathNot: ['\\.spec\\.ts$', `^libs/(${testing}|agent/testing)/`] },
+      from: { path: '^(apps|libs)/', pathNot: [tests, `^libs/(${testing}|agent/testing)/`] },
       to: { path: `^libs/(${testing}|agent/testing)/` },
     },
     {
       name: 'development-stays-in-development',
       comment: 'The embedded database and the development issuer are for apps/dev, tests and benchmarks.',
       severity: 'error',
-      from: { path: '^(apps|libs)/', pathNot: ['\\.spec\\.ts$', `^libs/(${testing}|devdb|devissuer)/`, '^apps/dev/'] },
+      from: { path: '^(apps|libs)/', pathNot: [tests, `^libs/(${testing}|devdb|devissuer)/`, '^apps/dev/'] },
       to: { path: '^libs/(devdb|devissuer)/' },
     },
     {

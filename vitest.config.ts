@@ -9,7 +9,7 @@ const common = {
 export default defineConfig({
   ...common,
   test: {
-    globalSetup: ['tools/vitest-global-setup.ts'],
+    globalSetup: ['tools/vitest-global-setup.ts', 'test/harness/global-setup.ts'],
     isolate: false,
     pool: 'threads',
     maxWorkers: 2,

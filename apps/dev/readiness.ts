@@ -28,7 +28,7 @@ export async function untilReady(what: string, urls: readonly string[], signal: 
   }
 }
 
-/** Until the node's agent has its stream. */
+/** Until the node's agent has its stream and has told what it drives: before that nothing can be placed on it. */
 export async function untilNodeIsUp(run: AdminCommand, signal: AbortSignal): Promise<void> {
   let last = 'it did not register';
   await until(
@@ -37,10 +37,10 @@ export async function untilNodeIsUp(run: AdminCommand, signal: AbortSignal): Pro
     () => last,
     200,
     async () => {
-      const nodes = await adminJson<{ name: string; state: string }[]>(run, ['node', 'list']);
+      const nodes = await adminJson<{ name: string; state: string; driver: string }[]>(run, ['node', 'list']);
       const node = nodes.find(({ name }) => name === nodeName);
       if (node) last = `it is ${node.state}`;
-      return node?.state === 'up';
+      return node?.state === 'up' && node.driver !== '';
     },
   );
 }

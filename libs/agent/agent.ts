@@ -78,6 +78,8 @@ class NodeAgent {
   /** What goes wrong when something does now. */
   private stage = '';
   private welcomedAt: number | undefined;
+  /** The stream that just ended was there to learn the installation; the next one is for work. */
+  private hasJustJoined = false;
 
   constructor(
     private readonly options: AgentOptions,
@@ -120,6 +122,11 @@ class NodeAgent {
           this.options.log[reason === said ? 'debug' : 'warn']({ reason }, this.stage);
         }
         said = reason;
+      }
+      if (this.hasJustJoined) {
+        this.hasJustJoined = false;
+        attempt = 0;
+        continue;
       }
       // A stream that does not last counts as a failure too: no controller is dialled ten times a second for ever.
       const lasted = this.welcomedAt !== undefined && Date.now() - this.welcomedAt > this.timing.reconnect.mostMs;
@@ -179,6 +186,7 @@ class NodeAgent {
     this.welcomedAt = Date.now();
     if (!machine) {
       this.options.log.info({ installation: welcome.installationId }, 'this machine joined an installation');
+      this.hasJustJoined = true;
       session.end();
       return;
     }

@@ -21,7 +21,8 @@ export interface AuditEntry {
   details?: Record<string, unknown>;
 }
 
-function toRow(entry: AuditEntry) {
+/** The columns of an audit row. */
+export function auditValues(entry: AuditEntry) {
   return {
     tenant_id: entry.tenantId,
     id: newId(),
@@ -39,7 +40,7 @@ function toRow(entry: AuditEntry) {
 }
 
 export async function writeAudit(tx: Tx, entry: AuditEntry): Promise<void> {
-  await tx.insertInto('audit').values(toRow(entry)).execute();
+  await tx.insertInto('audit').values(auditValues(entry)).execute();
 }
 
 /** A refusal's row, in a transaction of its own, since the refused one rolled back. */

@@ -2,7 +2,7 @@
 
 import type { Selectable } from 'kysely';
 import { RhyzomeError } from '#libs/core';
-import { type JobStep as JobStepTable, type Job as JobTable, type Tx, wakeAfterCommit } from '#libs/db';
+import { allInOrder, type JobStep as JobStepTable, type Job as JobTable, type Tx, wakeAfterCommit } from '#libs/db';
 
 export type JobRow = Selectable<JobTable>;
 export type JobStepRow = Selectable<JobStepTable>;
@@ -68,17 +68,45 @@ export class LeaseLost extends Error {
   override readonly name = 'LeaseLost';
 }
 
-/** Locks the job's row if the lease with this fence still holds; throws LeaseLost. */
-export async function holdLease(tx: Tx, row: Pick<JobRow, 'tenant_id' | 'id' | 'fence'>): Promise<JobRow> {
-  const current = await tx
-    .selectFrom('job')
-    .selectAll()
-    .where('tenant_id', '=', row.tenant_id)
-    .where('id', '=', row.id)
-    .where('fence', '=', row.fence)
-    .where('finished_at', 'is', null)
-    .forUpdate()
-    .executeTakeFirst();
+/**
+ * Locks a resource, by which every transaction begins that changes it, its jobs or what stands on nodes for it: requests,
+ * workers and reports take their locks in one order (resource, job, the rest), so that none waits for another in a circle.
+ */
+export async function lockSubject(
+  tx: Tx,
+  tenantId: string,
+  resourceId: string,
+  /** `update` where its removal or a key of it may follow: a lock is never made stronger later. */
+  strength: 'update' | 'no key update' = 'no key update',
+): Promise<void> {
+  await tx
+    .selectFrom('resource')
+    .select('id')
+    .where('tenant_id', '=', tenantId)
+    .where('id', '=', resourceId)
+    .$if(strength === 'update', (qb) => qb.forUpdate())
+    .$if(strength === 'no key update', (qb) => qb.forNoKeyUpdate())
+    .execute();
+}
+
+/** Locks the job's resource and row if the lease with this fence still holds; throws LeaseLost. */
+export async function holdLease(
+  tx: Tx,
+  row: Pick<JobRow, 'tenant_id' | 'id' | 'fence' | 'resource_id'>,
+  strength?: 'update' | 'no key update',
+): Promise<JobRow> {
+  const [, current] = await allInOrder([
+    lockSubject(tx, row.tenant_id, row.resource_id, strength),
+    tx
+      .selectFrom('job')
+      .selectAll()
+      .where('tenant_id', '=', row.tenant_id)
+      .where('id', '=', row.id)
+      .where('fence', '=', row.fence)
+      .where('finished_at', 'is', null)
+      .forUpdate()
+      .executeTakeFirst(),
+  ]);
   if (!current) throw new LeaseLost(`job ${row.id} is no longer held`);
   return current;
 }

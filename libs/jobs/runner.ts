@@ -52,6 +52,7 @@ export class JobRunner {
   private readonly leaseMs: number;
   private readonly maxFailures: number;
   private readonly log: RunnerLog;
+  private deafen: () => void = () => undefined;
   private timer: NodeJS.Timeout | undefined;
   private renewal: NodeJS.Timeout | undefined;
   private claiming = false;
@@ -60,7 +61,7 @@ export class JobRunner {
 
   constructor(
     private readonly db: Database,
-    listener: Listener,
+    private readonly listener: Listener,
     private readonly handler: JobHandler,
     options: RunnerOptions,
   ) {
@@ -68,10 +69,11 @@ export class JobRunner {
     this.leaseMs = options.leaseMs ?? 8_000;
     this.maxFailures = options.maxFailures ?? 8;
     this.log = options.log;
-    listener.on('rhyzome_job', () => void this.claim());
   }
 
+  /** Claims jobs from now on; nothing before. */
   start(): void {
+    this.deafen = this.listener.on('rhyzome_job', () => void this.claim());
     this.timer = setInterval(() => void this.claim(), IDLE_POLL_MS);
     this.renewal = setInterval(() => void this.renew(), this.leaseMs / 3);
     void this.claim();
@@ -84,6 +86,7 @@ export class JobRunner {
   /** Claims no more, waits for what runs, at most `timeoutMs`; what is left then runs on elsewhere after its lease. */
   async stop(timeoutMs = 5_000): Promise<void> {
     this.stopping = true;
+    this.deafen();
     clearInterval(this.timer);
     const end = Date.now() + timeoutMs;
     while (this.held.size > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 20));
@@ -167,7 +170,7 @@ export class JobRunner {
 
   private async runOnce(row: ClaimedRow): Promise<void> {
     if (row.first_claim && row.phase === 'do') {
-      await this.fenced(row, (tx) => this.handler.begin(tx, row));
+      await this.fenced(row, 'no key update', (tx) => this.handler.begin(tx, row));
     }
     try {
       if (row.supersedes && row.phase === 'do') await this.unwindSuperseded(row);
@@ -218,7 +221,7 @@ export class JobRunner {
     if (row.phase === 'undo') return this.undoStuck(row, error, failures);
     const failure = known ? failureOf(error as RhyzomeError) : unknownFailure(row);
     if (!known) this.log.error({ job: row.id, err: error }, 'the job failed');
-    await this.fenced(row, async (tx) => {
+    await this.fenced(row, 'no key update', async (tx) => {
       await tx
         .updateTable('job')
         .set((eb) => ({
@@ -244,7 +247,7 @@ export class JobRunner {
   }
 
   private async park(row: JobRow, parked: Parked): Promise<void> {
-    await this.fenced(row, async (tx, current) => {
+    await this.fenced(row, 'no key update', async (tx, current) => {
       const state = current.state === 'cancelling' ? 'cancelling' : parked.waitingFor.outside ? 'waiting' : 'running';
       const woken = current.wakes > row.wakes || current.phase !== row.phase;
       await tx
@@ -265,7 +268,7 @@ export class JobRunner {
 
   private async release(row: JobRow, delayMs: number, failures = row.failures, message?: string): Promise<void> {
     setTimeout(() => void this.claim(), delayMs).unref();
-    await this.fenced(row, async (tx) => {
+    await this.fenced(row, 'no key update', async (tx) => {
       await tx
         .updateTable('job')
         .set({
@@ -282,7 +285,7 @@ export class JobRunner {
   }
 
   private async end(row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void> {
-    await this.fenced(row, async (tx, current) => {
+    await this.fenced(row, 'update', async (tx, current) => {
       if (outcome === 'succeeded' && current.phase === 'undo') throw new CancelRequested();
       await this.handler.settle(tx, current, outcome, failure);
       await tx
@@ -302,8 +305,12 @@ export class JobRunner {
     });
   }
 
-  private fenced<T>(row: JobRow, work: (tx: Tx, current: JobRow) => Promise<T>): Promise<T> {
-    return this.db.tenantTransaction(row.tenant_id, async (tx) => work(tx, await holdLease(tx, row)));
+  private fenced<T>(
+    row: JobRow,
+    strength: 'update' | 'no key update',
+    work: (tx: Tx, current: JobRow) => Promise<T>,
+  ): Promise<T> {
+    return this.db.tenantTransaction(row.tenant_id, async (tx) => work(tx, await holdLease(tx, row, strength)));
   }
 }
 

@@ -35,7 +35,7 @@ export async function desire(
     insert into placement as p (tenant_id, resource_id, node_id, kind, generation, present, spec)
     values (${who.tenantId}, ${who.id}, ${nodeId}, ${who.kind}, ${desired.generation}, true, ${spec}::jsonb)
     on conflict (tenant_id, resource_id, node_id) do update set
-      present = true, spec = excluded.spec, generation = excluded.generation, revision = p.revision + 1,
+      present = true, spec = excluded.spec, generation = excluded.generation, revision = nextval('placement_revision'),
       phase = 'progressing', failure = null
     where not p.present or p.spec is distinct from excluded.spec or p.generation <> excluded.generation
       or ${desired.again ?? false}`.execute(tx);
@@ -45,13 +45,13 @@ export async function desire(
 export async function withdraw(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>, nodeId?: string): Promise<void> {
   const told = await tx
     .updateTable('placement')
-    .set((eb) => ({
+    .set({
       present: false,
       spec: null,
-      revision: eb('revision', '+', 1),
+      revision: sql<number>`nextval('placement_revision')`,
       phase: 'progressing',
       failure: null,
-    }))
+    })
     .where('tenant_id', '=', who.tenantId)
     .where('resource_id', '=', who.id)
     .where('present', '=', true)

@@ -3,7 +3,7 @@
 import { sql } from 'kysely';
 import { isTenantId, isUuid } from '#libs/core';
 import type { Database } from '#libs/db';
-import { wakeJobs } from '#libs/jobs';
+import { lockSubject, wakeJobs } from '#libs/jobs';
 import type { KindRegistry, PlacementReport } from '#libs/resources';
 import { DeedOutcome, type DeedResult, type Observed, Phase } from '#libs/rpc';
 
@@ -48,6 +48,7 @@ export async function recordReport(
     ? { code: observed.failure.code.slice(0, 63), message: observed.failure.message.slice(0, MAX_MESSAGE_CHARACTERS) }
     : null;
   return db.tenantTransaction(ref.tenantId, async (tx) => {
+    await lockSubject(tx, ref.tenantId, ref.id);
     const revision = Number(observed.revision);
     const written = await sql<{ revision: number; present: boolean; kind: string }>`
       update placement set observed_revision = ${revision}, observed_generation = ${Number(observed.generation)},
@@ -88,6 +89,14 @@ export async function recordDeed(db: Database, nodeId: string, result: DeedResul
   const state = outcomes[result.outcome];
   if (!state || !isUuid(result.operationId)) return;
   await db.operatorTransaction(async (tx) => {
+    const asked = await tx
+      .selectFrom('deed')
+      .select(['tenant_id', 'resource_id'])
+      .where('id', '=', result.operationId)
+      .where('node_id', '=', nodeId)
+      .executeTakeFirst();
+    if (!asked) return;
+    await lockSubject(tx, asked.tenant_id, asked.resource_id);
     const deed = await tx
       .updateTable('deed')
       .set({
@@ -100,11 +109,12 @@ export async function recordDeed(db: Database, nodeId: string, result: DeedResul
             })
           : null,
       })
+      .where('tenant_id', '=', asked.tenant_id)
       .where('id', '=', result.operationId)
       .where('node_id', '=', nodeId)
       .where('state', '=', 'asked')
-      .returning(['tenant_id', 'resource_id'])
+      .returning('id')
       .executeTakeFirst();
-    if (deed) await wakeJobs(tx, deed.tenant_id, [deed.resource_id]);
+    if (deed) await wakeJobs(tx, asked.tenant_id, [asked.resource_id]);
   });
 }

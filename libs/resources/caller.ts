@@ -2,7 +2,7 @@
 import type { Actor } from '#libs/auth';
 import { RhyzomeError } from '#libs/core';
 import { type Database, type Tx } from '#libs/db';
-import { writeAudit, writeRefusal } from '#libs/events';
+import { auditValues, writeAudit, writeRefusal } from '#libs/events';
 import type { IdempotentRequest, StoredAnswer } from './idempotency.js';
 import type { ResourceView } from './view.js';
 
@@ -41,6 +41,11 @@ export interface AuditTarget {
   kind: string;
   resourceId?: string;
   resourceName?: string;
+}
+
+/** The columns of the audit row of a change that was done. */
+export function doneValues(caller: Caller, verb: string, target: AuditTarget) {
+  return auditValues({ ...auditBase(caller, verb, target), result: 'done' });
 }
 
 /** The audit row of a change that was done, in its transaction. */

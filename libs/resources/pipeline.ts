@@ -9,18 +9,18 @@ import { newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { allInOrder, type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
 import { type JobRow, jobValues, unendedJob } from '#libs/jobs';
 import {
-  auditDone,
   auditingRefusals,
   type Caller,
   type ChangeOptions,
   type ChangeResult,
   DryRunDone,
+  doneValues,
 } from './caller.js';
 import { patched, readOnlyOf, refuseInvalid, validated } from './change-document.js';
 import { blockersOf } from './dependencies.js';
 import { keepAnswer, replayOrBegin } from './idempotency.js';
 import { type CoreDocument, type CoreRow, inTransaction, type KindDefinition, type KindResource } from './kind.js';
-import { coreOf, findResource, insertResource, lockResource, updateResource } from './repository.js';
+import { coreOf, findQuery, findResource, insertResource, lockResource, updateResource } from './repository.js';
 import { etagOf, resourceView } from './view.js';
 
 interface Target {
@@ -219,7 +219,7 @@ export class Pipeline {
     await claimed(resource.claim(tx, { action: 'update', previous, isRestore: false }));
   }
 
-  /** The job, its audit row and the answer; the last statements of a change, sent together. */
+  /** The job, its audit row and the answer, in one statement: the last of a change. */
   private async enqueue(
     tx: Tx,
     caller: Caller,
@@ -237,12 +237,11 @@ export class Pipeline {
       requestId: caller.requestId,
       ...job,
     });
-    const [after] = await allInOrder([
-      findResource(inTransaction(tx, core.tenantId), kind, core.id),
-      tx.insertInto('job').values(values).execute(),
-      auditDone(tx, caller, job.action, { kind: kind.name, resourceId: core.id, resourceName: core.name }),
-    ]);
-    return this.answer(kind, after!, { id: values.id, state: 'queued' });
+    const audit = doneValues(caller, job.action, { kind: kind.name, resourceId: core.id, resourceName: core.name });
+    const after = await sql<CoreRow>`
+      with enqueued as (${tx.insertInto('job').values(values)}), audited as (${tx.insertInto('audit').values(audit)})
+      ${findQuery(core, kind, core.id)}`.execute(tx);
+    return this.answer(kind, after.rows[0]!, { id: values.id, state: 'queued' });
   }
 
   private answer(kind: KindDefinition, row: CoreRow, job: Pick<JobRow, 'id' | 'state'>): ChangeResult {

@@ -53,20 +53,35 @@ export async function findResource(
   kind: KindDefinition,
   idOrName: string,
 ): Promise<CoreRow | undefined> {
-  const byId = isUuid(idOrName);
-  if (!byId && !isName(idOrName)) return undefined;
-  const which = byId ? sql`r.id = ${idOrName}` : sql`r.name = ${idOrName}`;
-  const order = kind.isShared ? sql`order by (r.tenant_id = ${scope.tenantId}) desc limit 1` : sql``;
-  const query = sql<CoreRow>`${selectFromKind(kind)}
-    where ${visibleTenants(kind, scope.tenantId)} and r.kind = ${kind.name} and ${which} ${order}`;
-  const [row] = await scope.rows(query.compile(scope.builder));
+  if (!isUuid(idOrName) && !isName(idOrName)) return undefined;
+  const [row] = await scope.rows(findQuery(scope, kind, idOrName).compile(scope.builder));
   return row;
 }
 
-/** Locks one of the tenant's own resources until the transaction ends, and reads it as it is then. */
-export async function lockResource(tx: Tx, kind: KindDefinition, core: ResourceCore): Promise<CoreRow | undefined> {
+/** The statement of `findResource`; the text is an id or a name. */
+export function findQuery(
+  scope: Pick<RowScope, 'tenantId'>,
+  kind: KindDefinition,
+  idOrName: string,
+): RawBuilder<CoreRow> {
+  const which = isUuid(idOrName) ? sql`r.id = ${idOrName}` : sql`r.name = ${idOrName}`;
+  const order = kind.isShared ? sql`order by (r.tenant_id = ${scope.tenantId}) desc limit 1` : sql``;
+  return sql<CoreRow>`${selectFromKind(kind)}
+    where ${visibleTenants(kind, scope.tenantId)} and r.kind = ${kind.name} and ${which} ${order}`;
+}
+
+/**
+ * Locks one of the tenant's own resources until the transaction ends, and reads it as it is then. `no key update` where
+ * neither its removal nor a change of its name follows.
+ */
+export async function lockResource(
+  tx: Tx,
+  kind: KindDefinition,
+  core: ResourceCore,
+  strength: 'update' | 'no key update' = 'update',
+): Promise<CoreRow | undefined> {
   const query = sql<CoreRow>`${selectFromKind(kind)}
-    where r.tenant_id = ${core.tenantId} and r.id = ${core.id} for update of r`;
+    where r.tenant_id = ${core.tenantId} and r.id = ${core.id} for ${sql.raw(strength)} of r`;
   return (await query.execute(tx)).rows[0];
 }
 

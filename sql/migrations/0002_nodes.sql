@@ -29,13 +29,15 @@ create table node_session (
 );
 
 -- Desired and observed state of one resource on one node. Level-triggered: `revision` rises with every change of what is
--- desired, and a report counts only if it is not older than what is known.
+-- desired, and a report counts only if it is not older than what is known. The numbers come from one sequence, so that they
+-- rise also over a row's end and return: nodes and streams remember the last one of a network that left and comes again.
+create sequence placement_revision;
 create table placement (
   tenant_id text not null,
   resource_id uuid not null,
   node_id uuid not null references node (id),
   kind text not null,
-  revision bigint not null default 1,
+  revision bigint not null default nextval('placement_revision'),
   generation bigint not null,
   present boolean not null,
   spec jsonb,
@@ -126,6 +128,7 @@ end;
 
 grant select on node, node_session to rhyzome_app;
 grant select, insert, update, delete on placement, deed to rhyzome_app;
+grant usage on sequence placement_revision to rhyzome_app, rhyzome_operator;
 grant select, delete on reservation to rhyzome_app;
 grant select, insert, update, delete on node, node_session, placement, deed, reservation to rhyzome_operator;
 grant execute on function reserve_node(uuid, text, int, bigint, bigint, int), node_headroom(text, int) to rhyzome_app, rhyzome_operator;

@@ -12,7 +12,7 @@ import { InstanceResource, type InstanceRow } from './instance.resource.js';
 
 export async function observed(kind: KindDefinition, tx: Tx, tenantId: string, report: PlacementReport): Promise<void> {
   const core = { id: report.resourceId, tenantId, kind: kind.name, name: '', tags: {} };
-  const row = (await lockResource(tx, kind, core)) as InstanceRow | undefined;
+  const row = (await lockResource(tx, kind, core, 'no key update')) as InstanceRow | undefined;
   if (!row || row.node_id !== report.nodeId) return;
   const seen = report.phase === 'absent' ? 'stopped' : String(report.status?.powerState ?? row.power_state);
   const leftByItself =

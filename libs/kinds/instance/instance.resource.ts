@@ -2,7 +2,7 @@
 import { type FieldError, notFound, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { InstanceSpec } from '#libs/drivers/contract';
-import { leaveNode, placeNetworks, refreshNetwork, releaseLeasesOf, renameLeasesOf } from '#libs/kinds/network';
+import { leaveNode, placeNetworks, refreshNetworks, releaseLeasesOf, renameLeasesOf } from '#libs/kinds/network';
 import { askDeed, desire, probeAbsent, probeDeed, probeReady, withdraw, withdrawDeed } from '#libs/nodes';
 import {
   addEdges,
@@ -157,7 +157,8 @@ export class InstanceResource implements KindResource<InstanceDocument> {
       .execute();
     if (claim.previous.name !== name || claim.isRestore) {
       await renameLeasesOf(tx, tenantId, id, name);
-      for (const { network } of this.asked.interfaces) await refreshNetwork(tx, tenantId, network);
+      const ids = this.asked.interfaces.map(({ network }) => network);
+      await refreshNetworks(tx, tenantId, ids);
     }
     // The steps of the job that failed or was cancelled told the node; restored values have to be told, too.
     if (claim.isRestore) await this.tellNode(tx);
@@ -166,7 +167,8 @@ export class InstanceResource implements KindResource<InstanceDocument> {
   async release(tx: Tx): Promise<void> {
     const { tenantId, id } = this.core;
     await releaseLeasesOf(tx, tenantId, id);
-    for (const { network } of this.row?.interfaces ?? []) await refreshNetwork(tx, tenantId, network);
+    const ids = this.row?.interfaces.map(({ network }) => network) ?? [];
+    await refreshNetworks(tx, tenantId, ids);
     await dropEdges(tx, this.core);
     await releaseNode(tx, this.core);
     await tx.deleteFrom('deed').where('tenant_id', '=', tenantId).where('resource_id', '=', id).execute();

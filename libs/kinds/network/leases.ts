@@ -72,8 +72,11 @@ async function insertLease(tx: Tx, lease: NewLease, ip: string): Promise<LeaseRo
     .executeTakeFirst();
 }
 
-/** Gives back the automatic leases of an instance. */
+/** Gives back the automatic leases of an instance. Its networks are locked in the order of their ids, as by claims. */
 export async function releaseLeasesOf(tx: Tx, tenantId: string, instanceId: string): Promise<void> {
+  await sql`select 1 from resource where tenant_id = ${tenantId} and id in (
+    select network_id from lease where tenant_id = ${tenantId} and instance_id = ${instanceId})
+    order by id for no key update`.execute(tx);
   await tx.deleteFrom('lease').where('tenant_id', '=', tenantId).where('instance_id', '=', instanceId).execute();
 }
 

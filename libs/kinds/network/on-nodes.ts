@@ -62,6 +62,11 @@ export async function refreshNetwork(tx: Tx, tenantId: string, id: string): Prom
   for (const { node_id } of placed) await desire(tx, { tenantId, id, kind: KIND }, node_id, known);
 }
 
+/** The same of several, each once, locked in the order of their ids. */
+export async function refreshNetworks(tx: Tx, tenantId: string, ids: readonly string[]): Promise<void> {
+  for (const id of [...new Set(ids)].sort()) await refreshNetwork(tx, tenantId, id);
+}
+
 /** Takes networks from a node where no instance but `exceptInstance` uses them any more. */
 export async function leaveNode(
   tx: Tx,

@@ -1,0 +1,151 @@
+/** Steps that run twice, and workers that die at each of their transactions: the end is whole, or undone. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { ChangeResult, KindDefinition } from '#libs/resources';
+import { type Platform, startPlatform } from '../platform.js';
+import { expectAsBefore, expectWhole, openCase, present } from './case.js';
+import { type Crash, CrashLab } from './crash-lab.js';
+import type { ChangeableKind, ContractContext } from './fixture.js';
+
+/** No job of a kind takes more transactions than this. */
+const MAX_TRANSACTIONS = 40;
+/** Before the commit of one is what after the commit of the one before it is, but for the first. */
+const momentsOf = (at: number): Crash['when'][] => (at === 1 ? ['before commit', 'after commit'] : ['after commit']);
+
+export function describeCrashes(kind: KindDefinition, kinds: readonly KindDefinition[], fixture: ChangeableKind): void {
+  describe('when workers die', () => {
+    let platform: Platform;
+    let lab: CrashLab;
+    beforeAll(async () => {
+      platform = await startPlatform({ kinds, workers: false });
+      lab = new CrashLab(platform);
+      await fixture.install?.(platform);
+    });
+    afterAll(() => platform?.close());
+    const open = () =>
+      openCase(platform, kind, fixture, async (caller, change) => (await lab.finish(caller, change)).job);
+
+    /** Every change of the kind in turn. */
+    function changesOf(ctx: ContractContext, id: string): Record<string, () => Promise<ChangeResult>> {
+      const { pipeline } = platform;
+      const actions = Object.entries(fixture.actions ?? {}).map(
+        ([name, body]) => [name, () => pipeline.act(ctx.caller, kind, id, name, body)] as const,
+      );
+      return {
+        update: () => pipeline.update(ctx.caller, kind, id, fixture.patch),
+        ...Object.fromEntries(actions),
+        remove: () => pipeline.remove(ctx.caller, kind, id),
+      };
+    }
+
+    /** Calls `work` with later and later deaths until one is past the end; returns how many were before it. */
+    async function atEachTransaction(work: (crash: Crash) => Promise<boolean>): Promise<number> {
+      for (let at = 1; at <= MAX_TRANSACTIONS; at++) {
+        let died = false;
+        for (const when of momentsOf(at)) died = (await work({ at, when })) || died;
+        if (!died) return at - 1;
+      }
+      throw new Error(`still dying at transaction ${MAX_TRANSACTIONS}`);
+    }
+
+    test('each change is whole when others take over, wherever its worker died', { timeout: 120_000 }, async () => {
+      const deaths = await atEachTransaction(async (crash) => {
+        const ctx = await open();
+        const before = await present(ctx);
+        const what = `${crash.when} of transaction ${crash.at}`;
+        const create = await platform.pipeline.create(ctx.caller, kind, fixture.create(ctx));
+        const created = await lab.finish(ctx.caller, create, crash);
+        expect(created.job.state, `create, death ${what}`).toBe('succeeded');
+        await expectWhole(ctx, fixture);
+        let died = created.died;
+        for (const [name, ask] of Object.entries(changesOf(ctx, create.body.id))) {
+          const { job, died: diedHere } = await lab.finish(ctx.caller, await ask(), crash);
+          expect(job.state, `${name}, death ${what}`).toBe('succeeded');
+          died ||= diedHere;
+        }
+        await expectAsBefore(ctx, before);
+        await expectWhole(ctx, fixture);
+        return died;
+      });
+      expect(deaths).toBeGreaterThan(1);
+    });
+
+    test('a create that is cancelled after a death disappears, or was too far and is whole', {
+      timeout: 120_000,
+    }, async () => {
+      await atEachTransaction(async (crash) => {
+        const ctx = await open();
+        const before = await present(ctx);
+        const create = await platform.pipeline.create(ctx.caller, kind, fixture.create(ctx));
+        if (!(await lab.run(ctx.caller, create.jobId!, crash))) return false;
+        const refusal = await platform.jobs.cancel(ctx.caller, create.jobId!).then(
+          () => undefined,
+          (error: { code: string }) => error.code,
+        );
+        const job = await lab.takeOver(ctx.caller, create.jobId!);
+        expect(job.state).toBe(refusal === 'not_cancellable' ? 'succeeded' : 'cancelled');
+        if (job.state === 'succeeded') {
+          await lab.finish(ctx.caller, await platform.pipeline.remove(ctx.caller, kind, create.body.id));
+        }
+        await expectAsBefore(ctx, before);
+        await expectWhole(ctx, fixture);
+        return true;
+      });
+    });
+
+    test('a removal takes the place of a create whose worker died', { timeout: 120_000 }, async () => {
+      await atEachTransaction(async (crash) => {
+        const ctx = await open();
+        const before = await present(ctx);
+        const create = await platform.pipeline.create(ctx.caller, kind, fixture.create(ctx));
+        if (!(await lab.run(ctx.caller, create.jobId!, crash))) return false;
+        const remove = await platform.pipeline.remove(ctx.caller, kind, create.body.id);
+        // The removal's worker dies at the same place.
+        const { job } = await lab.finish(ctx.caller, remove, crash);
+        expect(job.state).toBe('succeeded');
+        await expectAsBefore(ctx, before);
+        await expectWhole(ctx, fixture);
+        return true;
+      });
+    });
+
+    test('a create that the node refuses fails wherever its worker died, and is retried or removed', {
+      timeout: 120_000,
+    }, async () => {
+      await atEachTransaction(async (crash) => {
+        const ctx = await open();
+        const before = await present(ctx);
+        platform.node.refuse = (row) =>
+          row.kind === kind.name ? { code: 'refused', message: 'the test says no' } : undefined;
+        const create = await platform.pipeline.create(ctx.caller, kind, fixture.create(ctx));
+        const { job, died } = await lab.finish(ctx.caller, create, crash);
+        platform.node.refuse = () => undefined;
+        await expectWhole(ctx, fixture);
+        if (job.state === 'failed') {
+          expect((await platform.reader.get(ctx.caller, kind, create.body.id)).body.state).toBe('failed');
+          await platform.jobs.retry(ctx.caller, create.jobId!);
+          const retried = await lab.finish(ctx.caller, create, crash);
+          expect(retried.job).toMatchObject({ state: 'succeeded', attempts: 2 });
+          await expectWhole(ctx, fixture);
+        } else expect(job.state).toBe('succeeded');
+        await lab.finish(ctx.caller, await platform.pipeline.remove(ctx.caller, kind, create.body.id));
+        await expectAsBefore(ctx, before);
+        return died;
+      });
+    });
+
+    test('each step done twice gives the same end as once', async () => {
+      const ctx = await open();
+      const before = await present(ctx);
+      const create = await platform.pipeline.create(ctx.caller, kind, fixture.create(ctx));
+      await lab.run(ctx.caller, create.jobId!, undefined, true);
+      expect((await platform.jobs.get(ctx.caller, create.jobId!)).state).toBe('succeeded');
+      for (const [name, ask] of Object.entries(changesOf(ctx, create.body.id))) {
+        const change = await ask();
+        await lab.run(ctx.caller, change.jobId!, undefined, true);
+        expect((await platform.jobs.get(ctx.caller, change.jobId!)).state, name).toBe('succeeded');
+        await expectWhole(ctx, fixture);
+      }
+      await expectAsBefore(ctx, before);
+    });
+  });
+}
