@@ -288,6 +288,7 @@ export class JobRunner {
     await this.fenced(row, 'update', async (tx, current) => {
       if (outcome === 'succeeded' && current.phase === 'undo') throw new CancelRequested();
       await this.handler.settle(tx, current, outcome, failure);
+      if (outcome !== 'succeeded') await endWaits(tx, row);
       await tx
         .updateTable('job')
         .set({
@@ -297,7 +298,8 @@ export class JobRunner {
           finished_at: new Date(),
           lease_owner: null,
           lease_until: null,
-          ...(outcome === 'succeeded' && { progress: 100, message: null }),
+          message: null,
+          ...(outcome === 'succeeded' && { progress: 100 }),
         })
         .where('tenant_id', '=', row.tenant_id)
         .where('id', '=', row.id)
@@ -312,6 +314,17 @@ export class JobRunner {
   ): Promise<T> {
     return this.db.tenantTransaction(row.tenant_id, async (tx) => work(tx, await holdLease(tx, row, strength)));
   }
+}
+
+/** Nothing waits any more in a job that was undone. */
+async function endWaits(tx: Tx, row: JobRow): Promise<void> {
+  await tx
+    .updateTable('job_step')
+    .set({ state: 'undone', finished_at: new Date() })
+    .where('tenant_id', '=', row.tenant_id)
+    .where('job_id', '=', row.id)
+    .where('state', '=', 'waiting')
+    .execute();
 }
 
 /** A time by the database's clock, which is the one that claims compare with. */

@@ -9,6 +9,7 @@ import { newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { allInOrder, type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
 import { type JobRow, jobValues, unendedJob } from '#libs/jobs';
 import {
+  type AuditTarget,
   auditingRefusals,
   type Caller,
   type ChangeOptions,
@@ -153,12 +154,14 @@ export class Pipeline {
     work: (tx: Tx, target: Target) => Promise<ChangeResult>,
   ): Promise<ChangeResult> {
     const { actor } = caller;
-    const target = { kind: kind.name, resourceName: idOrName.slice(0, 63) };
+    const target: AuditTarget = { kind: kind.name, resourceName: idOrName.slice(0, 63) };
     return auditingRefusals(this.db, caller, verb, target, () =>
       this.change(caller, kind, verb, options, async (tx) => {
         const scope = inTransaction(tx, actor.tenantId);
         const found = await findResource(scope, kind, idOrName);
         if (!found) throw notFound(kind.name, idOrName);
+        if (found.tenant_id === actor.tenantId)
+          Object.assign(target, { resourceId: found.id, resourceName: found.name });
         authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
         const row = await lockResource(tx, kind, coreOf(found));
         if (!row) throw notFound(kind.name, idOrName);
