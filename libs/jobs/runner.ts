@@ -243,7 +243,7 @@ export class JobRunner {
   /** An undo that does not succeed is an alarm, and is tried on: what it leaves behind would be nobody's. */
   private async undoStuck(row: JobRow, error: unknown, failures: number): Promise<void> {
     this.log.error({ alarm: 'undo_stuck', job: row.id, tenant: row.tenant_id, err: error }, 'an undo does not succeed');
-    await this.release(row, 60_000, failures, `undo does not succeed: ${(error as Error).message}`);
+    await this.release(row, 60_000, failures, 'Undoing does not succeed; it is tried on, and the operators are told.');
   }
 
   private async park(row: JobRow, parked: Parked): Promise<void> {
@@ -282,6 +282,8 @@ export class JobRunner {
         .where('id', '=', row.id)
         .execute();
     });
+    // What is due before the next look at the queue is looked for when it is due.
+    if (delayMs < IDLE_POLL_MS) setTimeout(() => void this.claim(), delayMs + 1).unref();
   }
 
   private async end(row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void> {
