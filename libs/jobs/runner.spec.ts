@@ -63,18 +63,20 @@ async function enqueue(work: Work, more: { supersedes?: string; resourceId?: str
   const id = newId();
   const action = `act-${id}`;
   works.set(action, work);
-  const values = jobValues({
-    tenantId: TENANT,
-    id,
-    resourceId: more.resourceId ?? newId(),
-    kind: 'thing',
-    resourceName: 'thing',
-    action,
-    request: {},
-    createdBy: 'test',
-    supersedes: more.supersedes,
+  await inTenant((tx) => {
+    const values = jobValues({
+      tenantId: TENANT,
+      id,
+      resourceId: more.resourceId ?? newId(),
+      kind: 'thing',
+      resourceName: 'thing',
+      action,
+      request: {},
+      createdBy: 'test',
+      supersedes: more.supersedes,
+    });
+    return tx.insertInto('job').values(values).execute();
   });
-  await database.db.tenantTransaction(TENANT, (tx) => tx.insertInto('job').values(values).execute());
   return id;
 }
 
