@@ -64,18 +64,18 @@ async function enqueue(work: Work, more: { supersedes?: string; resourceId?: str
   const id = newId();
   const action = `act-${id}`;
   works.set(action, work);
-  const values = jobValues({
-    tenantId: TENANT,
-    id,
-    resourceId: more.resourceId ?? newId(),
-    kind: 'thing',
-    resourceName: 'thing',
-    action,
-    request: {},
-    createdBy: 'test',
-    supersedes: more.supersedes,
-  });
-  await database.db.tenantTransaction(TENANT, (tx) => {
+  await inTenant((tx) => {
+    const values = jobValues({
+      tenantId: TENANT,
+      id,
+      resourceId: more.resourceId ?? newId(),
+      kind: 'thing',
+      resourceName: 'thing',
+      action,
+      request: {},
+      createdBy: 'test',
+      supersedes: more.supersedes,
+    });
     wakeWorkers();
     return tx.insertInto('job').values(values).execute();
   });
