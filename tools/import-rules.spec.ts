@@ -30,7 +30,7 @@ const clean: Record<string, string> = {
   'libs/events/index.ts': "import '#libs/db'; export {};",
   'libs/jobs/index.ts': "import '#libs/events'; export {};",
   'libs/rpc/index.ts': "import '#libs/pki'; import '#libs/config'; export {};",
-  'libs/process/index.ts': "import '#libs/db'; import '#libs/pki'; export {};",
+  'libs/process/index.ts': "import '#libs/pki'; import '#libs/core'; export {};",
   'libs/storage/index.ts': "import '#libs/config'; export {};",
   'libs/openapi/index.ts': "import '#libs/core'; export {};",
   'libs/resources/index.ts': "import '#libs/jobs'; import '#libs/auth'; export {};",

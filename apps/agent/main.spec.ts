@@ -20,7 +20,16 @@ const children: ChildProcess[] = [];
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'rhyzome-agent-main-'));
   pki = await makeTestPki(dir);
-  const sources = ['apps/agent', 'libs/agent', 'libs/config', 'libs/core', 'libs/drivers', 'libs/pki', 'libs/rpc'];
+  const sources = [
+    'apps/agent',
+    'libs/agent',
+    'libs/config',
+    'libs/core',
+    'libs/drivers',
+    'libs/pki',
+    'libs/process',
+    'libs/rpc',
+  ];
   const swc = join(root, 'node_modules/@swc/cli/bin/swc.js');
   await run(process.execPath, [swc, ...sources, '--out-dir', join(dir, 'dist'), '--copy-files', '--quiet'], {
     cwd: root,
@@ -157,5 +166,5 @@ test('credentials that cannot be used end it with 78 and the reason', async () =
   await writeFile(file, JSON.stringify({ ...config, agent: { ...config.agent, pki: pki.server.current.paths } }));
   const other = start(file);
   expect(await new Promise((done) => other.once('exit', done))).toBe(78);
-  expect(other.text()).toContain("an agent needs a node's");
+  expect(other.text()).toContain('needs that of a node');
 });

@@ -6,17 +6,10 @@ import { sql } from 'kysely';
 import { TokenVerifier } from '#libs/auth';
 import { loadConfigOrExit } from '#libs/config';
 import { RhyzomeError } from '#libs/core';
+import { openDatabases, whenReachable } from '#libs/db';
 import { kinds } from '#libs/kinds';
 import { ConsoleRelay } from '#libs/nodes';
-import {
-  createLog,
-  credentialsOrExit,
-  onShutdown,
-  openDatabases,
-  startMonitoring,
-  version,
-  whenReachable,
-} from '#libs/process';
+import { createLog, credentialsOrExit, onShutdown, startMonitoring, version } from '#libs/process';
 import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
 import { IssuerCache } from '#libs/tenants';
 import { ApiModule } from './api.module.js';

@@ -3,7 +3,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { TokenVerifier } from '#libs/auth';
-import type { Databases } from '#libs/process';
+import type { Databases } from '#libs/db';
 
 export function httpMetrics(registry: Registry, databases: Databases, verifier: TokenVerifier) {
   const registers = [registry];

@@ -38,10 +38,15 @@ describe('roles', () => {
   });
 
   it('make the table of the documentation', () => {
-    const table = roleTable([{ name: 'instance', actions: ['start'] }]);
-    expect(table.map((row) => row.verb)).toEqual(['create', 'read', 'update', 'delete', 'start']);
-    expect(table.at(-1)?.allowed).toEqual({ admin: true, operator: true, viewer: false });
-    expect(renderRoleTable([{ name: 'instance', actions: [] }])).toContain('| `instance:read` | yes | yes | yes |');
+    const table = roleTable([
+      { name: 'instance', changes: ['create', 'update', 'delete'], actions: ['start'] },
+      { name: 'image', changes: [], actions: [] },
+    ]);
+    expect(table.map((row) => row.verb)).toEqual(['create', 'read', 'update', 'delete', 'start', 'read']);
+    expect(table.at(-2)?.allowed).toEqual({ admin: true, operator: true, viewer: false });
+    expect(renderRoleTable([{ name: 'instance', changes: [], actions: [] }])).toContain(
+      '| `instance:read` | yes | yes | yes |',
+    );
   });
 });
 

@@ -4,6 +4,8 @@ import { may } from './permission.js';
 
 export interface RoleTableKind {
   name: string;
+  /** What users can do with it beside reading: create, update, delete. */
+  changes: readonly string[];
   actions: readonly string[];
 }
 
@@ -13,14 +15,16 @@ export interface RoleTableRow {
   allowed: Record<Role, boolean>;
 }
 
-/** One row per kind and verb, in the order given; verbs: create, read, update, delete, then the kind's actions. */
+/** One row per kind and verb that it has, in the order given; verbs: create, read, update, delete, then its actions. */
 export function roleTable(kinds: readonly RoleTableKind[]): RoleTableRow[] {
-  return kinds.flatMap(({ name, actions }) =>
-    ['create', 'read', 'update', 'delete', ...actions].map((verb) => ({
-      kind: name,
-      verb,
-      allowed: Object.fromEntries(roles.map((role) => [role, roleMay(role, verb, name)])) as Record<Role, boolean>,
-    })),
+  return kinds.flatMap(({ name, changes, actions }) =>
+    ['create', 'read', 'update', 'delete', ...actions]
+      .filter((verb) => verb === 'read' || changes.includes(verb) || actions.includes(verb))
+      .map((verb) => ({
+        kind: name,
+        verb,
+        allowed: Object.fromEntries(roles.map((role) => [role, roleMay(role, verb, name)])) as Record<Role, boolean>,
+      })),
   );
 }
 

@@ -47,6 +47,16 @@ export interface GrpcConfig {
   workers: number;
 }
 
+/** The way out of the tenants' networks. */
+export interface UplinkConfig {
+  /** The machine's link that outgoing traffic leaves by. */
+  interface: string;
+  /** Resolvers that the networks' routers ask. */
+  resolvers?: string[];
+  /** CIDRs that guests must not reach, beside those that are denied anyway. */
+  denied?: string[];
+}
+
 export interface AgentConfig {
   /** Where rhyzome-grpc listens: host:port, or unix:/path. */
   controller: string;
@@ -57,6 +67,9 @@ export interface AgentConfig {
   /** `auto`: libvirt where it works, else sim. */
   driver: 'sim' | 'libvirt' | 'auto';
   libvirt?: { uri: string };
+  network?: { uplink?: UplinkConfig };
+  /** Folder for what can be made again, e.g. the outcome of the KVM probe, absolute; default: in stateDir. */
+  cacheDir?: string;
   labels: Record<string, string>;
   /** The node's certificate, where it is not the file's `pki`. */
   pki?: PkiConfig;
@@ -118,6 +131,18 @@ const agent = object<AgentConfig>({
   stateDir: required(path()),
   driver: required(oneOf('sim', 'libvirt', 'auto')),
   libvirt: optional(object<{ uri: string }>({ uri: required(text()) })),
+  network: optional(
+    object<{ uplink?: UplinkConfig }>({
+      uplink: optional(
+        object<UplinkConfig>({
+          interface: required(text()),
+          resolvers: optional(list(text(), 8)),
+          denied: optional(list(text(), 256)),
+        }),
+      ),
+    }),
+  ),
+  cacheDir: optional(path()),
   labels: optional(map(text(), 64), () => ({})),
   pki: optional(pki),
 });

@@ -40,6 +40,8 @@ const POLL_MS = 10_000;
 
 export class JobRun implements Job<Tx> {
   private ordinal: number;
+  /** Recorded steps that this run has come past. */
+  private replayed = 0;
   private total: number;
   private readonly undos: Undo[] = [];
   private steps: JobStepRow[] = [];
@@ -139,12 +141,15 @@ export class JobRun implements Job<Tx> {
     return outcome;
   }
 
-  /** Runs the collected undos, last first. `replay` is the kind's work, run backwards up to where it had come. */
+  /**
+   * Runs the collected undos, last first. `replay` is the kind's work, run backwards up to where it had come; past the last
+   * recorded step it may end in any way, also by throwing what made the job fail.
+   */
   async unwind(replay: () => Promise<void>): Promise<void> {
     try {
       await replay();
     } catch (error) {
-      if (!(error instanceof Unwinding)) throw error;
+      if (!(error instanceof Unwinding) && this.replayed < this.steps.length) throw error;
     }
     for (const undo of this.undos.reverse()) await this.undoOne(undo);
   }
@@ -172,6 +177,7 @@ export class JobRun implements Job<Tx> {
       // Another version of the program made other steps: going on would skip or repeat the wrong ones.
       throw new RhyzomeError('job_failed', `Step ${ordinal} was recorded as “${known.name}” and is now “${name}”.`);
     }
+    if (known) this.replayed++;
     return known;
   }
 

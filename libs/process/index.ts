@@ -1,5 +1,4 @@
 export * from './credentials.js';
-export * from './database.js';
 export * from './log.js';
 export * from './monitoring.js';
 export * from './shutdown.js';

@@ -90,3 +90,24 @@ function auditBase(caller: Caller, verb: string, target: AuditTarget) {
     source: caller.source,
   };
 }
+
+/** What is kept of a change under its idempotency key. */
+export function storedAnswer(result: ChangeResult) {
+  return {
+    status: result.status,
+    headers: { etag: result.etag, ...(result.jobId && { location: `/v1/jobs/${result.jobId}` }) },
+    body: result.body,
+  };
+}
+
+/** The result that a kept answer stands for. */
+export function replayed(replay: StoredAnswer): ChangeResult {
+  const location = replay.headers.location;
+  return {
+    status: replay.status as 200 | 202,
+    body: replay.body as ChangeResult['body'],
+    etag: replay.headers.etag ?? '',
+    jobId: location?.slice('/v1/jobs/'.length),
+    replay,
+  };
+}

@@ -7,14 +7,17 @@ import { sql } from 'kysely';
 import { authorize, may } from '#libs/auth';
 import { newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { allInOrder, type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
-import { type JobRow, jobValues, unendedJob } from '#libs/jobs';
+import { endSuperseded, type JobRow, jobValues, unendedJob, wakeWorkers } from '#libs/jobs';
 import {
+  type AuditTarget,
   auditingRefusals,
   type Caller,
   type ChangeOptions,
   type ChangeResult,
   DryRunDone,
   doneValues,
+  replayed,
+  storedAnswer,
 } from './caller.js';
 import { patched, readOnlyOf, refuseInvalid, validated } from './change-document.js';
 import { blockersOf } from './dependencies.js';
@@ -153,12 +156,14 @@ export class Pipeline {
     work: (tx: Tx, target: Target) => Promise<ChangeResult>,
   ): Promise<ChangeResult> {
     const { actor } = caller;
-    const target = { kind: kind.name, resourceName: idOrName.slice(0, 63) };
+    const target: AuditTarget = { kind: kind.name, resourceName: idOrName.slice(0, 63) };
     return auditingRefusals(this.db, caller, verb, target, () =>
       this.change(caller, kind, verb, options, async (tx) => {
         const scope = inTransaction(tx, actor.tenantId);
         const found = await findResource(scope, kind, idOrName);
         if (!found) throw notFound(kind.name, idOrName);
+        if (found.tenant_id === actor.tenantId)
+          Object.assign(target, { resourceId: found.id, resourceName: found.name });
         authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
         const row = await lockResource(tx, kind, coreOf(found));
         if (!row) throw notFound(kind.name, idOrName);
@@ -237,6 +242,7 @@ export class Pipeline {
       requestId: caller.requestId,
       ...job,
     });
+    wakeWorkers();
     const audit = doneValues(caller, job.action, { kind: kind.name, resourceId: core.id, resourceName: core.name });
     const after = await sql<CoreRow>`
       with enqueued as (${tx.insertInto('job').values(values)}), audited as (${tx.insertInto('audit').values(audit)})
@@ -297,43 +303,6 @@ async function claimed(work: Promise<void>): Promise<void> {
     }
     throw error;
   }
-}
-
-/** The job that a removal takes the place of has ended; its worker can write no more, and its steps are undone first. */
-async function endSuperseded(tx: Tx, running: JobRow): Promise<void> {
-  await tx
-    .updateTable('job')
-    .set((eb) => ({
-      state: 'cancelled',
-      message: 'a removal took its place',
-      cancellable: false,
-      finished_at: sql<Date>`now()`,
-      fence: eb('fence', '+', 1),
-      lease_owner: null,
-      lease_until: null,
-    }))
-    .where('tenant_id', '=', running.tenant_id)
-    .where('id', '=', running.id)
-    .execute();
-}
-
-function storedAnswer(result: ChangeResult) {
-  return {
-    status: result.status,
-    headers: { etag: result.etag, ...(result.jobId && { location: `/v1/jobs/${result.jobId}` }) },
-    body: result.body,
-  };
-}
-
-function replayed(replay: { status: number; headers: Record<string, string>; body: unknown }): ChangeResult {
-  const location = replay.headers.location;
-  return {
-    status: replay.status as 200 | 202,
-    body: replay.body as ChangeResult['body'],
-    etag: replay.headers.etag ?? '',
-    jobId: location?.slice('/v1/jobs/'.length),
-    replay,
-  };
 }
 
 /** Actions that take no body take an empty object. */

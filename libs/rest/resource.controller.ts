@@ -61,15 +61,14 @@ export function resourceController(kind: KindDefinition): Type<object> {
       else reply.send(body);
     }
 
-    @Post()
+    @offered(changes.includes('create'), Post())
     async create(@Req() request: Request, @Res() reply: Reply): Promise<void> {
-      if (!changes.includes('create')) throw notOffered('POST', kind);
       const caller = callerOf(request);
       const options = changeOptionsOf(request, caller);
       await this.send(request, reply, caller, await this.pipeline.create(caller, kind, objectBody(request), options));
     }
 
-    @Patch(':id')
+    @offered(changes.includes('update'), Patch(':id'))
     async update(@Req() request: Request, @Res() reply: Reply, @Param('id') id: string): Promise<void> {
       refuseOtherPatches(request);
       const caller = callerOf(request);
@@ -82,14 +81,14 @@ export function resourceController(kind: KindDefinition): Type<object> {
       );
     }
 
-    @Delete(':id')
+    @offered(changes.includes('delete'), Delete(':id'))
     async remove(@Req() request: Request, @Res() reply: Reply, @Param('id') id: string): Promise<void> {
       const caller = callerOf(request);
       const options = changeOptionsOf(request, caller);
       await this.send(request, reply, caller, await this.pipeline.remove(caller, kind, id, options));
     }
 
-    @Post(':id/:action')
+    @offered(kind.actions !== undefined, Post(':id/:action'))
     async act(
       @Req() request: Request,
       @Res() reply: Reply,
@@ -130,14 +129,12 @@ export function resourceController(kind: KindDefinition): Type<object> {
   return ResourceController;
 }
 
-function notOffered(method: string, kind: KindDefinition): RhyzomeError {
-  return new RhyzomeError('method_not_allowed', `${method} is not offered on ${kind.plural}.`);
+/** The route only where the kind has it: without it, the router answers 405 with what there is. */
+function offered(isOffered: boolean, route: MethodDecorator): MethodDecorator {
+  return isOffered ? route : () => undefined;
 }
 
 function noSuchAction(kind: KindDefinition): RhyzomeError {
-  const names = Object.keys(kind.actions ?? {});
-  return new RhyzomeError(
-    'not_found',
-    names.length > 0 ? `A ${kind.name} has the actions ${names.join(', ')} only.` : `A ${kind.name} has no actions.`,
-  );
+  const names = Object.keys(kind.actions ?? {}).join(', ');
+  return new RhyzomeError('not_found', `The actions of ${kind.plural} are ${names}; there is no other.`);
 }

@@ -62,7 +62,7 @@ async function noCapacity(tx: Tx, kind: string, demand: Demand): Promise<Rhyzome
     select * from node_headroom(${kind}, ${VCPU_OVERCOMMIT})`.execute(tx);
   const free = result.rows[0]!;
   if (free.nodes === 0) {
-    return new RhyzomeError('no_capacity', 'No node that could carry it is up.', { extensions: { nodes: 0 } });
+    return new RhyzomeError('no_capacity', 'No node takes new machines now.', { extensions: { nodes: 0 } });
   }
   const wouldFit = { vcpus: free.vcpus, memoryMiB: free.memory_mib, diskGiB: free.disk_gib };
   const short = (Object.keys(wouldFit) as (keyof Demand)[]).filter((key) => demand[key] > wouldFit[key]);

@@ -1,9 +1,14 @@
 /** The databases of a server process, from its configuration. */
 
 import type { PoolConfig } from 'pg';
-import type { Logger } from 'pino';
 import { connectionOf } from '#libs/config';
-import { Database, Listener } from '#libs/db';
+import { Database } from './database.js';
+import { Listener } from './listener.js';
+
+interface OpenLog {
+  warn(message: string): void;
+  warn(fields: object, message: string): void;
+}
 
 export interface DatabaseSettings {
   file: string;
@@ -24,7 +29,7 @@ export interface Databases {
 export function openDatabases(
   program: string,
   settings: DatabaseSettings,
-  log: Logger,
+  log: OpenLog,
   needsOperator: boolean,
 ): Databases {
   const app = connectionOf(settings.db, settings.file) as PoolConfig;
@@ -62,7 +67,7 @@ export function openDatabases(
 const RETRY_MS = 500;
 
 /** Tries until the database answers: a server that starts before its database waits for it. */
-export async function whenReachable<T>(log: Logger, work: () => Promise<T>): Promise<T> {
+export async function whenReachable<T>(log: OpenLog, work: () => Promise<T>): Promise<T> {
   for (let told = false; ; ) {
     try {
       return await work();
