@@ -11,6 +11,8 @@ export interface Caller {
   requestId: string;
   /** Address that the request came from. */
   source?: string;
+  /** W3C Trace Context, passed on as it came. */
+  traceparent?: string;
 }
 
 export interface ChangeOptions {
