@@ -1,4 +1,5 @@
 export * from './cidr.js';
+export * from './doorbell.js';
 export * from './errors.js';
 export * from './ids.js';
 export * from './names.js';

@@ -12,6 +12,7 @@ import {
   JobRunner,
   jobValues,
   wakeJobs,
+  wakeWorkers,
 } from '#libs/jobs';
 import { type TestDatabase, testDatabase } from '#libs/testing';
 import { Parked } from './run.js';
@@ -75,6 +76,7 @@ async function enqueue(work: Work, more: { supersedes?: string; resourceId?: str
       createdBy: 'test',
       supersedes: more.supersedes,
     });
+    wakeWorkers();
     return tx.insertInto('job').values(values).execute();
   });
   return id;

@@ -2,7 +2,7 @@
 
 import { type RawBuilder, sql } from 'kysely';
 import { authorize, may } from '#libs/auth';
-import { isUuid, notFound, RhyzomeError } from '#libs/core';
+import { Doorbell, isUuid, notFound, RhyzomeError } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
 import { cancelJob, type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
 import { auditDone, auditingRefusals, type Caller } from './caller.js';
@@ -12,6 +12,9 @@ import { type Page, readPage } from './reading.js';
 import type { KindRegistry } from './registry.js';
 import { coreOf, lockResource, updateResource } from './repository.js';
 import { type JobView, jobView } from './view.js';
+
+/** How often a waiter looks although nobody rang. */
+const LOOK_MS = 2_000;
 
 const jobList: ListShape = {
   filters: {
@@ -95,28 +98,19 @@ export class JobService {
   /** Resolves when the job has ended or the time is up; true if it ended. */
   async wait(caller: Caller, id: string, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
     const end = Date.now() + timeoutMs;
-    let wake: () => void = () => undefined;
-    const off = this.listener.on('rhyzome_event', () => wake());
-    const onAbort = () => wake();
-    signal?.addEventListener('abort', onAbort);
+    const bell = new Doorbell();
+    const off = this.listener.on('rhyzome_event', bell.ring);
+    signal?.addEventListener('abort', bell.ring);
     try {
-      while (!signal?.aborted) {
-        let woken = false;
-        const notified = new Promise<void>((resolve) => {
-          wake = () => {
-            woken = true;
-            resolve();
-          };
-        });
+      for (let left = timeoutMs; !signal?.aborted; left = end - Date.now()) {
         if (await this.hasEnded(caller.actor.tenantId, id)) return true;
-        const left = end - Date.now();
         if (left <= 0) return false;
-        if (!woken) await withTimeout(notified, Math.min(left, 2_000));
+        await bell.wait(Math.min(left, LOOK_MS));
       }
       return false;
     } finally {
       off();
-      signal?.removeEventListener('abort', onAbort);
+      signal?.removeEventListener('abort', bell.ring);
     }
   }
 
@@ -178,10 +172,4 @@ function withTimes<T>(row: T, columns: readonly (keyof T)[]): T {
     if (typeof copy[column] === 'string') copy[column] = new Date(copy[column] as string) as T[typeof column];
   }
   return copy;
-}
-
-async function withTimeout(promise: Promise<void>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  await Promise.race([promise, new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)))]);
-  clearTimeout(timer);
 }

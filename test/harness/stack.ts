@@ -153,7 +153,7 @@ export async function startStack(data: string, options: StackOptions): Promise<C
   mkdirSync(data, { recursive: true, mode: 0o711 });
   const log = openSync(logFile, 'a', 0o600);
   const ports = ['api', 'grpc', 'issuer'].flatMap((server) => [`--${server}-port`, '0']);
-  const tenants = (options.tenants ?? ['acme', 'globex']).join(',');
+  const tenants = (options.tenants ?? ['acme', 'globex', 'initech']).join(',');
   const child = spawn(
     process.execPath,
     [join(root, 'tools', 'start.mjs'), '--data', data, ...ports, '--driver', options.driver, '--tenants', tenants],

@@ -3,7 +3,7 @@ import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
 import { may, parseBearer, TokenVerifier } from '#libs/auth';
 import { isUuid, notFound, RhyzomeError } from '#libs/core';
 import { Listener } from '#libs/db';
-import { type EventFilter, EventReader, parseCursor, type TenantEvent } from '#libs/events';
+import { type EventFilter, EventReader, followEvents, parseCursor, type TenantEvent } from '#libs/events';
 import { type Caller, KindRegistry, parseSelectorParameter, ResourceReader } from '#libs/resources';
 import { callerOf, type Reply, type Request, refuseUnknownParameters } from '#libs/rest';
 
@@ -78,29 +78,22 @@ export class EventsController {
       'x-accel-buffering': 'no',
     });
     out.write(`: from ${start}\n\n`);
-    let wake: () => void = () => undefined;
-    const off = this.listener.on('rhyzome_numbered', () => wake());
-    out.once('close', () => wake());
+    const gone = new AbortController();
+    out.once('close', () => gone.abort());
+    const following = followEvents(this.reader, this.listener, {
+      tenantId: caller.actor.tenantId,
+      since: start,
+      filter,
+      signal: gone.signal,
+      idleMs: COMMENT_MS,
+      isWelcome: () => this.isWelcome(request, caller),
+    });
     try {
-      for (let since = start; !out.destroyed && (await this.isWelcome(request, caller)); ) {
-        let woken = false;
-        const notified = new Promise<void>((resolve) => {
-          wake = () => {
-            woken = true;
-            resolve();
-          };
-        });
-        const { events, upTo, more } = await this.reader.read(caller.actor.tenantId, since, filter);
-        since = upTo;
-        for (const event of events) await write(out, render(event));
-        if (more || woken) continue;
-        if (!(await within(notified, COMMENT_MS))) await write(out, ': still here\n\n');
-      }
+      for await (const event of following) await write(out, event ? render(event) : ': still here\n\n');
     } catch (error) {
       // The stream has begun, so no problem can be sent; the client resumes from the last id that it saw.
       if (!(error instanceof RhyzomeError)) throw error;
     } finally {
-      off();
       out.end();
     }
   }
@@ -141,15 +134,4 @@ async function write(out: NodeJS.WritableStream & { destroyed?: boolean }, text:
     out.once('drain', done);
     out.once('close', done);
   });
-}
-
-/** True if the promise came before the time was up. */
-async function within(promise: Promise<void>, ms: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<false>((resolve) => {
-    timer = setTimeout(() => resolve(false), ms);
-  });
-  const result = await Promise.race([promise.then(() => true as const), late]);
-  clearTimeout(timer);
-  return result;
 }

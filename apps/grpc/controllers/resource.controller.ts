@@ -7,7 +7,7 @@ import type { Observable } from 'rxjs';
 import { may } from '#libs/auth';
 import { invalid } from '#libs/core';
 import { Listener } from '#libs/db';
-import { EventReader, parseCursor } from '#libs/events';
+import { EventReader, followEvents, parseCursor } from '#libs/events';
 import {
   type Caller,
   type ChangeOptions,
@@ -37,6 +37,9 @@ import type {
 } from '#libs/rpc';
 import { ServiceCallers } from '../service-callers.js';
 import { streamed } from '../streaming.js';
+
+/** How often the rights of a watching service are looked at when nothing happens. */
+const RIGHTS_MS = 15_000;
 
 type Unary<Request> = grpc.ServerUnaryCall<Request, unknown>;
 
@@ -127,41 +130,19 @@ export class ResourceServiceController {
       selector: request.tagSelector === '' ? undefined : parseSelectorParameter(request.tagSelector),
     };
     const asked = request.since === '' ? undefined : parseCursor(request.since, { parameter: 'since' });
-    let since = await this.events.resume(tenantId, asked);
-    let wake: () => void = () => undefined;
-    const off = this.listener.on('rhyzome_numbered', () => wake());
-    signal.addEventListener('abort', () => wake());
-    try {
-      while (!signal.aborted) {
-        let woken = false;
-        const notified = new Promise<void>((resolve) => {
-          wake = () => {
-            woken = true;
-            resolve();
-          };
-        });
-        // Rights may have been taken away since the stream began.
-        await this.callers.callerOf(call, tenantId);
-        const { events, upTo, more } = await this.events.read(tenantId, since, filter);
-        since = upTo;
-        for (const event of events) {
-          yield { cursor: String(event.number), type: event.type, body: event.body, at: event.at };
-        }
-        if (!more && !woken) await within(notified, 15_000);
-      }
-    } finally {
-      off();
+    const following = followEvents(this.events, this.listener, {
+      tenantId,
+      since: await this.events.resume(tenantId, asked),
+      filter,
+      signal,
+      idleMs: RIGHTS_MS,
+      // Rights may have been taken away since the stream began.
+      isWelcome: async () => (await this.callers.callerOf(call, tenantId)) !== undefined,
+    });
+    for await (const event of following) {
+      if (event) yield { cursor: String(event.number), type: event.type, body: event.body, at: event.at };
     }
   }
-}
-
-async function within(promise: Promise<void>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, ms);
-  });
-  await Promise.race([promise, late]);
-  clearTimeout(timer);
 }
 
 function message(tenantId: string, body: ResourceView, etag: string): Resource {
