@@ -47,6 +47,7 @@ export class Pipeline {
       typeof (body as CoreDocument)?.name === 'string' ? (body as CoreDocument).name.slice(0, 63) : undefined;
     return auditingRefusals(this.db, caller, 'create', { kind: kind.name, resourceName: name }, async () => {
       const permission = authorize(actor, 'create', { tenantId: actor.tenantId, kind: kind.name });
+      refuseNotOffered(kind, 'create');
       const document = validated<CoreDocument>(kind.dto.create, body, { readOnly: readOnlyOf(kind) });
       const core: ResourceCore = {
         id: newId(),
@@ -164,6 +165,7 @@ export class Pipeline {
         if (found.tenant_id === actor.tenantId)
           Object.assign(target, { resourceId: found.id, resourceName: found.name });
         authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
+        refuseNotOffered(kind, verb);
         const row = await lockResource(tx, kind, coreOf(found));
         if (!row) throw notFound(kind.name, idOrName);
         refuseStale(options.ifMatch, row);
@@ -249,6 +251,13 @@ export class Pipeline {
       retryAfterSeconds: 1,
     });
   }
+}
+
+/** REST has no route for it; gRPC's verbs are the same for all kinds. */
+function refuseNotOffered(kind: KindDefinition, verb: string): void {
+  const offered: readonly string[] = kind.changes ?? ['create', 'update', 'delete'];
+  if (offered.includes(verb) || Object.hasOwn(kind.actions ?? {}, verb)) return;
+  throw new RhyzomeError('method_not_allowed', `Nobody can ${verb} ${kind.plural} this way.`);
 }
 
 function nameTaken(kind: KindDefinition, name: string): RhyzomeError {

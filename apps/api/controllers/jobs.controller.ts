@@ -32,9 +32,7 @@ export class JobsController {
       reply.send(job);
       return;
     }
-    const gone = new AbortController();
-    request.raw.socket.once('close', () => gone.abort());
-    await this.jobs.wait(caller, id, waitMs, gone.signal);
+    await untilGone(request, (signal) => this.jobs.wait(caller, id, waitMs, signal));
     reply.send(await this.jobs.get(caller, id));
   }
 
