@@ -5,10 +5,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { waitForEnd } from '../libs/devdb/process-identity.js';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type Answer, apiOf, type Client } from './harness/client.js';
-import { EventStream } from './harness/events.js';
+import { EventStream, type SeenEvent } from './harness/events.js';
 import { expectProblem } from './harness/expect-problem.js';
 import { clearFaults, injectFaults } from './harness/faults.js';
 import { type ProcessName, type Stack, stackNamed } from './harness/stack.js';
@@ -17,11 +16,14 @@ import { until } from './harness/until.js';
 let stack: Stack;
 let api: Client;
 beforeAll(async () => {
-  stack = await stackNamed('unlucky', { driver: 'sim', tenants: ['acme'] });
+  stack = await stackNamed('unlucky', { driver: 'sim' });
   api = await apiOf(stack);
   await api.make('networks', { name: 'lan', subnet: '10.90.0.0/24' });
 }, 120_000);
 afterEach(() => clearFaults(stack));
+afterAll(async () => {
+  await api.remove('networks', 'lan');
+});
 
 /** The answer when there is one: a server that starts again is asked again, and one without a database, too. */
 function patiently(ask: () => Promise<Answer>): Promise<Answer> {
@@ -147,6 +149,50 @@ describe('a request', () => {
   }, 120_000);
 });
 
+describe('a reader of events', () => {
+  it('that goes on where it was cut off, again and again, sees each once and in order', async () => {
+    const names = Array.from({ length: 12 }, (_, n) => `stream-${n}`);
+    const all: SeenEvent[] = [];
+    let done = false;
+    const first = await EventStream.open(stack.dev.api, api);
+    const start = first.comments[0]?.split(' ').at(-1) ?? '0';
+    await first.close();
+    const reading = (async () => {
+      while (!done) {
+        const since = { 'last-event-id': all.at(-1)?.id ?? start };
+        const stream = await EventStream.open(stack.dev.api, api, '', since).catch(() => undefined);
+        await until('a cut', () => done || !stream || stream.hasEnded || stream.wasCut, 60_000);
+        await stream?.close();
+        all.push(...(stream?.seen ?? []));
+        await sleep(50);
+      }
+    })();
+    const changes = (async () => {
+      for (const [n, name] of names.entries()) {
+        const body = { name, subnet: `10.93.${n}.0/29` };
+        const made = await patiently(() => api.post('/v1/networks', body, { 'idempotency-key': `${name}-${start}` }));
+        await endOf(made.body.job.id);
+        await endOf((await patiently(() => api.delete(`/v1/networks/${name}`))).body.job.id);
+      }
+    })();
+    for (const victim of ['api', 'grpc', 'api'] as const) {
+      await sleep(500);
+      await crash(victim);
+    }
+    await changes;
+    const replay = await EventStream.open(stack.dev.api, api, `?since=${start}`);
+    const isLast = ({ type, data }: SeenEvent) => type === 'resource.deleted' && data.resource?.name === names.at(-1);
+    await replay.next('of the last removal', isLast);
+    await sleep(500);
+    done = true;
+    await reading;
+    await replay.close();
+    expect(all.map(({ id }) => id)).toEqual(replay.seen.map(({ id }) => id));
+    const deleted = all.filter(({ type }) => type === 'resource.deleted').map(({ data }) => data.resource.name);
+    expect(deleted).toEqual(names);
+  }, 120_000);
+});
+
 describe('a database that is away for ten seconds', () => {
   it('is told as 503 with Retry-After, and then all goes on in the same processes', async () => {
     const { pid: supervisor, config } = stack.dev;
@@ -191,15 +237,3 @@ describe('a database that is away for ten seconds', () => {
     await stream.close();
   }, 120_000);
 });
-
-it('Ctrl-C after all that ends every process', async () => {
-  const { processes, pid } = stack.dev;
-  const identities = [pid, ...Object.values(processes)].map((each) => ({ pid: each, start: startOf(each) }));
-  expect(await stack.stop()).toBe(0);
-  for (const identity of identities) expect(await waitForEnd(identity, 100)).toBe(true);
-}, 60_000);
-
-function startOf(pid: number): string {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-}

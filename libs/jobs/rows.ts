@@ -8,6 +8,11 @@ export type JobRow = Selectable<JobTable>;
 export type JobStepRow = Selectable<JobStepTable>;
 export type JobOutcome = 'succeeded' | 'failed' | 'cancelled';
 
+/** Tells the workers of all processes, once this transaction is committed. */
+export function wakeWorkers(): void {
+  wakeAfterCommit('rhyzome_job');
+}
+
 export interface NewJob {
   tenantId: string;
   id: string;
@@ -21,9 +26,8 @@ export interface NewJob {
   requestId?: string;
 }
 
-/** The columns of a new job's row; inserting it is what enqueues it. Wakes the workers after the commit. */
+/** The columns of a new job's row; inserting it is what enqueues it, and `wakeWorkers` tells of it. */
 export function jobValues(job: NewJob) {
-  wakeAfterCommit('rhyzome_job');
   return {
     tenant_id: job.tenantId,
     id: job.id,
@@ -53,7 +57,7 @@ export async function unendedJob(tx: Tx, tenantId: string, resourceId: string): 
 /** Wakes the resource's unended job, whether it is parked or running right now. */
 export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly string[]): Promise<void> {
   if (resourceIds.length === 0) return;
-  wakeAfterCommit('rhyzome_job');
+  wakeWorkers();
   await tx
     .updateTable('job')
     .set((eb) => ({ wakes: eb('wakes', '+', 1), run_at: eb.fn<Date>('now') }))
@@ -127,7 +131,7 @@ export async function cancelJob(tx: Tx, tenantId: string, id: string): Promise<J
       row.phase === 'undo' ? 'The job has failed and is being undone already.' : 'The job is past what can be undone.',
     );
   }
-  wakeAfterCommit('rhyzome_job');
+  wakeWorkers();
   return tx
     .updateTable('job')
     .set((eb) => ({
@@ -147,7 +151,7 @@ export async function cancelJob(tx: Tx, tenantId: string, id: string): Promise<J
 
 /** Puts a failed job back into the queue: the stored request again. The caller has claimed anew. */
 export async function requeueJob(tx: Tx, row: JobRow): Promise<JobRow> {
-  wakeAfterCommit('rhyzome_job');
+  wakeWorkers();
   await tx.deleteFrom('job_step').where('tenant_id', '=', row.tenant_id).where('job_id', '=', row.id).execute();
   return tx
     .updateTable('job')
@@ -181,4 +185,22 @@ export async function lockJob(tx: Tx, tenantId: string, id: string): Promise<Job
     .executeTakeFirst();
   if (!row) throw new RhyzomeError('not_found', `There is no job “${id}” that you may see.`);
   return row;
+}
+
+/** The job that a removal takes the place of has ended; its worker can write no more, and its steps are undone first. */
+export async function endSuperseded(tx: Tx, running: JobRow): Promise<void> {
+  await tx
+    .updateTable('job')
+    .set((eb) => ({
+      state: 'cancelled',
+      message: 'a removal took its place',
+      cancellable: false,
+      finished_at: eb.fn<Date>('now'),
+      fence: eb('fence', '+', 1),
+      lease_owner: null,
+      lease_until: null,
+    }))
+    .where('tenant_id', '=', running.tenant_id)
+    .where('id', '=', running.id)
+    .execute();
 }

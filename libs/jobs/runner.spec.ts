@@ -12,6 +12,7 @@ import {
   JobRunner,
   jobValues,
   wakeJobs,
+  wakeWorkers,
 } from '#libs/jobs';
 import { type TestDatabase, testDatabase } from '#libs/testing';
 import { Parked } from './run.js';
@@ -63,18 +64,21 @@ async function enqueue(work: Work, more: { supersedes?: string; resourceId?: str
   const id = newId();
   const action = `act-${id}`;
   works.set(action, work);
-  const values = jobValues({
-    tenantId: TENANT,
-    id,
-    resourceId: more.resourceId ?? newId(),
-    kind: 'thing',
-    resourceName: 'thing',
-    action,
-    request: {},
-    createdBy: 'test',
-    supersedes: more.supersedes,
+  await inTenant((tx) => {
+    const values = jobValues({
+      tenantId: TENANT,
+      id,
+      resourceId: more.resourceId ?? newId(),
+      kind: 'thing',
+      resourceName: 'thing',
+      action,
+      request: {},
+      createdBy: 'test',
+      supersedes: more.supersedes,
+    });
+    wakeWorkers();
+    return tx.insertInto('job').values(values).execute();
   });
-  await database.db.tenantTransaction(TENANT, (tx) => tx.insertInto('job').values(values).execute());
   return id;
 }
 

@@ -3,9 +3,9 @@
  * worker that dies leaves its lease to run out; whoever claims the job next has a higher fence.
  */
 
-import { sql } from 'kysely';
 import { newId, RhyzomeError } from '#libs/core';
 import { type Database, isDatabaseAway, type Listener, type Tx } from '#libs/db';
+import { type ClaimedRow, claimDue, giveBack, renewLeases, writeJob } from './queue.js';
 import { holdLease, type JobOutcome, type JobRow, LeaseLost } from './rows.js';
 import { CancelRequested, JobRun, Parked } from './run.js';
 
@@ -39,8 +39,6 @@ export interface RunnerOptions {
   maxFailures?: number;
   log: RunnerLog;
 }
-
-type ClaimedRow = JobRow & { first_claim: boolean };
 
 const IDLE_POLL_MS = 2_000;
 
@@ -105,7 +103,7 @@ export class JobRunner {
         this.claimAgain = false;
         const free = this.workers - this.held.size;
         if (free <= 0) break;
-        const rows = await this.claimDue(free);
+        const rows = await claimDue(this.db, this.owner, this.leaseMs, free);
         for (const row of rows) {
           this.held.set(row.id, row);
           void this.work(row);
@@ -118,30 +116,10 @@ export class JobRunner {
     }
   }
 
-  private async claimDue(limit: number): Promise<ClaimedRow[]> {
-    const result = await sql<ClaimedRow>`
-      with due as (
-        select tenant_id, id, started_at is null as first_claim from job
-        where finished_at is null and run_at <= now() and (lease_until is null or lease_until < now())
-        order by run_at limit ${limit} for update skip locked)
-      update job j set lease_owner = ${this.owner}, lease_until = now() + make_interval(secs => ${this.leaseMs / 1000}),
-        fence = j.fence + 1, started_at = coalesce(j.started_at, now()),
-        attempts = j.attempts + case when due.first_claim then 1 else 0 end,
-        state = case when j.phase = 'undo' and j.outcome = 'cancelled' then 'cancelling' when j.state = 'queued' then 'running' else j.state end
-      from due where j.tenant_id = due.tenant_id and j.id = due.id
-      returning j.*, due.first_claim`.execute(this.db.operator);
-    if (result.rows.length > 0) this.db.wake('rhyzome_event');
-    return result.rows;
-  }
-
   private async renew(): Promise<void> {
     if (this.held.size === 0) return;
     try {
-      await sql`
-        update job set lease_until = now() + make_interval(secs => ${this.leaseMs / 1000})
-        where lease_owner = ${this.owner} and finished_at is null and id = any(${[...this.held.keys()]}::uuid[])`.execute(
-        this.db.operator,
-      );
+      await renewLeases(this.db, this.owner, this.leaseMs, [...this.held.keys()]);
     } catch (error) {
       this.log.warn({ err: error }, 'renewing leases failed');
     }
@@ -221,23 +199,15 @@ export class JobRunner {
     if (row.phase === 'undo') return this.undoStuck(row, error, failures);
     const failure = known ? failureOf(error as RhyzomeError) : unknownFailure(row);
     if (!known) this.log.error({ job: row.id, err: error }, 'the job failed');
-    await this.fenced(row, 'no key update', async (tx) => {
-      await tx
-        .updateTable('job')
-        .set((eb) => ({
-          phase: 'undo',
-          outcome: 'failed',
-          error: JSON.stringify(failure),
-          cancellable: false,
-          failures: 0,
-          lease_owner: null,
-          lease_until: null,
-          run_at: eb.fn<Date>('now'),
-        }))
-        .where('tenant_id', '=', row.tenant_id)
-        .where('id', '=', row.id)
-        .execute();
-    });
+    await this.fenced(row, 'no key update', (tx) =>
+      giveBack(tx, row, 0, {
+        phase: 'undo',
+        outcome: 'failed',
+        error: JSON.stringify(failure),
+        cancellable: false,
+        failures: 0,
+      }),
+    );
   }
 
   /** An undo that does not succeed is an alarm, and is tried on: what it leaves behind would be nobody's. */
@@ -250,38 +220,14 @@ export class JobRunner {
     await this.fenced(row, 'no key update', async (tx, current) => {
       const state = current.state === 'cancelling' ? 'cancelling' : parked.waitingFor.outside ? 'waiting' : 'running';
       const woken = current.wakes > row.wakes || current.phase !== row.phase;
-      await tx
-        .updateTable('job')
-        .set({
-          state,
-          message: parked.message,
-          failures: 0,
-          lease_owner: null,
-          lease_until: null,
-          run_at: later(woken ? 0 : parked.retryMs),
-        })
-        .where('tenant_id', '=', row.tenant_id)
-        .where('id', '=', row.id)
-        .execute();
+      await giveBack(tx, row, woken ? 0 : parked.retryMs, { state, message: parked.message, failures: 0 });
     });
   }
 
   private async release(row: JobRow, delayMs: number, failures = row.failures, message?: string): Promise<void> {
-    setTimeout(() => void this.claim(), delayMs).unref();
-    await this.fenced(row, 'no key update', async (tx) => {
-      await tx
-        .updateTable('job')
-        .set({
-          failures,
-          lease_owner: null,
-          lease_until: null,
-          run_at: later(delayMs),
-          ...(message && { message }),
-        })
-        .where('tenant_id', '=', row.tenant_id)
-        .where('id', '=', row.id)
-        .execute();
-    });
+    await this.fenced(row, 'no key update', (tx) =>
+      giveBack(tx, row, delayMs, { failures, ...(message && { message }) }),
+    );
     // What is due before the next look at the queue is looked for when it is due.
     if (delayMs < IDLE_POLL_MS) setTimeout(() => void this.claim(), delayMs + 1).unref();
   }
@@ -291,21 +237,16 @@ export class JobRunner {
       if (outcome === 'succeeded' && current.phase === 'undo') throw new CancelRequested();
       await this.handler.settle(tx, current, outcome, failure);
       if (outcome !== 'succeeded') await endWaits(tx, row);
-      await tx
-        .updateTable('job')
-        .set({
-          state: outcome,
-          error: failure ? JSON.stringify(failure) : null,
-          cancellable: false,
-          finished_at: new Date(),
-          lease_owner: null,
-          lease_until: null,
-          message: null,
-          ...(outcome === 'succeeded' && { progress: 100 }),
-        })
-        .where('tenant_id', '=', row.tenant_id)
-        .where('id', '=', row.id)
-        .execute();
+      await writeJob(tx, row, {
+        state: outcome,
+        error: failure ? JSON.stringify(failure) : null,
+        cancellable: false,
+        finished_at: new Date(),
+        lease_owner: null,
+        lease_until: null,
+        message: null,
+        ...(outcome === 'succeeded' && { progress: 100 }),
+      });
     });
   }
 
@@ -327,11 +268,6 @@ async function endWaits(tx: Tx, row: JobRow): Promise<void> {
     .where('job_id', '=', row.id)
     .where('state', '=', 'waiting')
     .execute();
-}
-
-/** A time by the database's clock, which is the one that claims compare with. */
-function later(delayMs: number) {
-  return sql<Date>`now() + make_interval(secs => ${delayMs / 1000})`;
 }
 
 /** 250 ms doubling to 30 s, with jitter. */

@@ -11,6 +11,8 @@ export interface Caller {
   requestId: string;
   /** Address that the request came from. */
   source?: string;
+  /** W3C Trace Context, passed on as it came. */
+  traceparent?: string;
 }
 
 export interface ChangeOptions {
@@ -88,5 +90,26 @@ function auditBase(caller: Caller, verb: string, target: AuditTarget) {
     ...target,
     requestId: caller.requestId,
     source: caller.source,
+  };
+}
+
+/** What is kept of a change under its idempotency key. */
+export function storedAnswer(result: ChangeResult) {
+  return {
+    status: result.status,
+    headers: { etag: result.etag, ...(result.jobId && { location: `/v1/jobs/${result.jobId}` }) },
+    body: result.body,
+  };
+}
+
+/** The result that a kept answer stands for. */
+export function replayed(replay: StoredAnswer): ChangeResult {
+  const location = replay.headers.location;
+  return {
+    status: replay.status as 200 | 202,
+    body: replay.body as ChangeResult['body'],
+    etag: replay.headers.etag ?? '',
+    jobId: location?.slice('/v1/jobs/'.length),
+    replay,
   };
 }

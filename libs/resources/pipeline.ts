@@ -7,7 +7,7 @@ import { sql } from 'kysely';
 import { authorize, may } from '#libs/auth';
 import { newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { allInOrder, type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
-import { type JobRow, jobValues, unendedJob } from '#libs/jobs';
+import { endSuperseded, type JobRow, jobValues, unendedJob, wakeWorkers } from '#libs/jobs';
 import {
   type AuditTarget,
   auditingRefusals,
@@ -16,6 +16,8 @@ import {
   type ChangeResult,
   DryRunDone,
   doneValues,
+  replayed,
+  storedAnswer,
 } from './caller.js';
 import { patched, readOnlyOf, refuseInvalid, validated } from './change-document.js';
 import { blockersOf } from './dependencies.js';
@@ -240,6 +242,7 @@ export class Pipeline {
       requestId: caller.requestId,
       ...job,
     });
+    wakeWorkers();
     const audit = doneValues(caller, job.action, { kind: kind.name, resourceId: core.id, resourceName: core.name });
     const after = await sql<CoreRow>`
       with enqueued as (${tx.insertInto('job').values(values)}), audited as (${tx.insertInto('audit').values(audit)})
@@ -300,43 +303,6 @@ async function claimed(work: Promise<void>): Promise<void> {
     }
     throw error;
   }
-}
-
-/** The job that a removal takes the place of has ended; its worker can write no more, and its steps are undone first. */
-async function endSuperseded(tx: Tx, running: JobRow): Promise<void> {
-  await tx
-    .updateTable('job')
-    .set((eb) => ({
-      state: 'cancelled',
-      message: 'a removal took its place',
-      cancellable: false,
-      finished_at: sql<Date>`now()`,
-      fence: eb('fence', '+', 1),
-      lease_owner: null,
-      lease_until: null,
-    }))
-    .where('tenant_id', '=', running.tenant_id)
-    .where('id', '=', running.id)
-    .execute();
-}
-
-function storedAnswer(result: ChangeResult) {
-  return {
-    status: result.status,
-    headers: { etag: result.etag, ...(result.jobId && { location: `/v1/jobs/${result.jobId}` }) },
-    body: result.body,
-  };
-}
-
-function replayed(replay: { status: number; headers: Record<string, string>; body: unknown }): ChangeResult {
-  const location = replay.headers.location;
-  return {
-    status: replay.status as 200 | 202,
-    body: replay.body as ChangeResult['body'],
-    etag: replay.headers.etag ?? '',
-    jobId: location?.slice('/v1/jobs/'.length),
-    replay,
-  };
 }
 
 /** Actions that take no body take an empty object. */

@@ -14,6 +14,10 @@ export class EventStream {
   private readonly controller = new AbortController();
   private reading: Promise<void> | undefined;
   private rest = '';
+  /** The server has ended it. */
+  hasEnded = false;
+  /** The connection broke. */
+  wasCut = false;
 
   private constructor() {}
 
@@ -38,9 +42,11 @@ export class EventStream {
     const decoder = new TextDecoder();
     try {
       for await (const chunk of body) this.take(decoder.decode(chunk, { stream: true }));
+      this.hasEnded = true;
     } catch (error) {
       // Closed by us, or the server went away: what was seen counts.
       if (!this.controller.signal.aborted && !(error instanceof TypeError)) throw error;
+      this.wasCut = true;
     }
   }
 

@@ -16,7 +16,7 @@ export interface Uplink {
   interface: string;
   /** Resolvers that routers may ask, also where they lie in a denied range. */
   resolvers?: readonly string[];
-  /** CIDRs that guests never reach through it. Default: deniedByDefault. */
+  /** CIDRs that guests never reach through it, beside deniedByDefault. */
   denied?: readonly string[];
 }
 
@@ -64,7 +64,8 @@ function rules(installation: string, uplink: Uplink | undefined): string[] {
   ];
   if (!uplink) return lines;
   const out = `"${uplink.interface}"`;
-  const { resolvers = [], denied = deniedByDefault } = uplink;
+  const { resolvers = [] } = uplink;
+  const denied = [...deniedByDefault, ...(uplink.denied ?? [])];
   lines.push(
     `add chain ${t} input { type filter hook input priority -10; policy accept; }`,
     `add rule ${t} input ${from} drop`,
@@ -76,10 +77,8 @@ function rules(installation: string, uplink: Uplink | undefined): string[] {
     lines.push(`add rule ${t} forward ${from} ${servers} udp dport 53 accept`);
     lines.push(`add rule ${t} forward ${from} ${servers} tcp dport 53 accept`);
   }
-  if (denied.length > 0) {
-    const ranges = `ip daddr { ${outermost(denied).join(', ')} }`;
-    lines.push(`add rule ${t} forward ${from} ${ranges} reject with icmp admin-prohibited`);
-  }
+  const ranges = `ip daddr { ${outermost(denied).join(', ')} }`;
+  lines.push(`add rule ${t} forward ${from} ${ranges} reject with icmp admin-prohibited`);
   lines.push(
     `add rule ${t} forward ${to} ct state established,related accept`,
     `add rule ${t} forward ${to} drop`,
