@@ -433,6 +433,8 @@ describe('cancelling', () => {
     await cancel(id);
     await until(id, 'cancelled');
     expect(undone).toBe(true);
+    expect(await jobOf(id)).toMatchObject({ message: null });
+    expect(await stepsOf(id)).toEqual(['one: undone', 'for ever: undone']);
   });
 
   test('one that is being undone goes on being undone; a failed one says that it is too late', async () => {

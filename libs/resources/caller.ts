@@ -31,14 +31,6 @@ export interface ChangeResult {
   replay?: StoredAnswer;
 }
 
-/** Ends a dry run: everything was done as for real, and is rolled back. */
-export class DryRunDone extends Error {
-  override readonly name = 'DryRunDone';
-  constructor(readonly result: ChangeResult) {
-    super('dry run');
-  }
-}
-
 export interface AuditTarget {
   kind: string;
   resourceId?: string;
@@ -102,14 +94,14 @@ export function storedAnswer(result: ChangeResult) {
   };
 }
 
-/** The result that a kept answer stands for. */
-export function replayed(replay: StoredAnswer): ChangeResult {
-  const location = replay.headers.location;
+/** The result that an answer stands for. */
+export function resultOf(answer: StoredAnswer & { isReplay: boolean }): ChangeResult {
+  const { status, headers, body, isReplay } = answer;
   return {
-    status: replay.status as 200 | 202,
-    body: replay.body as ChangeResult['body'],
-    etag: replay.headers.etag ?? '',
-    jobId: location?.slice('/v1/jobs/'.length),
-    replay,
+    status: status as 200 | 202,
+    body: body as ChangeResult['body'],
+    etag: headers.etag ?? '',
+    jobId: headers.location?.slice('/v1/jobs/'.length),
+    ...(isReplay && { replay: answer }),
   };
 }
