@@ -155,7 +155,8 @@ describe('a reader of events', () => {
     const all: SeenEvent[] = [];
     let done = false;
     const first = await EventStream.open(stack.dev.api, api);
-    const start = first.comments[0]?.split(' ').at(-1) ?? '0';
+    // Its first comment says from where it tells.
+    const start = await until('the first comment', () => first.comments[0]?.split(' ').at(-1));
     await first.close();
     const reading = (async () => {
       while (!done) {

@@ -115,9 +115,10 @@ it('what is seen, what is there and what is taken agree after anything', async (
   for (const { state, desiredPowerState, powerState, name } of instances) {
     expect(['ready', 'failed']).toContain(state);
     if (state === 'ready') {
-      const seen = async () => (await api.get(`/v1/instances/${name}`)).body.powerState;
-      if (powerState !== desiredPowerState)
-        await until(`${name} as wanted`, async () => (await seen()) === desiredPowerState);
+      await until(`${name} as wanted (${desiredPowerState}, not ${powerState})`, async () => {
+        const { body } = await api.get(`/v1/instances/${name}`);
+        return body.powerState === body.desiredPowerState;
+      });
     }
   }
   const standing = instances.filter(({ state }) => state === 'ready').map(({ id }) => id);

@@ -290,6 +290,8 @@ describe('a job', () => {
     const removed = await api.delete('/v1/instances/slow');
     const second = await api.delete('/v1/instances/slow');
     expect(second.body.job.id).toBe(removed.body.job.id);
+    // What the removal undid first cannot be brought back by cancelling it.
+    expectProblem(await api.post(`/v1/jobs/${removed.body.job.id}/cancel`, {}), 409, 'not_cancellable');
     expect(await ended(removed)).toMatchObject({ state: 'succeeded' });
     expect(await ended(made)).toMatchObject({ state: 'cancelled' });
     expectProblem(await api.get('/v1/instances/slow'), 404, 'not_found');

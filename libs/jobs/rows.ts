@@ -37,6 +37,8 @@ export function jobValues(job: NewJob) {
     action: job.action,
     request: JSON.stringify(job.request),
     supersedes: job.supersedes ?? null,
+    // Its first step is the other job's undo, and nobody brings back what that undid.
+    cancellable: job.supersedes === undefined,
     created_by: job.createdBy,
     request_id: job.requestId ?? null,
   };
@@ -163,7 +165,7 @@ export async function requeueJob(tx: Tx, row: JobRow): Promise<JobRow> {
       progress: 0,
       failures: 0,
       message: null,
-      cancellable: true,
+      cancellable: row.supersedes === null,
       finished_at: null,
       started_at: null,
       run_at: eb.fn<Date>('now'),

@@ -9,6 +9,7 @@ import {
   updateResource,
 } from '#libs/resources';
 import { InstanceResource, type InstanceRow } from './instance.resource.js';
+import { obeyRestartPolicy } from './restart-policy.js';
 
 export async function observed(kind: KindDefinition, tx: Tx, tenantId: string, report: PlacementReport): Promise<void> {
   const core = { id: report.resourceId, tenantId, kind: kind.name, name: '', tags: {} };
@@ -17,17 +18,17 @@ export async function observed(kind: KindDefinition, tx: Tx, tenantId: string, r
   const seen = report.phase === 'absent' ? 'stopped' : String(report.status?.powerState ?? row.power_state);
   const leftByItself =
     report.isCurrent && report.phase === 'ready' && seen === 'stopped' && row.desired_power_state === 'running';
+  // While a job is under way, its end decides.
   const acts = leftByItself && !(await unendedJob(tx, tenantId, row.id));
   if (seen === row.power_state && !acts) return;
-  const stays = acts && row.restart_policy === 'stay';
   await tx
     .updateTable('instance')
-    .set({ power_state: seen, ...(stays && { desired_power_state: 'stopped' }) })
+    .set({ power_state: seen })
     .where('tenant_id', '=', tenantId)
     .where('id', '=', row.id)
     .execute();
-  await updateResource(tx, core, stays ? { raiseGeneration: true, observedGeneration: row.generation + 1 } : {});
+  await updateResource(tx, core, {});
   if (!acts) return;
   const resource = await new InstanceResource(inTransaction(tx, tenantId), kind).load(core);
-  await resource.tellNode(tx, true);
+  await obeyRestartPolicy(tx, core, row, () => resource.tellNode(tx, true));
 }

@@ -3,7 +3,7 @@ import { type FieldError, notFound, type ResourceCore, RhyzomeError, Waiting } f
 import type { Tx } from '#libs/db';
 import type { InstanceSpec } from '#libs/drivers/contract';
 import { leaveNode, placeNetworks, refreshNetworks, releaseLeasesOf, renameLeasesOf } from '#libs/kinds/network';
-import { askDeed, desire, probeAbsent, probeDeed, probeReady, withdraw, withdrawDeed } from '#libs/nodes';
+import { askDeed, desire, placementsOf, probeAbsent, probeDeed, probeReady, withdraw, withdrawDeed } from '#libs/nodes';
 import {
   addEdges,
   type Claim,
@@ -19,6 +19,7 @@ import {
 } from '#libs/resources';
 import { claimAddresses, claimNode, releaseNode } from './claims.js';
 import { checkReferences, type References } from './references.js';
+import { obeyRestartPolicy } from './restart-policy.js';
 
 export interface InstanceDocument extends CoreDocument {
   image: string;
@@ -177,6 +178,13 @@ export class InstanceResource implements KindResource<InstanceDocument> {
   async settled(tx: Tx, action: string, outcome: string): Promise<void> {
     // What failed to start holds its name and address, but no machine's room.
     if (action === 'create' && outcome === 'failed') await releaseNode(tx, this.core);
+    // A guest that left while the job was under way: nobody has acted on it yet.
+    const row = await this.fresh(tx);
+    const placement = (await placementsOf(tx, this.core)).find(({ isPresent }) => isPresent);
+    const isOff = placement?.isCurrent && placement.phase === 'ready' && placement.status?.powerState === 'stopped';
+    if (isOff && row.desired_power_state === 'running') {
+      await obeyRestartPolicy(tx, this.core, row, () => this.tellNode(tx, true));
+    }
   }
 
   async create(core: ResourceCore, job: Job<Tx>): Promise<void> {

@@ -156,6 +156,25 @@ describe('the life of an instance', () => {
         .toMatchObject({ desiredPowerState: wanted, powerState: wanted });
     }
   });
+
+  test('a guest that shuts itself down while a job is under way obeys its policy when the job ends', async () => {
+    const caller = await platform.tenant();
+    await network(caller, 'lan', '10.20.0.0/24');
+    for (const restartPolicy of ['stay', 'always']) {
+      const body = machine(restartPolicy, 'lan', { restartPolicy });
+      const change = await platform.pipeline.create(caller, kind('instance'), body);
+      await platform.done(caller, change);
+      platform.node.isAway = true;
+      const reboot = await platform.pipeline.act(caller, kind('instance'), restartPolicy, 'reboot', {});
+      await platform.node.guestIs(change.body.id, 'stopped');
+      platform.node.isAway = false;
+      await platform.done(caller, reboot);
+      const wanted = restartPolicy === 'stay' ? 'stopped' : 'running';
+      await expect
+        .poll(async () => (await platform.reader.get(caller, kind('instance'), restartPolicy)).body)
+        .toMatchObject({ state: 'ready', desiredPowerState: wanted, powerState: wanted });
+    }
+  });
 });
 
 describe('addresses', () => {
