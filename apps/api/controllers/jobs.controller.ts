@@ -8,6 +8,7 @@ import {
   type Request,
   refuseUnknownParameters,
   sendPage,
+  untilGone,
   waitMsOf,
 } from '#libs/rest';
 
