@@ -73,6 +73,14 @@ function configuration(dnsmasq: Dnsmasq, spec: CheckedNetwork, user: string): st
   return `${lines.join('\n')}\n`;
 }
 
+/** What dnsmasq takes in a line of hosts for an order or a lease time, and not for a name (`--dhcp-host` in dnsmasq(8)). */
+const reserved = /^(?:ignore|infinite|\d+[smhdw]?)$/;
+
+/** A line of dhcp-hosts. A machine without its name there still has it in the file of names. */
+export function hostLine({ mac, ip, hostname }: CheckedNetwork['leases'][number]): string {
+  return `${mac},${ip}${hostname && !reserved.test(hostname) ? `,${hostname}` : ''}\n`;
+}
+
 /** Makes dnsmasq serve exactly the spec's leases, and forget `stale` ones whether or not anybody ever took them. */
 export async function applyDnsmasq(
   runner: Runner,
@@ -84,7 +92,7 @@ export async function applyDnsmasq(
   await letThrough(dnsmasq.dir);
   const conf = configuration(dnsmasq, spec, await unprivilegedUser(dnsmasq.dir));
   const changed = (await readOr(file.conf, '')) !== conf;
-  const hosts = spec.leases.map(({ mac, ip, hostname }) => `${mac},${ip}${hostname ? `,${hostname}` : ''}\n`).join('');
+  const hosts = spec.leases.map(hostLine).join('');
   const names = spec.leases.flatMap(({ ip, hostname }) => (hostname ? [`${ip} ${hostname}\n`] : [])).join('');
   await replaceFile(file.dhcpHosts, hosts);
   await replaceFile(file.names, names);
