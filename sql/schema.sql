@@ -378,6 +378,8 @@ CREATE UNIQUE INDEX job_one_unended ON public.job USING btree (tenant_id, resour
 
 CREATE INDEX job_resource ON public.job USING btree (tenant_id, resource_id, created_at);
 
+CREATE INDEX job_state ON public.job USING btree (tenant_id, state, created_at, id);
+
 CREATE INDEX lease_instance ON public.lease USING btree (tenant_id, instance_id, ordinal) WHERE (instance_id IS NOT NULL);
 
 CREATE UNIQUE INDEX lease_ip ON public.lease USING btree (tenant_id, network_id, ip);

@@ -83,8 +83,6 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
     request.requestId = requestIdFrom(request.headers['x-request-id']);
     reply.header('x-request-id', request.requestId);
     reply.header('cache-control', 'no-store');
-    const { traceparent } = request.headers;
-    if (typeof traceparent === 'string' && traceparent.length <= 128) reply.header('traceparent', traceparent);
     if (request.url.length > MAX_URL_LENGTH) {
       throw new RhyzomeError('uri_too_long', `The URI is longer than ${MAX_URL_LENGTH} characters.`);
     }
@@ -93,10 +91,17 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
     if (publicPaths.has(path)) return;
     const bearer = parseBearer(request.headers.authorization);
     const actor = await options.verifier.verify(bearer);
-    request.caller = { actor, requestId: request.requestId, source: request.ip };
+    request.caller = { actor, requestId: request.requestId, source: request.ip, traceparent: traceparentOf(request) };
     if (request.is404) refuseUnknownPath(options.routes, path, reply);
   });
   fastify.addHook('onResponse', async (request, reply) => options.onAnswer(request, reply));
+}
+
+/** W3C Trace Context §3.2: version, trace id, parent id, flags; what is ill-formed is dropped. */
+function traceparentOf(request: FastifyRequest): string | undefined {
+  const { traceparent } = request.headers;
+  const shape = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+  return typeof traceparent === 'string' && shape.test(traceparent) ? traceparent : undefined;
 }
 
 /** 406 where the client takes nothing that this path answers with (RFC 9110 §12.5.1). */

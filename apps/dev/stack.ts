@@ -5,7 +5,7 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DevIssuer, type RealmAccess, startIssuer } from '#libs/devissuer';
-import { type AdminCommand, adminCommand } from './admin-command.js';
+import { type AdminCommand, adminCommand, CommandFailed } from './admin-command.js';
 import { ensureCertificates } from './certificates.js';
 import { type Child, keepAlive } from './child-process.js';
 import { type DataFolder, lockDataFolder, openDataFolder } from './data-folder.js';
@@ -69,7 +69,7 @@ export async function startStack(
   const { connections } = database;
   writeSettings(folder, { connections, certificates, ports, driver, libvirtUri: host?.libvirtUri });
   const admin = adminCommand(checkout.dist, folder.config);
-  await progress.step('database schema', () => admin(['db', 'migrate']));
+  await progress.step('database schema', () => migrate(admin, folder));
   signal.throwIfAborted();
 
   const start = starter(folder, checkout, processes, progress, undo, host?.command);
@@ -249,4 +249,14 @@ function accessOf(issuer: DevIssuer, tenant: string): RealmAccess {
   const access = issuer.tenants[tenant];
   if (!access) throw new Error(`the token issuer has no realm ${tenant}`);
   return access;
+}
+
+/** Brings the schema up to date. Data of another state of this checkout may not fit: then it says what to do. */
+async function migrate(admin: AdminCommand, folder: DataFolder): Promise<void> {
+  try {
+    await admin(['db', 'migrate']);
+  } catch (error) {
+    if (!(error instanceof CommandFailed)) throw error;
+    throw new Error(`${error.message}\nTo start anew, without what is there: rm -r ${folder.root}`, { cause: error });
+  }
 }

@@ -127,25 +127,29 @@ const expire = () =>
 
 describe('leases', () => {
   test('who has lost its lease writes nothing more', async () => {
-    const held = gate();
+    const gates = { one: gate(), two: gate() };
     const ran: string[] = [];
     const id = await enqueue(async (job, worker) => {
       await job.step('first', { act: async () => void ran.push(`first by ${worker}`) });
-      if (worker === 'one') await held.pass();
+      await gates[worker as 'one' | 'two'].pass();
       await job.step('second', { act: async () => void ran.push(`second by ${worker}`) });
     });
     startRunner('one', { leaseMs: 60_000 });
-    await held.arrived;
+    await gates.one.arrived;
     const { fence } = await jobOf(id);
     await expire();
     startRunner('two');
-    await until(id, 'succeeded');
-    const ended = await jobOf(id);
-    expect(ended.fence).toBeGreaterThan(fence);
-    held.open();
+    await gates.two.arrived;
+    const taken = await jobOf(id);
+    expect(taken.fence).toBeGreaterThan(fence);
+    logs.length = 0;
+    gates.one.open();
     await expect.poll(() => logs).toContain('the job is no longer ours');
+    expect(ran).toEqual(['first by one']);
+    expect({ ...(await jobOf(id)), lease_until: null }).toEqual({ ...taken, lease_until: null });
+    gates.two.open();
+    await until(id, 'succeeded');
     expect(ran).toEqual(['first by one', 'second by two']);
-    expect(await jobOf(id)).toEqual(ended);
     expect(settled.filter(({ job }) => job === id)).toHaveLength(1);
   });
 
@@ -433,6 +437,8 @@ describe('cancelling', () => {
     await cancel(id);
     await until(id, 'cancelled');
     expect(undone).toBe(true);
+    expect(await jobOf(id)).toMatchObject({ message: null });
+    expect(await stepsOf(id)).toEqual(['one: undone', 'for ever: undone']);
   });
 
   test('one that is being undone goes on being undone; a failed one says that it is too late', async () => {

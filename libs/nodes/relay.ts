@@ -36,10 +36,15 @@ export class ConsoleRelay {
    * The serial log as it stands, in chunks; resolves with the first. Throws RhyzomeError `node_unreachable` when nobody
    * holds the node's stream or the node does not answer.
    */
-  async open(target: ConsoleTarget, requestId: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
+  async open(
+    target: ConsoleTarget,
+    caller: { requestId: string; traceparent?: string },
+    signal: AbortSignal,
+  ): Promise<AsyncIterable<Uint8Array>> {
     const replica = await this.holderOf(target.nodeId);
     const metadata = new grpc.Metadata();
-    metadata.set(requestIdKey, requestId);
+    metadata.set(requestIdKey, caller.requestId);
+    if (caller.traceparent) metadata.set('traceparent', caller.traceparent);
     const call = this.channelTo(replica)
       .client(RelayServiceClient)
       .consoleLog({ ...target, tailBytes: BigInt(target.tailBytes) }, metadata, { deadline: Date.now() + 60_000 });

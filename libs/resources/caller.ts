@@ -11,6 +11,8 @@ export interface Caller {
   requestId: string;
   /** Address that the request came from. */
   source?: string;
+  /** W3C Trace Context, passed on as it came. */
+  traceparent?: string;
 }
 
 export interface ChangeOptions {
@@ -27,14 +29,6 @@ export interface ChangeResult {
   jobId?: string;
   /** The stored answer of an earlier request with the same key. */
   replay?: StoredAnswer;
-}
-
-/** Ends a dry run: everything was done as for real, and is rolled back. */
-export class DryRunDone extends Error {
-  override readonly name = 'DryRunDone';
-  constructor(readonly result: ChangeResult) {
-    super('dry run');
-  }
 }
 
 export interface AuditTarget {
@@ -100,14 +94,14 @@ export function storedAnswer(result: ChangeResult) {
   };
 }
 
-/** The result that a kept answer stands for. */
-export function replayed(replay: StoredAnswer): ChangeResult {
-  const location = replay.headers.location;
+/** The result that an answer stands for. */
+export function resultOf(answer: StoredAnswer & { isReplay: boolean }): ChangeResult {
+  const { status, headers, body, isReplay } = answer;
   return {
-    status: replay.status as 200 | 202,
-    body: replay.body as ChangeResult['body'],
-    etag: replay.headers.etag ?? '',
-    jobId: location?.slice('/v1/jobs/'.length),
-    replay,
+    status: status as 200 | 202,
+    body: body as ChangeResult['body'],
+    etag: headers.etag ?? '',
+    jobId: headers.location?.slice('/v1/jobs/'.length),
+    ...(isReplay && { replay: answer }),
   };
 }

@@ -13,4 +13,5 @@ export * from './pipeline.js';
 export * from './reading.js';
 export * from './registry.js';
 export * from './repository.js';
+export * from './run-change.js';
 export * from './view.js';

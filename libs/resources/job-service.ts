@@ -5,12 +5,13 @@ import { authorize, may } from '#libs/auth';
 import { Doorbell, isUuid, notFound, RhyzomeError } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
 import { cancelJob, type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
-import { auditDone, auditingRefusals, type Caller } from './caller.js';
+import { auditDone, auditingRefusals, type Caller, type ChangeOptions } from './caller.js';
 import { type CoreDocument, inTransaction } from './kind.js';
 import { type ListShape, parseListQuery } from './list-query.js';
 import { type Page, readPage } from './reading.js';
 import type { KindRegistry } from './registry.js';
 import { coreOf, lockResource, updateResource } from './repository.js';
+import { runChange } from './run-change.js';
 import { type JobView, jobView } from './view.js';
 
 /** How often a waiter looks although nobody rang. */
@@ -33,6 +34,13 @@ const jobList: ListShape = {
   defaultSort: 'createdAt',
   hasTags: false,
 };
+
+/** What a change of a job answered. */
+export interface JobAnswer {
+  status: number;
+  body: JobView;
+  isReplay: boolean;
+}
 
 export class JobService {
   constructor(
@@ -73,25 +81,33 @@ export class JobService {
   }
 
   /** Undoes what was done so far. Throws RhyzomeError `not_found`, `forbidden`, `not_cancellable`. */
-  async cancel(caller: Caller, id: string): Promise<JobView> {
-    return this.change(caller, id, 'cancel', (tx) => cancelJob(tx, caller.actor.tenantId, id));
+  async cancel(caller: Caller, id: string, options: ChangeOptions = {}): Promise<JobAnswer> {
+    return this.change(caller, id, 'cancel', options, (tx) => cancelJob(tx, caller.actor.tenantId, id));
   }
 
   /** The stored request of a failed job again, claimed anew. Throws RhyzomeError `not_retryable` and what a claim throws. */
-  async retry(caller: Caller, id: string): Promise<JobView> {
-    return this.change(caller, id, 'retry', (tx) => retryJob(tx, this.registry, caller.actor.tenantId, id));
+  async retry(caller: Caller, id: string, options: ChangeOptions = {}): Promise<JobAnswer> {
+    return this.change(caller, id, 'retry', options, (tx) => retryJob(tx, this.registry, caller.actor.tenantId, id));
   }
 
-  private async change(caller: Caller, id: string, verb: string, work: (tx: Tx) => Promise<JobRow>): Promise<JobView> {
+  private async change(
+    caller: Caller,
+    id: string,
+    verb: string,
+    options: ChangeOptions,
+    work: (tx: Tx) => Promise<JobRow>,
+  ): Promise<JobAnswer> {
     const { row } = await this.read(caller, id);
+    const { tenantId } = caller.actor;
     const target = { kind: 'job', resourceId: row.id, resourceName: row.resource_name };
     return auditingRefusals(this.db, caller, verb, target, async () => {
-      authorize(caller.actor, row.action, { tenantId: row.tenant_id, kind: row.kind, id: row.resource_id });
-      return this.db.tenantTransaction(caller.actor.tenantId, async (tx) => {
+      authorize(caller.actor, row.action, { tenantId, kind: row.kind, id: row.resource_id });
+      const answer = await runChange(this.db, tenantId, options, true, async (tx) => {
         const changed = await work(tx);
         await auditDone(tx, caller, verb, target);
-        return jobView(changed);
+        return { status: 202, headers: { location: `/v1/jobs/${id}` }, body: jobView(changed) };
       });
+      return { status: answer.status, body: answer.body as JobView, isReplay: answer.isReplay };
     });
   }
 

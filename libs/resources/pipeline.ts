@@ -14,17 +14,16 @@ import {
   type Caller,
   type ChangeOptions,
   type ChangeResult,
-  DryRunDone,
   doneValues,
-  replayed,
+  resultOf,
   storedAnswer,
 } from './caller.js';
 import { patched, readOnlyOf, refuseInvalid, validated } from './change-document.js';
 import { blockersOf } from './dependencies.js';
-import { keepAnswer, replayOrBegin } from './idempotency.js';
 import { type CoreDocument, type CoreRow, inTransaction, type KindDefinition, type KindResource } from './kind.js';
 import { coreOf, findQuery, findResource, insertResource, lockResource, updateResource } from './repository.js';
-import { etagOf, resourceView } from './view.js';
+import { runChange } from './run-change.js';
+import { etagOf, refuseStale, resourceView } from './view.js';
 
 interface Target {
   kind: KindDefinition;
@@ -184,25 +183,8 @@ export class Pipeline {
     work: (tx: Tx) => Promise<ChangeResult>,
   ): Promise<ChangeResult> {
     const { tenantId } = caller.actor;
-    try {
-      return await this.db.tenantTransaction(tenantId, async (tx) => {
-        // Whoever has lost the permission since gets the refusal and not the stored answer.
-        if (options.idempotency && !options.dryRun && may(caller.actor, verb, kind.name)) {
-          const replay = await replayOrBegin(tx, tenantId, options.idempotency);
-          if (replay) return replayed(replay);
-        }
-        const result = await work(tx);
-        if (options.dryRun) {
-          const { job: _, ...body } = result.body;
-          throw new DryRunDone({ status: 200, body: body as ChangeResult['body'], etag: result.etag });
-        }
-        if (options.idempotency) await keepAnswer(tx, tenantId, options.idempotency, storedAnswer(result));
-        return result;
-      });
-    } catch (error) {
-      if (error instanceof DryRunDone) return error.result;
-      throw error;
-    }
+    const mayReplay = may(caller.actor, verb, kind.name);
+    return resultOf(await runChange(this.db, tenantId, options, mayReplay, async (tx) => storedAnswer(await work(tx))));
   }
 
   private async claimDocument(tx: Tx, target: Target, previous: CoreDocument, document: CoreDocument): Promise<void> {
@@ -267,15 +249,6 @@ export class Pipeline {
       retryAfterSeconds: 1,
     });
   }
-}
-
-/** If-Match (RFC 9110 §13.1.1): `*`, or a list of strong tags. */
-function refuseStale(ifMatch: string | undefined, row: CoreRow): void {
-  if (ifMatch === undefined || ifMatch.trim() === '*') return;
-  if (ifMatch.split(',').some((tag) => tag.trim() === etagOf(row))) return;
-  throw new RhyzomeError('precondition_failed', 'The resource has changed since; read it again and decide anew.', {
-    errors: [{ header: 'If-Match', code: 'stale', message: `does not hold; the ETag is ${etagOf(row)} now` }],
-  });
 }
 
 function nameTaken(kind: KindDefinition, name: string): RhyzomeError {

@@ -1,5 +1,5 @@
 /** What users see of rows: resources and jobs, as JSON in camelCase with RFC 3339 times in UTC. */
-import { codeEntry, type ErrorCode, errorCodes } from '#libs/core';
+import { codeEntry, type ErrorCode, errorCodes, RhyzomeError } from '#libs/core';
 import type { JobRow, JobStepRow } from '#libs/jobs';
 import type { CoreRow, KindDefinition } from './kind.js';
 
@@ -26,6 +26,15 @@ export function resourceView(kind: KindDefinition, row: CoreRow): ResourceView {
 /** Strong, and new at any visible change (RFC 9110 §8.8.3). */
 export function etagOf(row: Pick<CoreRow, 'version'>): string {
   return `"${row.version}"`;
+}
+
+/** If-Match (RFC 9110 §13.1.1): `*`, or a list of strong tags. */
+export function refuseStale(ifMatch: string | undefined, row: Pick<CoreRow, 'version'>): void {
+  if (ifMatch === undefined || ifMatch.trim() === '*') return;
+  if (ifMatch.split(',').some((tag) => tag.trim() === etagOf(row))) return;
+  throw new RhyzomeError('precondition_failed', 'The resource has changed since; read it again and decide anew.', {
+    errors: [{ header: 'If-Match', code: 'stale', message: `does not hold; the ETag is ${etagOf(row)} now` }],
+  });
 }
 
 /** The `type` of a problem: a URN, since nothing need be fetched to understand it (RFC 9457 §3.1.1). */

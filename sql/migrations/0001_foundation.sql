@@ -192,6 +192,7 @@ create table job (
 create unique index job_one_unended on job (tenant_id, resource_id) where finished_at is null;
 create index job_due on job (run_at) where finished_at is null;
 create index job_created on job (tenant_id, created_at, id);
+create index job_state on job (tenant_id, state, created_at, id);
 create index job_resource on job (tenant_id, resource_id, created_at);
 call wall_off('job');
 

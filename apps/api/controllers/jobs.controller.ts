@@ -1,7 +1,15 @@
 /** Jobs: get, list, cancel, retry. */
 import { Controller, Get, Inject, Param, Post, Req, Res } from '@nestjs/common';
-import { JobService } from '#libs/resources';
-import { callerOf, type Reply, type Request, refuseUnknownParameters, sendPage, waitMsOf } from '#libs/rest';
+import { type JobAnswer, JobService } from '#libs/resources';
+import {
+  callerOf,
+  changeOptionsOf,
+  type Reply,
+  type Request,
+  refuseUnknownParameters,
+  sendPage,
+  waitMsOf,
+} from '#libs/rest';
 
 @Controller('v1/jobs')
 export class JobsController {
@@ -32,14 +40,18 @@ export class JobsController {
 
   @Post(':id/cancel')
   async cancel(@Req() request: Request, @Res() reply: Reply, @Param('id') id: string): Promise<void> {
-    refuseUnknownParameters(request.query as Record<string, unknown>, []);
-    reply.status(202).send(await this.jobs.cancel(callerOf(request), id));
+    const caller = callerOf(request);
+    send(reply, await this.jobs.cancel(caller, id, changeOptionsOf(request, caller)));
   }
 
   @Post(':id/retry')
   async retry(@Req() request: Request, @Res() reply: Reply, @Param('id') id: string): Promise<void> {
-    refuseUnknownParameters(request.query as Record<string, unknown>, []);
-    const job = await this.jobs.retry(callerOf(request), id);
-    reply.status(202).header('location', `/v1/jobs/${job.id}`).send(job);
+    const caller = callerOf(request);
+    send(reply, await this.jobs.retry(caller, id, changeOptionsOf(request, caller)));
   }
+}
+
+function send(reply: Reply, { status, body, isReplay }: JobAnswer): void {
+  if (isReplay) reply.header('idempotency-replayed', 'true');
+  reply.status(status).header('location', `/v1/jobs/${body.id}`).send(body);
 }

@@ -50,13 +50,13 @@ export class JobServiceController {
     call: Unary<CancelJobRequest>,
   ): Promise<CancelJobResponse> {
     const caller = await this.callers.callerOf(call, request.tenantId);
-    return { job: message(await this.jobs.cancel(caller, request.id)) };
+    return { job: message((await this.jobs.cancel(caller, request.id)).body) };
   }
 
   @GrpcMethod('JobService', 'retryJob')
   async retryJob(request: RetryJobRequest, _: grpc.Metadata, call: Unary<RetryJobRequest>): Promise<RetryJobResponse> {
     const caller = await this.callers.callerOf(call, request.tenantId);
-    return { job: message(await this.jobs.retry(caller, request.id)) };
+    return { job: message((await this.jobs.retry(caller, request.id)).body) };
   }
 }
 

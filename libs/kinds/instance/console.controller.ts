@@ -36,7 +36,7 @@ export class ConsoleController {
     const gone = new AbortController();
     request.raw.socket.once('close', () => gone.abort());
     const target = { nodeId: row.node_id, tenantId: row.tenant_id, instanceId: row.id, tailBytes };
-    const chunks = await this.relay.open(target, caller.requestId, gone.signal);
+    const chunks = await this.relay.open(target, caller, gone.signal);
     reply.send(Readable.from(chunks));
   }
 }

@@ -1,11 +1,12 @@
 /** Leases of a network over REST: no kind and no job of their own, answered at once; the nodes follow. */
 import { Controller, Delete, Get, Inject, Param, Post, Req, Res } from '@nestjs/common';
 import { sql } from 'kysely';
-import { authorize } from '#libs/auth';
+import { authorize, may } from '#libs/auth';
 import { type FieldError, invalid, isUuid, normalizeMac, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { Database, type Tx } from '#libs/db';
 import { validateDto } from '#libs/openapi';
 import {
+  type AuditTarget,
   auditDone,
   auditingRefusals,
   type Caller,
@@ -13,10 +14,10 @@ import {
   findResource,
   inTransaction,
   KindRegistry,
-  keepAnswer,
   lockResource,
   ResourceReader,
-  replayOrBegin,
+  refuseStale,
+  runChange,
 } from '#libs/resources';
 import { callerOf, changeOptionsOf, objectBody, type Reply, type Request, sendPage } from '#libs/rest';
 import { claimLease, type LeaseRow } from './leases.js';
@@ -30,12 +31,6 @@ const readOnly = ['id', 'automatic', 'instance'];
 function leaseView(row: Pick<LeaseRow, 'id' | 'ip' | 'mac' | 'hostname' | 'automatic' | 'instance_id'>) {
   const { id, ip, mac, hostname, automatic } = row;
   return { id, ip, mac, hostname, automatic, instance: row.instance_id };
-}
-
-class DryRun extends Error {
-  constructor(readonly body: unknown) {
-    super('dry run');
-  }
 }
 
 @Controller('v1/networks/:network/leases')
@@ -110,31 +105,24 @@ export class LeaseController {
   ): Promise<void> {
     const options = changeOptionsOf(request, caller);
     const { tenantId } = caller.actor;
-    const target = { kind: 'network', resourceName: network.slice(0, 63) };
+    const target: AuditTarget = { kind: 'network', resourceName: network.slice(0, 63) };
+    const mayReplay = may(caller.actor, 'update', this.kind.name);
     const answer = await auditingRefusals(this.db, caller, 'update', target, () =>
-      this.db.tenantTransaction(tenantId, async (tx) => {
+      runChange(this.db, tenantId, options, mayReplay, async (tx) => {
         const found = await findResource(inTransaction(tx, tenantId), this.kind, network);
         if (!found) throw notFound('network', network);
+        Object.assign(target, { resourceId: found.id, resourceName: found.name });
         authorize(caller.actor, 'update', coreOf(found), network);
-        if (options.idempotency && !options.dryRun) {
-          const replay = await replayOrBegin(tx, tenantId, options.idempotency);
-          if (replay) return { ...replay, isReplay: true };
-        }
         const row = (await lockResource(tx, this.kind, coreOf(found))) as NetworkRow | undefined;
         if (!row) throw notFound('network', network);
+        refuseStale(options.ifMatch, row);
         if (row.state === 'deleting') throw new RhyzomeError('conflict', 'The network is being removed.');
         const body = await work(tx, row);
-        if (options.dryRun) throw new DryRun(body);
         await refreshNetwork(tx, tenantId, row.id);
-        await auditDone(tx, caller, 'update', { ...target, resourceId: row.id });
-        const answer = { status, headers: {}, body: body ?? null };
-        if (options.idempotency) await keepAnswer(tx, tenantId, options.idempotency, answer);
-        return { ...answer, isReplay: false };
+        await auditDone(tx, caller, 'update', target);
+        return { status, headers: {}, body: body ?? null };
       }),
-    ).catch((error: unknown) => {
-      if (error instanceof DryRun) return { status: 200, body: error.body ?? {}, isReplay: false };
-      throw error;
-    });
+    );
     if (answer.isReplay) reply.header('idempotency-replayed', 'true');
     reply.status(answer.status).send(answer.status === 204 ? undefined : answer.body);
   }

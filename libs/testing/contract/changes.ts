@@ -1,4 +1,5 @@
 /** Conditions of changes: names, ETags, idempotency keys, one job at a time. */
+import { sql } from 'kysely';
 import { describe, expect, test } from 'vitest';
 import { type Caller, hashRequest, type IdempotentRequest, type KindDefinition } from '#libs/resources';
 import { callerIn, type Platform } from '../platform.js';
@@ -76,6 +77,13 @@ export function describeChanges(kind: KindDefinition, at: () => Platform, fixtur
       await platform.done(ctx.caller, removed);
       const replayed = await pipeline.remove(ctx.caller, kind, first.body.id, removal);
       expect(replayed).toMatchObject({ jobId: removed.jobId, replay: {} });
+
+      // A day later the key is free for anything.
+      await sql`update idempotency set created_at = now() - interval '24 hours 1 second'
+        where tenant_id = ${ctx.caller.actor.tenantId}`.execute(at().db.operator);
+      const later = { idempotency: keyed(ctx.caller, 'key-1', 'other') };
+      const fresh = await pipeline.create(ctx.caller, kind, fixture.create(ctx), later);
+      expect(fresh.replay).toBeUndefined();
     });
 
     test('a key does not help who has lost the permission, and a refusal is not kept', async () => {

@@ -1,6 +1,6 @@
 /** Steps that run twice, and workers that die at each of their transactions: the end is whole, or undone. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { ChangeResult, KindDefinition } from '#libs/resources';
+import type { ChangeResult, KindDefinition, ResourceView } from '#libs/resources';
 import { type Platform, startPlatform } from '../platform.js';
 import { expectAsBefore, expectWhole, openCase, present } from './case.js';
 import { type Crash, CrashLab } from './crash-lab.js';
@@ -129,6 +129,50 @@ export function describeCrashes(kind: KindDefinition, kinds: readonly KindDefini
         } else expect(job.state).toBe('succeeded');
         await lab.finish(ctx.caller, await platform.pipeline.remove(ctx.caller, kind, create.body.id));
         await expectAsBefore(ctx, before);
+        return died;
+      });
+    });
+
+    /** What a user had set is so again, under a new generation, which the nodes were told. */
+    async function expectRestored(ctx: ContractContext, before: ResourceView): Promise<void> {
+      const { body } = await platform.reader.get(ctx.caller, kind, before.id);
+      const known = Object.fromEntries(Object.keys(fixture.patch).map((key) => [key, before[key]]));
+      expect(body).toMatchObject({ ...known, state: 'ready', generation: 3, observedGeneration: 3 });
+      expect(body.conditions).toContainEqual(expect.objectContaining({ type: 'LastChange', status: 'false' }));
+      await expectWhole(ctx, fixture);
+    }
+
+    test('an update that is cancelled after a death has the values before back', { timeout: 120_000 }, async () => {
+      await atEachTransaction(async (crash) => {
+        const ctx = await open();
+        const id = await ctx.make(kind.name, fixture.create(ctx));
+        const before = (await platform.reader.get(ctx.caller, kind, id)).body;
+        const change = await platform.pipeline.update(ctx.caller, kind, id, fixture.patch);
+        if (!(await lab.run(ctx.caller, change.jobId!, crash))) return false;
+        const refusal = await platform.jobs
+          .cancel(ctx.caller, change.jobId!)
+          .catch((error: { code: string }) => error.code);
+        const { state } = await lab.takeOver(ctx.caller, change.jobId!);
+        expect(state).toBe(refusal === 'not_cancellable' ? 'succeeded' : 'cancelled');
+        if (state === 'cancelled') await expectRestored(ctx, before);
+        return true;
+      });
+    });
+
+    test('an update that the node refuses has the values before back, wherever its worker died', {
+      timeout: 120_000,
+    }, async () => {
+      await atEachTransaction(async (crash) => {
+        const ctx = await open();
+        const id = await ctx.make(kind.name, fixture.create(ctx));
+        const before = (await platform.reader.get(ctx.caller, kind, id)).body;
+        const change = await platform.pipeline.update(ctx.caller, kind, id, fixture.patch);
+        platform.node.refuse = (row) =>
+          row.resource_id === id ? { code: 'refused', message: 'the test says no' } : undefined;
+        const { job, died } = await lab.finish(ctx.caller, change, crash);
+        platform.node.refuse = () => undefined;
+        if (job.state === 'failed') await expectRestored(ctx, before);
+        else expect(job.state).toBe('succeeded');
         return died;
       });
     });

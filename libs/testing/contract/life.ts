@@ -1,9 +1,11 @@
 /** The whole life of a resource, each change's dry run, and its dependants. */
+
 import { describe, expect, test } from 'vitest';
 import type { KindDefinition } from '#libs/resources';
 import type { Platform } from '../platform.js';
 import { expectAsBefore, expectWhole, openCase, present, rowCounts } from './case.js';
 import type { ChangeableKind } from './fixture.js';
+import { testWhere } from './where.js';
 
 export function describeLife(kind: KindDefinition, at: () => Platform, fixture: ChangeableKind): void {
   describe('life', () => {
@@ -79,7 +81,7 @@ export function describeLife(kind: KindDefinition, at: () => Platform, fixture: 
       expect(await reader.get(ctx.caller, kind, id)).toEqual(before);
     });
 
-    test.runIf(fixture.dependant)(
+    testWhere(fixture.dependant)(
       'what something needs is not removed, and the answer names what needs it',
       async () => {
         const platform = at();

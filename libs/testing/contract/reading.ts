@@ -1,4 +1,5 @@
 /** What other tenants and weak scopes see of a kind: nothing that differs from what does not exist. */
+
 import { describe, expect, test } from 'vitest';
 import { type Scope } from '#libs/auth';
 import { newId, RhyzomeError } from '#libs/core';
@@ -8,6 +9,7 @@ import { renderProblem } from '#libs/rest';
 import { callerIn, type Platform } from '../platform.js';
 import { openCase } from './case.js';
 import type { KindContract } from './fixture.js';
+import { testWhere } from './where.js';
 
 const KEY = Buffer.alloc(32, 7);
 
@@ -57,7 +59,7 @@ async function ask(platform: Platform, way: Ask, caller: Caller, which: string) 
 export function describeReading(kind: KindDefinition, at: () => Platform, fixture: KindContract): void {
   const isPublic = 'insert' in fixture && fixture.isPublic;
   describe('who sees it', () => {
-    test.skipIf(isPublic)(
+    testWhere(!isPublic)(
       'for another tenant it is as what does not exist: the same statements, the same answer',
       async () => {
         const platform = at();
@@ -75,7 +77,7 @@ export function describeReading(kind: KindDefinition, at: () => Platform, fixtur
       },
     );
 
-    test.runIf(isPublic)('every tenant reads it and none changes it', async () => {
+    testWhere(isPublic)('every tenant reads it and none changes it', async () => {
       const platform = at();
       const { id, name, caller } = await oneOf(platform, kind, fixture);
       expect((await platform.reader.get(caller, kind, name)).body.id).toBe(id);

@@ -1,0 +1,261 @@
+/** What nodes may say and what is made of it: placements, reports, deeds and sessions on a real database. */
+import 'reflect-metadata';
+import { sql } from 'kysely';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { newId, Waiting } from '#libs/core';
+import type { Tx } from '#libs/db';
+import { kinds } from '#libs/kinds';
+import {
+  askDeed,
+  closeSession,
+  desire,
+  heartbeat,
+  openSession,
+  placementsOf,
+  probeAbsent,
+  probeDeed,
+  probeReady,
+  recordDeed,
+  recordReport,
+  resolveDeed,
+  withdraw,
+  withdrawDeed,
+} from '#libs/nodes';
+import { KindRegistry } from '#libs/resources';
+import { DeedOutcome, type Observed, Phase } from '#libs/rpc';
+import { type TestDatabase, testDatabase } from '#libs/testing';
+
+const TENANT = 'acme';
+const registry = new KindRegistry(kinds);
+let database: TestDatabase;
+let node: string;
+let otherNode: string;
+
+const hello = (name: string) => ({
+  name,
+  driver: 'test',
+  agentVersion: '0',
+  kinds: ['network', 'instance'],
+  labels: {},
+  vcpus: 2,
+  memoryMiB: 1024,
+  diskGiB: 10,
+});
+
+beforeAll(async () => {
+  database = await testDatabase();
+  await sql`insert into tenant (id, display_name) values (${TENANT}, 'A'), ('globex', 'G')`.execute(
+    database.db.operator,
+  );
+  node = (await openSession(database.db, hello('n1'), 'replica:1')).nodeId;
+  otherNode = (await openSession(database.db, hello('n2'), 'replica:1')).nodeId;
+});
+afterAll(() => database?.close());
+
+const inTenant = <T>(work: (tx: Tx) => Promise<T>) => database.db.tenantTransaction(TENANT, work);
+
+async function placed(spec: object = { a: 1 }): Promise<{ tenantId: string; id: string; kind: string }> {
+  const who = { tenantId: TENANT, id: newId(), kind: 'network' };
+  await inTenant((tx) => desire(tx, who, node, { generation: 1, spec }));
+  return who;
+}
+
+async function revisionOf(id: string): Promise<bigint> {
+  const found = await sql<{ revision: number }>`select revision from placement where resource_id = ${id}`.execute(
+    database.db.operator,
+  );
+  return BigInt(found.rows[0]!.revision);
+}
+
+function report(id: string, revision: bigint, phase: Phase, more: Partial<Observed> = {}, by = node): Promise<boolean> {
+  return recordReport(database.db, registry, by, {
+    ref: { tenantId: TENANT, kind: 'network', id },
+    revision,
+    generation: 1n,
+    phase,
+    statusJson: '{}',
+    failure: undefined,
+    observedAt: new Date(),
+    ...more,
+  });
+}
+
+describe('desired state', () => {
+  test('rises only with a change of what is desired', async () => {
+    const who = await placed();
+    const first = await revisionOf(who.id);
+    await inTenant((tx) => desire(tx, who, node, { generation: 1, spec: { a: 1 } }));
+    expect(await revisionOf(who.id)).toBe(first);
+    const changes = [
+      { generation: 1, spec: { a: 2 } },
+      { generation: 2, spec: { a: 2 } },
+      { generation: 2, spec: { a: 2 }, again: true },
+    ];
+    let last = first;
+    for (const change of changes) {
+      await inTenant((tx) => desire(tx, who, node, change));
+      expect(await revisionOf(who.id)).toBeGreaterThan(last);
+      last = await revisionOf(who.id);
+    }
+    await inTenant((tx) => withdraw(tx, who));
+    const withdrawn = await revisionOf(who.id);
+    expect(withdrawn).toBeGreaterThan(last);
+    await inTenant((tx) => withdraw(tx, who));
+    expect(await revisionOf(who.id)).toBe(withdrawn);
+  });
+});
+
+describe('reports', () => {
+  test('of what is desired now end the waiting; its removal takes the placement away', async () => {
+    const who = await placed();
+    expect(await inTenant((tx) => probeReady(tx, who))).toMatchObject({
+      outside: false,
+      message: 'Node n1 is at work.',
+    });
+    expect(await report(who.id, await revisionOf(who.id), Phase.PHASE_READY, { statusJson: '{"x":1}' })).toBe(true);
+    expect(await inTenant((tx) => probeReady(tx, who))).toMatchObject([{ nodeName: 'n1', status: { x: 1 } }]);
+    await inTenant((tx) => withdraw(tx, who));
+    expect(await inTenant((tx) => probeAbsent(tx, who))).toBeInstanceOf(Waiting);
+    await report(who.id, await revisionOf(who.id), Phase.PHASE_ABSENT);
+    expect(await inTenant((tx) => probeAbsent(tx, who))).toBe(true);
+    expect(await inTenant((tx) => placementsOf(tx, who))).toEqual([]);
+  });
+
+  test('that are older, from the future, of another node, tenant or shape count for nothing', async () => {
+    const who = await placed();
+    const old = await revisionOf(who.id);
+    await inTenant((tx) => desire(tx, who, node, { generation: 2, spec: { a: 2 } }));
+    const now = await revisionOf(who.id);
+    await report(who.id, now, Phase.PHASE_PROGRESSING);
+    const before = await inTenant((tx) => placementsOf(tx, who));
+    const ref = { tenantId: TENANT, kind: 'network', id: who.id };
+    const refused = [
+      report(who.id, old, Phase.PHASE_READY),
+      report(who.id, now + 1n, Phase.PHASE_READY),
+      report(who.id, now, Phase.PHASE_READY, {}, otherNode),
+      report(who.id, now, Phase.PHASE_READY, { ref: { ...ref, tenantId: 'globex' } }),
+      report(who.id, now, Phase.PHASE_READY, { ref: { ...ref, tenantId: "x'; drop table job" } }),
+      report(who.id, now, Phase.PHASE_READY, { ref: { ...ref, id: 'no-uuid' } }),
+      report(who.id, now, Phase.PHASE_READY, { ref: undefined }),
+      report(who.id, now, Phase.PHASE_UNSPECIFIED),
+      report(newId(), now, Phase.PHASE_READY),
+    ];
+    expect(await Promise.all(refused)).toEqual(refused.map(() => false));
+    expect(await inTenant((tx) => placementsOf(tx, who))).toEqual(before);
+  });
+
+  test('that say the same again change nothing', async () => {
+    const who = await placed();
+    const revision = await revisionOf(who.id);
+    expect(await report(who.id, revision, Phase.PHASE_READY)).toBe(true);
+    expect(await report(who.id, revision, Phase.PHASE_READY)).toBe(false);
+  });
+
+  test('of a failure fail the job that waits, with the node’s reason, until something else is desired', async () => {
+    const who = await placed();
+    const failure = { code: 'disk_full', message: 'no space left' };
+    await report(who.id, await revisionOf(who.id), Phase.PHASE_PROGRESSING, { failure });
+    expect(await inTenant((tx) => probeReady(tx, who))).toMatchObject({
+      message: expect.stringContaining('tries again'),
+    });
+    await report(who.id, await revisionOf(who.id), Phase.PHASE_FAILED, { failure });
+    await expect(inTenant((tx) => probeReady(tx, who))).rejects.toMatchObject({
+      code: 'job_failed',
+      details: { extensions: { reason: 'disk_full', node: 'n1' } },
+    });
+    await inTenant((tx) => desire(tx, who, node, { generation: 2, spec: { a: 2 } }));
+    expect(await inTenant((tx) => probeReady(tx, who))).toBeInstanceOf(Waiting);
+  });
+
+  test('with a status that is no JSON object, or endless, say nothing but their phase', async () => {
+    for (const statusJson of ['', 'nonsense', '[1]', '7', `{"x":"${'y'.repeat(20_000)}"}`]) {
+      const who = await placed();
+      expect(await report(who.id, await revisionOf(who.id), Phase.PHASE_READY, { statusJson })).toBe(true);
+      expect(await inTenant((tx) => probeReady(tx, who))).toMatchObject([{ phase: 'ready', status: null }]);
+    }
+  });
+
+  test('of a node that is away are waited for as something outside', async () => {
+    const session = await openSession(database.db, hello('n3'), 'replica:1');
+    const who = { tenantId: TENANT, id: newId(), kind: 'network' };
+    await inTenant((tx) => desire(tx, who, session.nodeId, { generation: 1, spec: {} }));
+    await closeSession(database.db, session);
+    expect(await inTenant((tx) => probeReady(tx, who))).toMatchObject({
+      outside: true,
+      message: expect.stringContaining('n3 is away'),
+    });
+  });
+});
+
+describe('sessions', () => {
+  test('only the last stream of a node counts', async () => {
+    const first = await openSession(database.db, hello('n4'), 'replica:1');
+    const second = await openSession(database.db, hello('n4'), 'replica:2');
+    expect(second.nodeId).toBe(first.nodeId);
+    expect(second.session).toBeGreaterThan(first.session);
+    const capacity = { vcpus: 9, memoryMiB: 9, diskGiB: 9 };
+    expect(await heartbeat(database.db, first, capacity)).toBe(false);
+    expect(await heartbeat(database.db, second, capacity)).toBe(true);
+    await closeSession(database.db, first);
+    const found = await sql<{ replica: string | null; vcpus: number }>`
+      select replica, vcpus from node_session join node on id = node_id where node_id = ${first.nodeId}`.execute(
+      database.db.operator,
+    );
+    expect(found.rows).toEqual([{ replica: 'replica:2', vcpus: 9 }]);
+  });
+});
+
+describe('deeds', () => {
+  const core = { tenantId: TENANT, id: newId(), kind: 'instance', name: 'vm', tags: {} };
+  const ask = async () => {
+    const id = newId();
+    await inTenant((tx) => askDeed(tx, core, { id, nodeId: node, verb: 'reboot', repeatable: false }));
+    return id;
+  };
+  const say = (id: string, outcome: DeedOutcome, by = node, failure?: { code: string; message: string }) =>
+    recordDeed(database.db, by, { operationId: id, outcome, failure });
+  const probe = (id: string) => inTenant((tx) => probeDeed(tx, core, id));
+
+  test('asked twice are asked once, and are done when their node says so', async () => {
+    const id = await ask();
+    await inTenant((tx) => askDeed(tx, core, { id, nodeId: otherNode, verb: 'reset', repeatable: true }));
+    expect(await probe(id)).toMatchObject({ outside: false });
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE, otherNode);
+    await say(newId(), DeedOutcome.DEED_OUTCOME_DONE);
+    await say('nonsense', DeedOutcome.DEED_OUTCOME_DONE);
+    expect(await probe(id)).toBeInstanceOf(Waiting);
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE);
+    expect(await probe(id)).toBe(true);
+    await say(id, DeedOutcome.DEED_OUTCOME_FAILED);
+    expect(await probe(id)).toBe(true);
+  });
+
+  test('that failed say why; that are unclear wait for an operator’s word', async () => {
+    const failed = await ask();
+    await say(failed, DeedOutcome.DEED_OUTCOME_FAILED, node, { code: 'stopped', message: 'It is off.' });
+    await expect(probe(failed)).rejects.toMatchObject({ code: 'job_failed', message: 'It is off.' });
+    for (const [word, after] of [
+      ['done', true],
+      ['redo', expect.any(Waiting)],
+    ] as const) {
+      const id = await ask();
+      await say(id, DeedOutcome.DEED_OUTCOME_UNCLEAR);
+      expect(await probe(id)).toMatchObject({ outside: true });
+      await database.db.operatorTransaction((tx) => resolveDeed(tx, TENANT, id, word));
+      expect(await probe(id)).toEqual(after);
+      const again = database.db.operatorTransaction((tx) => resolveDeed(tx, TENANT, id, word));
+      await expect(again).rejects.toMatchObject({ code: 'conflict' });
+    }
+  });
+
+  test('are withdrawn while they are not done', async () => {
+    const [open, done] = [await ask(), await ask()];
+    await say(done, DeedOutcome.DEED_OUTCOME_DONE);
+    await inTenant((tx) => withdrawDeed(tx, core, open));
+    await inTenant((tx) => withdrawDeed(tx, core, done));
+    const left = await sql<{ id: string }>`select id from deed where id in (${open}, ${done})`.execute(
+      database.db.operator,
+    );
+    expect(left.rows).toEqual([{ id: done }]);
+  });
+});

@@ -1,0 +1,48 @@
+/** The transaction of a change under its client's conditions: replayed when it was done before, rolled back on a dry run. */
+import type { Database, Tx } from '#libs/db';
+import type { ChangeOptions } from './caller.js';
+import { keepAnswer, replayOrBegin, type StoredAnswer } from './idempotency.js';
+
+/** Rolls a dry run back, after everything was done as for real. */
+class DryRunDone extends Error {
+  override readonly name = 'DryRunDone';
+  constructor(readonly answer: StoredAnswer) {
+    super('dry run');
+  }
+}
+
+/**
+ * Runs `work` in one transaction of the tenant and keeps its answer under the idempotency key, if there is one.
+ * `mayReplay`: whoever has lost the permission since gets a refusal and not the stored answer. A dry run answers 200 with
+ * what would be, without a job.
+ */
+export async function runChange(
+  db: Database,
+  tenantId: string,
+  options: ChangeOptions,
+  mayReplay: boolean,
+  work: (tx: Tx) => Promise<StoredAnswer>,
+): Promise<StoredAnswer & { isReplay: boolean }> {
+  const { dryRun, idempotency } = options;
+  try {
+    return await db.tenantTransaction(tenantId, async (tx) => {
+      if (idempotency && !dryRun && mayReplay) {
+        const replay = await replayOrBegin(tx, tenantId, idempotency);
+        if (replay) return { ...replay, isReplay: true };
+      }
+      const answer = await work(tx);
+      if (dryRun) throw new DryRunDone(withoutJob(answer));
+      if (idempotency) await keepAnswer(tx, tenantId, idempotency, answer);
+      return { ...answer, isReplay: false };
+    });
+  } catch (error) {
+    if (error instanceof DryRunDone) return { ...error.answer, isReplay: false };
+    throw error;
+  }
+}
+
+function withoutJob({ headers, body }: StoredAnswer): StoredAnswer {
+  const { job: _job, ...rest } = (body ?? {}) as Record<string, unknown>;
+  const { location: _location, ...others } = headers;
+  return { status: 200, headers: others, body: rest };
+}
