@@ -83,6 +83,8 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
     request.requestId = requestIdFrom(request.headers['x-request-id']);
     reply.header('x-request-id', request.requestId);
     reply.header('cache-control', 'no-store');
+    const traceparent = traceparentOf(request);
+    if (traceparent) reply.header('traceparent', traceparent);
     if (request.url.length > MAX_URL_LENGTH) {
       throw new RhyzomeError('uri_too_long', `The URI is longer than ${MAX_URL_LENGTH} characters.`);
     }
@@ -91,7 +93,7 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
     if (publicPaths.has(path)) return;
     const bearer = parseBearer(request.headers.authorization);
     const actor = await options.verifier.verify(bearer);
-    request.caller = { actor, requestId: request.requestId, source: request.ip, traceparent: traceparentOf(request) };
+    request.caller = { actor, requestId: request.requestId, source: request.ip, traceparent };
     if (request.is404) refuseUnknownPath(options.routes, path, reply);
   });
   fastify.addHook('onResponse', async (request, reply) => options.onAnswer(request, reply));
