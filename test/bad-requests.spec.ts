@@ -43,7 +43,14 @@ describe('a body', () => {
 
   it('that is deep, or has a key twice, is refused and breaks nothing', async () => {
     const deep = `{"name": "x", "tags": ${'['.repeat(50_000)}${']'.repeat(50_000)}}`;
-    expectProblem(await api.call('POST', '/v1/networks', { raw: deep, headers: json }), 422, 'invalid');
+    const keyed = { ...json, 'idempotency-key': 'deep' };
+    for (const [method, path, headers] of [
+      ['POST', '/v1/networks', json],
+      ['POST', '/v1/networks', keyed],
+      ['PATCH', '/v1/networks/x', { 'content-type': 'application/merge-patch+json' }],
+      ['POST', '/v1/instances/x/stop', keyed],
+    ] as const)
+      expectProblem(await api.call(method, path, { raw: deep, headers }), 422, 'invalid');
     const proto = '{"name": "x", "subnet": "10.0.0.0/24", "__proto__": {"admin": true}}';
     expectProblem(await api.call('POST', '/v1/networks', { raw: proto, headers: json }), 422, 'invalid', '/__proto__');
   });
@@ -108,7 +115,7 @@ describe('a request', () => {
     for (const path of ['/', '/v1', '/v2/networks', '/v1/network', '/v1/networks/req/x/y', '/v1/networks//', '/v1/..'])
       expectProblem(await api.get(path), 404, 'not_found');
     expectProblem(await rawly('GET', '/v1/networks/%zz'), 400, 'malformed_request');
-    expectProblem(await rawly('GET', '/v1/networks/%00'), 404, 'not_found');
+    for (const method of ['GET', 'DELETE']) expectProblem(await rawly(method, '/v1/networks/%00'), 404, 'not_found');
   });
 
   it('that is no HTTP is told so', async () => {
