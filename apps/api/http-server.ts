@@ -6,7 +6,7 @@ import type { Socket } from 'node:net';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { parseBearer, type TokenVerifier } from '#libs/auth';
-import { newId, RhyzomeError, requestIdFrom } from '#libs/core';
+import { invalid, isNestedDeeper, MAX_NESTING, newId, RhyzomeError, requestIdFrom } from '#libs/core';
 import { renderProblem, toRhyzomeError } from '#libs/rest';
 
 const MAX_BODY_BYTES = 1024 * 1024;
@@ -57,15 +57,21 @@ export function acceptJsonBodies(fastify: FastifyInstance): void {
   fastify.removeAllContentTypeParsers();
   const parse = (_: FastifyRequest, text: string, done: (error: Error | null, body?: unknown) => void) => {
     if (text.length === 0) return done(null, undefined);
+    let body: unknown;
     try {
-      done(null, JSON.parse(text));
+      body = JSON.parse(text);
     } catch {
-      done(new RhyzomeError('malformed_json', 'The body is not JSON.'));
+      return done(new RhyzomeError('malformed_json', 'The body is not JSON.'));
     }
+    done(isNestedDeeper(body) ? tooDeep() : null, body);
   };
   for (const type of ['application/json', 'application/merge-patch+json']) {
     fastify.addContentTypeParser(type, { parseAs: 'string' }, parse as never);
   }
+}
+
+function tooDeep(): RhyzomeError {
+  return invalid([{ pointer: '', code: 'invalid_value', message: `is nested deeper than ${MAX_NESTING} levels` }]);
 }
 
 const publicPaths = new Set(['/v1/openapi.json']);

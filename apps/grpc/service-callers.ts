@@ -3,7 +3,7 @@
 import type * as grpc from '@grpc/grpc-js';
 import { sql } from 'kysely';
 import { type Actor, actorForService } from '#libs/auth';
-import { isTenantId, notFound, RhyzomeError } from '#libs/core';
+import { isTenantId, notFound, RhyzomeError, SYSTEM_TENANT } from '#libs/core';
 import type { Database } from '#libs/db';
 import type { Caller } from '#libs/resources';
 import { requestIdOf, requirePeer } from '#libs/rpc';
@@ -17,7 +17,8 @@ export class ServiceCallers {
     tenantId: string,
   ): Promise<Caller> {
     const peer = requirePeer(call, 'service');
-    if (!isTenantId(tenantId)) throw notFound('tenant', tenantId);
+    // What is the administrators' own is no service's, not even one for all tenants.
+    if (!isTenantId(tenantId) || tenantId === SYSTEM_TENANT) throw notFound('tenant', tenantId);
     const result = await sql<{ tenants: string[]; verbs: string[]; tenant: string | null }>`
       select s.tenants, s.verbs, (select t.id from tenant t where t.id = ${tenantId}) as tenant
       from service s where s.name = ${peer.name}`.execute(this.db.operator);

@@ -30,7 +30,7 @@ export function auditValues(entry: AuditEntry) {
     action: entry.action,
     kind: entry.kind ?? null,
     resource_id: entry.resourceId ?? null,
-    resource_name: entry.resourceName ?? null,
+    resource_name: entry.resourceName?.replaceAll('\0', '\ufffd') ?? null, // refused calls may have named anything
     result: entry.result,
     code: entry.code ?? null,
     request_id: entry.requestId ?? null,

@@ -62,7 +62,10 @@ export class NodeStream {
   /** Sends all that is desired, then what changes; returns when the stream ends. */
   async run(hello: Hello): Promise<void> {
     try {
-      for (const observed of hello.inventory) await this.report(observed);
+      for (const observed of hello.inventory) {
+        if (this.ended || this.signal.aborted) return;
+        await this.report(observed);
+      }
       await this.sendSnapshot();
       await this.lookAtDeeds();
       for await (const message of messagesOf(this.call)) {

@@ -6,8 +6,10 @@ import { Doorbell, isUuid, notFound, RhyzomeError } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
 import { cancelJob, type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
 import { auditDone, auditingRefusals, type Caller, type ChangeOptions } from './caller.js';
+import { blockersOf } from './dependencies.js';
 import { type CoreDocument, inTransaction } from './kind.js';
 import { type ListShape, parseListQuery } from './list-query.js';
+import { refuseHeldName, takingName } from './names.js';
 import { type Page, readPage } from './reading.js';
 import type { KindRegistry } from './registry.js';
 import { coreOf, lockResource, updateResource } from './repository.js';
@@ -169,11 +171,17 @@ export async function retryJob(tx: Tx, registry: KindRegistry, tenantId: string,
     await resource.claim(tx, { action: 'create', isRetry: true });
     await updateResource(tx, core, { state: 'pending' });
   } else if (job.action === 'delete') {
+    const blockers = await blockersOf(tx, core);
+    if (blockers.length > 0)
+      throw new RhyzomeError('in_use', `The ${kind.name} has come into use since.`, { blockers });
     await updateResource(tx, core, { state: 'deleting' });
   } else if (request.document) {
     const previous = resource.document();
     resource.propose({ ...core, name: request.document.name, tags: request.document.tags ?? {} }, request.document);
-    await updateResource(tx, core, { ...request.document, state: 'updating', raiseGeneration: true });
+    const { name } = request.document;
+    const write = updateResource(tx, core, { ...request.document, state: 'updating', raiseGeneration: true });
+    await takingName(core, name, write);
+    if (name !== previous.name) await refuseHeldName(tx, core, name);
     await resource.claim(tx, { action: 'update', previous, isRestore: false });
   } else {
     await kind.actions?.[job.action]?.claim(resource, tx, request.body ?? {});

@@ -6,7 +6,7 @@
 import { sql } from 'kysely';
 import { authorize, may } from '#libs/auth';
 import { newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
-import { allInOrder, type Database, type Tx, violatedForeignKey, violatedUnique } from '#libs/db';
+import { allInOrder, type Database, type Tx, violatedForeignKey } from '#libs/db';
 import { endSuperseded, type JobRow, jobValues, unendedJob, wakeWorkers } from '#libs/jobs';
 import {
   type AuditTarget,
@@ -21,6 +21,7 @@ import {
 import { patched, readOnlyOf, refuseInvalid, validated } from './change-document.js';
 import { blockersOf } from './dependencies.js';
 import { type CoreDocument, type CoreRow, inTransaction, type KindDefinition, type KindResource } from './kind.js';
+import { refuseHeldName, takingName } from './names.js';
 import { coreOf, findQuery, findResource, insertResource, lockResource, updateResource } from './repository.js';
 import { runChange } from './run-change.js';
 import { etagOf, refuseStale, resourceView } from './view.js';
@@ -47,6 +48,7 @@ export class Pipeline {
       typeof (body as CoreDocument)?.name === 'string' ? (body as CoreDocument).name.slice(0, 63) : undefined;
     return auditingRefusals(this.db, caller, 'create', { kind: kind.name, resourceName: name }, async () => {
       const permission = authorize(actor, 'create', { tenantId: actor.tenantId, kind: kind.name });
+      refuseNotOffered(kind, 'create');
       const document = validated<CoreDocument>(kind.dto.create, body, { readOnly: readOnlyOf(kind) });
       const core: ResourceCore = {
         id: newId(),
@@ -60,9 +62,8 @@ export class Pipeline {
         resource.propose(core, document);
         refuseInvalid(await resource.validate(true));
         await allInOrder([
-          insertResource(tx, permission, core, document, actor.subject).catch((error: unknown) => {
-            throw violatedUnique(error) === 'resource_name' ? nameTaken(kind, document.name) : error;
-          }),
+          takingName(core, core.name, insertResource(tx, permission, core, document, actor.subject)),
+          refuseHeldName(tx, core, core.name),
           claimed(resource.claim(tx, { action: 'create', isRetry: false })),
         ]);
         return this.enqueue(tx, caller, kind, core, { action: 'create', request: {} });
@@ -164,6 +165,7 @@ export class Pipeline {
         if (found.tenant_id === actor.tenantId)
           Object.assign(target, { resourceId: found.id, resourceName: found.name });
         authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
+        refuseNotOffered(kind, verb);
         const row = await lockResource(tx, kind, coreOf(found));
         if (!row) throw notFound(kind.name, idOrName);
         refuseStale(options.ifMatch, row);
@@ -188,21 +190,18 @@ export class Pipeline {
   }
 
   private async claimDocument(tx: Tx, target: Target, previous: CoreDocument, document: CoreDocument): Promise<void> {
-    const { kind, core, resource } = target;
+    const { core, resource } = target;
     resource.propose({ ...core, name: document.name, tags: document.tags ?? {} }, document);
     refuseInvalid(await resource.validate(false));
-    try {
-      await updateResource(tx, core, {
-        name: document.name,
-        tags: document.tags ?? {},
-        deletionProtection: document.deletionProtection ?? false,
-        state: 'updating',
-        raiseGeneration: true,
-      });
-    } catch (error) {
-      if (violatedUnique(error) === 'resource_name') throw nameTaken(kind, document.name);
-      throw error;
-    }
+    const write = updateResource(tx, core, {
+      name: document.name,
+      tags: document.tags ?? {},
+      deletionProtection: document.deletionProtection ?? false,
+      state: 'updating',
+      raiseGeneration: true,
+    });
+    await takingName(core, document.name, write);
+    if (document.name !== previous.name) await refuseHeldName(tx, core, document.name);
     await claimed(resource.claim(tx, { action: 'update', previous, isRestore: false }));
   }
 
@@ -251,10 +250,11 @@ export class Pipeline {
   }
 }
 
-function nameTaken(kind: KindDefinition, name: string): RhyzomeError {
-  return new RhyzomeError('name_taken', `There is a ${kind.name} “${name}” already; take another name.`, {
-    errors: [{ pointer: '/name', code: 'name_taken', message: 'is taken' }],
-  });
+/** REST has no route for it; gRPC's verbs are the same for all kinds. */
+function refuseNotOffered(kind: KindDefinition, verb: string): void {
+  const offered: readonly string[] = kind.changes ?? ['create', 'update', 'delete'];
+  if (offered.includes(verb) || Object.hasOwn(kind.actions ?? {}, verb)) return;
+  throw new RhyzomeError('method_not_allowed', `Nobody can ${verb} ${kind.plural} this way.`);
 }
 
 function notReady(kind: KindDefinition, core: ResourceCore): RhyzomeError {

@@ -109,9 +109,20 @@ export async function waitForJob(
 ): Promise<boolean> {
   const waitMs = waitMsOf(request.query as Query);
   if (!waitMs || !jobId) return false;
+  return untilGone(request, (signal) => jobs.wait(caller, jobId, waitMs, signal));
+}
+
+/** Runs work that the client's hanging up aborts. A connection outlives its requests: nothing of them stays on it. */
+export async function untilGone<T>(request: FastifyRequest, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const gone = new AbortController();
-  request.raw.socket.once('close', () => gone.abort());
-  return jobs.wait(caller, jobId, waitMs, gone.signal);
+  const { socket } = request.raw;
+  const abort = () => gone.abort();
+  socket.once('close', abort);
+  try {
+    return await work(gone.signal);
+  } finally {
+    socket.removeListener('close', abort);
+  }
 }
 
 /** If-None-Match (RFC 9110 §13.1.2), weak comparison. */

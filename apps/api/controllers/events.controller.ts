@@ -31,6 +31,10 @@ export class EventsController {
     const filter = await this.filterOf(caller, query);
     const since = sinceOf(request, query);
     const start = await this.reader.resume(tenantId, since);
+    if (request.method === 'HEAD') {
+      reply.type('text/event-stream; charset=utf-8').send();
+      return;
+    }
     const streams = this.open.get(tenantId) ?? 0;
     if (streams >= MAX_STREAMS_PER_TENANT) {
       throw new RhyzomeError('too_many_requests', `There are ${streams} event streams of this tenant already.`, {

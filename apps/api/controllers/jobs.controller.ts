@@ -8,6 +8,7 @@ import {
   type Request,
   refuseUnknownParameters,
   sendPage,
+  untilGone,
   waitMsOf,
 } from '#libs/rest';
 
@@ -32,9 +33,7 @@ export class JobsController {
       reply.send(job);
       return;
     }
-    const gone = new AbortController();
-    request.raw.socket.once('close', () => gone.abort());
-    await this.jobs.wait(caller, id, waitMs, gone.signal);
+    await untilGone(request, (signal) => this.jobs.wait(caller, id, waitMs, signal));
     reply.send(await this.jobs.get(caller, id));
   }
 

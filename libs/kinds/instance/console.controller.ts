@@ -34,7 +34,8 @@ export class ConsoleController {
       return;
     }
     const gone = new AbortController();
-    request.raw.socket.once('close', () => gone.abort());
+    // The answer's own end, not the connection's, which may carry many more requests.
+    reply.raw.once('close', () => gone.abort());
     const target = { nodeId: row.node_id, tenantId: row.tenant_id, instanceId: row.id, tailBytes };
     const chunks = await this.relay.open(target, caller, gone.signal);
     reply.send(Readable.from(chunks));

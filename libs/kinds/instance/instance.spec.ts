@@ -123,6 +123,34 @@ describe('the life of an instance', () => {
     expect(await left(caller.actor.tenantId)).toMatchObject({ resource: 1, lease: 0, placement: 0 });
   });
 
+  test('an update holds what it may have to restore: the old name, and room for its leases', async () => {
+    const caller = await platform.tenant();
+    await network(caller, 'lan', '10.20.0.0/24');
+    await platform.done(caller, await platform.pipeline.create(caller, kind('instance'), machine('old', 'lan')));
+    platform.node.isAway = true;
+    try {
+      const rename = await platform.pipeline.update(caller, kind('instance'), 'old', { name: 'new' });
+      const widen = await platform.pipeline.update(caller, kind('network'), 'lan', { subnet: '10.20.0.0/23' });
+      const create = (name: string, ip?: string) =>
+        platform.pipeline.create(
+          caller,
+          kind('instance'),
+          machine(name, 'lan', { interfaces: [{ network: 'lan', ip }] }),
+        );
+      await expect(create('old')).rejects.toMatchObject({ code: 'name_taken' });
+      await expect(create('other', '10.20.1.50')).rejects.toMatchObject({ code: 'busy' });
+      await expect(create('other')).rejects.toMatchObject({ code: 'busy' });
+      await platform.jobs.cancel(caller, rename.jobId!);
+      await platform.jobs.cancel(caller, widen.jobId!);
+      for (const { jobId } of [rename, widen]) expect((await platform.ended(caller, jobId!)).state).toBe('cancelled');
+    } finally {
+      platform.node.isAway = false;
+    }
+    expect((await platform.reader.get(caller, kind('instance'), 'old')).body.state).toBe('ready');
+    expect((await platform.reader.get(caller, kind('network'), 'lan')).body.subnet).toBe('10.20.0.0/24');
+    await expect(platform.pipeline.create(caller, kind('instance'), machine('new', 'lan'))).resolves.toBeDefined();
+  });
+
   test('a removal takes the place of a create under way', async () => {
     const caller = await platform.tenant();
     await network(caller, 'lan', '10.20.0.0/29');

@@ -21,12 +21,15 @@ export interface NewLease {
 
 /**
  * Takes an address; the network stays locked until the transaction ends. Throws RhyzomeError `address_in_use`,
- * `mac_in_use`, `no_free_address`.
+ * `mac_in_use`, `no_free_address`, `busy` or `conflict` while subnet or gateway change.
  */
 export async function claimLease(tx: Tx, lease: NewLease): Promise<LeaseRow> {
   const ip = lease.ip ?? (await nextFree(tx, lease));
   const row = await insertLease(tx, lease, ip);
-  if (row) return row;
+  if (row) {
+    await refuseMovingGround(tx, lease, ip);
+    return row;
+  }
   // Which of the two unique keys was hit decides the answer.
   const sameMac = await tx
     .selectFrom('lease')
@@ -43,6 +46,28 @@ export async function claimLease(tx: Tx, lease: NewLease): Promise<LeaseRow> {
   throw new RhyzomeError('address_in_use', `${ip} is in use in this network; take another, or leave it to Rhyzome.`, {
     errors: [{ pointer: lease.pointer, code: 'address_in_use', message: `${ip} is in use` }],
   });
+}
+
+/**
+ * An unended update of the network may have to restore its subnet and gateway, and one that has ended may have moved them
+ * since the request was checked. Asked under the network's lock, which the lease's insertion has taken.
+ */
+async function refuseMovingGround(tx: Tx, lease: NewLease, ip: string): Promise<void> {
+  const { tenantId, networkId } = lease;
+  const result = await sql<{ job: string | null; fits: boolean }>`
+    select (select j.id from job j where j.tenant_id = n.tenant_id and j.resource_id = n.id and j.finished_at is null
+        and j.request ? 'document' and (j.request -> 'previous' -> 'subnet', j.request -> 'previous' -> 'gateway')
+          is distinct from (j.request -> 'document' -> 'subnet', j.request -> 'document' -> 'gateway')) as job,
+      ${ip}::inet << n.subnet and ${ip}::inet <> n.gateway as fits
+    from network n where n.tenant_id = ${tenantId} and n.id = ${networkId}`.execute(tx);
+  const { job, fits } = result.rows[0]!;
+  if (job !== null) {
+    throw new RhyzomeError('busy', `Job ${job} changes the network’s addresses; wait for it or cancel it.`, {
+      blockers: [{ kind: 'job', id: job, name: 'update', relation: 'running' }],
+      retryAfterSeconds: 1,
+    });
+  }
+  if (!fits) throw new RhyzomeError('conflict', 'The network’s addresses have changed just now; try again.');
 }
 
 async function nextFree(tx: Tx, lease: NewLease): Promise<string> {
