@@ -24,6 +24,7 @@ import {
 import { KindRegistry } from '#libs/resources';
 import { DeedOutcome, type Observed, Phase } from '#libs/rpc';
 import { type TestDatabase, testDatabase } from '#libs/testing';
+import { NodeStream } from './stream.js';
 
 const TENANT = 'acme';
 const registry = new KindRegistry(kinds);
@@ -258,4 +259,33 @@ describe('deeds', () => {
     );
     expect(left.rows).toEqual([{ id: done }]);
   });
+});
+
+test('what is desired goes out in messages that are never too large together', async () => {
+  const name = `n-${newId().slice(-8)}`;
+  const session = await openSession(database.db, hello(name), 'replica:1');
+  const ids = Array.from({ length: 12 }, () => newId());
+  await inTenant(async (tx) => {
+    for (const id of ids) {
+      const who = { tenantId: TENANT, id, kind: 'network' };
+      await desire(tx, who, session.nodeId, { generation: 1, spec: { text: 'x'.repeat(200_000) } });
+    }
+  });
+  const messages: { body: { value: { items: { ref: { id: string }; specJson: string }[]; snapshotEnd: boolean } } }[] =
+    [];
+  const call = {
+    write: (message: (typeof messages)[number]) => messages.push(message) > 0,
+    iterator: async function* () {},
+    end: () => undefined,
+  };
+  const log = { info: () => undefined, warn: () => undefined, debug: () => undefined };
+  const { signal } = new AbortController();
+  await new NodeStream(database.db, registry, session, name, call as never, signal, log).run({
+    inventory: [],
+  } as never);
+  const sizes = messages.map(({ body }) => body.value.items.reduce((sum, { specJson }) => sum + specJson.length, 0));
+  expect(Math.max(...sizes)).toBeLessThan(1_000_000);
+  expect(messages.flatMap(({ body }) => body.value.items.map(({ ref }) => ref.id)).sort()).toEqual([...ids].sort());
+  expect(messages.map(({ body }) => body.value.snapshotEnd).lastIndexOf(true)).toBe(messages.length - 1);
+  expect(messages.filter(({ body }) => body.value.snapshotEnd)).toHaveLength(1);
 });

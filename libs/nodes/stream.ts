@@ -32,7 +32,10 @@ interface PendingRow {
   spec: unknown;
 }
 
-const BATCH = 200;
+/** Characters of specs in one message, far below the largest message (libs/rpc); one spec alone may be larger. */
+const BATCH_CHARACTERS = 512 * 1024;
+/** What an item has beside its spec. */
+const ITEM_CHARACTERS = 200;
 
 export class NodeStream {
   readonly relays: Relays;
@@ -123,8 +126,8 @@ export class NodeStream {
 
   private async sendSnapshot(): Promise<void> {
     const rows = await this.pending(false);
-    for (let at = 0; at < rows.length; at += BATCH) await this.sendDesired(rows.slice(at, at + BATCH), false);
-    await this.sendDesired([], true);
+    await this.sendDesired(rows);
+    await this.send({ $case: 'desire', value: { items: [], snapshotEnd: true } });
   }
 
   /** Looks at the rows anew; calls that come meanwhile are one more look. */
@@ -138,7 +141,7 @@ export class NodeStream {
       do {
         this.lookAgain = false;
         const rows = (await this.pending(true)).filter((row) => (this.sent.get(row.resource_id) ?? 0) < row.revision);
-        if (rows.length > 0) await this.sendDesired(rows, false);
+        await this.sendDesired(rows);
         await this.lookAtDeeds();
       } while (this.lookAgain && !this.ended);
     } finally {
@@ -154,16 +157,32 @@ export class NodeStream {
     return result.rows;
   }
 
-  private async sendDesired(rows: PendingRow[], snapshotEnd: boolean): Promise<void> {
-    const items = rows.map((row) => ({
+  /** In messages of bounded size, whatever the specs are. */
+  private async sendDesired(rows: PendingRow[]): Promise<void> {
+    let batch: { row: PendingRow; specJson: string }[] = [];
+    let characters = 0;
+    for (const row of rows) {
+      const specJson = row.spec === null ? '' : JSON.stringify(row.spec);
+      if (batch.length > 0 && characters + specJson.length > BATCH_CHARACTERS) {
+        await this.sendBatch(batch);
+        [batch, characters] = [[], 0];
+      }
+      batch.push({ row, specJson });
+      characters += specJson.length + ITEM_CHARACTERS;
+    }
+    if (batch.length > 0) await this.sendBatch(batch);
+  }
+
+  private async sendBatch(batch: { row: PendingRow; specJson: string }[]): Promise<void> {
+    const items = batch.map(({ row, specJson }) => ({
       ref: { tenantId: row.tenant_id, kind: row.kind, id: row.resource_id },
       revision: BigInt(row.revision),
       generation: BigInt(row.generation),
       present: row.present,
-      specJson: row.spec === null ? '' : JSON.stringify(row.spec),
+      specJson,
     }));
-    await this.send({ $case: 'desire', value: { items, snapshotEnd } });
-    for (const row of rows) this.sent.set(row.resource_id, row.revision);
+    await this.send({ $case: 'desire', value: { items, snapshotEnd: false } });
+    for (const { row } of batch) this.sent.set(row.resource_id, row.revision);
   }
 
   private async lookAtDeeds(): Promise<void> {

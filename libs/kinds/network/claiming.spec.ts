@@ -5,7 +5,7 @@ import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { formatIpv4, newId, parseCidr4, parseIpv4, RhyzomeError } from '#libs/core';
 import { type TestDatabase, testDatabase } from '#libs/testing';
-import { claimLease, randomMac } from './leases.js';
+import { claimLease, MAX_LEASES, randomMac } from './leases.js';
 import { firstHost, usableAddresses } from './subnet.js';
 
 const TENANT = 'acme';
@@ -127,6 +127,17 @@ describe('claiming an address', () => {
     );
     expect(await counterOf(id)).toBe(0);
     expect(await claim(id)).toBe('10.9.0.2');
+  });
+
+  test('ends with as many as a node can be told, and outside of where the network is by now', async () => {
+    const id = await network('10.8.0.0/16');
+    await sql`update network set address_used = ${MAX_LEASES} where id = ${id}`.execute(database.db.operator);
+    expect(await claim(id)).toBe('no_free_address');
+    await sql`update network set address_used = 0, subnet = '10.7.0.0/16' where id = ${id}`.execute(
+      database.db.operator,
+    );
+    expect(await claim(id, '10.8.0.9')).toBe('conflict');
+    expect(await claim(id, '10.7.0.9')).toBe('10.7.0.9');
   });
 
   test('a claim that is rolled back takes nothing', async () => {

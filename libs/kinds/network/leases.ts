@@ -19,6 +19,9 @@ export interface NewLease {
   pointer: string;
 }
 
+/** Nodes are told a network with all its leases in one message (libs/rpc limits it to 4 MiB); so many stay below 3 MiB. */
+export const MAX_LEASES = 16_384;
+
 /**
  * Takes an address; the network stays locked until the transaction ends. Throws RhyzomeError `address_in_use`,
  * `mac_in_use`, `no_free_address`, `busy` or `conflict` while subnet or gateway change.
@@ -27,7 +30,7 @@ export async function claimLease(tx: Tx, lease: NewLease): Promise<LeaseRow> {
   const ip = lease.ip ?? (await nextFree(tx, lease));
   const row = await insertLease(tx, lease, ip);
   if (row) {
-    await refuseMovingGround(tx, lease, ip);
+    await refuseNoGround(tx, lease, ip);
     return row;
   }
   // Which of the two unique keys was hit decides the answer.
@@ -49,18 +52,23 @@ export async function claimLease(tx: Tx, lease: NewLease): Promise<LeaseRow> {
 }
 
 /**
- * An unended update of the network may have to restore its subnet and gateway, and one that has ended may have moved them
- * since the request was checked. Asked under the network's lock, which the lease's insertion has taken.
+ * Refuses what the network cannot carry: more leases than a node can be told; addresses that an unended update may take
+ * away again by restoring subnet and gateway, or that one has taken away since the request was checked. Asked under the
+ * network's lock, which the lease's insertion has taken.
  */
-async function refuseMovingGround(tx: Tx, lease: NewLease, ip: string): Promise<void> {
+async function refuseNoGround(tx: Tx, lease: NewLease, ip: string): Promise<void> {
   const { tenantId, networkId } = lease;
-  const result = await sql<{ job: string | null; fits: boolean }>`
+  const result = await sql<{ job: string | null; fits: boolean; used: number }>`
     select (select j.id from job j where j.tenant_id = n.tenant_id and j.resource_id = n.id and j.finished_at is null
         and j.request ? 'document' and (j.request -> 'previous' -> 'subnet', j.request -> 'previous' -> 'gateway')
           is distinct from (j.request -> 'document' -> 'subnet', j.request -> 'document' -> 'gateway')) as job,
-      ${ip}::inet << n.subnet and ${ip}::inet <> n.gateway as fits
+      ${ip}::inet << n.subnet and ${ip}::inet <> n.gateway as fits,
+      n.address_used as used
     from network n where n.tenant_id = ${tenantId} and n.id = ${networkId}`.execute(tx);
-  const { job, fits } = result.rows[0]!;
+  const { job, fits, used } = result.rows[0]!;
+  if (used > MAX_LEASES) {
+    throw new RhyzomeError('no_free_address', `A network carries at most ${MAX_LEASES} leases; make another.`);
+  }
   if (job !== null) {
     throw new RhyzomeError('busy', `Job ${job} changes the network’s addresses; wait for it or cancel it.`, {
       blockers: [{ kind: 'job', id: job, name: 'update', relation: 'running' }],
