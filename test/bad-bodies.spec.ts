@@ -209,6 +209,39 @@ describe('what is taken', () => {
   }, 90_000);
 });
 
+describe('what races', () => {
+  it('a network that is deleted and a machine that is made on it: one of them wins', async () => {
+    for (let round = 0; round < 6; round += 1) {
+      await api.make('networks', { name: 'torn', subnet: '10.54.0.0/29' });
+      const wanted = { ...instance, name: 'torn', interfaces: [{ network: 'torn' }] };
+      const [removed, made] = await Promise.all([api.delete('/v1/networks/torn'), api.post('/v1/instances', wanted)]);
+      if (made.status === 202) {
+        expect(expectProblem(removed, 409, 'in_use').blockers).toMatchObject([{ kind: 'instance', name: 'torn' }]);
+        await api.remove('instances', 'torn');
+        await api.remove('networks', 'torn');
+      } else {
+        expect([made.status, removed.status]).toEqual([made.body.code === 'conflict' ? 409 : 422, 202]);
+        await api.get(`/v1/jobs/${removed.body.job.id}?wait=30s`);
+        expectProblem(await api.get('/v1/networks/torn'), 404, 'not_found');
+      }
+    }
+  }, 60_000);
+
+  it('changes of one state by many: one is taken, the others are told', async () => {
+    const etag = (await api.get('/v1/networks/bad')).headers.get('etag')!;
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, (_, n) => api.patch('/v1/networks/bad', { tags: { n: `${n}` } }, { 'if-match': etag })),
+    );
+    const taken = answers.filter(({ status }) => status === 202);
+    expect(taken).toHaveLength(1);
+    for (const answer of answers)
+      if (answer.status !== 202) expectProblem(answer, 412, 'precondition_failed', 'If-Match');
+    await api.get(`/v1/jobs/${taken[0]!.body.job.id}?wait=30s`);
+    await api.patch('/v1/networks/bad?wait=30s', { tags: null });
+    before = await everything();
+  });
+});
+
 it('none of what was refused has left anything', async () => {
   expect(await everything()).toEqual(before);
   const open = (await api.get('/v1/jobs?pageSize=500&sort=-createdAt')).body.items;

@@ -73,12 +73,18 @@ function onNode(): { networks: [string, any][]; instances: [string, any][] } {
 }
 
 async function quiet(): Promise<void> {
+  let open: unknown[] = [];
   await until(
-    'all jobs have ended',
-    async () => (await items('/v1/jobs?pageSize=500&sort=-createdAt')).every(({ finishedAt }) => finishedAt !== null),
+    'the end of all jobs',
+    async () => {
+      open = (await items('/v1/jobs?pageSize=500&sort=-createdAt')).filter(({ finishedAt }) => finishedAt === null);
+      return open.length === 0;
+    },
     60_000,
     200,
-  );
+  ).catch((error: Error) => {
+    throw new Error(`${error.message}; open are ${JSON.stringify(open)}`);
+  });
 }
 
 it('what is seen, what is there and what is taken agree after anything', async () => {

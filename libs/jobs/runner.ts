@@ -87,7 +87,8 @@ export class JobRunner {
     this.deafen();
     clearInterval(this.timer);
     const end = Date.now() + timeoutMs;
-    while (this.held.size > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 20));
+    while ((this.claiming || this.held.size > 0) && Date.now() < end)
+      await new Promise((resolve) => setTimeout(resolve, 20));
     clearInterval(this.renewal);
   }
 

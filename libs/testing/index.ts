@@ -1,3 +1,4 @@
 export * from './database.js';
+export * from './job-lab.js';
 export * from './obedient-node.js';
 export * from './platform.js';

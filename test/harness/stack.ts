@@ -93,12 +93,13 @@ export class Stack {
     return readFileSync(join(this.data, 'logs', `${name}.log`), 'utf8');
   }
 
-  /** Stops all of it as Ctrl-C does. Returns the supervisor's status where this process started it. */
+  /** Stops all of it as Ctrl-C does. Returns the status that it ended with, where this process started it. */
   async stop(): Promise<number | null> {
-    const { supervisor } = this;
-    const ended = supervisor && new Promise<number | null>((done) => supervisor.once('exit', (code) => done(code)));
     await endSupervisor(this.data);
-    return supervisor?.exitCode ?? ended ?? null;
+    const { supervisor } = this;
+    if (!supervisor) return null;
+    await until('the end of npm start', () => supervisor.exitCode !== null || supervisor.signalCode !== null);
+    return supervisor.exitCode;
   }
 }
 
@@ -150,6 +151,8 @@ function isFirst(data: string): boolean {
 /** Starts `npm start`'s program on a data folder and waits until it serves. */
 export async function startStack(data: string, options: StackOptions): Promise<ChildProcess> {
   const logFile = join(data, 'supervisor.log');
+  // A killed one has left its own behind.
+  const before = publishedBy(data);
   mkdirSync(data, { recursive: true, mode: 0o711 });
   const log = openSync(logFile, 'a', 0o600);
   const ports = ['api', 'grpc', 'issuer'].flatMap((server) => [`--${server}-port`, '0']);
@@ -167,9 +170,16 @@ export async function startStack(data: string, options: StackOptions): Promise<C
     `stack in ${data}`,
     () => {
       if (gone) throw new Error(`the stack did not start (${gone}):\n${readFileSync(logFile, 'utf8')}`);
-      return existsSync(join(data, 'dev.json'));
+      const by = publishedBy(data);
+      return by !== undefined && by !== before;
     },
     startMs,
   );
   return child;
+}
+
+/** The supervisor that dev.json names; undefined: there is none. */
+function publishedBy(data: string): number | undefined {
+  const file = join(data, 'dev.json');
+  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as DevJson).pid : undefined;
 }

@@ -82,9 +82,6 @@ const broken: Record<string, string> = {
     and not exists (select 1 from resource r where r.tenant_id = v.tenant_id and r.id = v.resource_id)`,
   'wanted on a node without a resource': `select resource_id from placement p where tenant_id = $1 and present
     and not exists (select 1 from resource r where r.tenant_id = p.tenant_id and r.id = p.resource_id)`,
-  'told to a node under another generation': `select p.resource_id, p.generation, r.generation from placement p
-    join resource r on r.tenant_id = p.tenant_id and r.id = p.resource_id
-    where p.tenant_id = $1 and p.present and r.state = 'ready' and p.generation <> r.generation`,
   'a deed of nothing': `select id from deed d where tenant_id = $1
     and not exists (select 1 from resource r where r.tenant_id = d.tenant_id and r.id = d.resource_id)`,
   'tags that differ from their rows': `select r.id from resource r where tenant_id = $1 and r.tags is distinct from

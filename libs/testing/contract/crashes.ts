@@ -1,4 +1,5 @@
 /** Steps that run twice, and workers that die at each of their transactions: the end is whole, or undone. */
+import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { ChangeResult, KindDefinition, ResourceView } from '#libs/resources';
 import { type Platform, startPlatform } from '../platform.js';
@@ -99,6 +100,9 @@ export function describeCrashes(kind: KindDefinition, kinds: readonly KindDefini
         const create = await platform.pipeline.create(ctx.caller, kind, fixture.create(ctx));
         if (!(await lab.run(ctx.caller, create.jobId!, crash))) return false;
         const remove = await platform.pipeline.remove(ctx.caller, kind, create.body.id);
+        // What undoes another job's steps first cannot itself be undone.
+        const isReplacing = (await platform.jobs.get(ctx.caller, create.jobId!)).state === 'cancelled';
+        expect((await platform.jobs.get(ctx.caller, remove.jobId!)).cancellable).toBe(!isReplacing);
         // The removal's worker dies at the same place.
         const { job } = await lab.finish(ctx.caller, remove, crash);
         expect(job.state).toBe('succeeded');
@@ -133,12 +137,44 @@ export function describeCrashes(kind: KindDefinition, kinds: readonly KindDefini
       });
     });
 
+    test('a removal that is cancelled after a death leaves it as it was, or was too far and is done', {
+      timeout: 120_000,
+    }, async () => {
+      for (let at = 0; at < MAX_TRANSACTIONS; at++) {
+        const ctx = await open();
+        const empty = await present(ctx);
+        const id = await ctx.make(kind.name, fixture.create(ctx));
+        const before = await present(ctx);
+        const remove = await platform.pipeline.remove(ctx.caller, kind, id);
+        // At 0 nobody has begun it.
+        if (at > 0 && !(await lab.run(ctx.caller, remove.jobId!, { at, when: 'after commit' }))) return;
+        const refusal = await platform.jobs
+          .cancel(ctx.caller, remove.jobId!)
+          .catch((error: { code: string }) => error.code);
+        const { state } = await lab.takeOver(ctx.caller, remove.jobId!);
+        expect(state).toBe(refusal === 'not_cancellable' ? 'succeeded' : 'cancelled');
+        await expectAsBefore(ctx, state === 'cancelled' ? before : empty);
+        await expectWhole(ctx, fixture);
+        if (state !== 'cancelled') continue;
+        expect((await platform.reader.get(ctx.caller, kind, id)).body.state).toBe('ready');
+        expect((await lab.finish(ctx.caller, await platform.pipeline.remove(ctx.caller, kind, id))).job.state).toBe(
+          'succeeded',
+        );
+        await expectAsBefore(ctx, empty);
+      }
+    });
+
     /** What a user had set is so again, under a new generation, which the nodes were told. */
     async function expectRestored(ctx: ContractContext, before: ResourceView): Promise<void> {
       const { body } = await platform.reader.get(ctx.caller, kind, before.id);
       const known = Object.fromEntries(Object.keys(fixture.patch).map((key) => [key, before[key]]));
       expect(body).toMatchObject({ ...known, state: 'ready', generation: 3, observedGeneration: 3 });
       expect(body.conditions).toContainEqual(expect.objectContaining({ type: 'LastChange', status: 'false' }));
+      const told = await sql<{ generation: number }>`select generation from placement
+        where tenant_id = ${ctx.caller.actor.tenantId} and resource_id = ${before.id} and present`.execute(
+        platform.db.operator,
+      );
+      for (const { generation } of told.rows) expect(generation).toBe(3);
       await expectWhole(ctx, fixture);
     }
 

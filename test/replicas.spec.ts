@@ -1,0 +1,125 @@
+/** Servers that run twice: either answers for both, jobs and events are shared, and one may die without a word. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join, resolve } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { apiOf, type Client, clientWith } from './harness/client.js';
+import { EventStream } from './harness/events.js';
+import { expectProblem } from './harness/expect-problem.js';
+import { type Stack, stackNamed } from './harness/stack.js';
+import { until } from './harness/until.js';
+
+const root = resolve(import.meta.dirname, '..');
+let stack: Stack;
+let base: string;
+let one: Client;
+let two: Client;
+let children: { api: ChildProcess; grpc: ChildProcess };
+
+beforeAll(async () => {
+  stack = await stackNamed('unlucky', { driver: 'sim' });
+  one = await apiOf(stack, 'acme');
+  const ports = await freePorts(4);
+  const at = (index: number) => `127.0.0.1:${ports[index]}`;
+  const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
+  const folder = join(stack.data, 'second');
+  mkdirSync(folder, { recursive: true });
+  const config = join(folder, 'rhyzome-api.json');
+  const second = {
+    ...settings,
+    api: { ...settings.api, listen: at(0), monitoring: at(1), publicUrl: `http://${at(0)}` },
+    grpc: { ...settings.grpc, listen: [at(2)], advertise: at(2), monitoring: at(3) },
+  };
+  writeFileSync(config, JSON.stringify(second), { mode: 0o600 });
+  children = { api: run('api', config, folder), grpc: run('grpc', config, folder) };
+  for (const monitoring of [at(1), at(3)])
+    await until(`${monitoring} is ready`, () =>
+      fetch(`http://${monitoring}/readyz`)
+        .then(({ ok }) => ok)
+        .catch(() => false),
+    );
+  base = `http://${at(0)}`;
+  two = clientWith(base, one.token);
+}, 120_000);
+
+afterAll(async () => {
+  for (const child of Object.values(children ?? {})) {
+    child.kill('SIGTERM');
+    await until('its end', () => child.exitCode !== null || child.signalCode !== null, 20_000);
+  }
+}, 60_000);
+
+function run(program: 'api' | 'grpc', config: string, folder: string): ChildProcess {
+  const log = openSync(join(folder, `${program}.log`), 'a', 0o600);
+  const main = join(root, 'dist', 'apps', program, 'main.js');
+  const child = spawn(process.execPath, [main, '--config', config], { cwd: root, stdio: ['ignore', log, log] });
+  closeSync(log);
+  return child;
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer());
+  const ports: number[] = [];
+  for (const server of servers) {
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+    ports.push((server.address() as { port: number }).port);
+  }
+  for (const server of servers) await new Promise((done) => server.close(done));
+  return ports;
+}
+
+describe('two of each server', () => {
+  it('share what one of them was told, its conditions and its answers', async () => {
+    const made = await one.make('networks', { name: 'shared', subnet: '10.170.0.0/24' });
+    const seen = await two.get('/v1/networks/shared');
+    expect(seen.body).toMatchObject({ id: made.id, state: 'ready' });
+    expect(seen.headers.get('etag')).toBe((await one.get('/v1/networks/shared')).headers.get('etag'));
+    const key = { 'idempotency-key': `both-${Date.now()}` };
+    const body = { name: 'both', subnet: '10.171.0.0/29' };
+    const answers = await Promise.all([one, two, one, two].map((api) => api.post('/v1/networks', body, key)));
+    const taken = answers.filter(({ status }) => status === 202);
+    expect(new Set(taken.map(({ body: { id } }) => id)).size).toBe(1);
+    for (const answer of answers) if (answer.status !== 202) expectProblem(answer, 409, 'idempotency_in_progress');
+    const again = await two.post('/v1/networks', body, key);
+    expect([again.headers.get('idempotency-replayed'), again.body.id]).toEqual(['true', taken[0]!.body.id]);
+    await two.get(`/v1/jobs/${again.body.job.id}?wait=30s`);
+    await two.remove('networks', 'both');
+    const { nextPageToken } = (await one.get('/v1/jobs?pageSize=1')).body;
+    expect((await two.get(`/v1/jobs?pageSize=1&pageToken=${encodeURIComponent(nextPageToken)}`)).status).toBe(200);
+  }, 60_000);
+
+  it('relay a console from whichever holds the node', async () => {
+    const machine = { name: 'relayed', image: 'tiny', vcpus: 1, memoryMiB: 64, interfaces: [{ network: 'shared' }] };
+    await two.make('instances', machine);
+    for (const api of [one, two])
+      expect((await api.get('/v1/instances/relayed/console')).text).toContain('address=10.170.0.2');
+  }, 60_000);
+
+  it('do each job once, also when one of them dies, and tell the same events', async () => {
+    const streams = await Promise.all([EventStream.open(stack.dev.api, one), EventStream.open(base, two)]);
+    const names = Array.from({ length: 30 }, (_, n) => `twice-${n}`);
+    const made = await Promise.all(
+      names.map((name, n) => (n % 2 ? one : two).post('/v1/networks', { name, subnet: `10.172.${n}.0/29` })),
+    );
+    children.grpc.kill('SIGKILL');
+    for (const { body } of made) {
+      const job = await one.get(`/v1/jobs/${body.job.id}?wait=30s`);
+      expect(job.body).toMatchObject({ state: 'succeeded', attempts: 1 });
+    }
+    const ends = ({ seen }: EventStream) =>
+      seen.flatMap(({ data }) => (data.job?.state === 'succeeded' ? data.job.id : []));
+    for (const stream of streams) await until('all ends', () => ends(stream).length >= names.length);
+    await Promise.all(names.map((name, n) => (n % 2 ? two : one).remove('networks', name)));
+    const isLast = (stream: EventStream) =>
+      until('all removals', () => stream.seen.filter(({ type }) => type === 'resource.deleted').length >= names.length);
+    await Promise.all(streams.map(isLast));
+    const [first, second] = streams.map(({ seen }) => seen.map(({ id }) => id));
+    const both = Math.min(first!.length, second!.length);
+    expect(first!.slice(0, both)).toEqual(second!.slice(0, both));
+    expect(new Set(ends(streams[0]!)).size).toBe(ends(streams[0]!).length);
+    await Promise.all(streams.map((stream) => stream.close()));
+    await one.remove('instances', 'relayed');
+    await one.remove('networks', 'shared');
+  }, 90_000);
+});
