@@ -1,3 +1,4 @@
+/** Nesting of JSON values, of any depth. */
 import { expect, it } from 'vitest';
 import { isNestedDeeper } from './nesting.js';
 

@@ -1,3 +1,4 @@
+/** Lines that dnsmasq reads. */
 import { expect, it } from 'vitest';
 import { hostLine } from './dnsmasq.js';
 
