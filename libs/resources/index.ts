@@ -1,4 +1,5 @@
 export * from './caller.js';
+export * from './cancel.js';
 export * from './conditions.js';
 export * from './dependencies.js';
 export * from './document.js';

@@ -4,8 +4,9 @@ import { type RawBuilder, sql } from 'kysely';
 import { authorize, may } from '#libs/auth';
 import { Doorbell, isUuid, notFound, RhyzomeError } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
-import { cancelJob, type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
+import { type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
 import { auditDone, auditingRefusals, type Caller, type ChangeOptions } from './caller.js';
+import { cancelWithResource } from './cancel.js';
 import { blockersOf } from './dependencies.js';
 import { type CoreDocument, inTransaction } from './kind.js';
 import { type ListShape, parseListQuery } from './list-query.js';
@@ -82,9 +83,9 @@ export class JobService {
     return readPage(this.db, this.tokenKey, actor.tenantId, 'job', query, select, base, (row) => jobView(row));
   }
 
-  /** Undoes what was done so far. Throws RhyzomeError `not_found`, `forbidden`, `not_cancellable`. */
+  /** Undoes what was done so far. Throws RhyzomeError `not_found`, `forbidden`, `not_cancellable`, `in_use`. */
   async cancel(caller: Caller, id: string, options: ChangeOptions = {}): Promise<JobAnswer> {
-    return this.change(caller, id, 'cancel', options, (tx) => cancelJob(tx, caller.actor.tenantId, id));
+    return this.change(caller, id, 'cancel', options, (tx, row) => cancelWithResource(tx, row));
   }
 
   /** The stored request of a failed job again, claimed anew. Throws RhyzomeError `not_retryable` and what a claim throws. */
@@ -97,7 +98,7 @@ export class JobService {
     id: string,
     verb: string,
     options: ChangeOptions,
-    work: (tx: Tx) => Promise<JobRow>,
+    work: (tx: Tx, row: JobRow) => Promise<JobRow>,
   ): Promise<JobAnswer> {
     const { row } = await this.read(caller, id);
     const { tenantId } = caller.actor;
@@ -105,7 +106,7 @@ export class JobService {
     return auditingRefusals(this.db, caller, verb, target, async () => {
       authorize(caller.actor, row.action, { tenantId, kind: row.kind, id: row.resource_id });
       const answer = await runChange(this.db, tenantId, options, true, async (tx) => {
-        const changed = await work(tx);
+        const changed = await work(tx, row);
         await auditDone(tx, caller, verb, target);
         return { status: 202, headers: { location: `/v1/jobs/${id}` }, body: jobView(changed) };
       });

@@ -75,8 +75,12 @@ function retry(context: Context): Command {
 function cancel(context: Context): Command {
   return ofOneJob('cancel', 'undo what a job has done so far').action((id: string, { tenant }: TenantFlag) =>
     change(context, 'cancel', id, tenant, 'is being undone', async ({ tx }, row) => {
-      const { cancelJob } = await import('#libs/jobs');
-      await cancelJob(tx, row.tenant_id, row.id);
+      const [{ cancelWithResource }, { actInTenant }] = await Promise.all([
+        import('#libs/resources'),
+        import('../jobs.js'),
+      ]);
+      await actInTenant(tx, row.tenant_id);
+      await cancelWithResource(tx, row);
     }),
   );
 }

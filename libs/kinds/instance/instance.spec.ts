@@ -205,6 +205,28 @@ describe('the life of an instance', () => {
   });
 });
 
+test('a network whose create is not done cannot be cancelled away under an instance', async () => {
+  const idle = await startPlatform({ kinds, workers: false });
+  try {
+    await globalImage(idle);
+    const caller = await idle.tenant();
+    const made = await idle.pipeline.create(caller, kind('network'), { name: 'lan', subnet: '10.20.0.0/24' });
+    const user = await idle.pipeline.create(caller, kind('instance'), machine('user', 'lan'));
+    const blockers = [{ kind: 'instance', name: 'user' }];
+    await expect(idle.jobs.cancel(caller, made.jobId!)).rejects.toMatchObject({
+      code: 'in_use',
+      details: { blockers },
+    });
+    await idle.jobs.cancel(caller, user.jobId!);
+    const other = await idle.pipeline.create(caller, kind('network'), { name: 'other', subnet: '10.21.0.0/24' });
+    await idle.jobs.cancel(caller, other.jobId!);
+    const late = idle.pipeline.create(caller, kind('instance'), machine('late', 'other'));
+    await expect(late).rejects.toMatchObject({ code: 'invalid' });
+  } finally {
+    await idle.close();
+  }
+});
+
 describe('addresses', () => {
   test('50 creates at once for the last 5: 5 succeed, 45 are told that none is free', async () => {
     const caller = await platform.tenant();
