@@ -24,6 +24,8 @@ export interface BenchStack {
   rhyzome: BenchServer;
   bare: BenchServer;
   token: string;
+  /** As superuser, for a look at the server. A secret. */
+  dbUrl: string;
   ids: string[];
   /** Statements that rhyzome-api has sent so far. */
   statements(): Promise<number>;
@@ -64,6 +66,7 @@ export async function startStack(): Promise<BenchStack> {
   return {
     rhyzome: { url: `http://127.0.0.1:${ports.api}/v1`, pid: children[0].pid! },
     bare: { url: `http://127.0.0.1:${ports.bare}`, pid: children[1].pid! },
+    dbUrl: url,
     token: await fetchToken(issuer.tenants.acme!),
     ids,
     statements: async () => {

@@ -152,6 +152,7 @@ create table job (
   error jsonb,
   attempts integer default 0 not null,
   request jsonb default '{}'::jsonb not null,
+  held_name text generated always as (((request -> 'previous'::text) ->> 'name'::text)) stored,
   supersedes uuid,
   created_by text not null,
   request_id text,
@@ -373,6 +374,8 @@ CREATE INDEX instance_node ON public.instance USING btree (node_id);
 CREATE INDEX job_created ON public.job USING btree (tenant_id, created_at, id);
 
 CREATE INDEX job_due ON public.job USING btree (run_at) WHERE (finished_at IS NULL);
+
+CREATE INDEX job_held_name ON public.job USING btree (tenant_id, kind, held_name) WHERE ((finished_at IS NULL) AND (held_name IS NOT NULL));
 
 CREATE UNIQUE INDEX job_one_unended ON public.job USING btree (tenant_id, resource_id) WHERE (finished_at IS NULL);
 

@@ -34,11 +34,30 @@ export function forgetPrepared(): void {
   epoch += 1;
 }
 
-/** Lets a pool's client prepare what it sends with parameters. */
+/** What pg's client has and its types do not say. */
+interface ClientInternals {
+  connection?: { stream?: { cork(): void; uncork(): void } };
+}
+
+/**
+ * Lets a pool's client prepare what it sends with parameters, and send what is asked in one turn of the event loop by one
+ * system call: those calls cost more than building the messages.
+ */
 export function prepareStatements(client: pg.PoolClient): void {
   const query = client.query.bind(client) as (...args: unknown[]) => unknown;
-  client.query = ((text: unknown, values?: unknown, callback?: unknown) =>
-    typeof text === 'string' && Array.isArray(values) && values.length > 0
+  const stream = (client as unknown as ClientInternals).connection?.stream;
+  let isCorked = false;
+  client.query = ((text: unknown, values?: unknown, callback?: unknown) => {
+    if (stream && !isCorked) {
+      isCorked = true;
+      stream.cork();
+      setImmediate(() => {
+        isCorked = false;
+        stream.uncork();
+      });
+    }
+    return typeof text === 'string' && Array.isArray(values) && values.length > 0
       ? query({ name: preparedName(text), text, values }, callback)
-      : query(text, values, callback)) as typeof client.query;
+      : query(text, values, callback);
+  }) as typeof client.query;
 }

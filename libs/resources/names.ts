@@ -30,7 +30,7 @@ export async function refuseHeldName(
   name: string,
 ): Promise<void> {
   const held = await sql`
-    select 1 from job where tenant_id = ${core.tenantId} and finished_at is null and kind = ${core.kind}
-      and resource_id <> ${core.id} and request -> 'previous' ->> 'name' = ${name} limit 1`.execute(tx);
+    select 1 from job where tenant_id = ${core.tenantId} and kind = ${core.kind} and held_name = ${name}
+      and finished_at is null and resource_id <> ${core.id} limit 1`.execute(tx);
   if (held.rows.length > 0) throw nameTaken(core.kind, name);
 }

@@ -171,6 +171,8 @@ create table job (
   attempts int not null default 0,
   -- What was asked: {body, previous, …}, per action.
   request jsonb not null default '{}',
+  -- The name that this job may have to give back to its resource; nobody else takes it meanwhile.
+  held_name text generated always as (request -> 'previous' ->> 'name') stored,
   -- The job whose place this deletion takes; its steps are undone first.
   supersedes uuid,
   created_by text not null,
@@ -190,6 +192,7 @@ create table job (
   check ((finished_at is not null) = (state in ('succeeded', 'failed', 'cancelled')))
 );
 create unique index job_one_unended on job (tenant_id, resource_id) where finished_at is null;
+create index job_held_name on job (tenant_id, kind, held_name) where finished_at is null and held_name is not null;
 create index job_due on job (run_at) where finished_at is null;
 create index job_created on job (tenant_id, created_at, id);
 create index job_state on job (tenant_id, state, created_at, id);

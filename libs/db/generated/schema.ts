@@ -143,6 +143,7 @@ export interface Job {
   failures: Generated<number>;
   fence: Generated<number>;
   finished_at: Timestamp | null;
+  held_name: Generated<string | null>;
   id: string;
   kind: string;
   lease_owner: string | null;
