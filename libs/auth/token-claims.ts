@@ -14,6 +14,8 @@ export const allowedAlgorithms = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519']
 export const maxTokenBytes = 16_384;
 
 const maxSubjectLength = 255;
+/** What the audit trail calls others than users: no issuer may make a user look like one of them. */
+const reservedSubject = /^(admin|service|node):/;
 
 /** Checks the JOSE header before any key is looked up. */
 export function checkHeader(header: { typ?: unknown; alg?: unknown }): void {
@@ -39,6 +41,12 @@ export function checkClaims(claims: Record<string, unknown>, now: number, leeway
   }
   if (typeof sub !== 'string' || sub === '' || sub.length > maxSubjectLength) {
     throw new InvalidToken('claim', `The token has no usable sub claim (1 to ${maxSubjectLength} characters).`);
+  }
+  if (/\p{Cc}/u.test(sub) || reservedSubject.test(sub)) {
+    throw new InvalidToken(
+      'claim',
+      'The sub claim has control characters or begins like an administrator or a service.',
+    );
   }
   if (claims.cnf !== undefined) {
     throw new InvalidToken('bound', 'The token is bound to a key (cnf); send one that is a plain bearer token.');

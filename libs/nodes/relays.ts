@@ -3,6 +3,7 @@ import { newId, RhyzomeError } from '#libs/core';
 import type { ConnectResponse, RelayChunk } from '#libs/rpc';
 
 interface Relay {
+  tenantId: string;
   chunks: Uint8Array[];
   bytes: number;
   ended: boolean;
@@ -11,6 +12,8 @@ interface Relay {
 }
 
 const MAX_RELAYS = 100;
+/** One tenant's slow readers must not lock the others out. */
+const MAX_RELAYS_PER_TENANT = 10;
 /** What may lie here when the reader is slow; then the relay ends. */
 const MAX_BUFFERED_BYTES = 8 * 1024 * 1024;
 
@@ -25,9 +28,19 @@ export class Relays {
     tailBytes: bigint,
     signal: AbortSignal,
   ): AsyncGenerator<Uint8Array> {
-    if (this.open.size >= MAX_RELAYS) throw new RhyzomeError('overloaded', 'Too many relays to this node are open.');
+    const ofTenant = [...this.open.values()].filter(({ tenantId }) => tenantId === ref.tenantId).length;
+    if (this.open.size >= MAX_RELAYS || ofTenant >= MAX_RELAYS_PER_TENANT) {
+      throw new RhyzomeError('overloaded', 'Too many relays to this node are open.');
+    }
     const relayId = newId();
-    const relay: Relay = { chunks: [], bytes: 0, ended: false, failure: undefined, wake: () => undefined };
+    const relay: Relay = {
+      tenantId: ref.tenantId,
+      chunks: [],
+      bytes: 0,
+      ended: false,
+      failure: undefined,
+      wake: () => undefined,
+    };
     this.open.set(relayId, relay);
     signal.addEventListener('abort', () => relay.wake(), { once: true });
     try {

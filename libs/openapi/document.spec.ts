@@ -112,9 +112,9 @@ describe('buildOpenApi', () => {
     const body = fc.record(
       {
         name: fc.stringMatching(/^[a-z][a-z0-9]{0,5}$/),
-        vcpus: fc.integer({ min: 0, max: 260 }),
-        memoryMiB: fc.oneof(fc.integer({ min: 60, max: 70 }), fc.constant('64')),
-        interfaces: fc.array(fc.record({ network: fc.string({ maxLength: 2 }) }), { maxLength: 4 }),
+        vcpus: fc.oneof({ weight: 5, arbitrary: fc.integer({ min: 1, max: 256 }) }, fc.constantFrom(0, 257)),
+        memoryMiB: fc.oneof({ weight: 5, arbitrary: fc.integer({ min: 64, max: 70 }) }, fc.constantFrom(63, '64')),
+        interfaces: fc.array(fc.record({ network: fc.string({ maxLength: 2 }) }), { minLength: 1, maxLength: 4 }),
         note: fc.oneof(fc.string({ maxLength: 12 }), fc.constant(null)),
         tags: fc.dictionary(fc.stringMatching(/^[a-z]{1,3}$/), fc.oneof(fc.string({ maxLength: 3 }), fc.integer())),
         other: fc.boolean(),
@@ -131,7 +131,8 @@ describe('buildOpenApi', () => {
       }),
       { numRuns: 3000 },
     );
-    expect(accepted).toBeGreaterThan(10);
+    // About thirty are: enough to say something.
+    expect(accepted).toBeGreaterThan(5);
   });
 
   it('refuses two schemas of one name', () => {
