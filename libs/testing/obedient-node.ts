@@ -64,6 +64,7 @@ export class ObedientNode {
 
   /** Obeys now; resolves when all that was desired has been reported. */
   look(): Promise<void> {
+    // Tests take the database away: like an agent, it looks again, and what it did not reach shows in the rows.
     this.working = this.working.then(() => this.obey()).catch(() => undefined);
     return this.working;
   }
