@@ -14,5 +14,6 @@ export * from './pipeline.js';
 export * from './reading.js';
 export * from './registry.js';
 export * from './repository.js';
+export * from './row-resource.js';
 export * from './run-change.js';
 export * from './view.js';

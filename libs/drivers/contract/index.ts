@@ -12,11 +12,14 @@ export interface Ref {
   id: string;
 }
 
-/** A virtual network of one tenant. All addresses IPv4 in dotted form. */
+/** A virtual network of one tenant. Addresses IPv4 in dotted form, IPv6 as RFC 5952 writes them. */
 export interface NetworkSpec {
   /** CIDR without host bits, e.g. 10.20.0.0/24. */
   subnet: string;
   gateway: string;
+  /** IPv6 CIDR without host bits; a /64 is for SLAAC (RFC 4862), a longer prefix for DHCPv6 (RFC 8415). Null: no IPv6. */
+  subnet6: string | null;
+  gateway6: string | null;
   /** MAC of the gateway; follows from the network's id, the same on every node. */
   gatewayMac: string;
   /** Resolvers handed out by DHCP; empty: the gateway itself forwards. */
@@ -25,25 +28,122 @@ export interface NetworkSpec {
   mtu: number;
   /** Every address that anything may have on this network; nothing else gets one. */
   leases: LeaseSpec[];
+  /** Public addresses that belong to one guest each, both ways (1:1 NAT). */
+  publicAddresses: PublicAddressSpec[];
+  /** Ports of public addresses that lead to a guest. */
+  forwards: ForwardSpec[];
+  /** In their order, the first that matches decides; empty: everything may pass, as without a firewall. */
+  firewall: FirewallRuleSpec[];
+  /** The network's VPN door; null: it has none. */
+  wireguard: WireguardSpec | null;
 }
 
 export interface LeaseSpec {
   ip: string;
   mac: string;
   hostname: string | null;
+  /** Null where the network has no IPv6. */
+  ip6: string | null;
 }
 
-/** A virtual machine. Its networks are desired on the same node. */
+export interface PublicAddressSpec {
+  publicIp: string;
+  ip: string;
+}
+
+export interface ForwardSpec {
+  publicIp: string;
+  protocol: 'tcp' | 'udp';
+  port: number;
+  ip: string;
+  targetPort: number;
+}
+
+/** Stateful: answers to what was let through pass. Selectors are resolved to addresses by the controller. */
+export interface FirewallRuleSpec {
+  id: string;
+  /** Seen from the guests. */
+  direction: 'in' | 'out';
+  action: 'allow' | 'deny';
+  protocol: 'any' | 'tcp' | 'udp' | 'icmp';
+  /** Destination ports of tcp and udp; empty: all. */
+  ports: { from: number; to: number }[];
+  /** The other side: addresses or CIDRs of either family; null: anybody. */
+  remotes: string[] | null;
+  /** The guests that it is about: addresses of either family; null: all of the network. */
+  guests: string[] | null;
+}
+
+/** A WireGuard interface in the network's router. Keys are base64 (32 bytes). */
+export interface WireguardSpec {
+  privateKey: string;
+  /** UDP port on the node's uplink. */
+  port: number;
+  /** The router's own address in the tunnel, CIDR. */
+  address: string;
+  peers: { publicKey: string; presharedKey: string | null; allowedIps: string[] }[];
+}
+
+/** What a network's capability reports beside that it stands. */
+export interface NetworkStatus {
+  /** Where peers reach the VPN door, `address:port`; absent without one or without an uplink. */
+  wireguardEndpoint?: string;
+}
+
+/** A disk on this machine. What it is made from counts only while it does not exist yet. */
+export interface DiskSpec {
+  /** Never below what it is; a larger value grows it, also while it is in use. */
+  sizeBytes: number;
+  image: ImageSpec | null;
+  /** A snapshot on the same machine. At most one of image and snapshot is set; neither: it is empty. */
+  snapshot: { diskId: string; snapshotId: string } | null;
+}
+
+export interface DiskStatus {
+  sizeBytes: number;
+}
+
+/** The fixed state of a disk at one moment. Made once: one that is lost is a failure, never made again. */
+export interface SnapshotSpec {
+  diskId: string;
+}
+
+export interface SnapshotStatus {
+  /** Bytes that the disk held on this machine when it was taken. */
+  sizeBytes: number;
+  /** Size of the disk then, as its machine saw it. */
+  virtualSizeBytes: number;
+}
+
+/** A virtual machine. Its networks and disks are desired on the same node. */
 export interface InstanceSpec {
   name: string;
   vcpus: number;
   memoryMiB: number;
-  /** Size of the boot disk; null: the image's virtual size. Never below it. */
-  diskGiB: number | null;
-  image: ImageSpec;
+  /** Those that are attached, by slot. What is not here any more is detached, also from a running machine. */
+  disks: AttachedDiskSpec[];
   interfaces: InterfaceSpec[];
   powerState: 'running' | 'stopped';
   restartPolicy: 'stay' | 'always';
+  guest: GuestSpec;
+}
+
+export interface AttachedDiskSpec {
+  diskId: string;
+  /** 0 is the first virtio disk (vda), 1 the second (vdb) …; stays while the disk is attached. */
+  slot: number;
+  /** 1 is booted from first; null: never. */
+  bootOrder: number | null;
+}
+
+/** What a guest is told of itself: by the NoCloud seed and over the metadata address. */
+export interface GuestSpec {
+  hostname: string;
+  tags: Record<string, string>;
+  /** As cloud-init takes it; null: none. */
+  userData: string | null;
+  /** Public keys as authorized_keys(5) has them. */
+  sshKeys: string[];
 }
 
 export interface ImageSpec {
@@ -58,6 +158,7 @@ export interface InterfaceSpec {
   networkId: string;
   mac: string;
   ip: string;
+  ip6: string | null;
 }
 
 export interface InstanceStatus {
@@ -101,12 +202,35 @@ export interface Capability<Spec, Status> {
   remove(ref: Ref, signal: AbortSignal): Promise<void>;
   /** All that exists of this kind under this installation's name. */
   inventory(): Promise<Found<Status>[]>;
-  /** A deed, e.g. reboot. Throws DriverError `unknown_verb`. */
-  operate?(ref: Ref, verb: string, args: unknown, signal: AbortSignal): Promise<void>;
+  /** A deed, e.g. reboot; gives what its asker needs to know of it. Throws DriverError `unknown_verb`. */
+  operate?(ref: Ref, verb: string, args: unknown, signal: AbortSignal): Promise<object | undefined>;
   /** Calls back when the observed status changed by itself (a guest that shut down). Returns its end. */
   watch?(onChange: (found: Found<Status>) => void): () => void;
   /** The end of the serial log, oldest byte first, in chunks. */
   consoleLog?(ref: Ref, tailBytes: number): AsyncIterable<Uint8Array>;
+  /** The serial line itself. One at a time for a resource; who shares it among viewers is the caller. */
+  console?(ref: Ref): Promise<ConsoleLine>;
+  /** What each of them uses now. */
+  metrics?(): Promise<{ ref: Ref; metrics: Metric[] }[]>;
+  /** Images that something on this machine builds on, by sha256; they are not evicted. */
+  imagesInUse?(): Promise<ReadonlySet<string>>;
+}
+
+/** A serial line that is open. */
+export interface ConsoleLine {
+  /** What the guest writes; ends with the machine. */
+  output: AsyncIterable<Uint8Array>;
+  write(data: Uint8Array): Promise<void>;
+  close(): void;
+}
+
+/** A sample, as Prometheus has them. */
+export interface Metric {
+  /** snake_case with its unit, e.g. `cpu_seconds_total`. */
+  name: string;
+  type: 'counter' | 'gauge';
+  labels?: Record<string, string>;
+  value: number;
 }
 
 export interface MachineCapacity {
@@ -118,6 +242,12 @@ export interface MachineCapacity {
 /** Gives the local path of an image, fetched and checked if need be. Throws DriverError `image_unavailable`. */
 export interface ImageSource {
   path(image: ImageSpec, signal: AbortSignal): Promise<string>;
+}
+
+/** Takes content from this machine into the content store. */
+export interface ContentSink {
+  /** Goes on where an earlier try for the same operation stopped. Throws DriverError `content_store_failed`. */
+  put(operationId: string, path: string, signal: AbortSignal): Promise<{ sha256: string; sizeBytes: number }>;
 }
 
 export interface Driver {
@@ -135,6 +265,9 @@ export interface DriverContext {
   /** Directory of the agent's own, durable state; exists. */
   stateDir: string;
   images: ImageSource;
+  content: ContentSink;
+  /** Unix socket of the agent's metadata service; null: guests have none. */
+  metadataSocket: string | null;
   log: DriverLog;
 }
 

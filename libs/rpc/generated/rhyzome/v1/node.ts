@@ -13,10 +13,15 @@ import {
   type ClientDuplexStream,
   type ClientOptions,
   type ClientReadableStream,
+  type ClientUnaryCall,
+  type ClientWritableStream,
   type handleBidiStreamingCall,
+  type handleClientStreamingCall,
   type handleServerStreamingCall,
+  type handleUnaryCall,
   makeGenericClientConstructor,
   type Metadata,
+  type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
@@ -50,6 +55,13 @@ export enum DeedOutcome {
   UNRECOGNIZED = -1,
 }
 
+export enum MetricType {
+  METRIC_TYPE_UNSPECIFIED = 0,
+  METRIC_TYPE_COUNTER = 1,
+  METRIC_TYPE_GAUGE = 2,
+  UNRECOGNIZED = -1,
+}
+
 export interface ConnectRequest {
   body:
     | { $case: "hello"; value: Hello }
@@ -57,6 +69,7 @@ export interface ConnectRequest {
     | { $case: "deedResult"; value: DeedResult }
     | { $case: "relayChunk"; value: RelayChunk }
     | { $case: "heartbeat"; value: Heartbeat }
+    | { $case: "metrics"; value: MetricsReport }
     | undefined;
 }
 
@@ -68,6 +81,7 @@ export interface ConnectResponse {
     | { $case: "relayRequest"; value: RelayRequest }
     | { $case: "relayCancel"; value: RelayCancel }
     | { $case: "acknowledge"; value: Acknowledge }
+    | { $case: "relayInput"; value: RelayInput }
     | undefined;
 }
 
@@ -171,7 +185,11 @@ export interface Deed {
 export interface DeedResult {
   operationId: string;
   outcome: DeedOutcome;
-  failure: Failure | undefined;
+  failure:
+    | Failure
+    | undefined;
+  /** JSON of what the deed's asker needs to know, e.g. of an export. Empty: nothing. */
+  resultJson: string;
 }
 
 /** RelayRequest asks for bytes that flow between a user and this node, e.g. a console log. */
@@ -180,10 +198,18 @@ export interface RelayRequest {
   ref:
     | Ref
     | undefined;
-  /** "console-log" */
+  /** "console-log" or "console" */
   channel: string;
   /** At most so many bytes from the end; 0: the agent's own limit. */
   tailBytes: bigint;
+  /** Of a console: whether this viewer may be given the keyboard; of those who may, the first that came has it. */
+  mayType: boolean;
+}
+
+/** RelayInput is what a console's viewer typed. */
+export interface RelayInput {
+  relayId: string;
+  data: Buffer;
 }
 
 export interface RelayCancel {
@@ -194,7 +220,36 @@ export interface RelayChunk {
   relayId: string;
   data: Buffer;
   end: boolean;
-  failure: Failure | undefined;
+  failure:
+    | Failure
+    | undefined;
+  /** Set when it changes: whether this viewer has the console's keyboard now. */
+  hasKeyboard?: boolean | undefined;
+}
+
+/** MetricsReport tells what resources on this node use, and what their guests report. */
+export interface MetricsReport {
+  items: ResourceMetrics[];
+}
+
+export interface ResourceMetrics {
+  ref: Ref | undefined;
+  at: Date | undefined;
+  metrics: Metric[];
+  /** True: the guest's own; false: the node's. */
+  custom: boolean;
+}
+
+export interface Metric {
+  name: string;
+  type: MetricType;
+  labels: { [key: string]: string };
+  value: number;
+}
+
+export interface Metric_LabelsEntry {
+  key: string;
+  value: string;
 }
 
 export interface Heartbeat {
@@ -213,6 +268,30 @@ export interface FetchImageRequest {
 
 export interface FetchImageResponse {
   data: Buffer;
+}
+
+export interface ContentOffsetRequest {
+  operationId: string;
+}
+
+export interface ContentOffsetResponse {
+  offset: bigint;
+}
+
+export interface PutContentRequest {
+  /** Of the deed; in the first message. */
+  operationId: string;
+  /** Where the data of the first message goes. */
+  offset: bigint;
+  /** Of the whole content; in the first message. */
+  sizeBytes: bigint;
+  data: Buffer;
+}
+
+export interface PutContentResponse {
+  /** Lower-case hex, of the whole content. */
+  sha256: string;
+  sizeBytes: bigint;
 }
 
 function createBaseConnectRequest(): ConnectRequest {
@@ -236,6 +315,9 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
         break;
       case "heartbeat":
         Heartbeat.encode(message.body.value, writer.uint32(42).fork()).join();
+        break;
+      case "metrics":
+        MetricsReport.encode(message.body.value, writer.uint32(50).fork()).join();
         break;
     }
     return writer;
@@ -294,6 +376,14 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
             message.body = { $case: "heartbeat", value: Heartbeat.decode(reader, reader.uint32()) };
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.body = { $case: "metrics", value: MetricsReport.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -342,6 +432,12 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
         }
         break;
       }
+      case "metrics": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "metrics", value: MetricsReport.fromPartial(object.body.value) };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -371,6 +467,9 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
         break;
       case "acknowledge":
         Acknowledge.encode(message.body.value, writer.uint32(50).fork()).join();
+        break;
+      case "relayInput":
+        RelayInput.encode(message.body.value, writer.uint32(58).fork()).join();
         break;
     }
     return writer;
@@ -437,6 +536,14 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
             message.body = { $case: "acknowledge", value: Acknowledge.decode(reader, reader.uint32()) };
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.body = { $case: "relayInput", value: RelayInput.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -488,6 +595,12 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
       case "acknowledge": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "acknowledge", value: Acknowledge.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "relayInput": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "relayInput", value: RelayInput.fromPartial(object.body.value) };
         }
         break;
       }
@@ -1518,7 +1631,7 @@ export const Deed: MessageFns<Deed> = {
 };
 
 function createBaseDeedResult(): DeedResult {
-  return { operationId: "", outcome: 0, failure: undefined };
+  return { operationId: "", outcome: 0, failure: undefined, resultJson: "" };
 }
 
 export const DeedResult: MessageFns<DeedResult> = {
@@ -1531,6 +1644,9 @@ export const DeedResult: MessageFns<DeedResult> = {
     }
     if (message.failure !== undefined) {
       Failure.encode(message.failure, writer.uint32(26).fork()).join();
+    }
+    if (message.resultJson !== "") {
+      writer.uint32(34).string(message.resultJson);
     }
     return writer;
   },
@@ -1572,6 +1688,14 @@ export const DeedResult: MessageFns<DeedResult> = {
             message.failure = Failure.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.resultJson = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1594,12 +1718,13 @@ export const DeedResult: MessageFns<DeedResult> = {
     message.failure = (object.failure !== undefined && object.failure !== null)
       ? Failure.fromPartial(object.failure)
       : undefined;
+    message.resultJson = object.resultJson ?? "";
     return message;
   },
 };
 
 function createBaseRelayRequest(): RelayRequest {
-  return { relayId: "", ref: undefined, channel: "", tailBytes: 0n };
+  return { relayId: "", ref: undefined, channel: "", tailBytes: 0n, mayType: false };
 }
 
 export const RelayRequest: MessageFns<RelayRequest> = {
@@ -1618,6 +1743,9 @@ export const RelayRequest: MessageFns<RelayRequest> = {
         throw new globalThis.Error("value provided for field message.tailBytes of type uint64 too large");
       }
       writer.uint32(32).uint64(message.tailBytes);
+    }
+    if (message.mayType !== false) {
+      writer.uint32(40).bool(message.mayType);
     }
     return writer;
   },
@@ -1667,6 +1795,14 @@ export const RelayRequest: MessageFns<RelayRequest> = {
             message.tailBytes = reader.uint64() as bigint;
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.mayType = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1688,6 +1824,74 @@ export const RelayRequest: MessageFns<RelayRequest> = {
     message.ref = (object.ref !== undefined && object.ref !== null) ? Ref.fromPartial(object.ref) : undefined;
     message.channel = object.channel ?? "";
     message.tailBytes = (object.tailBytes !== undefined && object.tailBytes !== null) ? BigInt(object.tailBytes) : 0n;
+    message.mayType = object.mayType ?? false;
+    return message;
+  },
+};
+
+function createBaseRelayInput(): RelayInput {
+  return { relayId: "", data: Buffer.alloc(0) };
+}
+
+export const RelayInput: MessageFns<RelayInput> = {
+  encode(message: RelayInput, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.relayId !== "") {
+      writer.uint32(10).string(message.relayId);
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(18).bytes(message.data);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RelayInput {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRelayInput();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.relayId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RelayInput>): RelayInput {
+    return RelayInput.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RelayInput>): RelayInput {
+    const message = createBaseRelayInput();
+    message.relayId = object.relayId ?? "";
+    message.data = object.data ?? Buffer.alloc(0);
     return message;
   },
 };
@@ -1748,7 +1952,7 @@ export const RelayCancel: MessageFns<RelayCancel> = {
 };
 
 function createBaseRelayChunk(): RelayChunk {
-  return { relayId: "", data: Buffer.alloc(0), end: false, failure: undefined };
+  return { relayId: "", data: Buffer.alloc(0), end: false, failure: undefined, hasKeyboard: undefined };
 }
 
 export const RelayChunk: MessageFns<RelayChunk> = {
@@ -1764,6 +1968,9 @@ export const RelayChunk: MessageFns<RelayChunk> = {
     }
     if (message.failure !== undefined) {
       Failure.encode(message.failure, writer.uint32(34).fork()).join();
+    }
+    if (message.hasKeyboard !== undefined) {
+      writer.uint32(40).bool(message.hasKeyboard);
     }
     return writer;
   },
@@ -1813,6 +2020,14 @@ export const RelayChunk: MessageFns<RelayChunk> = {
             message.failure = Failure.decode(reader, reader.uint32());
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.hasKeyboard = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1836,6 +2051,322 @@ export const RelayChunk: MessageFns<RelayChunk> = {
     message.failure = (object.failure !== undefined && object.failure !== null)
       ? Failure.fromPartial(object.failure)
       : undefined;
+    message.hasKeyboard = object.hasKeyboard ?? undefined;
+    return message;
+  },
+};
+
+function createBaseMetricsReport(): MetricsReport {
+  return { items: [] };
+}
+
+export const MetricsReport: MessageFns<MetricsReport> = {
+  encode(message: MetricsReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.items) {
+      ResourceMetrics.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MetricsReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMetricsReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.items.push(ResourceMetrics.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MetricsReport>): MetricsReport {
+    return MetricsReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MetricsReport>): MetricsReport {
+    const message = createBaseMetricsReport();
+    message.items = object.items?.map((e) => ResourceMetrics.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseResourceMetrics(): ResourceMetrics {
+  return { ref: undefined, at: undefined, metrics: [], custom: false };
+}
+
+export const ResourceMetrics: MessageFns<ResourceMetrics> = {
+  encode(message: ResourceMetrics, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.ref !== undefined) {
+      Ref.encode(message.ref, writer.uint32(10).fork()).join();
+    }
+    if (message.at !== undefined) {
+      Timestamp.encode(toTimestamp(message.at), writer.uint32(18).fork()).join();
+    }
+    for (const v of message.metrics) {
+      Metric.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.custom !== false) {
+      writer.uint32(32).bool(message.custom);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResourceMetrics {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResourceMetrics();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.ref = Ref.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.at = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.metrics.push(Metric.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.custom = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ResourceMetrics>): ResourceMetrics {
+    return ResourceMetrics.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResourceMetrics>): ResourceMetrics {
+    const message = createBaseResourceMetrics();
+    message.ref = (object.ref !== undefined && object.ref !== null) ? Ref.fromPartial(object.ref) : undefined;
+    message.at = object.at ?? undefined;
+    message.metrics = object.metrics?.map((e) => Metric.fromPartial(e)) || [];
+    message.custom = object.custom ?? false;
+    return message;
+  },
+};
+
+function createBaseMetric(): Metric {
+  return { name: "", type: 0, labels: {}, value: 0 };
+}
+
+export const Metric: MessageFns<Metric> = {
+  encode(message: Metric, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.type !== 0) {
+      writer.uint32(16).int32(message.type);
+    }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      Metric_LabelsEntry.encode({ key: key as any, value }, writer.uint32(26).fork()).join();
+    });
+    if (message.value !== 0) {
+      writer.uint32(33).double(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Metric {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMetric();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.type = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            const entry3 = Metric_LabelsEntry.decode(reader, reader.uint32());
+            if (entry3.value !== undefined) {
+              message.labels[entry3.key] = entry3.value;
+            }
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.value = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Metric>): Metric {
+    return Metric.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Metric>): Metric {
+    const message = createBaseMetric();
+    message.name = object.name ?? "";
+    message.type = object.type ?? 0;
+    message.labels = (globalThis.Object.entries(object.labels ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.value = object.value ?? 0;
+    return message;
+  },
+};
+
+function createBaseMetric_LabelsEntry(): Metric_LabelsEntry {
+  return { key: "", value: "" };
+}
+
+export const Metric_LabelsEntry: MessageFns<Metric_LabelsEntry> = {
+  encode(message: Metric_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Metric_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMetric_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Metric_LabelsEntry>): Metric_LabelsEntry {
+    return Metric_LabelsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Metric_LabelsEntry>): Metric_LabelsEntry {
+    const message = createBaseMetric_LabelsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
@@ -2065,6 +2596,286 @@ export const FetchImageResponse: MessageFns<FetchImageResponse> = {
   },
 };
 
+function createBaseContentOffsetRequest(): ContentOffsetRequest {
+  return { operationId: "" };
+}
+
+export const ContentOffsetRequest: MessageFns<ContentOffsetRequest> = {
+  encode(message: ContentOffsetRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.operationId !== "") {
+      writer.uint32(10).string(message.operationId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ContentOffsetRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseContentOffsetRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.operationId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ContentOffsetRequest>): ContentOffsetRequest {
+    return ContentOffsetRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ContentOffsetRequest>): ContentOffsetRequest {
+    const message = createBaseContentOffsetRequest();
+    message.operationId = object.operationId ?? "";
+    return message;
+  },
+};
+
+function createBaseContentOffsetResponse(): ContentOffsetResponse {
+  return { offset: 0n };
+}
+
+export const ContentOffsetResponse: MessageFns<ContentOffsetResponse> = {
+  encode(message: ContentOffsetResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.offset !== 0n) {
+      if (BigInt.asUintN(64, message.offset) !== message.offset) {
+        throw new globalThis.Error("value provided for field message.offset of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.offset);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ContentOffsetResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseContentOffsetResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.offset = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ContentOffsetResponse>): ContentOffsetResponse {
+    return ContentOffsetResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ContentOffsetResponse>): ContentOffsetResponse {
+    const message = createBaseContentOffsetResponse();
+    message.offset = (object.offset !== undefined && object.offset !== null) ? BigInt(object.offset) : 0n;
+    return message;
+  },
+};
+
+function createBasePutContentRequest(): PutContentRequest {
+  return { operationId: "", offset: 0n, sizeBytes: 0n, data: Buffer.alloc(0) };
+}
+
+export const PutContentRequest: MessageFns<PutContentRequest> = {
+  encode(message: PutContentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.operationId !== "") {
+      writer.uint32(10).string(message.operationId);
+    }
+    if (message.offset !== 0n) {
+      if (BigInt.asUintN(64, message.offset) !== message.offset) {
+        throw new globalThis.Error("value provided for field message.offset of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.offset);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asUintN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.sizeBytes);
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(34).bytes(message.data);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PutContentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePutContentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.operationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.offset = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.sizeBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PutContentRequest>): PutContentRequest {
+    return PutContentRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PutContentRequest>): PutContentRequest {
+    const message = createBasePutContentRequest();
+    message.operationId = object.operationId ?? "";
+    message.offset = (object.offset !== undefined && object.offset !== null) ? BigInt(object.offset) : 0n;
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    message.data = object.data ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBasePutContentResponse(): PutContentResponse {
+  return { sha256: "", sizeBytes: 0n };
+}
+
+export const PutContentResponse: MessageFns<PutContentResponse> = {
+  encode(message: PutContentResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sha256 !== "") {
+      writer.uint32(10).string(message.sha256);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asUintN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.sizeBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PutContentResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePutContentResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sha256 = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sizeBytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PutContentResponse>): PutContentResponse {
+    return PutContentResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PutContentResponse>): PutContentResponse {
+    const message = createBasePutContentResponse();
+    message.sha256 = object.sha256 ?? "";
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    return message;
+  },
+};
+
 export type NodeServiceService = typeof NodeServiceService;
 export const NodeServiceService = {
   /** Connect opens the node's stream. The first message of the agent is Hello, the first of the controller Welcome. */
@@ -2087,6 +2898,27 @@ export const NodeServiceService = {
     responseSerialize: (value: FetchImageResponse): Buffer => Buffer.from(FetchImageResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): FetchImageResponse => FetchImageResponse.decode(value),
   },
+  /** ContentOffset says how much of an operation's content has arrived, for going on after an interruption. */
+  contentOffset: {
+    path: "/rhyzome.v1.NodeService/ContentOffset" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ContentOffsetRequest): Buffer => Buffer.from(ContentOffsetRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ContentOffsetRequest => ContentOffsetRequest.decode(value),
+    responseSerialize: (value: ContentOffsetResponse): Buffer =>
+      Buffer.from(ContentOffsetResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ContentOffsetResponse => ContentOffsetResponse.decode(value),
+  },
+  /** PutContent brings what a deed of this node made (an exported snapshot) into the content store. */
+  putContent: {
+    path: "/rhyzome.v1.NodeService/PutContent" as const,
+    requestStream: true as const,
+    responseStream: false as const,
+    requestSerialize: (value: PutContentRequest): Buffer => Buffer.from(PutContentRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PutContentRequest => PutContentRequest.decode(value),
+    responseSerialize: (value: PutContentResponse): Buffer => Buffer.from(PutContentResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PutContentResponse => PutContentResponse.decode(value),
+  },
 } as const;
 
 export interface NodeServiceServer extends UntypedServiceImplementation {
@@ -2094,6 +2926,10 @@ export interface NodeServiceServer extends UntypedServiceImplementation {
   connect: handleBidiStreamingCall<ConnectRequest, ConnectResponse>;
   /** FetchImage streams the content of an image that is placed on this node, by its sha256. */
   fetchImage: handleServerStreamingCall<FetchImageRequest, FetchImageResponse>;
+  /** ContentOffset says how much of an operation's content has arrived, for going on after an interruption. */
+  contentOffset: handleUnaryCall<ContentOffsetRequest, ContentOffsetResponse>;
+  /** PutContent brings what a deed of this node made (an exported snapshot) into the content store. */
+  putContent: handleClientStreamingCall<PutContentRequest, PutContentResponse>;
 }
 
 export interface NodeServiceClient extends Client {
@@ -2108,6 +2944,39 @@ export interface NodeServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<FetchImageResponse>;
+  /** ContentOffset says how much of an operation's content has arrived, for going on after an interruption. */
+  contentOffset(
+    request: ContentOffsetRequest,
+    callback: (error: ServiceError | null, response: ContentOffsetResponse) => void,
+  ): ClientUnaryCall;
+  contentOffset(
+    request: ContentOffsetRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ContentOffsetResponse) => void,
+  ): ClientUnaryCall;
+  contentOffset(
+    request: ContentOffsetRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ContentOffsetResponse) => void,
+  ): ClientUnaryCall;
+  /** PutContent brings what a deed of this node made (an exported snapshot) into the content store. */
+  putContent(
+    callback: (error: ServiceError | null, response: PutContentResponse) => void,
+  ): ClientWritableStream<PutContentRequest>;
+  putContent(
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PutContentResponse) => void,
+  ): ClientWritableStream<PutContentRequest>;
+  putContent(
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PutContentResponse) => void,
+  ): ClientWritableStream<PutContentRequest>;
+  putContent(
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PutContentResponse) => void,
+  ): ClientWritableStream<PutContentRequest>;
 }
 
 export const NodeServiceClient = makeGenericClientConstructor(

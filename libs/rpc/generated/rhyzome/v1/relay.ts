@@ -10,8 +10,10 @@ import {
   type CallOptions,
   type ChannelCredentials,
   Client,
+  type ClientDuplexStream,
   type ClientOptions,
   type ClientReadableStream,
+  type handleBidiStreamingCall,
   type handleServerStreamingCall,
   makeGenericClientConstructor,
   type Metadata,
@@ -36,6 +38,25 @@ export interface ConsoleLogRequest {
 
 export interface ConsoleLogResponse {
   data: Buffer;
+}
+
+export interface ConsoleRequest {
+  body: { $case: "open"; value: ConsoleOpen } | { $case: "input"; value: Buffer } | undefined;
+}
+
+export interface ConsoleOpen {
+  nodeId: string;
+  tenantId: string;
+  instanceId: string;
+  /** Bytes of the log's end that come first. */
+  tailBytes: bigint;
+  mayType: boolean;
+}
+
+export interface ConsoleResponse {
+  data: Buffer;
+  /** Set when it changes. */
+  hasKeyboard?: boolean | undefined;
 }
 
 function createBaseConsoleLogRequest(): ConsoleLogRequest {
@@ -187,6 +208,260 @@ export const ConsoleLogResponse: MessageFns<ConsoleLogResponse> = {
   },
 };
 
+function createBaseConsoleRequest(): ConsoleRequest {
+  return { body: undefined };
+}
+
+export const ConsoleRequest: MessageFns<ConsoleRequest> = {
+  encode(message: ConsoleRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.body?.$case) {
+      case "open":
+        ConsoleOpen.encode(message.body.value, writer.uint32(10).fork()).join();
+        break;
+      case "input":
+        writer.uint32(18).bytes(message.body.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConsoleRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConsoleRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.body = { $case: "open", value: ConsoleOpen.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.body = { $case: "input", value: Buffer.from(reader.bytes()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConsoleRequest>): ConsoleRequest {
+    return ConsoleRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ConsoleRequest>): ConsoleRequest {
+    const message = createBaseConsoleRequest();
+    switch (object.body?.$case) {
+      case "open": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "open", value: ConsoleOpen.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "input": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "input", value: object.body.value };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseConsoleOpen(): ConsoleOpen {
+  return { nodeId: "", tenantId: "", instanceId: "", tailBytes: 0n, mayType: false };
+}
+
+export const ConsoleOpen: MessageFns<ConsoleOpen> = {
+  encode(message: ConsoleOpen, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nodeId !== "") {
+      writer.uint32(10).string(message.nodeId);
+    }
+    if (message.tenantId !== "") {
+      writer.uint32(18).string(message.tenantId);
+    }
+    if (message.instanceId !== "") {
+      writer.uint32(26).string(message.instanceId);
+    }
+    if (message.tailBytes !== 0n) {
+      if (BigInt.asUintN(64, message.tailBytes) !== message.tailBytes) {
+        throw new globalThis.Error("value provided for field message.tailBytes of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.tailBytes);
+    }
+    if (message.mayType !== false) {
+      writer.uint32(40).bool(message.mayType);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConsoleOpen {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConsoleOpen();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.instanceId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.tailBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.mayType = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConsoleOpen>): ConsoleOpen {
+    return ConsoleOpen.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ConsoleOpen>): ConsoleOpen {
+    const message = createBaseConsoleOpen();
+    message.nodeId = object.nodeId ?? "";
+    message.tenantId = object.tenantId ?? "";
+    message.instanceId = object.instanceId ?? "";
+    message.tailBytes = (object.tailBytes !== undefined && object.tailBytes !== null) ? BigInt(object.tailBytes) : 0n;
+    message.mayType = object.mayType ?? false;
+    return message;
+  },
+};
+
+function createBaseConsoleResponse(): ConsoleResponse {
+  return { data: Buffer.alloc(0), hasKeyboard: undefined };
+}
+
+export const ConsoleResponse: MessageFns<ConsoleResponse> = {
+  encode(message: ConsoleResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.data.length !== 0) {
+      writer.uint32(10).bytes(message.data);
+    }
+    if (message.hasKeyboard !== undefined) {
+      writer.uint32(16).bool(message.hasKeyboard);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConsoleResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConsoleResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.hasKeyboard = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConsoleResponse>): ConsoleResponse {
+    return ConsoleResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ConsoleResponse>): ConsoleResponse {
+    const message = createBaseConsoleResponse();
+    message.data = object.data ?? Buffer.alloc(0);
+    message.hasKeyboard = object.hasKeyboard ?? undefined;
+    return message;
+  },
+};
+
 export type RelayServiceService = typeof RelayServiceService;
 export const RelayServiceService = {
   /** ConsoleLog streams the serial log of an instance. NOT_FOUND: this replica does not hold the node's stream. */
@@ -199,11 +474,23 @@ export const RelayServiceService = {
     responseSerialize: (value: ConsoleLogResponse): Buffer => Buffer.from(ConsoleLogResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ConsoleLogResponse => ConsoleLogResponse.decode(value),
   },
+  /** Console is the serial line of an instance, both ways. NOT_FOUND as above. */
+  console: {
+    path: "/rhyzome.v1.RelayService/Console" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: ConsoleRequest): Buffer => Buffer.from(ConsoleRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ConsoleRequest => ConsoleRequest.decode(value),
+    responseSerialize: (value: ConsoleResponse): Buffer => Buffer.from(ConsoleResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ConsoleResponse => ConsoleResponse.decode(value),
+  },
 } as const;
 
 export interface RelayServiceServer extends UntypedServiceImplementation {
   /** ConsoleLog streams the serial log of an instance. NOT_FOUND: this replica does not hold the node's stream. */
   consoleLog: handleServerStreamingCall<ConsoleLogRequest, ConsoleLogResponse>;
+  /** Console is the serial line of an instance, both ways. NOT_FOUND as above. */
+  console: handleBidiStreamingCall<ConsoleRequest, ConsoleResponse>;
 }
 
 export interface RelayServiceClient extends Client {
@@ -214,6 +501,10 @@ export interface RelayServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ConsoleLogResponse>;
+  /** Console is the serial line of an instance, both ways. NOT_FOUND as above. */
+  console(): ClientDuplexStream<ConsoleRequest, ConsoleResponse>;
+  console(options: Partial<CallOptions>): ClientDuplexStream<ConsoleRequest, ConsoleResponse>;
+  console(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<ConsoleRequest, ConsoleResponse>;
 }
 
 export const RelayServiceClient = makeGenericClientConstructor(

@@ -178,6 +178,30 @@ export interface RetryJobResponse {
   job: Job | undefined;
 }
 
+export interface ReportMetricsRequest {
+  tenantId: string;
+  kind: string;
+  id: string;
+  /** All of this service's metrics of the resource; what it does not name any more goes. */
+  metrics: CustomMetric[];
+}
+
+export interface CustomMetric {
+  name: string;
+  /** "counter" or "gauge". */
+  type: string;
+  labels: { [key: string]: string };
+  value: number;
+}
+
+export interface CustomMetric_LabelsEntry {
+  key: string;
+  value: string;
+}
+
+export interface ReportMetricsResponse {
+}
+
 function createBaseResource(): Resource {
   return { tenantId: "", kind: "", id: "", name: "", etag: "", body: undefined };
 }
@@ -2026,6 +2050,309 @@ export const RetryJobResponse: MessageFns<RetryJobResponse> = {
   },
 };
 
+function createBaseReportMetricsRequest(): ReportMetricsRequest {
+  return { tenantId: "", kind: "", id: "", metrics: [] };
+}
+
+export const ReportMetricsRequest: MessageFns<ReportMetricsRequest> = {
+  encode(message: ReportMetricsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.id !== "") {
+      writer.uint32(26).string(message.id);
+    }
+    for (const v of message.metrics) {
+      CustomMetric.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReportMetricsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReportMetricsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.metrics.push(CustomMetric.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ReportMetricsRequest>): ReportMetricsRequest {
+    return ReportMetricsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReportMetricsRequest>): ReportMetricsRequest {
+    const message = createBaseReportMetricsRequest();
+    message.tenantId = object.tenantId ?? "";
+    message.kind = object.kind ?? "";
+    message.id = object.id ?? "";
+    message.metrics = object.metrics?.map((e) => CustomMetric.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseCustomMetric(): CustomMetric {
+  return { name: "", type: "", labels: {}, value: 0 };
+}
+
+export const CustomMetric: MessageFns<CustomMetric> = {
+  encode(message: CustomMetric, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.type !== "") {
+      writer.uint32(18).string(message.type);
+    }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      CustomMetric_LabelsEntry.encode({ key: key as any, value }, writer.uint32(26).fork()).join();
+    });
+    if (message.value !== 0) {
+      writer.uint32(33).double(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CustomMetric {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCustomMetric();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.type = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            const entry3 = CustomMetric_LabelsEntry.decode(reader, reader.uint32());
+            if (entry3.value !== undefined) {
+              message.labels[entry3.key] = entry3.value;
+            }
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.value = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<CustomMetric>): CustomMetric {
+    return CustomMetric.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CustomMetric>): CustomMetric {
+    const message = createBaseCustomMetric();
+    message.name = object.name ?? "";
+    message.type = object.type ?? "";
+    message.labels = (globalThis.Object.entries(object.labels ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.value = object.value ?? 0;
+    return message;
+  },
+};
+
+function createBaseCustomMetric_LabelsEntry(): CustomMetric_LabelsEntry {
+  return { key: "", value: "" };
+}
+
+export const CustomMetric_LabelsEntry: MessageFns<CustomMetric_LabelsEntry> = {
+  encode(message: CustomMetric_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CustomMetric_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCustomMetric_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<CustomMetric_LabelsEntry>): CustomMetric_LabelsEntry {
+    return CustomMetric_LabelsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CustomMetric_LabelsEntry>): CustomMetric_LabelsEntry {
+    const message = createBaseCustomMetric_LabelsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseReportMetricsResponse(): ReportMetricsResponse {
+  return {};
+}
+
+export const ReportMetricsResponse: MessageFns<ReportMetricsResponse> = {
+  encode(_: ReportMetricsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReportMetricsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReportMetricsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ReportMetricsResponse>): ReportMetricsResponse {
+    return ReportMetricsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ReportMetricsResponse>): ReportMetricsResponse {
+    const message = createBaseReportMetricsResponse();
+    return message;
+  },
+};
+
 export type ResourceServiceService = typeof ResourceServiceService;
 export const ResourceServiceService = {
   get: {
@@ -2083,6 +2410,17 @@ export const ResourceServiceService = {
     responseSerialize: (value: WatchResponse): Buffer => Buffer.from(WatchResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): WatchResponse => WatchResponse.decode(value),
   },
+  /** ReportMetrics sets a resource's custom metrics, which its users can read and not write. Verb: metrics. */
+  reportMetrics: {
+    path: "/rhyzome.v1.ResourceService/ReportMetrics" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReportMetricsRequest): Buffer => Buffer.from(ReportMetricsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReportMetricsRequest => ReportMetricsRequest.decode(value),
+    responseSerialize: (value: ReportMetricsResponse): Buffer =>
+      Buffer.from(ReportMetricsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReportMetricsResponse => ReportMetricsResponse.decode(value),
+  },
 } as const;
 
 export interface ResourceServiceServer extends UntypedServiceImplementation {
@@ -2093,6 +2431,8 @@ export interface ResourceServiceServer extends UntypedServiceImplementation {
   delete: handleUnaryCall<DeleteRequest, DeleteResponse>;
   /** Watch streams every change of the tenant's resources and jobs, in order, from `since`. */
   watch: handleServerStreamingCall<WatchRequest, WatchResponse>;
+  /** ReportMetrics sets a resource's custom metrics, which its users can read and not write. Verb: metrics. */
+  reportMetrics: handleUnaryCall<ReportMetricsRequest, ReportMetricsResponse>;
 }
 
 export interface ResourceServiceClient extends Client {
@@ -2172,6 +2512,22 @@ export interface ResourceServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<WatchResponse>;
+  /** ReportMetrics sets a resource's custom metrics, which its users can read and not write. Verb: metrics. */
+  reportMetrics(
+    request: ReportMetricsRequest,
+    callback: (error: ServiceError | null, response: ReportMetricsResponse) => void,
+  ): ClientUnaryCall;
+  reportMetrics(
+    request: ReportMetricsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReportMetricsResponse) => void,
+  ): ClientUnaryCall;
+  reportMetrics(
+    request: ReportMetricsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReportMetricsResponse) => void,
+  ): ClientUnaryCall;
 }
 
 export const ResourceServiceClient = makeGenericClientConstructor(
