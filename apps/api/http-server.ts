@@ -115,19 +115,21 @@ function traceparentOf(request: FastifyRequest): string | undefined {
 /** 406 where the client takes nothing that this path answers with (RFC 9110 §12.5.1). */
 function refuseUnacceptable(path: string, accept: string | undefined): void {
   if (accept === undefined || accept === '') return;
-  const type = path.endsWith('/console')
-    ? 'text/plain'
-    : path === '/v1/events'
-      ? 'text/event-stream'
-      : 'application/json';
+  const types = answersOf(path);
   const wanted = accept.split(',').map((range) => {
     const [name, ...parameters] = range.trim().toLowerCase().split(';');
     const isRefused = parameters.some((parameter) => /^\s*q\s*=\s*0(\.0*)?\s*$/.test(parameter));
     return isRefused ? '' : name!.trim();
   });
-  const takes = ['*/*', type, `${type.split('/')[0]}/*`, 'application/problem+json'];
+  const takes = ['*/*', ...types, ...types.map((type) => `${type.split('/')[0]}/*`), 'application/problem+json'];
   if (wanted.some((name) => takes.includes(name))) return;
-  throw new RhyzomeError('not_acceptable', `This path answers with ${type}.`);
+  throw new RhyzomeError('not_acceptable', `This path answers with ${types.join(' or ')}.`);
+}
+
+function answersOf(path: string): string[] {
+  if (path.endsWith('/console')) return ['text/plain'];
+  if (path.endsWith('/metrics')) return ['application/json', 'text/plain'];
+  return [path === '/v1/events' ? 'text/event-stream' : 'application/json'];
 }
 
 /** The paths that there are; call before any route is made. */

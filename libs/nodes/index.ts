@@ -1,5 +1,6 @@
 export * from './deeds.js';
 export * from './hub.js';
+export * from './metrics.js';
 export * from './placements.js';
 export * from './registry.js';
 export * from './relay.js';
