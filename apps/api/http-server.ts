@@ -5,9 +5,9 @@
 import type { Socket } from 'node:net';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { parseBearer, type TokenVerifier } from '#libs/auth';
+import type { TokenVerifier } from '#libs/auth';
 import { invalid, isNestedDeeper, MAX_NESTING, newId, RhyzomeError, requestIdFrom } from '#libs/core';
-import { renderProblem, toRhyzomeError } from '#libs/rest';
+import { bearerOf, renderProblem, routeUpgrades, shouldUpgrade, toRhyzomeError } from '#libs/rest';
 
 const MAX_BODY_BYTES = 1024 * 1024;
 const MAX_URL_LENGTH = 8_000;
@@ -20,6 +20,7 @@ export function createAdapter() {
     requestTimeout: 60_000,
     keepAliveTimeout: 72_000,
     forceCloseConnections: 'idle',
+    http: { shouldUpgradeCallback: shouldUpgrade },
     clientErrorHandler: (error, socket) => refuseRaw(error, socket as Socket),
     frameworkErrors: (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
       request.requestId ??= newId();
@@ -82,6 +83,11 @@ export interface GateOptions {
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;
 }
 
+/** Before the server listens: WebSocket upgrades take the same way as requests. */
+export function acceptUpgrades(fastify: FastifyInstance): void {
+  routeUpgrades(fastify.server, (request, response) => fastify.routing(request, response));
+}
+
 /** Request ids, the caller, and what a path answers with; before any route's own work. */
 export function addGate(fastify: FastifyInstance, options: GateOptions): void {
   fastify.decorateRequest('requestId', '');
@@ -95,10 +101,9 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
       throw new RhyzomeError('uri_too_long', `The URI is longer than ${MAX_URL_LENGTH} characters.`);
     }
     const path = request.url.split('?')[0]!;
-    refuseUnacceptable(path, request.headers.accept);
+    if (!path.endsWith('/console/attach')) refuseUnacceptable(path, request.headers.accept);
     if (publicPaths.has(path)) return;
-    const bearer = parseBearer(request.headers.authorization);
-    const actor = await options.verifier.verify(bearer);
+    const actor = await options.verifier.verify(bearerOf(request));
     request.caller = { actor, requestId: request.requestId, source: request.ip, traceparent };
     if (request.is404) refuseUnknownPath(options.routes, path, reply);
   });

@@ -3,6 +3,7 @@
  * and of those who may type the first that came has the keyboard. A viewer who reads too slowly is let go and stops
  * nobody. The log's end comes first, so that who comes later sees what was said.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Capability, type ConsoleLine, DriverError, type Ref } from '#libs/drivers/contract';
 import { itemKey } from './item.js';
 
@@ -25,6 +26,11 @@ export interface Seat {
 const mostViewers = 20;
 /** What was typed and the guest has not taken yet. */
 const mostTypedBytes = 1024 * 1024;
+/**
+ * A line that says more than this in a second is read more slowly (bytes), as any serial line is: what comes after it
+ * can take that much, and a guest that talks without end keeps nothing else from the controller.
+ */
+const mostBytesASecond = 2 * 1024 * 1024;
 /** What the line says while the log is read for one who came. */
 const mostHeldBytes = 4 * 1024 * 1024;
 
@@ -131,9 +137,14 @@ class SharedLine {
 
   private async listen(line: ConsoleLine): Promise<void> {
     try {
+      let [second, said] = [Date.now(), 0];
       for await (const data of line.output) {
         if (this.ended) return;
         for (const place of [...this.places]) this.give(place, data);
+        said += data.length;
+        const restMs = second + (said / mostBytesASecond) * 1000 - Date.now();
+        if (restMs > 100) await sleep(restMs);
+        if (restMs < 0) [second, said] = [Date.now(), 0];
       }
       this.end(new DriverError('machine_off', 'The machine went off.'));
     } catch (error) {

@@ -2,3 +2,4 @@ export * from './http.js';
 export * from './metrics.controller.js';
 export * from './problem.js';
 export * from './resource.controller.js';
+export * from './upgrade.js';

@@ -4,6 +4,7 @@ import { sql } from 'kysely';
 import { RhyzomeError } from '#libs/core';
 import { defineKind, type KindDefinition } from '#libs/resources';
 import { ConsoleController, consolePaths } from './console.controller.js';
+import { ConsoleAttachController, consoleAttachPaths } from './console-attach.controller.js';
 import { InstanceCreate, InstanceUpdate, InstanceView } from './instance.dto.js';
 import { observed } from './instance.observed.js';
 import { InstanceResource, type InstanceRow } from './instance.resource.js';
@@ -74,6 +75,6 @@ export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
     },
   },
   observed: (tx, tenantId, report) => observed(instance, tx, tenantId, report),
-  controllers: [ConsoleController],
-  extraPaths: consolePaths,
+  controllers: [ConsoleController, ConsoleAttachController],
+  extraPaths: { ...consolePaths, ...consoleAttachPaths },
 });
