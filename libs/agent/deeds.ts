@@ -85,7 +85,8 @@ export class Deeds {
     }
     const file = join(this.dir, `${operationId}.json`);
     const record = await readJson<DeedRecord>(file);
-    if (record && record.state !== 'started') return resultOf(record);
+    const isOpen = record?.state === 'started' || record?.state === 'unclear';
+    if (record && !isOpen) return resultOf(record);
     if (record && !deed.repeatable) {
       this.log.warn(
         { operationId, ref, verb },

@@ -146,6 +146,34 @@ describe('reports', () => {
     expect(await inTenant((tx) => placementsOf(tx, who))).toEqual(before);
   });
 
+  test('of a stream that was taken over count no more', async () => {
+    const name = `n-${newId().slice(-8)}`;
+    const first = await openSession(database.db, hello(name), 'replica:1');
+    const who = { tenantId: TENANT, id: newId(), kind: 'network' };
+    await inTenant((tx) => desire(tx, who, first.nodeId, { generation: 1, spec: {} }));
+    const revision = await revisionOf(who.id);
+    const second = await openSession(database.db, hello(name), 'replica:2');
+    expect(await report(who.id, revision, Phase.PHASE_FAILED, {}, first)).toBe(false);
+    expect(await report(who.id, revision, Phase.PHASE_READY, {}, second)).toBe(true);
+    expect(await report(who.id, revision, Phase.PHASE_FAILED, {}, first)).toBe(false);
+    expect(await inTenant((tx) => placementsOf(tx, who))).toMatchObject([{ phase: 'ready' }]);
+  });
+
+  test.each<[string, Partial<Observed>]>([
+    ['NUL in a status', { statusJson: '{"a":"\\u0000"}' }],
+    ['NUL in a status’ key', { statusJson: '{"a":[{"\\u0000":1}]}' }],
+    ['half a character in a status', { statusJson: '{"a":"\\ud800"}' }],
+    ['endless nesting', { statusJson: `{"a":${'['.repeat(500)}${']'.repeat(500)}}` }],
+    ['NUL in a failure', { failure: { code: 'x', message: 'a\0b' } }],
+    ['a revision beyond all numbers', { revision: 2n ** 63n }],
+    ['a generation beyond all numbers', { generation: 2n ** 64n - 1n }],
+  ])('that cannot be stored are the node’s fault: %s', async (_, more) => {
+    const who = await placed();
+    await expect(report(who.id, await revisionOf(who.id), Phase.PHASE_READY, more)).rejects.toMatchObject({
+      code: 'malformed_request',
+    });
+  });
+
   test('that say the same again change nothing', async () => {
     const who = await placed();
     const revision = await revisionOf(who.id);
@@ -235,6 +263,14 @@ describe('deeds', () => {
     expect(await probe(id)).toEqual({ result: { sizeBytes: 5 } });
     await say(id, DeedOutcome.DEED_OUTCOME_FAILED);
     expect(await probe(id)).toEqual({ result: { sizeBytes: 5 } });
+  });
+
+  test('count only from the stream that the node has now', async () => {
+    const id = await ask();
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE, { ...node, session: node.session - 1 });
+    expect(await probe(id)).toBeInstanceOf(Waiting);
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE);
+    expect(await probe(id)).toEqual({ result: null });
   });
 
   test('that failed say why; that are unclear wait for an operator’s word', async () => {
