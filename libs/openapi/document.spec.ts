@@ -64,6 +64,7 @@ describe('buildOpenApi', () => {
       'get /v1/jobs/{id}',
       'post /v1/jobs/{id}/cancel',
       'post /v1/jobs/{id}/retry',
+      'get /v1/quotas',
     ]);
   });
 
