@@ -53,7 +53,7 @@ export class ApiModule {
         { provide: TokenVerifier, useValue: verifier },
         { provide: ConsoleRelay, useValue: relay },
         { provide: EventReader, useValue: new EventReader(db) },
-        { provide: Pipeline, useValue: new Pipeline(db) },
+        { provide: Pipeline, useValue: new Pipeline(db, registry) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
         { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener) },
         { provide: OPENAPI, useValue: parts.openapi },

@@ -1,5 +1,5 @@
 /** The routes that belong to no kind: jobs, events and audit. Given to `buildOpenApi` as extra paths. */
-import { jsonAnswer, responsesWith } from './document.js';
+import { jsonAnswer, responsesWith } from './answers.js';
 import type { JsonSchema } from './json-schema.js';
 
 const parameter = (name: string) => ({ $ref: `#/components/parameters/${name}` });
