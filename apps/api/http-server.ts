@@ -5,9 +5,10 @@
 import type { Socket } from 'node:net';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { parseBearer, type TokenVerifier } from '#libs/auth';
+import { type Actor, parseBearer, type TokenVerifier } from '#libs/auth';
 import { invalid, isNestedDeeper, MAX_NESTING, newId, RhyzomeError, requestIdFrom } from '#libs/core';
-import { renderProblem, toRhyzomeError } from '#libs/rest';
+import { type RateLimiter, renderProblem, toRhyzomeError } from '#libs/rest';
+import { docsTypeOf } from './controllers/docs.controller.js';
 
 const MAX_BODY_BYTES = 1024 * 1024;
 const MAX_URL_LENGTH = 8_000;
@@ -74,11 +75,15 @@ function tooDeep(): RhyzomeError {
   return invalid([{ pointer: '', code: 'invalid_value', message: `is nested deeper than ${MAX_NESTING} levels` }]);
 }
 
-const publicPaths = new Set(['/v1/openapi.json']);
+/** What everybody may read: the description of this API, and the page that shows it. */
+function isPublic(path: string): boolean {
+  return path === '/v1/openapi.json' || path === '/docs' || path.startsWith('/docs/');
+}
 
 export interface GateOptions {
   routes: RouteTable;
   verifier: TokenVerifier;
+  limiter: RateLimiter;
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;
 }
 
@@ -96,13 +101,32 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
     }
     const path = request.url.split('?')[0]!;
     refuseUnacceptable(path, request.headers.accept);
-    if (publicPaths.has(path)) return;
-    const bearer = parseBearer(request.headers.authorization);
-    const actor = await options.verifier.verify(bearer);
+    const setHeader = (name: string, value: string) => void reply.header(name, value);
+    if (isPublic(path)) {
+      options.limiter.countAddress(request.ip, setHeader);
+      if (request.is404) refuseUnknownPath(options.routes, path, reply);
+      return;
+    }
+    const actor = await verified(options, request, setHeader);
+    options.limiter.countUser(actor, setHeader);
     request.caller = { actor, requestId: request.requestId, source: request.ip, traceparent };
     if (request.is404) refuseUnknownPath(options.routes, path, reply);
   });
   fastify.addHook('onResponse', async (request, reply) => options.onAnswer(request, reply));
+}
+
+/** Who calls; whoever cannot say is counted by address. Throws RhyzomeError `unauthenticated`, `too_many_requests`. */
+async function verified(
+  { verifier, limiter }: GateOptions,
+  request: FastifyRequest,
+  setHeader: (name: string, value: string) => void,
+): Promise<Actor> {
+  try {
+    return await verifier.verify(parseBearer(request.headers.authorization));
+  } catch (error) {
+    if (error instanceof RhyzomeError && error.code === 'unauthenticated') limiter.countAddress(request.ip, setHeader);
+    throw error;
+  }
 }
 
 /** W3C Trace Context §3.2: version, trace id, parent id, flags; what is ill-formed is dropped. */
@@ -115,11 +139,7 @@ function traceparentOf(request: FastifyRequest): string | undefined {
 /** 406 where the client takes nothing that this path answers with (RFC 9110 §12.5.1). */
 function refuseUnacceptable(path: string, accept: string | undefined): void {
   if (accept === undefined || accept === '') return;
-  const type = path.endsWith('/console')
-    ? 'text/plain'
-    : path === '/v1/events'
-      ? 'text/event-stream'
-      : 'application/json';
+  const type = typeOf(path);
   const wanted = accept.split(',').map((range) => {
     const [name, ...parameters] = range.trim().toLowerCase().split(';');
     const isRefused = parameters.some((parameter) => /^\s*q\s*=\s*0(\.0*)?\s*$/.test(parameter));
@@ -128,6 +148,14 @@ function refuseUnacceptable(path: string, accept: string | undefined): void {
   const takes = ['*/*', type, `${type.split('/')[0]}/*`, 'application/problem+json'];
   if (wanted.some((name) => takes.includes(name))) return;
   throw new RhyzomeError('not_acceptable', `This path answers with ${type}.`);
+}
+
+/** What a path answers with. */
+function typeOf(path: string): string {
+  if (path.endsWith('/console')) return 'text/plain';
+  if (path === '/v1/events') return 'text/event-stream';
+  if (path === '/docs' || path.startsWith('/docs/')) return docsTypeOf(path);
+  return 'application/json';
 }
 
 /** The paths that there are; call before any route is made. */

@@ -11,6 +11,7 @@ import { kinds } from '#libs/kinds';
 import { ConsoleRelay } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring, version } from '#libs/process';
 import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
+import { RateLimiter } from '#libs/rest';
 import { IssuerCache } from '#libs/tenants';
 import { ApiModule } from './api.module.js';
 import { acceptJsonBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
@@ -71,10 +72,11 @@ const module = ApiModule.with({
   log,
 });
 const adapter = createAdapter();
-const metrics = httpMetrics(monitoring.registry, databases, verifier);
+const limiter = new RateLimiter(config.api.rateLimit);
+const metrics = httpMetrics(monitoring.registry, databases, verifier, limiter);
 const fastify = adapter.getInstance();
 const routes = recordRoutes(fastify as never);
-addGate(fastify as never, { routes, verifier, onAnswer: metrics.observe });
+addGate(fastify as never, { routes, verifier, limiter, onAnswer: metrics.observe });
 const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
   logger: ['error', 'warn', 'fatal'],
   bodyParser: false,

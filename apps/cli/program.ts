@@ -4,6 +4,7 @@ import { dbCommand } from './commands/db.js';
 import { imageCommand } from './commands/image.js';
 import { jobCommand } from './commands/job.js';
 import { nodeCommand } from './commands/node.js';
+import { quotaCommand } from './commands/quota.js';
 import { serviceCommand } from './commands/service.js';
 import { tenantCommand } from './commands/tenant.js';
 import { Context, type Globals, type Terminal } from './context.js';
@@ -49,7 +50,7 @@ async function buildProgram(
     .configureHelp({ showGlobalOptions: true })
     .addHelpText('after', examples);
   const context = new Context(terminal, () => program.opts<Globals>());
-  for (const make of [tenantCommand, dbCommand, serviceCommand, nodeCommand, imageCommand, jobCommand])
+  for (const make of [tenantCommand, quotaCommand, dbCommand, serviceCommand, nodeCommand, imageCommand, jobCommand])
     program.addCommand(make(context));
   program.addCommand(await pki(argv));
   // The program takes --json wherever it stands; subcommands that have one of their own are told.

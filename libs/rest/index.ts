@@ -1,3 +1,4 @@
 export * from './http.js';
 export * from './problem.js';
+export { RateLimiter, type RateLimits } from './rate-limit.js';
 export * from './resource.controller.js';
