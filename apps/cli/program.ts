@@ -1,6 +1,7 @@
 /** The command line of `rhyzome`: its subcommands, its help, and how errors end it. */
 import { Command, CommanderError } from 'commander';
 import { dbCommand } from './commands/db.js';
+import { generateCommand } from './commands/generate.js';
 import { imageCommand } from './commands/image.js';
 import { jobCommand } from './commands/job.js';
 import { nodeCommand } from './commands/node.js';
@@ -49,7 +50,7 @@ async function buildProgram(
     .configureHelp({ showGlobalOptions: true })
     .addHelpText('after', examples);
   const context = new Context(terminal, () => program.opts<Globals>());
-  for (const make of [tenantCommand, dbCommand, serviceCommand, nodeCommand, imageCommand, jobCommand])
+  for (const make of [tenantCommand, dbCommand, serviceCommand, nodeCommand, imageCommand, jobCommand, generateCommand])
     program.addCommand(make(context));
   program.addCommand(await pki(argv));
   // The program takes --json wherever it stands; subcommands that have one of their own are told.
