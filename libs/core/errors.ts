@@ -45,6 +45,7 @@ export const errorCodes = {
   mac_in_use: { http: 409, grpc: GrpcCode.alreadyExists, title: 'The MAC address is in use' },
   no_free_address: { http: 409, grpc: GrpcCode.resourceExhausted, title: 'No free address is left' },
   no_capacity: { http: 409, grpc: GrpcCode.resourceExhausted, title: 'No node has the capacity', retryable: true },
+  quota_exceeded: { http: 409, grpc: GrpcCode.resourceExhausted, title: 'A quota is used up' },
   in_use: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'The resource is in use' },
   protected: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'The resource is protected from deletion' },
   busy: { http: 409, grpc: GrpcCode.aborted, title: 'Another change is under way', retryable: true },

@@ -26,6 +26,8 @@ export interface KindDescription {
   updateDto?: DtoClass;
   /** Its own fields of answers; the common ones are added. */
   viewDto: DtoClass;
+  /** What only the first answer to a create tells. */
+  secretsDto?: DtoClass;
   actions: readonly ActionDescription[];
   /** Fields for `field=value` in lists, beside state and name. */
   filters?: readonly string[];
@@ -213,13 +215,16 @@ function changeResponses(change: JsonSchema, statuses: readonly number[]): Recor
 
 function createOperation(kind: KindDescription, dto: DtoClass, change: JsonSchema, schemas: SchemaCollection): object {
   const body = schemas.add(`${pascal(kind.name)}Create`, schemas.of(dto, 'input'));
+  const created = kind.secretsDto
+    ? schemas.add(`${pascal(kind.name)}Created`, { allOf: [change, schemas.of(kind.secretsDto, 'view')] })
+    : change;
   return {
     operationId: `create${pascal(kind.name)}`,
     tags: [kind.name],
     summary: `Create a ${kind.name}`,
     parameters: changeParameters,
     requestBody: { required: true, content: { 'application/json': { schema: body } } },
-    responses: changeResponses(change, changing),
+    responses: changeResponses(created, changing),
   };
 }
 

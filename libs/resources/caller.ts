@@ -27,6 +27,8 @@ export interface ChangeResult {
   body: ResourceView & { job?: { id: string; state: string } };
   etag: string;
   jobId?: string;
+  /** Members of the first answer to a create, told once and kept nowhere: a replay comes without. */
+  secrets?: Record<string, unknown>;
   /** The stored answer of an earlier request with the same key. */
   replay?: StoredAnswer;
 }

@@ -66,7 +66,8 @@ export class Pipeline {
           refuseHeldName(tx, core, core.name),
           claimed(resource.claim(tx, { action: 'create', isRetry: false })),
         ]);
-        return this.enqueue(tx, caller, kind, core, { action: 'create', request: {} });
+        const result = await this.enqueue(tx, caller, kind, core, { action: 'create', request: {} });
+        return { ...result, secrets: resource.secrets?.() };
       });
     });
   }
@@ -186,7 +187,14 @@ export class Pipeline {
   ): Promise<ChangeResult> {
     const { tenantId } = caller.actor;
     const mayReplay = may(caller.actor, verb, kind.name);
-    return resultOf(await runChange(this.db, tenantId, options, mayReplay, async (tx) => storedAnswer(await work(tx))));
+    let secrets: ChangeResult['secrets'];
+    const answer = await runChange(this.db, tenantId, options, mayReplay, async (tx) => {
+      const result = await work(tx);
+      // What a dry run makes up opens nothing.
+      if (!options.dryRun) secrets = result.secrets;
+      return storedAnswer(result);
+    });
+    return { ...resultOf(answer), ...(secrets && { secrets }) };
   }
 
   private async claimDocument(tx: Tx, target: Target, previous: CoreDocument, document: CoreDocument): Promise<void> {

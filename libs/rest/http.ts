@@ -97,7 +97,7 @@ export function sendChange(reply: FastifyReply, result: ChangeResult): FastifyRe
   if (result.etag) reply.header('etag', result.etag);
   if (result.jobId) reply.header('location', `/v1/jobs/${result.jobId}`);
   if (result.replay) reply.header('idempotency-replayed', 'true');
-  return reply.status(result.status).send(result.body);
+  return reply.status(result.status).send({ ...result.body, ...result.secrets });
 }
 
 /** Waits for a change's job where the client asked for it; true if the job ended in time. */

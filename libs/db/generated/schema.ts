@@ -301,6 +301,33 @@ export interface Placement {
   tenant_id: string;
 }
 
+export interface Quota {
+  changed_by: string | null;
+  max: number;
+  name: string;
+  tenant_id: string;
+  used: number;
+  used_before: number | null;
+}
+
+export interface QuotaDefault {
+  max: number;
+  name: string;
+}
+
+export interface QuotaDrift {
+  measured: number | null;
+  name: string | null;
+  tenant_id: string | null;
+  used: number | null;
+}
+
+export interface QuotaSource {
+  amount: string;
+  name: string;
+  tab: string;
+}
+
 export interface Reservation {
   disk_gib: number;
   memory_mib: number;
@@ -389,6 +416,10 @@ export interface DB {
   node: Node;
   node_session: NodeSession;
   placement: Placement;
+  quota: Quota;
+  quota_default: QuotaDefault;
+  quota_drift: QuotaDrift;
+  quota_source: QuotaSource;
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;
