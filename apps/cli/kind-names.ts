@@ -14,6 +14,8 @@ export interface KindNames {
   snake: string;
   /** `key-pairs`: the path below /v1. */
   plural: string;
+  /** `keyPairs`: its quota. */
+  camelPlural: string;
 }
 
 const MAX_CHARACTERS = 40;
@@ -30,6 +32,10 @@ const reserved = new Set(
 
 function refused(code: string, message: string): CliError {
   return new CliError(code === 'taken' ? exitStatus.refused : exitStatus.usage, code, message);
+}
+
+function camelOf(name: string): string {
+  return name.replaceAll(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 /** The checkout in or above a folder. Throws CliError where there is none. */
@@ -56,9 +62,9 @@ export function kindNames(checkout: string, kebab: string, plural = `${kebab}s`)
     }
   }
   if (plural === kebab) throw refused('invalid', 'The plural must differ from the name; say another with --plural.');
-  const camel = kebab.replaceAll(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+  const camel = camelOf(kebab);
   const pascal = camel[0]!.toUpperCase() + camel.slice(1);
-  const names = { kebab, camel, pascal, snake: kebab.replaceAll('-', '_'), plural };
+  const names = { kebab, camel, pascal, snake: kebab.replaceAll('-', '_'), plural, camelPlural: camelOf(plural) };
   if (reserved.has(camel)) throw refused('invalid', `“${camel}” is a word of the language; take another name.`);
   refuseTaken(checkout, names);
   return names;
@@ -67,7 +73,6 @@ export function kindNames(checkout: string, kebab: string, plural = `${kebab}s`)
 /** Folder, path, schemas and table must all be free. */
 function refuseTaken(checkout: string, { kebab, camel, pascal, snake, plural }: KindNames): void {
   const taken = (what: string) => refused('taken', `${what} is there already; take another name.`);
-  const camelOf = (name: string) => name.replaceAll(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
   const same = readdirSync(join(checkout, 'libs', 'kinds')).find((name) => name === kebab || camelOf(name) === camel);
   if (same) throw taken(`The kind ${same}`);
   const api = JSON.parse(readFileSync(join(checkout, 'openapi.json'), 'utf8')) as {

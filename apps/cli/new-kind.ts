@@ -70,10 +70,11 @@ function writeTemplates(copy: string, folder: string, migration: string, names: 
 }
 
 /** The example's name in all its forms, the longer ones first. */
-function renamed(text: string, { kebab, camel, pascal, snake, plural }: KindNames): string {
+function renamed(text: string, { kebab, camel, pascal, snake, plural, camelPlural }: KindNames): string {
   const words = kebab.replaceAll('-', ' ');
   return text
     .replaceAll('sample-things', plural)
+    .replaceAll('sampleThings', camelPlural)
     .replaceAll('sample-thing', kebab)
     .replaceAll('sampleThing', camel)
     .replaceAll('SampleThing', pascal)

@@ -8,5 +8,6 @@ create table sample_thing (
   foreign key (tenant_id, id) references resource (tenant_id, id) on delete cascade
 );
 call wall_off('sample_thing');
+call count_in_quota('sample_thing', 'sampleThings');
 
 grant select, insert, update, delete on sample_thing to rhyzome_app, rhyzome_operator;
