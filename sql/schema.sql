@@ -37,6 +37,7 @@ create table deed (
   failure jsonb,
   created_at timestamp(3) with time zone default now() not null,
   finished_at timestamp(3) with time zone,
+  result jsonb,
   constraint deed_pkey PRIMARY KEY (tenant_id, id),
   constraint deed_state_check CHECK ((state = ANY (ARRAY['asked'::text, 'done'::text, 'failed'::text, 'unclear'::text]))),
   constraint deed_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id)
@@ -266,6 +267,17 @@ create table lease (
   constraint lease_ip_check CHECK ((masklen(ip) = 32)),
   constraint lease_tenant_id_instance_id_fkey FOREIGN KEY (tenant_id, instance_id) REFERENCES resource(tenant_id, id),
   constraint lease_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES network(tenant_id, id)
+);
+
+create table metric_sample (
+  tenant_id text not null,
+  resource_id uuid not null,
+  source text not null,
+  at timestamp(3) with time zone not null,
+  metrics jsonb not null,
+  constraint metric_sample_pkey PRIMARY KEY (tenant_id, resource_id, source),
+  constraint metric_sample_source_check CHECK (((length(source) >= 1) AND (length(source) <= 100))),
+  constraint metric_sample_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
 create table migration (
@@ -1024,6 +1036,11 @@ alter table lease force row level security;
 create policy all_tenants on lease as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on lease as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table metric_sample enable row level security;
+alter table metric_sample force row level security;
+create policy all_tenants on metric_sample as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on metric_sample as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table network enable row level security;
 alter table network force row level security;
 create policy all_tenants on network as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -1231,6 +1248,10 @@ grant delete, insert, select, update on table job_step to rhyzome_operator;
 alter table lease owner to rhyzome_owner;
 grant delete, insert, select, update on table lease to rhyzome_app;
 grant delete, insert, select, update on table lease to rhyzome_operator;
+
+alter table metric_sample owner to rhyzome_owner;
+grant delete, insert, select, update on table metric_sample to rhyzome_app;
+grant delete, insert, select, update on table metric_sample to rhyzome_operator;
 
 alter table migration owner to rhyzome_owner;
 grant select on table migration to rhyzome_app;

@@ -5,9 +5,16 @@
 import type { Socket } from 'node:net';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { type Actor, parseBearer, type TokenVerifier } from '#libs/auth';
+import type { Actor, TokenVerifier } from '#libs/auth';
 import { invalid, isNestedDeeper, MAX_NESTING, newId, RhyzomeError, requestIdFrom } from '#libs/core';
-import { type RateLimiter, renderProblem, toRhyzomeError } from '#libs/rest';
+import {
+  bearerOf,
+  type RateLimiter,
+  renderProblem,
+  routeUpgrades,
+  shouldUpgrade,
+  toRhyzomeError,
+} from '#libs/rest';
 import { docsTypeOf } from './controllers/docs.controller.js';
 
 const MAX_BODY_BYTES = 1024 * 1024;
@@ -21,6 +28,7 @@ export function createAdapter() {
     requestTimeout: 60_000,
     keepAliveTimeout: 72_000,
     forceCloseConnections: 'idle',
+    http: { shouldUpgradeCallback: shouldUpgrade },
     clientErrorHandler: (error, socket) => refuseRaw(error, socket as Socket),
     frameworkErrors: (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
       request.requestId ??= newId();
@@ -87,6 +95,11 @@ export interface GateOptions {
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;
 }
 
+/** Before the server listens: WebSocket upgrades take the same way as requests. */
+export function acceptUpgrades(fastify: FastifyInstance): void {
+  routeUpgrades(fastify.server, (request, response) => fastify.routing(request, response));
+}
+
 /** Request ids, the caller, and what a path answers with; before any route's own work. */
 export function addGate(fastify: FastifyInstance, options: GateOptions): void {
   fastify.decorateRequest('requestId', '');
@@ -100,7 +113,7 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
       throw new RhyzomeError('uri_too_long', `The URI is longer than ${MAX_URL_LENGTH} characters.`);
     }
     const path = request.url.split('?')[0]!;
-    refuseUnacceptable(path, request.headers.accept);
+    if (!path.endsWith('/console/attach')) refuseUnacceptable(path, request.headers.accept);
     const setHeader = (name: string, value: string) => void reply.header(name, value);
     if (isPublic(path)) {
       options.limiter.countAddress(request.ip, setHeader);
@@ -122,7 +135,7 @@ async function verified(
   setHeader: (name: string, value: string) => void,
 ): Promise<Actor> {
   try {
-    return await verifier.verify(parseBearer(request.headers.authorization));
+    return await verifier.verify(bearerOf(request));
   } catch (error) {
     if (error instanceof RhyzomeError && error.code === 'unauthenticated') limiter.countAddress(request.ip, setHeader);
     throw error;
@@ -139,23 +152,22 @@ function traceparentOf(request: FastifyRequest): string | undefined {
 /** 406 where the client takes nothing that this path answers with (RFC 9110 §12.5.1). */
 function refuseUnacceptable(path: string, accept: string | undefined): void {
   if (accept === undefined || accept === '') return;
-  const type = typeOf(path);
+  const types = answersOf(path);
   const wanted = accept.split(',').map((range) => {
     const [name, ...parameters] = range.trim().toLowerCase().split(';');
     const isRefused = parameters.some((parameter) => /^\s*q\s*=\s*0(\.0*)?\s*$/.test(parameter));
     return isRefused ? '' : name!.trim();
   });
-  const takes = ['*/*', type, `${type.split('/')[0]}/*`, 'application/problem+json'];
+  const takes = ['*/*', ...types, ...types.map((type) => `${type.split('/')[0]}/*`), 'application/problem+json'];
   if (wanted.some((name) => takes.includes(name))) return;
-  throw new RhyzomeError('not_acceptable', `This path answers with ${type}.`);
+  throw new RhyzomeError('not_acceptable', `This path answers with ${types.join(' or ')}.`);
 }
 
-/** What a path answers with. */
-function typeOf(path: string): string {
-  if (path.endsWith('/console')) return 'text/plain';
-  if (path === '/v1/events') return 'text/event-stream';
-  if (path === '/docs' || path.startsWith('/docs/')) return docsTypeOf(path);
-  return 'application/json';
+function answersOf(path: string): string[] {
+  if (path.endsWith('/console')) return ['text/plain'];
+  if (path.endsWith('/metrics')) return ['application/json', 'text/plain'];
+  if (path === '/docs' || path.startsWith('/docs/')) return [docsTypeOf(path)];
+  return [path === '/v1/events' ? 'text/event-stream' : 'application/json'];
 }
 
 /** The paths that there are; call before any route is made. */

@@ -14,7 +14,7 @@ import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
 import { RateLimiter } from '#libs/rest';
 import { IssuerCache } from '#libs/tenants';
 import { ApiModule } from './api.module.js';
-import { acceptJsonBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { acceptJsonBodies, acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
@@ -83,6 +83,7 @@ const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
   abortOnError: false,
 });
 acceptJsonBodies(fastify as never);
+acceptUpgrades(fastify as never);
 const at = config.api.listen.lastIndexOf(':');
 await app.listen(Number(config.api.listen.slice(at + 1)), config.api.listen.slice(0, at).replace(/^\[|\]$/g, ''));
 serving = true;

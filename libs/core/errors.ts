@@ -71,6 +71,7 @@ export const errorCodes = {
     grpc: GrpcCode.invalidArgument,
     title: 'The idempotency key was used for another request',
   },
+  upgrade_required: { http: 426, grpc: GrpcCode.unimplemented, title: 'A WebSocket upgrade is needed' },
   too_many_requests: { http: 429, grpc: GrpcCode.resourceExhausted, title: 'Too many requests', retryable: true },
   headers_too_large: { http: 431, grpc: GrpcCode.invalidArgument, title: 'The headers are too large' },
   job_failed: { http: 500, grpc: GrpcCode.internal, title: 'The job failed' },

@@ -60,6 +60,7 @@ export interface Deed {
   node_id: string;
   repeatable: boolean;
   resource_id: string;
+  result: Json | null;
   state: Generated<string>;
   tenant_id: string;
   verb: string;
@@ -241,6 +242,14 @@ export interface Lease {
   tenant_id: string;
 }
 
+export interface MetricSample {
+  at: Timestamp;
+  metrics: Json;
+  resource_id: string;
+  source: string;
+  tenant_id: string;
+}
+
 export interface Migration {
   applied_at: Generated<Timestamp>;
   checksum: string;
@@ -411,6 +420,7 @@ export interface DB {
   job: Job;
   job_step: JobStep;
   lease: Lease;
+  metric_sample: MetricSample;
   migration: Migration;
   network: Network;
   node: Node;
