@@ -8,8 +8,9 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Capability, DriverContext, LeaseSpec, NetworkSpec, Ref } from '#libs/drivers/contract';
 import { CommandError, type Host, startHost } from '#libs/drivers/host';
+import type { LocalNetworkStatus } from './converge.js';
 import { bridgeName, leasePortName } from './names.js';
-import { createNetworkCapability, type NetworkStatus } from './network.capability.js';
+import { createNetworkCapability } from './network.capability.js';
 import type { Uplink } from './uplink.js';
 
 /** Prints address, host name, resolver and MTU when it got them. */
@@ -30,20 +31,29 @@ export const lease = (n: number, hostname: string | null = null): LeaseSpec => (
   ip: `10.77.1.${n}`,
   mac: `52:54:00:00:01:${n.toString(16).padStart(2, '0')}`,
   hostname,
+  ip6: null,
 });
 
 export const networkSpec = (...leases: LeaseSpec[]): NetworkSpec => ({
   subnet: '10.77.1.0/24',
   gateway: '10.77.1.1',
+  subnet6: null,
+  gateway6: null,
   gatewayMac: '52:54:00:77:00:01',
   dns: [],
   domain: 'lab.example',
   mtu: 1450,
   leases,
+  publicAddresses: [],
+  forwards: [],
+  firewall: [],
+  wireguard: null,
 });
 
 export class Lab {
   readonly installation = randomBytes(4).toString('hex');
+  /** What networks that are made from now on lead the metadata address to. */
+  metadataSocket: string | null = null;
   private constructor(
     readonly dir: string,
     readonly host: Host,
@@ -65,10 +75,17 @@ export class Lab {
     return join(this.dir, 'state');
   }
 
-  networks(uplink?: Uplink): Capability<NetworkSpec, NetworkStatus> {
+  networks(uplink?: Uplink): Capability<NetworkSpec, LocalNetworkStatus> {
     const log = { info() {}, warn() {}, error() {}, debug() {} };
-    const images = { path: () => Promise.reject(new Error('no images here')) };
-    const context: DriverContext = { installation: this.installation, stateDir: this.stateDir, images, log };
+    const nothing = () => Promise.reject(new Error('neither images nor content here'));
+    const context: DriverContext = {
+      installation: this.installation,
+      stateDir: this.stateDir,
+      images: { path: nothing },
+      content: { put: nothing },
+      metadataSocket: this.metadataSocket,
+      log,
+    };
     return createNetworkCapability(context, { enter: this.host.command([]), uplink });
   }
 

@@ -1,9 +1,9 @@
 /** The way out of a network, inside a host of namespaces whose uplink leads to a namespace that plays the world. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { canHost } from '#libs/drivers/host';
+import { deniedByDefault } from './agent-rules.js';
 import { Lab, lease, networkRef, networkSpec, never } from './lab.js';
 import { bridgeName, namespaceName } from './names.js';
-import { deniedByDefault } from './uplink.js';
 
 const ability = await canHost();
 if (!ability.ok) console.warn(`skipped: uplinks: ${ability.reason}`);
