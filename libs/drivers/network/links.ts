@@ -136,12 +136,10 @@ export async function ensureRouterPort(
 ): Promise<void> {
   const port = routerPortName(installation, id);
   const namespace = namespaceName(installation, id);
-  let inner = await findLink(runner, lan, namespace);
-  if (!inner || !(await findLink(runner, port))) {
+  if (!(await findLink(runner, lan, namespace)) || !(await findLink(runner, port))) {
     await deleteLink(runner, port);
     const pair = ['ip', 'link', 'add', 'name', port, 'type', 'veth', 'peer', 'name', lan, 'netns', namespace];
     await runner.run(pair);
-    inner = null;
   }
   const wanted = [`${spec.gateway}/${spec.prefixLength}`, ...more];
   if (spec.ipv6) wanted.push(`${spec.ipv6.gateway}/${spec.ipv6.prefixLength}`);
@@ -149,6 +147,8 @@ export async function ensureRouterPort(
   const settings = ['accept_dad=0', 'accept_ra=0', `disable_ipv6=${spec.ipv6 ? 0 : 1}`];
   const set = ['sysctl', '-q', '-w', ...settings.map((setting) => `net/ipv6/conf/${lan}/${setting}`)];
   await runner.run(['ip', 'netns', 'exec', namespace, ...set, `net/ipv4/conf/${lan}/send_redirects=0`]);
+  // Only now: without IPv6 its addresses are gone.
+  const inner = await findLink(runner, lan, namespace);
   const up = ['link', 'set', 'dev', lan, 'address', spec.gatewayMac, 'mtu', String(spec.mtu), 'up'];
   await ipBatch(runner, [up, ...addressLines(lan, inner, wanted)], namespace);
   await runner.run(['sysctl', '-q', '-w', `net/ipv6/conf/${port}/disable_ipv6=1`]);
