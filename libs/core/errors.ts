@@ -65,6 +65,15 @@ export const errorCodes = {
   uri_too_long: { http: 414, grpc: GrpcCode.invalidArgument, title: 'The URI is too long' },
   unsupported_media_type: { http: 415, grpc: GrpcCode.invalidArgument, title: 'The media type is not supported' },
   invalid: { http: 422, grpc: GrpcCode.invalidArgument, title: 'The request is well-formed but wrong' },
+  checksum_mismatch: {
+    http: 422,
+    grpc: GrpcCode.invalidArgument,
+    title: 'The content is not the one that was announced',
+  },
+  image_refused: { http: 422, grpc: GrpcCode.invalidArgument, title: 'The content is no image that may be used' },
+  source_refused: { http: 422, grpc: GrpcCode.invalidArgument, title: 'Nothing is fetched from that address' },
+  source_unavailable: { http: 422, grpc: GrpcCode.invalidArgument, title: 'The source does not give the content' },
+  upload_abandoned: { http: 422, grpc: GrpcCode.invalidArgument, title: 'The content did not come' },
   idempotency_key_reused: {
     http: 422,
     grpc: GrpcCode.invalidArgument,
@@ -87,6 +96,12 @@ export const errorCodes = {
     retryable: true,
   },
   node_unreachable: { http: 503, grpc: GrpcCode.unavailable, title: 'The node is away', retryable: true },
+  content_store_unavailable: {
+    http: 503,
+    grpc: GrpcCode.unavailable,
+    title: 'The content store is full or away',
+    retryable: true,
+  },
   overloaded: { http: 503, grpc: GrpcCode.unavailable, title: 'Too much is under way', retryable: true },
 } as const satisfies Record<string, CodeEntry>;
 
