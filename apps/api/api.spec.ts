@@ -11,7 +11,7 @@ import { createLog } from '#libs/process';
 import { describeApi } from '#libs/resources';
 import { callerIn, globalImage, type Platform, startPlatform } from '#libs/testing';
 import { ApiModule } from './api.module.js';
-import { acceptJsonBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { acceptBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
 
 /** `role.tenant` instead of a signed token; libs/auth tests those. */
 class PlainTokens extends TokenVerifier {
@@ -47,7 +47,7 @@ beforeAll(async () => {
     log: createLog('api', 'silent'),
   });
   app = await NestFactory.create<NestFastifyApplication>(module, adapter, { logger: false, bodyParser: false });
-  acceptJsonBodies(fastify as never);
+  acceptBodies(fastify as never);
   await app.listen(0, '127.0.0.1');
   base = await app.getUrl();
 });

@@ -8,12 +8,13 @@ import { loadConfigOrExit } from '#libs/config';
 import { RhyzomeError } from '#libs/core';
 import { openDatabases, whenReachable } from '#libs/db';
 import { kinds } from '#libs/kinds';
+import { openImageContents, provideImageContents } from '#libs/kinds/image';
 import { ConsoleRelay } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring, version } from '#libs/process';
 import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
 import { IssuerCache } from '#libs/tenants';
 import { ApiModule } from './api.module.js';
-import { acceptJsonBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { acceptBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
@@ -30,6 +31,8 @@ const monitoring = await startMonitoring({
   },
 });
 
+if (config.storage) provideImageContents(openImageContents(config.storage.dir, config.images));
+else log.warn('“storage” is not configured: tenants cannot bring images in by this replica');
 const registry = new KindRegistry(kinds);
 const installation = await whenReachable(log, async () => {
   await registry.assertTables(db);
@@ -80,7 +83,7 @@ const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
   bodyParser: false,
   abortOnError: false,
 });
-acceptJsonBodies(fastify as never);
+acceptBodies(fastify as never);
 const at = config.api.listen.lastIndexOf(':');
 await app.listen(Number(config.api.listen.slice(at + 1)), config.api.listen.slice(0, at).replace(/^\[|\]$/g, ''));
 serving = true;

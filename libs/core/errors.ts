@@ -52,6 +52,11 @@ export const errorCodes = {
   not_cancellable: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'The job cannot be cancelled' },
   not_retryable: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'The job cannot be retried' },
   not_ready: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'The resource is not ready for this' },
+  wrong_offset: {
+    http: 409,
+    grpc: GrpcCode.failedPrecondition,
+    title: 'The piece does not begin where the last one ended',
+  },
   managed: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'It is managed by another resource' },
   idempotency_in_progress: {
     http: 409,

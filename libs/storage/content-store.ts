@@ -30,6 +30,8 @@ export interface ContentStore {
   /** The bytes from an offset on. Throws `not_found`. */
   open(sha256: string, offset?: number): Promise<{ stream: Readable; sizeBytes: number }>;
   has(sha256: string): Promise<boolean>;
+  /** When it was taken in last; undefined: it is not there. */
+  storedAt(sha256: string): Promise<Date | undefined>;
   /** Does nothing when it is not there. */
   remove(sha256: string): Promise<void>;
   list(): AsyncIterable<ContentInfo>;
@@ -94,6 +96,10 @@ export class DirectoryStore implements ContentStore {
 
   async has(sha256: string): Promise<boolean> {
     return (await statOf(this.path(sha256))) !== undefined;
+  }
+
+  async storedAt(sha256: string): Promise<Date | undefined> {
+    return (await statOf(this.path(sha256)))?.mtime;
   }
 
   async remove(sha256: string): Promise<void> {

@@ -72,6 +72,13 @@ export class SourceGuard {
     return [...found];
   }
 
+  /** False where the URL alone says that it is refused, before anybody resolves its host. */
+  mayBeOpen(url: URL): boolean {
+    const host = url.hostname.replace(/^\[|\]$/g, '');
+    if (isIP(host)) return this.matches(this.allowed, host) || (url.port === '' && this.isOpen(host));
+    return url.port === '' || this.allowed.length > 0;
+  }
+
   /** Whether an address may be connected to; text that is none may not. */
   isOpen(text: string): boolean {
     if (!ipaddr.isValid(text)) return false;
