@@ -522,6 +522,8 @@ CREATE UNIQUE INDEX resource_name ON public.resource USING btree (tenant_id, kin
 
 CREATE INDEX resource_published ON public.resource USING btree (kind, created_at, id) WHERE published;
 
+CREATE UNIQUE INDEX resource_published_id ON public.resource USING btree (id) WHERE published;
+
 CREATE INDEX resource_state ON public.resource USING btree (tenant_id, kind, state, created_at, id);
 
 CREATE INDEX resource_tag_resource ON public.resource_tag USING btree (tenant_id, resource_id, key);

@@ -1,4 +1,5 @@
 /** The controller's side of the content sender: NodeService.ContentOffset and PutContent. */
+import { Metadata } from '@grpc/grpc-js';
 import {
   ContentOffsetRequest,
   type ContentOffsetResponse,
@@ -16,10 +17,15 @@ export function contentChannel(client: NodeServiceClient): ContentChannel {
     offset: (operationId) =>
       new Promise((resolve, reject) => {
         const asked = ContentOffsetRequest.fromPartial({ operationId });
-        client.contentOffset(asked, { deadline: Date.now() + OFFSET_MS }, (error, answer?: ContentOffsetResponse) => {
-          if (error) reject(error);
-          else resolve(Number(answer!.offset));
-        });
+        client.contentOffset(
+          asked,
+          new Metadata(),
+          { deadline: Date.now() + OFFSET_MS },
+          (error, answer?: ContentOffsetResponse) => {
+            if (error) reject(error);
+            else resolve(Number(answer!.offset));
+          },
+        );
       }),
     send: async (operationId, offset, sizeBytes, pieces, signal) => {
       let settle: (outcome: { error: Error | null; answer?: PutContentResponse }) => void = () => undefined;

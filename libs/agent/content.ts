@@ -59,7 +59,8 @@ export class ContentSender implements ContentSink {
   }
 
   private send(operationId: string, path: string, sizeBytes: number, offset: number, signal: AbortSignal) {
-    const pieces = offset < sizeBytes ? createReadStream(path, { start: offset, highWaterMark: PIECE_BYTES, signal }) : none();
+    const pieces =
+      offset < sizeBytes ? createReadStream(path, { start: offset, highWaterMark: PIECE_BYTES, signal }) : none();
     return this.channel.send(operationId, offset, sizeBytes, pieces, signal);
   }
 }

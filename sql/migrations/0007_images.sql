@@ -45,6 +45,7 @@ call wall_off('image_upload');
 alter table resource add column published boolean not null default false;
 alter table resource_tag add column published boolean not null default false;
 create index resource_published on resource (kind, created_at, id) where published;
+create unique index resource_published_id on resource (id) where published;
 create policy published on resource for select to rhyzome_app using (published);
 create policy published on resource_tag for select to rhyzome_app using (published);
 create policy published on image for select to rhyzome_app using (visibility = 'published');

@@ -79,7 +79,9 @@ export class NodeController {
   }
 
   /** Not more than was announced; the digest is of what lies there then, whoever brought it. */
-  private async take(call: grpc.ServerReadableStream<PutContentRequest, PutContentResponse>): Promise<PutContentResponse> {
+  private async take(
+    call: grpc.ServerReadableStream<PutContentRequest, PutContentResponse>,
+  ): Promise<PutContentResponse> {
     const { name } = requirePeer(call, 'node');
     const messages = call.iterator({ destroyOnReturn: false }) as AsyncIterableIterator<PutContentRequest>;
     const first = await messages.next();

@@ -4,7 +4,7 @@
  * is committed. A grace period covers what lies in the store before its row is written.
  */
 import { sql } from 'kysely';
-import { Doorbell, RhyzomeError } from '#libs/core';
+import { Doorbell, RhyzomeError, SYSTEM_TENANT } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
 import type { ContentStore, StoredContent } from '#libs/storage';
 
@@ -27,10 +27,15 @@ export async function lockContent(tx: Tx, sha256: string): Promise<void> {
 }
 
 /**
- * For whoever makes something of another tenant's image, which no dependency holds: until the transaction ends its content
- * is not removed. Throws RhyzomeError `conflict` when the image was withdrawn or removed just now.
+ * For whoever makes something of an image: of another tenant's, which no dependency holds, the content is not removed until
+ * the transaction ends. Throws RhyzomeError `conflict` when the image was withdrawn or removed just now.
  */
-export async function holdContent(tx: Tx, image: { tenantId: string; id: string; sha256: string }): Promise<void> {
+export async function holdLentContent(
+  tx: Tx,
+  tenantId: string,
+  image: { tenantId: string; id: string; sha256: string },
+): Promise<void> {
+  if (image.tenantId === tenantId || image.tenantId === SYSTEM_TENANT) return;
   await sql`select pg_advisory_xact_lock_shared(hashtextextended(${`rhyzome.content.${image.sha256}`}, 0))`.execute(tx);
   const found = await sql`
     select 1 from image where tenant_id = ${image.tenantId} and id = ${image.id} and sha256 = ${image.sha256}`.execute(

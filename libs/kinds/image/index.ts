@@ -3,7 +3,7 @@ export {
   ContentCollector,
   collectContents,
   collectParts,
-  holdContent,
+  holdLentContent,
   removeContentIfUnused,
 } from './collecting.js';
 export { type ImageContents, imageContents, openImageContents, provideImageContents } from './contents.js';
