@@ -3,6 +3,7 @@
  * HTTP server itself refuses.
  */
 import type { Socket } from 'node:net';
+import type { Readable } from 'node:stream';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Actor, TokenVerifier } from '#libs/auth';
@@ -18,6 +19,8 @@ import {
 import { docsTypeOf } from './controllers/docs.controller.js';
 
 const MAX_BODY_BYTES = 1024 * 1024;
+const HEADERS_MS = 60_000;
+const BODY_MS = 60_000;
 const MAX_URL_LENGTH = 8_000;
 const MAX_PARAM_LENGTH = 1_000;
 
@@ -25,7 +28,9 @@ export function createAdapter() {
   return new FastifyAdapter({
     bodyLimit: MAX_BODY_BYTES,
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
-    requestTimeout: 60_000,
+    // Headers have their own time limit (Node's), bodies theirs below: one for all would end every long upload.
+    requestTimeout: 0,
+    http: { headersTimeout: HEADERS_MS },
     keepAliveTimeout: 72_000,
     forceCloseConnections: 'idle',
     http: { shouldUpgradeCallback: shouldUpgrade },
@@ -61,9 +66,26 @@ function refuseRaw(error: NodeJS.ErrnoException, socket: Socket): void {
   );
 }
 
-/** Bodies are JSON or nothing; an empty one is undefined and judged by the route. */
-export function acceptJsonBodies(fastify: FastifyInstance): void {
+/** Routes whose body is a stream of bytes of any length; their controllers limit it, and how long it takes. */
+const streamedRoutes = /^PUT \/v1\/images\/:[^/]+\/content$/;
+
+function isStreamed({ method, routeOptions }: FastifyRequest): boolean {
+  return streamedRoutes.test(`${method} ${routeOptions.url}`);
+}
+
+/** Bodies are JSON or nothing; an empty one is undefined and judged by the route. Some routes take streams of bytes. */
+export function acceptBodies(fastify: FastifyInstance): void {
   fastify.removeAllContentTypeParsers();
+  fastify.addHook('preParsing', async (request, _reply, payload) => {
+    if (!isStreamed(request)) endLate(request, payload as Readable);
+    return payload;
+  });
+  fastify.addContentTypeParser('*', (request: FastifyRequest, payload: unknown, done) => {
+    const type = request.headers['content-type']?.split(';')[0]?.trim().toLowerCase();
+    if (isStreamed(request) && (type === undefined || type === 'application/octet-stream')) return done(null, payload);
+    const wanted = isStreamed(request) ? 'application/octet-stream' : 'application/json';
+    done(new RhyzomeError('unsupported_media_type', `The body must be ${wanted}.`));
+  });
   const parse = (_: FastifyRequest, text: string, done: (error: Error | null, body?: unknown) => void) => {
     if (text.length === 0) return done(null, undefined);
     let body: unknown;
@@ -77,6 +99,18 @@ export function acceptJsonBodies(fastify: FastifyInstance): void {
   for (const type of ['application/json', 'application/merge-patch+json']) {
     fastify.addContentTypeParser(type, { parseAs: 'string' }, parse as never);
   }
+}
+
+/** A body that is not there in time is given up, so that nobody holds connections by sending slowly. */
+function endLate(request: FastifyRequest, payload: Readable): void {
+  if (request.raw.complete) return;
+  const timer = setTimeout(() => payload.destroy(tooLate()), BODY_MS);
+  payload.once('close', () => clearTimeout(timer));
+  payload.once('end', () => clearTimeout(timer));
+}
+
+function tooLate(): RhyzomeError {
+  return new RhyzomeError('request_timeout', `The request took longer than ${BODY_MS / 1000} s to arrive.`);
 }
 
 function tooDeep(): RhyzomeError {

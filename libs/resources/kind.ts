@@ -143,7 +143,7 @@ export interface KindDefinition<Row extends CoreRow = any> {
   /** Its own part of the answer. */
   view(row: Row): Record<string, unknown>;
   filters?: Record<string, FilterDefinition>;
-  /** The system tenant's rows are seen by all. */
+  /** The system tenant's rows are seen by all, and those that a tenant publishes (resource.published). */
   isShared?: boolean;
   /** What users can do beside reading; default: create, update, delete. */
   changes?: readonly ('create' | 'update' | 'delete')[];
