@@ -112,6 +112,16 @@ export class NodeHub {
     return result.rows.length === 1;
   }
 
+  /** Whether a deed of this node, which has not ended, is to bring content into the store. */
+  async isAskedToBring(nodeName: string, operationId: string): Promise<boolean> {
+    const result = await sql`
+      select 1 from deed d join node n on n.id = d.node_id
+      where n.name = ${nodeName} and d.id = ${operationId} and d.verb = 'export' and d.state = 'asked' limit 1`.execute(
+      this.db.operator,
+    );
+    return result.rows.length === 1;
+  }
+
   /** Ends all streams; the agents dial another replica. */
   close(): void {
     clearInterval(this.timer);

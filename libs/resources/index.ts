@@ -1,5 +1,7 @@
+export * from './bulk-removal.js';
 export * from './caller.js';
 export * from './cancel.js';
+export { type Cascaded, MAX_CASCADE } from './cascade.js';
 export * from './conditions.js';
 export * from './dependencies.js';
 export * from './document.js';

@@ -41,6 +41,7 @@ export function describeApi(kinds: readonly KindDefinition[], version: string): 
         plural: kind.plural,
         summary: kind.description,
         viewDto: kind.dto.view,
+        ...(kind.dto.secrets && { secretsDto: kind.dto.secrets }),
         ...(changes.includes('create') && { createDto: kind.dto.create }),
         ...(changes.includes('update') && { updateDto: kind.dto.update }),
         isDeletable: changes.includes('delete'),

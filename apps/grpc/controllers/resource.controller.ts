@@ -165,10 +165,10 @@ function message(tenantId: string, body: ResourceView, etag: string): Resource {
   return { tenantId, kind: body.kind, id: body.id, name: body.name, etag, body };
 }
 
-function changed(tenantId: string, { body, etag }: ChangeResult): CreateResponse {
+function changed(tenantId: string, { body, etag, secrets }: ChangeResult): CreateResponse {
   const { job, ...resource } = body;
   return {
-    resource: message(tenantId, resource as ResourceView, etag),
+    resource: message(tenantId, { ...resource, ...secrets } as ResourceView, etag),
     job: job && { id: job.id, state: job.state, body: job },
   };
 }
