@@ -99,5 +99,5 @@ export async function loadScale(connectionString: string, size: ScaleSize): Prom
 
 /** What the trigger keep_tags would have written. */
 const tagRows = `
-insert into resource_tag (tenant_id, kind, key, value, resource_id)
-  select r.tenant_id, r.kind, t.key, t.value, r.id from resource r, jsonb_each_text(r.tags) t`;
+insert into resource_tag (tenant_id, kind, key, value, resource_id, created_at, name)
+  select r.tenant_id, r.kind, t.key, t.value, r.id, r.created_at, r.name from resource r, jsonb_each_text(r.tags) t`;

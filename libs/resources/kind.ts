@@ -101,6 +101,8 @@ export interface FilterDefinition {
   column: RawBuilder<unknown>;
   type: 'text' | 'uuid' | 'integer' | 'boolean';
   description: string;
+  /** There is an index on (tenant_id, column): a list may find by it what is rare. */
+  isIndexed?: boolean;
 }
 
 export interface PlacementReport {

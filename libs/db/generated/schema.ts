@@ -321,6 +321,7 @@ export interface Resource {
   name: string;
   observed_generation: Generated<number>;
   state: string;
+  tag_set: Generated<string>;
   tags: Generated<Json>;
   tenant_id: string;
   updated_at: Generated<Timestamp>;
@@ -328,8 +329,10 @@ export interface Resource {
 }
 
 export interface ResourceTag {
+  created_at: Timestamp;
   key: string;
   kind: string;
+  name: string;
   resource_id: string;
   tenant_id: string;
   value: string;
