@@ -146,6 +146,23 @@ function addFilter(query: ListQuery, filter: ListFilter, name: string, text: str
   }
 }
 
+/** The condition of a selector's term on `r`, answered from the index of resource_tag. */
+export function selectorCondition(term: SelectorTerm): RawBuilder<boolean> {
+  const matching = sql`select 1 from resource_tag t
+    where t.tenant_id = r.tenant_id and t.resource_id = r.id and t.key = ${term.key}`;
+  switch (term.op) {
+    case 'exists':
+      return sql<boolean>`exists (${matching})`;
+    case 'absent':
+      return sql<boolean>`not exists (${matching})`;
+    case 'notin':
+      return sql<boolean>`not exists (${matching} and t.value in (${sql.join(term.values)}))`;
+    case 'in':
+      return sql<boolean>`exists (select 1 from resource_tag t where t.tenant_id = r.tenant_id and t.kind = r.kind
+        and t.key = ${term.key} and t.value in (${sql.join(term.values)}) and t.resource_id = r.id)`;
+  }
+}
+
 /** How many rows match, whatever the page. */
 export function countStatement(from: RawBuilder<unknown>, base: RawBuilder<unknown>, query: ListQuery) {
   return sql<{
