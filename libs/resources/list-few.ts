@@ -53,7 +53,7 @@ export const fewOfName = (plan: ListPlan, { value }: QueryFilter): Few =>
 export const fewOfState = (plan: ListPlan, { value }: QueryFilter, ordinal: number): Few =>
   few(plan, ordinal, common(plan, sql`r.state = ${value}`));
 
-/** Of a filter with an index on (tenant_id, its column). */
+/** Of a kind's own filter, by its index on (tenant_id, column). */
 export const fewOfFilter = (plan: ListPlan, { column, value }: QueryFilter, ordinal: number): Few =>
   few(
     plan,

@@ -27,7 +27,7 @@ export interface ListShape {
   hasTags: boolean;
 }
 
-export interface QueryFilter extends Pick<FilterDefinition, 'column' | 'isIndexed'> {
+export interface QueryFilter extends Pick<FilterDefinition, 'column'> {
   name: string;
   value: string | number | boolean;
   /** Of the kind's own table, not of `resource`. */
@@ -128,8 +128,8 @@ export function parseSelectorParameter(text: string): Selector {
 }
 
 function addFilter(query: ListQuery, filter: ListFilter, name: string, text: string, fail: Fail): void {
-  const { column, type, isIndexed = false, isOwn = false } = filter;
-  const add = (value: string | number | boolean) => query.filters.push({ name, column, value, isIndexed, isOwn });
+  const { column, type, isOwn = false } = filter;
+  const add = (value: string | number | boolean) => query.filters.push({ name, column, value, isOwn });
   if (text.length > 255 || /[\p{Cc}]/u.test(text)) {
     fail(name, 'invalid_value', 'must be at most 255 printable characters');
   } else if (type === 'integer') {

@@ -120,7 +120,7 @@ function countedOf(plan: ListPlan, hasWalk: boolean): Few[] {
   for (const term of selector) if (term.op === 'in') makers.push((n) => fewOfTag(plan, term, n));
   for (const filter of filters) {
     if (filter.name === 'state') makers.push((n) => fewOfState(plan, filter, n));
-    else if (filter.isIndexed) makers.push((n) => fewOfFilter(plan, filter, n));
+    else makers.push((n) => fewOfFilter(plan, filter, n));
   }
   for (const term of selector) if (term.op === 'exists') makers.push((n) => fewOfKey(plan, term.key, n));
   const absent = selector.filter((term) => term.op === 'absent');
