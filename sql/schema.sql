@@ -42,6 +42,28 @@ create table deed (
   constraint deed_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id)
 );
 
+create table deleted_disk (
+  tenant_id text not null,
+  id uuid not null,
+  name text not null,
+  tags jsonb not null,
+  created_by text not null,
+  created_at timestamp(3) with time zone not null,
+  size_gib integer not null,
+  image_tenant_id text,
+  image_id uuid,
+  image_sha256 text,
+  image_format text,
+  image_size_bytes bigint,
+  image_virtual_size_bytes bigint,
+  node_id uuid not null,
+  deleted_at timestamp(3) with time zone default now() not null,
+  expires_at timestamp(3) with time zone not null,
+  constraint deleted_disk_pkey PRIMARY KEY (tenant_id, id),
+  constraint deleted_disk_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id),
+  constraint deleted_disk_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id)
+);
+
 create table dependency (
   tenant_id text not null,
   resource_id uuid not null,
@@ -51,6 +73,34 @@ create table dependency (
   constraint dependency_pkey PRIMARY KEY (tenant_id, resource_id, target_id, relation),
   constraint dependency_target_tenant_id_target_id_fkey FOREIGN KEY (target_tenant_id, target_id) REFERENCES resource(tenant_id, id),
   constraint dependency_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table disk (
+  tenant_id text not null,
+  id uuid not null,
+  size_gib integer not null,
+  image_tenant_id text,
+  image_id uuid,
+  image_sha256 text,
+  image_format text,
+  image_size_bytes bigint,
+  image_virtual_size_bytes bigint,
+  snapshot_id uuid,
+  snapshot_disk_id uuid,
+  made boolean default false not null,
+  node_id uuid,
+  instance_id uuid,
+  slot integer,
+  boot_order integer,
+  with_instance boolean default false not null,
+  restoring uuid,
+  constraint disk_pkey PRIMARY KEY (tenant_id, id),
+  constraint disk_check CHECK (((instance_id IS NULL) = (slot IS NULL))),
+  constraint disk_check1 CHECK (((image_id IS NULL) = (image_sha256 IS NULL))),
+  constraint disk_size_gib_check CHECK (((size_gib >= 1) AND (size_gib <= 65536))),
+  constraint disk_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id),
+  constraint disk_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
+  constraint disk_tenant_id_instance_id_fkey FOREIGN KEY (tenant_id, instance_id) REFERENCES instance(tenant_id, id)
 );
 
 create table event (
@@ -109,31 +159,42 @@ create table installation (
   id uuid default gen_random_uuid() not null,
   token_key bytea default decode(replace(((gen_random_uuid())::text || (gen_random_uuid())::text), '-'::text, ''::text), 'hex'::text) not null,
   created_at timestamp(3) with time zone default now() not null,
+  deleted_disks_kept interval default '24:00:00'::interval,
   constraint installation_pkey PRIMARY KEY (singleton),
+  constraint installation_deleted_disks_kept_check CHECK ((deleted_disks_kept > '00:00:00'::interval)),
   constraint installation_singleton_check CHECK (singleton)
 );
 
 create table instance (
   tenant_id text not null,
   id uuid not null,
-  image_tenant_id text not null,
-  image_id uuid not null,
+  image_id uuid,
   vcpus integer not null,
   memory_mib bigint not null,
-  disk_gib integer,
   desired_power_state text not null,
   power_state text default 'unknown'::text not null,
   restart_policy text not null,
   node_id uuid,
+  held_vcpus integer default 0 not null,
+  held_memory_mib bigint default 0 not null,
+  ssh_keys text[] default '{}'::text[] not null,
+  placement jsonb,
   constraint instance_pkey PRIMARY KEY (tenant_id, id),
   constraint instance_desired_power_state_check CHECK ((desired_power_state = ANY (ARRAY['running'::text, 'stopped'::text]))),
   constraint instance_memory_mib_check CHECK ((memory_mib >= 64)),
   constraint instance_power_state_check CHECK ((power_state = ANY (ARRAY['running'::text, 'stopped'::text, 'paused'::text, 'unknown'::text]))),
   constraint instance_restart_policy_check CHECK ((restart_policy = ANY (ARRAY['stay'::text, 'always'::text]))),
   constraint instance_vcpus_check CHECK (((vcpus >= 1) AND (vcpus <= 256))),
-  constraint instance_image_tenant_id_image_id_fkey FOREIGN KEY (image_tenant_id, image_id) REFERENCES image(tenant_id, id),
   constraint instance_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id),
   constraint instance_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table instance_user_data (
+  tenant_id text not null,
+  id uuid not null,
+  user_data text not null,
+  constraint instance_user_data_pkey PRIMARY KEY (tenant_id, id),
+  constraint instance_user_data_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES instance(tenant_id, id) ON DELETE CASCADE
 );
 
 create table job (
@@ -286,6 +347,7 @@ create table reservation (
   memory_mib bigint not null,
   disk_gib bigint not null,
   constraint reservation_pkey PRIMARY KEY (tenant_id, resource_id),
+  constraint reservation_sizes CHECK (((vcpus >= 0) AND (memory_mib >= 0) AND (disk_gib >= 0))),
   constraint reservation_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id)
 );
 
@@ -329,6 +391,17 @@ create table service (
   constraint service_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
 );
 
+create table snapshot (
+  tenant_id text not null,
+  id uuid not null,
+  disk_id uuid not null,
+  size_bytes bigint,
+  virtual_size_bytes bigint,
+  constraint snapshot_pkey PRIMARY KEY (tenant_id, id),
+  constraint snapshot_tenant_id_disk_id_fkey FOREIGN KEY (tenant_id, disk_id) REFERENCES disk(tenant_id, id),
+  constraint snapshot_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table tenant (
   id text not null,
   display_name text not null,
@@ -357,7 +430,23 @@ CREATE INDEX audit_resource ON public.audit USING btree (tenant_id, resource_id,
 
 CREATE INDEX deed_node ON public.deed USING btree (node_id) WHERE (state = 'asked'::text);
 
+CREATE INDEX deleted_disk_content ON public.deleted_disk USING btree (image_sha256) WHERE (image_sha256 IS NOT NULL);
+
+CREATE INDEX deleted_disk_expiry ON public.deleted_disk USING btree (expires_at);
+
+CREATE INDEX deleted_disk_node ON public.deleted_disk USING btree (node_id);
+
+CREATE INDEX deleted_disk_time ON public.deleted_disk USING btree (tenant_id, deleted_at, id);
+
 CREATE INDEX dependency_target ON public.dependency USING btree (target_tenant_id, target_id);
+
+CREATE INDEX disk_content ON public.disk USING btree (image_sha256) WHERE (image_sha256 IS NOT NULL);
+
+CREATE INDEX disk_image ON public.disk USING btree (tenant_id, image_id) WHERE (image_id IS NOT NULL);
+
+CREATE INDEX disk_node ON public.disk USING btree (node_id);
+
+CREATE UNIQUE INDEX disk_slot ON public.disk USING btree (tenant_id, instance_id, slot) WHERE (instance_id IS NOT NULL);
 
 CREATE INDEX event_age ON public.event USING btree (at);
 
@@ -368,6 +457,8 @@ CREATE INDEX event_unnumbered ON public.event USING btree (id) WHERE (number IS 
 CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
 CREATE INDEX image_content ON public.image USING btree (sha256);
+
+CREATE INDEX instance_image ON public.instance USING btree (tenant_id, image_id);
 
 CREATE INDEX instance_node ON public.instance USING btree (node_id);
 
@@ -402,6 +493,8 @@ CREATE INDEX resource_state ON public.resource USING btree (tenant_id, kind, sta
 CREATE INDEX resource_tag_resource ON public.resource_tag USING btree (tenant_id, resource_id, key);
 
 CREATE INDEX resource_updated ON public.resource USING btree (tenant_id, kind, updated_at, id);
+
+CREATE INDEX snapshot_disk ON public.snapshot USING btree (tenant_id, disk_id);
 
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
 
@@ -519,7 +612,7 @@ begin
   return new;
 end $function$;
 
-CREATE OR REPLACE FUNCTION public.reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer)
+CREATE OR REPLACE FUNCTION public.reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean)
  RETURNS uuid
  LANGUAGE plpgsql
  SECURITY DEFINER
@@ -534,7 +627,8 @@ begin
   cross join lateral (
     select coalesce(sum(r.vcpus), 0) as vcpus, coalesce(sum(r.memory_mib), 0) as memory_mib, coalesce(sum(r.disk_gib), 0) as disk_gib
     from reservation r where r.node_id = n.id and not (r.tenant_id = tenant and r.resource_id = p_resource)) used
-  where not n.cordoned and n.last_seen_at > now() - interval '60 seconds' and p_kind = any (n.kinds)
+  where (p_only is null or n.id = any (p_only)) and (p_never is null or n.id <> all (p_never))
+    and (p_stays or (not n.cordoned and n.last_seen_at > now() - interval '60 seconds' and p_kind = any (n.kinds)))
     and n.vcpus::bigint * p_vcpu_overcommit - used.vcpus >= p_vcpus
     and n.memory_mib - used.memory_mib >= p_memory_mib
     and n.disk_gib - used.disk_gib >= p_disk_gib
@@ -546,6 +640,37 @@ begin
     memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib;
   return chosen;
 end $function$;
+
+CREATE OR REPLACE FUNCTION public.shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint)
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ UPDATE reservation SET vcpus = LEAST(reservation.vcpus, shrink_reservation.p_vcpus), memory_mib = LEAST(reservation.memory_mib, shrink_reservation.p_memory_mib), disk_gib = LEAST(reservation.disk_gib, shrink_reservation.p_disk_gib)
+   WHERE ((reservation.tenant_id = current_tenant()) AND (reservation.resource_id = shrink_reservation.p_resource));
+END;
+
+CREATE OR REPLACE FUNCTION public.split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint)
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ WITH taken AS (
+          UPDATE reservation reservation_1 SET disk_gib = (reservation_1.disk_gib - split_reservation.p_disk_gib)
+           WHERE ((reservation_1.tenant_id = current_tenant()) AND (reservation_1.resource_id = split_reservation.p_from))
+           RETURNING reservation_1.tenant_id,
+             reservation_1.node_id
+         )
+  INSERT INTO reservation (tenant_id, resource_id, node_id, vcpus, memory_mib, disk_gib)  SELECT taken.tenant_id,
+             split_reservation.p_to AS p_to,
+             taken.node_id,
+             0,
+             0,
+             split_reservation.p_disk_gib AS p_disk_gib
+            FROM taken ON CONFLICT(tenant_id, resource_id) DO UPDATE SET node_id = excluded.node_id, disk_gib = excluded.disk_gib;
+END;
 
 CREATE OR REPLACE FUNCTION public.tell_job()
  RETURNS trigger
@@ -623,10 +748,20 @@ alter table deed force row level security;
 create policy all_tenants on deed as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on deed as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table deleted_disk enable row level security;
+alter table deleted_disk force row level security;
+create policy all_tenants on deleted_disk as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on deleted_disk as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table dependency enable row level security;
 alter table dependency force row level security;
 create policy all_tenants on dependency as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on dependency as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table disk enable row level security;
+alter table disk force row level security;
+create policy all_tenants on disk as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on disk as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table event enable row level security;
 alter table event force row level security;
@@ -653,6 +788,11 @@ alter table instance enable row level security;
 alter table instance force row level security;
 create policy all_tenants on instance as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on instance as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table instance_user_data enable row level security;
+alter table instance_user_data force row level security;
+create policy all_tenants on instance_user_data as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on instance_user_data as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table job enable row level security;
 alter table job force row level security;
@@ -696,6 +836,11 @@ create policy all_tenants on resource_tag as permissive for all to rhyzome_opera
 create policy global_images on resource_tag as permissive for select to rhyzome_app using (((tenant_id = 'system'::text) AND (kind = 'image'::text)));
 create policy own_tenant on resource_tag as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table snapshot enable row level security;
+alter table snapshot force row level security;
+create policy all_tenants on snapshot as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on snapshot as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table tenant enable row level security;
 alter table tenant force row level security;
 create policy all_tenants on tenant as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -738,10 +883,20 @@ grant execute on function notify_tenant() to public;
 alter function raise_version() owner to rhyzome_owner;
 grant execute on function raise_version() to public;
 
-alter function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer) owner to rhyzome_owner;
-grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer) to public;
-grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer) to rhyzome_app;
-grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer) to rhyzome_operator;
+alter function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) owner to rhyzome_owner;
+grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to public;
+grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_app;
+grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_operator;
+
+alter function shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint) owner to rhyzome_owner;
+grant execute on function shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint) to public;
+grant execute on function shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint) to rhyzome_app;
+grant execute on function shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint) to rhyzome_operator;
+
+alter function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) owner to rhyzome_owner;
+grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) to public;
+grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) to rhyzome_app;
+grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) to rhyzome_operator;
 
 alter function tell_job() owner to rhyzome_owner;
 grant execute on function tell_job() to public;
@@ -766,9 +921,17 @@ alter table deed owner to rhyzome_owner;
 grant delete, insert, select, update on table deed to rhyzome_app;
 grant delete, insert, select, update on table deed to rhyzome_operator;
 
+alter table deleted_disk owner to rhyzome_owner;
+grant delete, insert, select, update on table deleted_disk to rhyzome_app;
+grant delete, insert, select, update on table deleted_disk to rhyzome_operator;
+
 alter table dependency owner to rhyzome_owner;
 grant delete, insert, select, update on table dependency to rhyzome_app;
 grant delete, insert, select, update on table dependency to rhyzome_operator;
+
+alter table disk owner to rhyzome_owner;
+grant delete, insert, select, update on table disk to rhyzome_app;
+grant delete, insert, select, update on table disk to rhyzome_operator;
 
 alter table event owner to rhyzome_owner;
 grant insert, select on table event to rhyzome_app;
@@ -793,6 +956,10 @@ grant select on table installation to rhyzome_operator;
 alter table instance owner to rhyzome_owner;
 grant delete, insert, select, update on table instance to rhyzome_app;
 grant delete, insert, select, update on table instance to rhyzome_operator;
+
+alter table instance_user_data owner to rhyzome_owner;
+grant delete, insert, select, update on table instance_user_data to rhyzome_app;
+grant delete, insert, select, update on table instance_user_data to rhyzome_operator;
 
 alter table job owner to rhyzome_owner;
 grant delete, insert, select, update on table job to rhyzome_app;
@@ -840,6 +1007,10 @@ grant delete, insert, select, update on table resource_tag to rhyzome_operator;
 
 alter table service owner to rhyzome_owner;
 grant delete, insert, select, update on table service to rhyzome_operator;
+
+alter table snapshot owner to rhyzome_owner;
+grant delete, insert, select, update on table snapshot to rhyzome_app;
+grant delete, insert, select, update on table snapshot to rhyzome_operator;
 
 alter table tenant owner to rhyzome_owner;
 grant select on table tenant to rhyzome_app;

@@ -4,6 +4,7 @@
  */
 
 import type { ColumnType } from "kysely";
+import type { IPostgresInterval } from "postgres-interval";
 
 export type ArrayType<T> = ArrayTypeImpl<T> extends (infer U)[]
   ? U[]
@@ -16,6 +17,8 @@ export type ArrayTypeImpl<T> = T extends ColumnType<infer S, infer I, infer U>
 export type Generated<T> = T extends ColumnType<infer S, infer I, infer U>
   ? ColumnType<S, I | undefined, U>
   : ColumnType<T, T | undefined, T>;
+
+export type Interval = ColumnType<IPostgresInterval, IPostgresInterval | number | string, IPostgresInterval | number | string>;
 
 export type Json = JsonValue;
 
@@ -62,12 +65,52 @@ export interface Deed {
   verb: string;
 }
 
+export interface DeletedDisk {
+  created_at: Timestamp;
+  created_by: string;
+  deleted_at: Generated<Timestamp>;
+  expires_at: Timestamp;
+  id: string;
+  image_format: string | null;
+  image_id: string | null;
+  image_sha256: string | null;
+  image_size_bytes: number | null;
+  image_tenant_id: string | null;
+  image_virtual_size_bytes: number | null;
+  name: string;
+  node_id: string;
+  size_gib: number;
+  tags: Json;
+  tenant_id: string;
+}
+
 export interface Dependency {
   relation: string;
   resource_id: string;
   target_id: string;
   target_tenant_id: string;
   tenant_id: string;
+}
+
+export interface Disk {
+  boot_order: number | null;
+  id: string;
+  image_format: string | null;
+  image_id: string | null;
+  image_sha256: string | null;
+  image_size_bytes: number | null;
+  image_tenant_id: string | null;
+  image_virtual_size_bytes: number | null;
+  instance_id: string | null;
+  made: Generated<boolean>;
+  node_id: string | null;
+  restoring: string | null;
+  size_gib: number;
+  slot: number | null;
+  snapshot_disk_id: string | null;
+  snapshot_id: string | null;
+  tenant_id: string;
+  with_instance: Generated<boolean>;
 }
 
 export interface Event {
@@ -114,6 +157,7 @@ export interface Image {
 
 export interface Installation {
   created_at: Generated<Timestamp>;
+  deleted_disks_kept: Generated<Interval | null>;
   id: Generated<string>;
   singleton: Generated<boolean>;
   token_key: Generated<Buffer>;
@@ -121,16 +165,24 @@ export interface Installation {
 
 export interface Instance {
   desired_power_state: string;
-  disk_gib: number | null;
+  held_memory_mib: Generated<number>;
+  held_vcpus: Generated<number>;
   id: string;
-  image_id: string;
-  image_tenant_id: string;
+  image_id: string | null;
   memory_mib: number;
   node_id: string | null;
+  placement: Json | null;
   power_state: Generated<string>;
   restart_policy: string;
+  ssh_keys: Generated<string[]>;
   tenant_id: string;
   vcpus: number;
+}
+
+export interface InstanceUserData {
+  id: string;
+  tenant_id: string;
+  user_data: string;
 }
 
 export interface Job {
@@ -291,6 +343,14 @@ export interface Service {
   verbs: string[];
 }
 
+export interface Snapshot {
+  disk_id: string;
+  id: string;
+  size_bytes: number | null;
+  tenant_id: string;
+  virtual_size_bytes: number | null;
+}
+
 export interface Tenant {
   billing_key: string | null;
   created_at: Generated<Timestamp>;
@@ -311,13 +371,16 @@ export interface TenantIssuer {
 export interface DB {
   audit: Audit;
   deed: Deed;
+  deleted_disk: DeletedDisk;
   dependency: Dependency;
+  disk: Disk;
   event: Event;
   event_counter: EventCounter;
   idempotency: Idempotency;
   image: Image;
   installation: Installation;
   instance: Instance;
+  instance_user_data: InstanceUserData;
   job: Job;
   job_step: JobStep;
   lease: Lease;
@@ -330,6 +393,7 @@ export interface DB {
   resource: Resource;
   resource_tag: ResourceTag;
   service: Service;
+  snapshot: Snapshot;
   tenant: Tenant;
   tenant_issuer: TenantIssuer;
 }
