@@ -102,7 +102,7 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
       checkRef(context.installation, ref);
       return readConsoleLog(places.of(ref.id), tailBytes);
     },
-    console(ref) {
+    async console(ref) {
       checkRef(context.installation, ref);
       // Two readers of one line would each get a part of it.
       if (lines.has(ref.id)) throw new DriverError('console_busy', 'The console is open already.');

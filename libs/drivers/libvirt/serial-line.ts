@@ -18,14 +18,22 @@ export async function openSerialLine(virsh: Virsh, domain: string, onClose: () =
     closeSync(fd);
     throw error;
   }
-  stream.once('close', onClose);
+  let open = true;
+  const closed = () => {
+    if (open) onClose();
+    open = false;
+  };
+  stream.once('close', closed);
   return {
     output: readLine(stream),
     write: (data) =>
       new Promise((resolve, reject) => {
         stream.write(data, (error) => (error ? reject(lineEnded(error)) : resolve()));
       }),
-    close: () => stream.destroy(),
+    close() {
+      stream.destroy();
+      closed();
+    },
   };
 }
 

@@ -12,7 +12,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
   let shell: Shell;
   const [boot, data, copy] = [refTo('disk'), refTo('disk'), refTo('disk')];
   const [first, second, third] = [refTo('snapshot'), refTo('snapshot'), refTo('snapshot')];
-  const instance = refTo('instance');
+  const [instance, rival] = [refTo('instance'), refTo('instance')];
   const empty: DiskSpec = { sizeBytes: 32 * MiB, image: null, snapshot: null };
   const bootSpec = (): DiskSpec => ({ sizeBytes: 48 * MiB, image: lab.image, snapshot: null });
   const info = async (path: string) =>
@@ -61,7 +61,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
     await shell.run('echo one > /mnt/file; sync');
     await lab.disks.apply(data, { ...empty, sizeBytes: 64 * MiB }, never);
     expect(await shell.run('cat /sys/block/vdb/size')).toBe(String((64 * MiB) / 512));
-    await expect(lab.instances.apply(refTo('instance'), lab.spec([data]), never)).rejects.toMatchObject({
+    await expect(lab.instances.apply(rival, lab.spec([data]), never)).rejects.toMatchObject({
       code: 'in_use',
       permanent: false,
     });
@@ -80,7 +80,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
     expect((await lab.snapshots.inventory()).map(({ ref }) => ref.id).sort()).toEqual(
       [first.id, second.id, third.id].sort(),
     );
-    await shell.run('dd if=/dev/urandom of=/mnt/noise bs=64k count=64 2>/dev/null &');
+    await shell.run('( dd if=/dev/urandom of=/mnt/noise bs=64k count=64 2>/dev/null & )');
     const from = { diskId: data.id, snapshotId: first.id };
     await expect(
       lab.disks.apply(copy, { sizeBytes: 32 * MiB, image: null, snapshot: from }, never),
@@ -155,7 +155,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
       code: 'snapshot_lost',
       permanent: true,
     });
-    await lab.instances.remove(instance, never);
+    for (const machine of [instance, rival]) await lab.instances.remove(machine, never);
     await expect(lab.disks.remove(data, never)).rejects.toMatchObject({ code: 'in_use' });
     for (const snapshot of [first, third]) await lab.snapshots.remove(snapshot, never);
     await lab.host.exec(['rm', lab.diskPath(data)]);
