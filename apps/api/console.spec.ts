@@ -1,122 +1,26 @@
 /**
- * Consoles over WebSocket and metrics as users reach them, over real HTTP with tokens that name their actor. The way to
- * the node is played here; libs/nodes tests it.
+ * Consoles over WebSocket as users reach them, over real HTTP with tokens that name their actor. The way to the node is
+ * played here; libs/nodes tests it.
  */
 import 'reflect-metadata';
 import { once } from 'node:events';
 import { connect } from 'node:net';
-import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import WebSocket from 'ws';
-import { InvalidToken, type Role, TokenVerifier } from '#libs/auth';
+import { InvalidToken } from '#libs/auth';
 import { RhyzomeError } from '#libs/core';
 import { kinds } from '#libs/kinds';
-import { type AttachedConsole, ConsoleRelay, type ConsoleTarget, recordMetrics } from '#libs/nodes';
-import { createLog } from '#libs/process';
-import { describeApi } from '#libs/resources';
-import { MetricType } from '#libs/rpc';
 import { callerIn, globalImage, type Platform, startPlatform } from '#libs/testing';
-import { ApiModule } from './api.module.js';
-import { acceptJsonBodies, acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { Client, PlayedRelay } from './played-console.js';
+import { generous, PlainTokens, serve } from './test-server.js';
 
 const revoked = new Set<string>();
 
-/** `role.tenant` or `role.tenant.x`, instead of a signed token; libs/auth tests those. */
-class PlainTokens extends TokenVerifier {
-  override async verify(bearer: string) {
-    const [role, tenant] = bearer.split('.') as [Role, string];
-    if (!tenant) throw new InvalidToken('malformed', 'The token is none.');
+class RevocableTokens extends PlainTokens {
+  override verify(bearer: string) {
     if (revoked.has(bearer)) throw new InvalidToken('tenant_suspended', 'The tenant of this token is suspended.');
-    return callerIn(tenant, role).actor;
-  }
-}
-
-type Part = { data: Uint8Array; hasKeyboard?: boolean };
-
-/** A console of which the test holds the other end. */
-class PlayedConsole implements AttachedConsole {
-  readonly typed: string[] = [];
-  hasLeft = false;
-  private parts: Part[] = [];
-  private ended: Error | true | undefined;
-  private wake: () => void = () => {};
-
-  constructor(
-    readonly target: ConsoleTarget & { mayType: boolean },
-    readonly signal: AbortSignal,
-  ) {
-    signal.addEventListener('abort', () => {
-      this.hasLeft = true;
-      this.end();
-    });
-  }
-
-  /** What was said and not taken. */
-  get waiting(): number {
-    return this.parts.length;
-  }
-
-  get output() {
-    return this.all();
-  }
-
-  say(text: string, hasKeyboard?: boolean): void {
-    this.parts.push({ data: Buffer.from(text), hasKeyboard });
-    this.wake();
-  }
-
-  end(error?: Error): void {
-    this.ended ??= error ?? true;
-    this.wake();
-  }
-
-  async type(data: Uint8Array): Promise<void> {
-    this.typed.push(Buffer.from(data).toString());
-  }
-
-  private async *all(): AsyncGenerator<Part> {
-    for (;;) {
-      const next = this.parts.shift();
-      if (next) yield next;
-      else if (this.ended instanceof Error) throw this.ended;
-      else if (this.ended) return;
-      else
-        await new Promise<void>((resolve) => {
-          this.wake = resolve;
-        });
-    }
-  }
-}
-
-class PlayedRelay extends ConsoleRelay {
-  readonly consoles: PlayedConsole[] = [];
-  refusal: RhyzomeError | undefined;
-
-  override async attach(target: ConsoleTarget & { mayType: boolean }, _caller: unknown, signal: AbortSignal) {
-    if (this.refusal) throw this.refusal;
-    const console = new PlayedConsole(target, signal);
-    this.consoles.push(console);
-    return console;
-  }
-}
-
-/** What came to a client. */
-class Client {
-  text = '';
-  readonly control: unknown[] = [];
-  code = 0;
-  reason = '';
-
-  constructor(readonly socket: WebSocket) {
-    socket.on('message', (data, isBinary) => {
-      if (isBinary) this.text += data.toString();
-      else this.control.push(JSON.parse(data.toString()));
-    });
-    socket.on('close', (code, reason) => {
-      this.code = code;
-      this.reason = reason.toString();
-    });
+    return super.verify(bearer);
   }
 }
 
@@ -131,26 +35,10 @@ beforeAll(async () => {
   platform = await startPlatform({ kinds });
   await globalImage(platform);
   for (const id of ['acme', 'globex']) await platform.tenant(id);
-  const verifier = new PlainTokens({ directory: undefined as never, audience: 'x' });
-  const adapter = createAdapter();
-  const fastify = adapter.getInstance();
-  addGate(fastify as never, { routes: recordRoutes(fastify as never), verifier, onAnswer: () => undefined });
-  const { db, listener, registry } = platform;
+  const { db, registry } = platform;
   relay = new PlayedRelay(db, undefined as never);
-  const module = ApiModule.with({
-    db,
-    listener,
-    registry,
-    verifier,
-    relay,
-    tokenKey: Buffer.alloc(32, 1),
-    openapi: describeApi(kinds, '0'),
-    log: createLog('api', 'silent'),
-  });
-  app = await NestFactory.create<NestFastifyApplication>(module, adapter, { logger: false, bodyParser: false });
-  acceptJsonBodies(fastify as never);
-  acceptUpgrades(fastify as never);
-  await app.listen(0, '127.0.0.1');
+  const verifier = new RevocableTokens({ directory: undefined as never, audience: 'x' });
+  app = await serve(platform, generous, { relay, verifier });
   base = await app.getUrl();
   const caller = callerIn('acme');
   const make = async (kind: string, body: object) => {
@@ -361,65 +249,4 @@ test('an upgrade to anything else is passed over and answered as if there were n
   const [answer] = (await once(socket, 'data')) as [Buffer];
   expect(answer.toString()).toMatch(/^HTTP\/1.1 200 /);
   socket.destroy();
-});
-
-describe('metrics', () => {
-  const read = (name: string, accept?: string, token = 'viewer.acme') =>
-    fetch(`${base}/v1/instances/${name}/metrics`, {
-      headers: { authorization: `Bearer ${token}`, ...(accept && { accept }) },
-    });
-
-  test('are there as JSON and as Prometheus text, what the node measured and what others report apart', async () => {
-    expect(await (await read('web')).json()).toEqual({
-      resource: { kind: 'instance', id: running, name: 'web' },
-      builtIn: null,
-      custom: [],
-    });
-    const metric = {
-      name: 'cpu_seconds_total',
-      type: MetricType.METRIC_TYPE_COUNTER,
-      labels: { cpu: '0' },
-      value: 2.5,
-    };
-    const item = { ref: { tenantId: 'acme', kind: 'instance', id: running }, at: new Date(), metrics: [metric] };
-    const own = { ...item, custom: true, metrics: [{ ...metric, name: 'jobs', labels: {}, value: 7 }] };
-    const session = await platform.db.operator
-      .selectFrom('node_session')
-      .select(['node_id as nodeId', 'session'])
-      .where('node_id', '=', platform.node.id)
-      .executeTakeFirstOrThrow();
-    await recordMetrics(platform.db, session, { items: [{ ...item, custom: false }, own] });
-    expect(await (await read('web', 'application/json')).json()).toMatchObject({
-      builtIn: {
-        ageSeconds: expect.any(Number),
-        metrics: [{ name: 'cpu_seconds_total', labels: { cpu: '0' }, value: 2.5 }],
-      },
-      custom: [{ source: 'guest', metrics: [{ name: 'jobs', value: 7 }] }],
-    });
-    for (const accept of ['text/plain', 'application/openmetrics-text;q=0.5,text/plain;q=0.3,*/*;q=0.1']) {
-      const answer = await read('web', accept);
-      expect(answer.headers.get('content-type')).toMatch('text/plain; version=0.0.4');
-      const text = await answer.text();
-      const labels = `instance="${running}",name="web"`;
-      expect(text).toContain(
-        `# TYPE rhyzome_instance_cpu_seconds_total counter\nrhyzome_instance_cpu_seconds_total{${labels},cpu="0"} 2.5\n`,
-      );
-      expect(text).toContain(`jobs{${labels},source="guest"} 7\n`);
-      expect(text).toMatch(/rhyzome_instance_sample_age_seconds\{.*source="node"\} \d/);
-    }
-  });
-
-  test('are nobody else’s, and nobody’s to write', async () => {
-    expect((await read('web', undefined, 'admin.globex')).status).toBe(404);
-    expect((await read('web', 'image/png')).status).toBe(406);
-    expect((await read('nobody')).status).toBe(404);
-    const headers = { authorization: 'Bearer admin.acme', 'content-type': 'application/json' };
-    const written = await fetch(`${base}/v1/instances/web/metrics`, { method: 'POST', headers, body: '{}' });
-    expect([404, 405]).toContain(written.status);
-  });
-
-  test('are there of every kind', async () => {
-    const answer = await fetch(`${base}/v1/networks/lan/metrics`, { headers: { authorization: 'Bearer admin.acme' } });
-    expect(await answer.json()).toMatchObject({ resource: { kind: 'network' }, builtIn: null, custom: [] });
-  });
 });
