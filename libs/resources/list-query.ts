@@ -1,7 +1,15 @@
 /** A list's query parameters, checked, and the one statement that answers it: keyset, so that page N costs what page 1 does. */
 
 import { type RawBuilder, sql } from 'kysely';
-import { type FieldError, invalid, isUuid, parseSelector, type Selector, SelectorError } from '#libs/core';
+import {
+  type FieldError,
+  invalid,
+  isUuid,
+  parseSelector,
+  type Selector,
+  SelectorError,
+  type SelectorTerm,
+} from '#libs/core';
 import type { FilterDefinition } from './kind.js';
 
 export const DEFAULT_PAGE_SIZE = 50;
