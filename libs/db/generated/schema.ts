@@ -234,6 +234,7 @@ export interface Job {
   state: Generated<string>;
   supersedes: string | null;
   tenant_id: string;
+  waits_for: string | null;
   wakes: Generated<number>;
 }
 
