@@ -9,7 +9,7 @@ import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { NodeHub } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
-import { KindRegistry, ResourceJobs, readInstallation } from '#libs/resources';
+import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
 import { nestGrpcOptions } from '#libs/rpc/nest';
 import { DirectoryStore } from '#libs/storage';
 import { GrpcModule } from './grpc.module.js';
@@ -40,6 +40,7 @@ const firstTcp = config.grpc.listen.find((address) => !address.startsWith('unix:
 const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
 const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
+const upkeep = new Upkeep(db, registry, log);
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
 });
@@ -59,12 +60,13 @@ await grpc.serving;
 await listener.start();
 runner.start();
 numberer.start();
+upkeep.start();
 serving = true;
 log.info({ listen: config.grpc.listen, advertise, installation: installation.id }, 'rhyzome-grpc serves');
 
 onShutdown(log, async () => {
   monitoring.drain();
-  await runner.stop();
+  await Promise.all([runner.stop(), upkeep.stop()]);
   hub.close();
   await grpc.drain(2_000);
   await app.close();

@@ -1,3 +1,4 @@
+export * from './capacity.js';
 export * from './deeds.js';
 export * from './hub.js';
 export * from './placements.js';

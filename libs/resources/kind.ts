@@ -149,6 +149,10 @@ export interface KindDefinition<Row extends CoreRow = any> {
   changes?: readonly ('create' | 'update' | 'delete')[];
   make(scope: RowScope): KindResource<any>;
   actions?: Record<string, ActionDefinition>;
+  /** Writes anew what nodes should make of one of its resources, as its rows stand in the transaction. */
+  refresh?(tx: Tx, tenantId: string, id: string): Promise<void>;
+  /** What falls due by itself (expiries), done now and then by one rhyzome-grpc at a time; repeatable at any moment. */
+  upkeep?(db: Database, signal: AbortSignal): Promise<void>;
   /** A node reported about one of its resources. In the tenant's scope; returns true if something visible changed. */
   observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<void>;
   /** Nest controllers for verbs of its own. */
