@@ -37,6 +37,7 @@ create table deed (
   failure jsonb,
   created_at timestamp(3) with time zone default now() not null,
   finished_at timestamp(3) with time zone,
+  result jsonb,
   constraint deed_pkey PRIMARY KEY (tenant_id, id),
   constraint deed_state_check CHECK ((state = ANY (ARRAY['asked'::text, 'done'::text, 'failed'::text, 'unclear'::text]))),
   constraint deed_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id)
@@ -141,17 +142,45 @@ create table image (
   tenant_id text not null,
   id uuid not null,
   visibility text not null,
-  format text not null,
-  size_bytes bigint not null,
-  virtual_size_bytes bigint not null,
-  sha256 text not null,
+  format text,
+  size_bytes bigint,
+  virtual_size_bytes bigint,
+  sha256 text,
   os_info jsonb default '{}'::jsonb not null,
+  source text default 'import'::text not null,
+  source_url text,
+  source_snapshot_id uuid,
+  announced_sha256 text,
+  announced_size_bytes bigint,
+  announced_format text,
+  operation_id uuid,
+  publisher_name text,
   constraint image_pkey PRIMARY KEY (tenant_id, id),
+  constraint content_is_whole CHECK ((num_nulls(format, size_bytes, virtual_size_bytes, sha256) = ANY (ARRAY[0, 4]))),
+  constraint image_announced_format_check CHECK ((announced_format = ANY (ARRAY['qcow2'::text, 'raw'::text]))),
+  constraint image_announced_sha256_check CHECK ((announced_sha256 ~ '^[0-9a-f]{64}$'::text)),
+  constraint image_announced_size_bytes_check CHECK ((announced_size_bytes > 0)),
   constraint image_check CHECK (((visibility = 'global'::text) = (tenant_id = 'system'::text))),
   constraint image_format_check CHECK ((format = ANY (ARRAY['qcow2'::text, 'raw'::text]))),
   constraint image_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
+  constraint image_source_check CHECK ((source = ANY (ARRAY['import'::text, 'upload'::text, 'url'::text, 'snapshot'::text]))),
   constraint image_visibility_check CHECK ((visibility = ANY (ARRAY['global'::text, 'published'::text, 'private'::text]))),
+  constraint publisher_is_named CHECK (((visibility = 'published'::text) = (publisher_name IS NOT NULL))),
   constraint image_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table image_upload (
+  tenant_id text not null,
+  image_id uuid not null,
+  operation_id uuid not null,
+  total_bytes bigint,
+  received_bytes bigint default 0 not null,
+  is_complete boolean default false not null,
+  writer uuid,
+  writer_until timestamp with time zone,
+  progressed_at timestamp(3) with time zone default now() not null,
+  constraint image_upload_pkey PRIMARY KEY (tenant_id, image_id),
+  constraint image_upload_tenant_id_image_id_fkey FOREIGN KEY (tenant_id, image_id) REFERENCES image(tenant_id, id) ON DELETE CASCADE
 );
 
 create table installation (
@@ -266,6 +295,17 @@ create table lease (
   constraint lease_ip_check CHECK ((masklen(ip) = 32)),
   constraint lease_tenant_id_instance_id_fkey FOREIGN KEY (tenant_id, instance_id) REFERENCES resource(tenant_id, id),
   constraint lease_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES network(tenant_id, id)
+);
+
+create table metric_sample (
+  tenant_id text not null,
+  resource_id uuid not null,
+  source text not null,
+  at timestamp(3) with time zone not null,
+  metrics jsonb not null,
+  constraint metric_sample_pkey PRIMARY KEY (tenant_id, resource_id, source),
+  constraint metric_sample_source_check CHECK (((length(source) >= 1) AND (length(source) <= 100))),
+  constraint metric_sample_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
 create table migration (
@@ -393,6 +433,8 @@ create table resource (
   created_at timestamp(3) with time zone default now() not null,
   updated_at timestamp(3) with time zone default now() not null,
   created_by text not null,
+  published boolean default false not null,
+  tag_set uuid generated always as (tag_keys_digest(tags)) stored not null,
   constraint resource_pkey PRIMARY KEY (tenant_id, id),
   constraint resource_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'provisioning'::text, 'ready'::text, 'updating'::text, 'deleting'::text, 'failed'::text]))),
   constraint resource_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id)
@@ -404,7 +446,10 @@ create table resource_tag (
   key text not null,
   value text not null,
   resource_id uuid not null,
-  constraint resource_tag_pkey PRIMARY KEY (tenant_id, kind, key, value, resource_id),
+  published boolean default false not null,
+  created_at timestamp(3) with time zone not null,
+  name text not null,
+  constraint resource_tag_pkey PRIMARY KEY (tenant_id, resource_id, key),
   constraint resource_tag_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
@@ -453,7 +498,17 @@ create table tenant_issuer (
 
 -- Indexes
 
+CREATE INDEX audit_action ON public.audit USING btree (tenant_id, action, id);
+
+CREATE INDEX audit_actor ON public.audit USING btree (tenant_id, actor, id);
+
+CREATE INDEX audit_kind ON public.audit USING btree (tenant_id, kind, id);
+
+CREATE INDEX audit_request ON public.audit USING btree (tenant_id, request_id, id) WHERE (request_id IS NOT NULL);
+
 CREATE INDEX audit_resource ON public.audit USING btree (tenant_id, resource_id, id);
+
+CREATE INDEX audit_result ON public.audit USING btree (tenant_id, result, id);
 
 CREATE INDEX deed_node ON public.deed USING btree (node_id) WHERE (state = 'asked'::text);
 
@@ -473,6 +528,8 @@ CREATE INDEX disk_image ON public.disk USING btree (tenant_id, image_id) WHERE (
 
 CREATE INDEX disk_node ON public.disk USING btree (node_id);
 
+CREATE INDEX disk_size ON public.disk USING btree (tenant_id, size_gib);
+
 CREATE UNIQUE INDEX disk_slot ON public.disk USING btree (tenant_id, instance_id, slot) WHERE (instance_id IS NOT NULL);
 
 CREATE INDEX event_age ON public.event USING btree (at);
@@ -485,9 +542,27 @@ CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
 CREATE INDEX image_content ON public.image USING btree (sha256);
 
+CREATE INDEX image_format ON public.image USING btree (tenant_id, format);
+
+CREATE UNIQUE INDEX image_operation ON public.image USING btree (operation_id) WHERE (operation_id IS NOT NULL);
+
+CREATE INDEX image_sha256 ON public.image USING btree (tenant_id, sha256);
+
+CREATE INDEX image_visibility ON public.image USING btree (tenant_id, visibility);
+
+CREATE INDEX instance_desired ON public.instance USING btree (tenant_id, desired_power_state);
+
 CREATE INDEX instance_image ON public.instance USING btree (tenant_id, image_id);
 
+CREATE INDEX instance_memory ON public.instance USING btree (tenant_id, memory_mib);
+
 CREATE INDEX instance_node ON public.instance USING btree (node_id);
+
+CREATE INDEX instance_power ON public.instance USING btree (tenant_id, power_state);
+
+CREATE INDEX instance_vcpus ON public.instance USING btree (tenant_id, vcpus);
+
+CREATE INDEX job_action ON public.job USING btree (tenant_id, action, created_at, id);
 
 CREATE INDEX job_created ON public.job USING btree (tenant_id, created_at, id);
 
@@ -495,17 +570,23 @@ CREATE INDEX job_due ON public.job USING btree (run_at) WHERE (finished_at IS NU
 
 CREATE INDEX job_held_name ON public.job USING btree (tenant_id, kind, held_name) WHERE ((finished_at IS NULL) AND (held_name IS NOT NULL));
 
+CREATE INDEX job_kind ON public.job USING btree (tenant_id, kind, created_at, id);
+
 CREATE UNIQUE INDEX job_one_unended ON public.job USING btree (tenant_id, resource_id) WHERE (finished_at IS NULL);
 
 CREATE INDEX job_resource ON public.job USING btree (tenant_id, resource_id, created_at);
 
 CREATE INDEX job_state ON public.job USING btree (tenant_id, state, created_at, id);
 
+CREATE INDEX lease_created ON public.lease USING btree (tenant_id, network_id, created_at, id);
+
 CREATE INDEX lease_instance ON public.lease USING btree (tenant_id, instance_id, ordinal) WHERE (instance_id IS NOT NULL);
 
 CREATE UNIQUE INDEX lease_ip ON public.lease USING btree (tenant_id, network_id, ip);
 
 CREATE UNIQUE INDEX lease_mac ON public.lease USING btree (tenant_id, network_id, mac);
+
+CREATE INDEX network_domain ON public.network USING btree (tenant_id, domain);
 
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
 
@@ -515,9 +596,21 @@ CREATE INDEX resource_created ON public.resource USING btree (tenant_id, kind, c
 
 CREATE UNIQUE INDEX resource_name ON public.resource USING btree (tenant_id, kind, name);
 
+CREATE INDEX resource_published ON public.resource USING btree (kind, created_at, id) WHERE published;
+
+CREATE UNIQUE INDEX resource_published_id ON public.resource USING btree (id) WHERE published;
+
 CREATE INDEX resource_state ON public.resource USING btree (tenant_id, kind, state, created_at, id);
 
-CREATE INDEX resource_tag_resource ON public.resource_tag USING btree (tenant_id, resource_id, key);
+CREATE INDEX resource_state_name ON public.resource USING btree (tenant_id, kind, state, name);
+
+CREATE INDEX resource_state_updated ON public.resource USING btree (tenant_id, kind, state, updated_at, id);
+
+CREATE INDEX resource_tag_created ON public.resource_tag USING btree (tenant_id, kind, key, value, created_at, resource_id);
+
+CREATE INDEX resource_tag_name ON public.resource_tag USING btree (tenant_id, kind, key, value, name, resource_id);
+
+CREATE INDEX resource_tag_set ON public.resource USING btree (tenant_id, kind, tag_set, created_at, id);
 
 CREATE INDEX resource_updated ON public.resource USING btree (tenant_id, kind, updated_at, id);
 
@@ -710,6 +803,15 @@ BEGIN ATOMIC
       JOIN tenant t ON ((t.id = i.tenant_id)));
 END;
 
+CREATE OR REPLACE FUNCTION public.keep_published()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  update resource_tag set published = new.published where tenant_id = new.tenant_id and resource_id = new.id;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.keep_tags()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -718,8 +820,8 @@ begin
   if tg_op = 'UPDATE' then
     delete from resource_tag where tenant_id = new.tenant_id and resource_id = new.id;
   end if;
-  insert into resource_tag (tenant_id, kind, key, value, resource_id)
-  select new.tenant_id, new.kind, key, value, new.id from jsonb_each_text(new.tags);
+  insert into resource_tag (tenant_id, kind, key, value, resource_id, published, created_at, name)
+  select new.tenant_id, new.kind, key, value, new.id, new.published, new.created_at, new.name from jsonb_each_text(new.tags);
   return null;
 end $function$;
 
@@ -859,6 +961,12 @@ BEGIN ATOMIC
             FROM taken ON CONFLICT(tenant_id, resource_id) DO UPDATE SET node_id = excluded.node_id, disk_gib = excluded.disk_gib;
 END;
 
+CREATE OR REPLACE FUNCTION public.tag_keys_digest(tags jsonb)
+ RETURNS uuid
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+RETURN (md5((SELECT COALESCE(string_agg(key.key, ','::text ORDER BY (key.key COLLATE "C")), ''::text) AS "coalesce" FROM jsonb_object_keys(tag_keys_digest.tags) key(key))))::uuid;
+
 CREATE OR REPLACE FUNCTION public.tell_job()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -935,9 +1043,11 @@ CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.network 
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
+CREATE TRIGGER keep_published AFTER UPDATE OF published ON public.resource FOR EACH ROW WHEN ((new.published IS DISTINCT FROM old.published)) EXECUTE FUNCTION keep_published();
+
 CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHEN ((new.tags <> '{}'::jsonb)) EXECUTE FUNCTION keep_tags();
 
-CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags ON public.resource FOR EACH ROW WHEN ((new.tags IS DISTINCT FROM old.tags)) EXECUTE FUNCTION keep_tags();
+CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags, name ON public.resource FOR EACH ROW WHEN (((new.tags IS DISTINCT FROM old.tags) OR (new.name <> old.name))) EXECUTE FUNCTION keep_tags();
 
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
 
@@ -998,6 +1108,12 @@ alter table image force row level security;
 create policy all_tenants on image as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on image as permissive for select to rhyzome_app using (((visibility = 'global'::text) AND (tenant_id = 'system'::text)));
 create policy own_tenant on image as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+create policy published on image as permissive for select to rhyzome_app using ((visibility = 'published'::text));
+
+alter table image_upload enable row level security;
+alter table image_upload force row level security;
+create policy all_tenants on image_upload as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on image_upload as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table instance enable row level security;
 alter table instance force row level security;
@@ -1024,6 +1140,11 @@ alter table lease force row level security;
 create policy all_tenants on lease as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on lease as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table metric_sample enable row level security;
+alter table metric_sample force row level security;
+create policy all_tenants on metric_sample as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on metric_sample as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table network enable row level security;
 alter table network force row level security;
 create policy all_tenants on network as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -1049,12 +1170,14 @@ alter table resource force row level security;
 create policy all_tenants on resource as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on resource as permissive for select to rhyzome_app using (((tenant_id = 'system'::text) AND (kind = 'image'::text)));
 create policy own_tenant on resource as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+create policy published on resource as permissive for select to rhyzome_app using (published);
 
 alter table resource_tag enable row level security;
 alter table resource_tag force row level security;
 create policy all_tenants on resource_tag as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on resource_tag as permissive for select to rhyzome_app using (((tenant_id = 'system'::text) AND (kind = 'image'::text)));
 create policy own_tenant on resource_tag as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+create policy published on resource_tag as permissive for select to rhyzome_app using (published);
 
 alter table snapshot enable row level security;
 alter table snapshot force row level security;
@@ -1116,6 +1239,9 @@ grant execute on function issuer_directory() to public;
 grant execute on function issuer_directory() to rhyzome_app;
 grant execute on function issuer_directory() to rhyzome_operator;
 
+alter function keep_published() owner to rhyzome_owner;
+grant execute on function keep_published() to public;
+
 alter function keep_tags() owner to rhyzome_owner;
 grant execute on function keep_tags() to public;
 
@@ -1150,6 +1276,9 @@ alter function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) owne
 grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) to public;
 grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) to rhyzome_app;
 grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) to rhyzome_operator;
+
+alter function tag_keys_digest(tags jsonb) owner to rhyzome_owner;
+grant execute on function tag_keys_digest(tags jsonb) to public;
 
 alter function tell_job() owner to rhyzome_owner;
 grant execute on function tell_job() to public;
@@ -1208,6 +1337,10 @@ alter table image owner to rhyzome_owner;
 grant delete, insert, select, update on table image to rhyzome_app;
 grant delete, insert, select, update on table image to rhyzome_operator;
 
+alter table image_upload owner to rhyzome_owner;
+grant delete, insert, select, update on table image_upload to rhyzome_app;
+grant delete, insert, select, update on table image_upload to rhyzome_operator;
+
 alter table installation owner to rhyzome_owner;
 grant select on table installation to rhyzome_app;
 grant select on table installation to rhyzome_operator;
@@ -1231,6 +1364,10 @@ grant delete, insert, select, update on table job_step to rhyzome_operator;
 alter table lease owner to rhyzome_owner;
 grant delete, insert, select, update on table lease to rhyzome_app;
 grant delete, insert, select, update on table lease to rhyzome_operator;
+
+alter table metric_sample owner to rhyzome_owner;
+grant delete, insert, select, update on table metric_sample to rhyzome_app;
+grant delete, insert, select, update on table metric_sample to rhyzome_operator;
 
 alter table migration owner to rhyzome_owner;
 grant select on table migration to rhyzome_app;

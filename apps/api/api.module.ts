@@ -7,7 +7,7 @@ import { EventReader } from '#libs/events';
 import { ConsoleRelay } from '#libs/nodes';
 import type { Logger } from '#libs/process';
 import { JobService, KindRegistry, Pipeline, ResourceReader } from '#libs/resources';
-import { resourceController } from '#libs/rest';
+import { metricsController, resourceController } from '#libs/rest';
 import { AuditController } from './controllers/audit.controller.js';
 import { DocsController } from './controllers/docs.controller.js';
 import { EventsController } from './controllers/events.controller.js';
@@ -44,6 +44,7 @@ export class ApiModule {
         EventsController,
         AuditController,
         ...kinds.flatMap((kind) => [...(kind.controllers ?? [])]),
+        ...kinds.map(metricsController),
         ...kinds.map(resourceController),
       ],
       providers: [

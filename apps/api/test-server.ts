@@ -10,7 +10,7 @@ import { describeApi } from '#libs/resources';
 import { RateLimiter, type RateLimits } from '#libs/rest';
 import { callerIn, type Platform } from '#libs/testing';
 import { ApiModule } from './api.module.js';
-import { acceptJsonBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { acceptBodies, acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 
 /** `role.tenant` instead of a signed token; libs/auth tests those. */
 class PlainTokens extends TokenVerifier {
@@ -50,7 +50,8 @@ export async function serve(platform: Platform, limits: RateLimits = generous): 
     log: createLog('api', 'silent'),
   });
   const app = await NestFactory.create<NestFastifyApplication>(module, adapter, { logger: false, bodyParser: false });
-  acceptJsonBodies(fastify as never);
+  acceptBodies(fastify as never);
+  acceptUpgrades(fastify as never);
   await app.listen(0, '127.0.0.1');
   return app;
 }

@@ -176,6 +176,7 @@ export const problemResponses: Record<string, object> = {
   413: problem('The body is larger than 1 MiB.'),
   415: problem('The media type is not supported.'),
   422: problem('Well-formed but wrong; errors[] says what, each with its pointer.'),
+  426: problem('A WebSocket upgrade is needed.'),
   429: problem('Too many requests of the tenant, its user or the address.', {
     'Retry-After': 'RetryAfter',
     RateLimit: 'RateLimit',

@@ -11,6 +11,7 @@ export * from './job-service.js';
 export * from './kind.js';
 export * from './list-query.js';
 export { mergePatch } from './merge-patch.js';
+export * from './metrics.js';
 export * from './names.js';
 export { describeApi } from './openapi.js';
 export * from './pipeline.js';

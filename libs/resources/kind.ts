@@ -102,7 +102,7 @@ export interface ActionDefinition {
 type DtoClass = new () => object;
 
 export interface FilterDefinition {
-  /** The SQL that is compared, e.g. sql.ref('k.node_id'). */
+  /** The column that is compared, e.g. sql.ref('k.node_id'); it needs an index on (tenant_id, column). */
   column: RawBuilder<unknown>;
   type: 'text' | 'uuid' | 'integer' | 'boolean';
   description: string;
@@ -143,7 +143,7 @@ export interface KindDefinition<Row extends CoreRow = any> {
   /** Its own part of the answer. */
   view(row: Row): Record<string, unknown>;
   filters?: Record<string, FilterDefinition>;
-  /** The system tenant's rows are seen by all. */
+  /** The system tenant's rows are seen by all, and those that a tenant publishes (resource.published). */
   isShared?: boolean;
   /** What users can do beside reading; default: create, update, delete. */
   changes?: readonly ('create' | 'update' | 'delete')[];
