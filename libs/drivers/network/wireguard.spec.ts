@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Capability, NetworkSpec, WireguardSpec } from '#libs/drivers/contract';
+import type { Capability, FirewallRuleSpec, NetworkSpec, WireguardSpec } from '#libs/drivers/contract';
 import { canHost } from '#libs/drivers/host';
 import type { LocalNetworkStatus } from './converge.js';
 import { Lab, lease, networkRef, networkSpec, never } from './lab.js';
@@ -38,7 +38,7 @@ describe.skipIf(!ability.ok)('a VPN door', () => {
     ...change,
   });
   const spec = (change: Partial<NetworkSpec> = {}): NetworkSpec => ({
-    ...networkSpec({ ...lease(10), ip6 }),
+    ...networkSpec({ ...lease(10, 'inside'), ip6 }),
     subnet6: 'fd77:1::/64',
     gateway6: 'fd77:1::1',
     wireguard: wireguard(),
@@ -94,6 +94,7 @@ PresharedKey = ${psk}\nAllowedIPs = 10.77.1.0/24, 10.99.0.0/24, fd77:1::/64\nEnd
     expect(await lab.get('world', '10.77.1.10')).toBe('guest sees 10.99.0.2');
     expect(await lab.reaches('world', ip6)).toBe(true);
     expect(await lab.reaches('guest', '10.99.0.2')).toBe(true);
+    expect(await lab.lookup('world', 'inside.lab.example')).toContain('10.77.1.10');
     // No address but its own, and not on into the world.
     await lab.run(`ip -n world addr add 10.99.0.3/32 dev ${peerLink}`);
     await expect(lab.run('ip netns exec world busybox ping -c 1 -W 1 -I 10.99.0.3 10.77.1.10')).rejects.toThrow();
@@ -117,7 +118,13 @@ PresharedKey = ${psk}\nAllowedIPs = 10.77.1.0/24, 10.99.0.0/24, fd77:1::/64\nEnd
   }, 60_000);
 
   it('is subject to the firewall', async () => {
-    const rule = { id: 'r', direction: 'in', protocol: 'any', ports: [], guests: null } as const;
+    const rule: Omit<FirewallRuleSpec, 'action' | 'remotes'> = {
+      id: 'r',
+      direction: 'in',
+      protocol: 'any',
+      ports: [],
+      guests: null,
+    };
     await networks.apply(ref, spec({ firewall: [{ ...rule, action: 'deny', remotes: ['10.99.0.0/24'] }] }), never);
     expect(await lab.ping('world', '10.77.1.10')).toBe(false);
     await networks.apply(ref, spec({ firewall: [{ ...rule, action: 'allow', remotes: ['10.99.0.2'] }] }), never);
