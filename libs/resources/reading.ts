@@ -9,7 +9,7 @@ import { type CoreRow, type KindDefinition, perQuery } from './kind.js';
 import { countStatement, type ListQuery, type ListShape, pageStatement, parseListQuery } from './list-query.js';
 import { decodePageToken, encodePageToken } from './page-token.js';
 import { coreOf, findResource, selectFromKind, visibleTenants } from './repository.js';
-import { etagOf, type ResourceView, resourceView } from './view.js';
+import { etagOf, type ResourceView, resourceViewFor } from './view.js';
 
 export interface Page<Item> {
   items: Item[];
@@ -74,7 +74,7 @@ export class ResourceReader {
     const row = await findResource(perQuery(this.db, caller.actor.tenantId), kind, idOrName);
     if (!row) throw notFound(kind.name, idOrName);
     authorize(caller.actor, 'read', { ...coreOf(row), isPublic: row.tenant_id !== caller.actor.tenantId }, idOrName);
-    return { body: resourceView(kind, row), etag: etagOf(row), row };
+    return { body: resourceViewFor(caller.actor.tenantId, kind, row), etag: etagOf(row), row };
   }
 
   /** Throws RhyzomeError `invalid`, `forbidden`. */
@@ -86,7 +86,7 @@ export class ResourceReader {
     const query = parseListQuery(listShapeOf(kind), raw);
     const base = sql`${visibleTenants(kind, actor.tenantId)} and r.kind = ${kind.name}`;
     return readPage(this.db, this.tokenKey, actor.tenantId, kind.name, query, selectFromKind(kind), base, (row) =>
-      resourceView(kind, row),
+      resourceViewFor(actor.tenantId, kind, row),
     );
   }
 
