@@ -36,6 +36,18 @@ export interface ApiConfig {
   publicUrl?: string;
   /** The audience that a token must name. */
   audience: string;
+  rateLimit: RateLimitConfig;
+}
+
+/** Requests that one replica takes: so many a second in the long run, `…Burst` at once. */
+export interface RateLimitConfig {
+  tenantPerSecond: number;
+  tenantBurst: number;
+  userPerSecond: number;
+  userBurst: number;
+  /** Without valid credentials, an address. */
+  addressPerSecond: number;
+  addressBurst: number;
 }
 
 export interface GrpcConfig {
@@ -137,11 +149,23 @@ const addressRange: Shape<string> = (value, place) => {
 
 const pki = object<PkiConfig>({ ca: required(path()), cert: required(path()), key: required(path()) });
 
+const requests = (fallback: number) => optional(integer(1, 1_000_000), () => fallback);
+
+const rateLimit = object<RateLimitConfig>({
+  tenantPerSecond: requests(500),
+  tenantBurst: requests(2000),
+  userPerSecond: requests(300),
+  userBurst: requests(1200),
+  addressPerSecond: requests(100),
+  addressBurst: requests(400),
+});
+
 const api = object<ApiConfig>({
   listen: optional(address(), () => '127.0.0.1:8080'),
   monitoring: optional(address(), () => '127.0.0.1:8081'),
   publicUrl: optional(url()),
   audience: optional(text(), () => 'urn:rhyzome:api'),
+  rateLimit: optional(rateLimit, () => ({})),
 });
 
 const grpc = object<GrpcConfig>({

@@ -165,7 +165,8 @@ export function countStatement(from: RawBuilder<unknown>, base: RawBuilder<unkno
   }>`select count(*) as total from (${from} where ${sql.join(conditionsOf(base, query), sql` and `)}) matching`;
 }
 
-function conditionsOf(base: RawBuilder<unknown>, query: ListQuery): RawBuilder<unknown>[] {
+/** What a row has to be for the query to pick it, over the alias `r`. */
+export function conditionsOf(base: RawBuilder<unknown>, query: ListQuery): RawBuilder<unknown>[] {
   return [
     base,
     ...query.filters.map(({ column, value }) => sql`${column} = ${value}`),

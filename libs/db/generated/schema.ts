@@ -60,6 +60,7 @@ export interface Deed {
   node_id: string;
   repeatable: boolean;
   resource_id: string;
+  result: Json | null;
   state: Generated<string>;
   tenant_id: string;
   verb: string;
@@ -261,6 +262,14 @@ export interface Lease {
   tenant_id: string;
 }
 
+export interface MetricSample {
+  at: Timestamp;
+  metrics: Json;
+  resource_id: string;
+  source: string;
+  tenant_id: string;
+}
+
 export interface Migration {
   applied_at: Generated<Timestamp>;
   checksum: string;
@@ -319,6 +328,33 @@ export interface Placement {
   spec: Json | null;
   status: Json | null;
   tenant_id: string;
+}
+
+export interface Quota {
+  changed_by: string | null;
+  max: number;
+  name: string;
+  tenant_id: string;
+  used: number;
+  used_before: number | null;
+}
+
+export interface QuotaDefault {
+  max: number;
+  name: string;
+}
+
+export interface QuotaDrift {
+  measured: number | null;
+  name: string | null;
+  tenant_id: string | null;
+  used: number | null;
+}
+
+export interface QuotaSource {
+  amount: string;
+  name: string;
+  tab: string;
 }
 
 export interface Reservation {
@@ -407,11 +443,16 @@ export interface DB {
   job: Job;
   job_step: JobStep;
   lease: Lease;
+  metric_sample: MetricSample;
   migration: Migration;
   network: Network;
   node: Node;
   node_session: NodeSession;
   placement: Placement;
+  quota: Quota;
+  quota_default: QuotaDefault;
+  quota_drift: QuotaDrift;
+  quota_source: QuotaSource;
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;
