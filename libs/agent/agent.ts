@@ -15,6 +15,7 @@ import {
   type RpcChannel,
   type Welcome,
 } from '#libs/rpc';
+import { contentChannel } from './content-channel.js';
 import { takeInventory } from './drift.js';
 import { ForeignInstallationError, Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
@@ -214,6 +215,7 @@ class NodeAgent {
       log: this.options.log,
       createDriver: this.options.createDriver,
       fetchImage: (sha256, offset, signal) => this.fetchImage(sha256, offset, signal),
+      contentChannel: contentChannel(this.client),
       timing: this.timing,
       onObserved: (observed) => this.session?.report(observed),
       metricsSender: () => {

@@ -4,8 +4,9 @@
  * come and go.
  */
 import { join } from 'node:path';
-import { type ContentSink, type Driver, type DriverContext, DriverError, type DriverLog } from '#libs/drivers/contract';
+import type { Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
 import type { Capacity, MetricsReport, Observed } from '#libs/rpc';
+import { type ContentChannel, ContentSender } from './content.js';
 import { Deeds } from './deeds.js';
 import { checkDrift } from './drift.js';
 import { type FetchImage, ImageCache } from './images.js';
@@ -44,6 +45,7 @@ export interface MachineOptions {
   log: DriverLog;
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   fetchImage: FetchImage;
+  contentChannel: ContentChannel;
   timing: MachineTiming;
   onObserved: (observed: Observed) => void;
   /** Sends metrics; undefined: there is no stream now. */
@@ -105,7 +107,7 @@ export class Machine {
     const metadataSocket = await metadataSocketPath(stateDir);
     const metadata = await startMetadataService({ path: metadataSocket, guests, metrics: guestMetrics, ca, log });
     try {
-      const content = noContentStore;
+      const content = new ContentSender(options.contentChannel, log);
       const driver = await options.createDriver({ installation, stateDir, images, content, metadataSocket, log });
       const queue = new KeyedQueue();
       const closing = new AbortController();
@@ -196,9 +198,3 @@ function imageOf(spec: unknown): string | undefined {
   const image = (spec as { image?: { sha256?: unknown } | null } | undefined)?.image;
   return typeof image?.sha256 === 'string' ? image.sha256 : undefined;
 }
-
-const noContentStore: ContentSink = {
-  put: async () => {
-    throw new DriverError('content_store_failed', 'This agent brings nothing into the content store.');
-  },
-};
