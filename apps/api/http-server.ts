@@ -25,7 +25,7 @@ export function createAdapter() {
     requestTimeout: 0,
     keepAliveTimeout: 72_000,
     forceCloseConnections: 'idle',
-    http: { shouldUpgradeCallback: shouldUpgrade, headersTimeout: HEADERS_MS },
+    http: { headersTimeout: HEADERS_MS, shouldUpgradeCallback: shouldUpgrade },
     clientErrorHandler: (error, socket) => refuseRaw(error, socket as Socket),
     frameworkErrors: (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
       request.requestId ??= newId();

@@ -379,6 +379,7 @@ export interface Resource {
   observed_generation: Generated<number>;
   published: Generated<boolean>;
   state: string;
+  tag_set: Generated<string>;
   tags: Generated<Json>;
   tenant_id: string;
   updated_at: Generated<Timestamp>;
@@ -386,8 +387,10 @@ export interface Resource {
 }
 
 export interface ResourceTag {
+  created_at: Timestamp;
   key: string;
   kind: string;
+  name: string;
   published: Generated<boolean>;
   resource_id: string;
   tenant_id: string;
