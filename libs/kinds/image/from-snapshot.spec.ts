@@ -3,7 +3,9 @@ import { createHash, randomBytes } from 'node:crypto';
 import { sql } from 'kysely';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { kinds } from '#libs/kinds';
+import { recordDeed } from '#libs/nodes';
 import type { Caller, ChangeResult } from '#libs/resources';
+import { DeedOutcome } from '#libs/rpc';
 import { type ContentLab, contentLab, globalImage, type Platform, startPlatform } from '#libs/testing';
 
 let platform: Platform;
@@ -48,11 +50,14 @@ async function askedDeed(image: ChangeResult): Promise<{ id: string; arguments: 
   return deed!;
 }
 
-/** What the node says at last. */
-async function answer(image: ChangeResult, deed: string, state: string, failure: object | null = null): Promise<void> {
-  await sql`update deed set state = ${state}, finished_at = now(), failure = ${failure ? JSON.stringify(failure) : null}::jsonb
-    where id = ${deed}`.execute(platform.db.operator);
-  await sql`update job set run_at = now(), wakes = wakes + 1 where id = ${image.jobId!}`.execute(platform.db.operator);
+/** What the node says at last; it is heard as over its stream, by which the image's job is woken. */
+async function answer(deed: string, failure?: { code: string; message: string }): Promise<void> {
+  const { rows } = await sql<{
+    session: number;
+  }>`select session from node_session where node_id = ${platform.node.id}`.execute(platform.db.operator);
+  const session = { nodeId: platform.node.id, session: rows[0]!.session } as Parameters<typeof recordDeed>[1];
+  const outcome = failure ? DeedOutcome.DEED_OUTCOME_FAILED : DeedOutcome.DEED_OUTCOME_DONE;
+  await recordDeed(platform.db, session, { operationId: deed, outcome, failure, resultJson: '{}' });
 }
 
 const bring = (deed: string) => lab.contents.store.parts.write(deed, 0, [content] as never, { maxBytes: 1e6 });
@@ -69,7 +74,7 @@ describe('an image from a snapshot', () => {
       details: { blockers: [{ kind: 'image', id: image.body.id }] },
     });
     await bring(deed.id);
-    await answer(image, deed.id, 'done');
+    await answer(deed.id);
     expect((await platform.ended(caller, image.jobId!)).state).toBe('succeeded');
     expect((await platform.reader.get(caller, kind(), 'copy')).body).toMatchObject({
       ...{
@@ -89,7 +94,7 @@ describe('an image from a snapshot', () => {
     const image = await create();
     const first = await askedDeed(image);
     await bring(first.id);
-    await answer(image, first.id, 'failed', { code: 'disk_full', message: 'No room for the copy.' });
+    await answer(first.id, { code: 'disk_full', message: 'No room for the copy.' });
     expect(await platform.ended(caller, image.jobId!)).toMatchObject({
       state: 'failed',
       error: { code: 'job_failed', detail: 'No room for the copy.', reason: 'disk_full' },
@@ -99,14 +104,14 @@ describe('an image from a snapshot', () => {
     const second = await askedDeed(image);
     expect(second.id).not.toBe(first.id);
     await bring(second.id);
-    await answer(image, second.id, 'done');
+    await answer(second.id);
     expect((await platform.ended(caller, image.jobId!)).state).toBe('succeeded');
   });
 
   test('of a node that says so and brings nothing fails', async () => {
     const image = await create();
     const deed = await askedDeed(image);
-    await answer(image, deed.id, 'done');
+    await answer(deed.id);
     expect(await platform.ended(caller, image.jobId!)).toMatchObject({
       state: 'failed',
       error: { code: 'job_failed' },
