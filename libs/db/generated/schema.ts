@@ -52,6 +52,7 @@ export interface Audit {
 
 export interface Deed {
   arguments: Generated<Json>;
+  asked_by: string | null;
   created_at: Generated<Timestamp>;
   failure: Json | null;
   finished_at: Timestamp | null;
