@@ -47,7 +47,7 @@ export async function recordReport(
   const failure = observed.failure
     ? { code: observed.failure.code.slice(0, 63), message: observed.failure.message.slice(0, MAX_MESSAGE_CHARACTERS) }
     : null;
-  return db.tenantTransaction(ref.tenantId, async (tx) => {
+  const { isNews, followUp } = await db.tenantTransaction(ref.tenantId, async (tx) => {
     await lockSubject(tx, ref.tenantId, ref.id);
     const revision = Number(observed.revision);
     const written = await sql<{ revision: number; present: boolean; kind: string }>`
@@ -60,7 +60,7 @@ export async function recordReport(
           ${status ? JSON.stringify(status) : null}::jsonb, ${failure ? JSON.stringify(failure) : null}::jsonb)
       returning revision, present, kind`.execute(tx);
     const row = written.rows[0];
-    if (!row) return false;
+    if (!row) return { isNews: false };
     const isCurrent = row.revision === revision;
     if (!row.present && isCurrent && phase === 'absent') {
       await tx
@@ -70,12 +70,14 @@ export async function recordReport(
         .where('node_id', '=', nodeId)
         .execute();
     }
-    await registry
+    const next = await registry
       .find(row.kind)
       ?.observed?.(tx, ref.tenantId, { resourceId: ref.id, nodeId, isCurrent, phase, status, failure });
     await wakeJobs(tx, ref.tenantId, [ref.id]);
-    return true;
+    return { isNews: true, followUp: next };
   });
+  if (followUp) await db.tenantTransaction(ref.tenantId, followUp);
+  return isNews;
 }
 
 const outcomes: Partial<Record<DeedOutcome, string>> = {

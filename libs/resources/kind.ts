@@ -118,6 +118,8 @@ export interface PlacementReport {
   failure: { code: string; message: string } | null;
 }
 
+export type FollowUp = (tx: Tx) => Promise<void>;
+
 export interface KindDefinition<Row extends CoreRow = any> {
   /** Singular, e.g. `network`. */
   name: string;
@@ -149,8 +151,11 @@ export interface KindDefinition<Row extends CoreRow = any> {
   changes?: readonly ('create' | 'update' | 'delete')[];
   make(scope: RowScope): KindResource<any>;
   actions?: Record<string, ActionDefinition>;
-  /** A node reported about one of its resources. In the tenant's scope; returns true if something visible changed. */
-  observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<void>;
+  /**
+   * A node reported about one of its resources, which is locked. In the tenant's scope. What has to lock other resources
+   * is returned, and done in a transaction of its own right after.
+   */
+  observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<FollowUp | void>;
   /** Nest controllers for verbs of its own. */
   controllers?: readonly (new (
     ...args: any[]

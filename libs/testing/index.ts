@@ -1,4 +1,5 @@
 export * from './database.js';
+export * from './guests.js';
 export * from './job-lab.js';
 export * from './obedient-node.js';
 export * from './platform.js';
