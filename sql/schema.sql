@@ -37,6 +37,7 @@ create table deed (
   failure jsonb,
   created_at timestamp(3) with time zone default now() not null,
   finished_at timestamp(3) with time zone,
+  result jsonb,
   constraint deed_pkey PRIMARY KEY (tenant_id, id),
   constraint deed_state_check CHECK ((state = ANY (ARRAY['asked'::text, 'done'::text, 'failed'::text, 'unclear'::text]))),
   constraint deed_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id)
@@ -162,17 +163,45 @@ create table image (
   tenant_id text not null,
   id uuid not null,
   visibility text not null,
-  format text not null,
-  size_bytes bigint not null,
-  virtual_size_bytes bigint not null,
-  sha256 text not null,
+  format text,
+  size_bytes bigint,
+  virtual_size_bytes bigint,
+  sha256 text,
   os_info jsonb default '{}'::jsonb not null,
+  source text default 'import'::text not null,
+  source_url text,
+  source_snapshot_id uuid,
+  announced_sha256 text,
+  announced_size_bytes bigint,
+  announced_format text,
+  operation_id uuid,
+  publisher_name text,
   constraint image_pkey PRIMARY KEY (tenant_id, id),
+  constraint content_is_whole CHECK ((num_nulls(format, size_bytes, virtual_size_bytes, sha256) = ANY (ARRAY[0, 4]))),
+  constraint image_announced_format_check CHECK ((announced_format = ANY (ARRAY['qcow2'::text, 'raw'::text]))),
+  constraint image_announced_sha256_check CHECK ((announced_sha256 ~ '^[0-9a-f]{64}$'::text)),
+  constraint image_announced_size_bytes_check CHECK ((announced_size_bytes > 0)),
   constraint image_check CHECK (((visibility = 'global'::text) = (tenant_id = 'system'::text))),
   constraint image_format_check CHECK ((format = ANY (ARRAY['qcow2'::text, 'raw'::text]))),
   constraint image_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
+  constraint image_source_check CHECK ((source = ANY (ARRAY['import'::text, 'upload'::text, 'url'::text, 'snapshot'::text]))),
   constraint image_visibility_check CHECK ((visibility = ANY (ARRAY['global'::text, 'published'::text, 'private'::text]))),
+  constraint publisher_is_named CHECK (((visibility = 'published'::text) = (publisher_name IS NOT NULL))),
   constraint image_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table image_upload (
+  tenant_id text not null,
+  image_id uuid not null,
+  operation_id uuid not null,
+  total_bytes bigint,
+  received_bytes bigint default 0 not null,
+  is_complete boolean default false not null,
+  writer uuid,
+  writer_until timestamp with time zone,
+  progressed_at timestamp(3) with time zone default now() not null,
+  constraint image_upload_pkey PRIMARY KEY (tenant_id, image_id),
+  constraint image_upload_tenant_id_image_id_fkey FOREIGN KEY (tenant_id, image_id) REFERENCES image(tenant_id, id) ON DELETE CASCADE
 );
 
 create table installation (
@@ -288,6 +317,17 @@ create table lease (
   constraint lease_ip_check CHECK ((masklen(ip) = 32)),
   constraint lease_tenant_id_instance_id_fkey FOREIGN KEY (tenant_id, instance_id) REFERENCES resource(tenant_id, id),
   constraint lease_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES network(tenant_id, id)
+);
+
+create table metric_sample (
+  tenant_id text not null,
+  resource_id uuid not null,
+  source text not null,
+  at timestamp(3) with time zone not null,
+  metrics jsonb not null,
+  constraint metric_sample_pkey PRIMARY KEY (tenant_id, resource_id, source),
+  constraint metric_sample_source_check CHECK (((length(source) >= 1) AND (length(source) <= 100))),
+  constraint metric_sample_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
 create table migration (
@@ -491,6 +531,7 @@ create table resource (
   created_at timestamp(3) with time zone default now() not null,
   updated_at timestamp(3) with time zone default now() not null,
   created_by text not null,
+  published boolean default false not null,
   constraint resource_pkey PRIMARY KEY (tenant_id, id),
   constraint resource_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'provisioning'::text, 'ready'::text, 'updating'::text, 'deleting'::text, 'failed'::text]))),
   constraint resource_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id)
@@ -502,6 +543,7 @@ create table resource_tag (
   key text not null,
   value text not null,
   resource_id uuid not null,
+  published boolean default false not null,
   constraint resource_tag_pkey PRIMARY KEY (tenant_id, kind, key, value, resource_id),
   constraint resource_tag_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
@@ -613,6 +655,8 @@ CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
 CREATE INDEX image_content ON public.image USING btree (sha256);
 
+CREATE UNIQUE INDEX image_operation ON public.image USING btree (operation_id) WHERE (operation_id IS NOT NULL);
+
 CREATE INDEX instance_image ON public.instance USING btree (tenant_id, image_id);
 
 CREATE INDEX instance_node ON public.instance USING btree (node_id);
@@ -650,6 +694,10 @@ CREATE INDEX reservation_node ON public.reservation USING btree (node_id);
 CREATE INDEX resource_created ON public.resource USING btree (tenant_id, kind, created_at, id);
 
 CREATE UNIQUE INDEX resource_name ON public.resource USING btree (tenant_id, kind, name);
+
+CREATE INDEX resource_published ON public.resource USING btree (kind, created_at, id) WHERE published;
+
+CREATE UNIQUE INDEX resource_published_id ON public.resource USING btree (id) WHERE published;
 
 CREATE INDEX resource_state ON public.resource USING btree (tenant_id, kind, state, created_at, id);
 
@@ -958,6 +1006,15 @@ BEGIN ATOMIC
       JOIN tenant t ON ((t.id = i.tenant_id)));
 END;
 
+CREATE OR REPLACE FUNCTION public.keep_published()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  update resource_tag set published = new.published where tenant_id = new.tenant_id and resource_id = new.id;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.keep_tags()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -966,8 +1023,8 @@ begin
   if tg_op = 'UPDATE' then
     delete from resource_tag where tenant_id = new.tenant_id and resource_id = new.id;
   end if;
-  insert into resource_tag (tenant_id, kind, key, value, resource_id)
-  select new.tenant_id, new.kind, key, value, new.id from jsonb_each_text(new.tags);
+  insert into resource_tag (tenant_id, kind, key, value, resource_id, published)
+  select new.tenant_id, new.kind, key, value, new.id, new.published from jsonb_each_text(new.tags);
   return null;
 end $function$;
 
@@ -1209,6 +1266,8 @@ CREATE TRIGGER give_back_public_address AFTER DELETE ON public.publicaddress FOR
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
+CREATE TRIGGER keep_published AFTER UPDATE OF published ON public.resource FOR EACH ROW WHEN ((new.published IS DISTINCT FROM old.published)) EXECUTE FUNCTION keep_published();
+
 CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHEN ((new.tags <> '{}'::jsonb)) EXECUTE FUNCTION keep_tags();
 
 CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags ON public.resource FOR EACH ROW WHEN ((new.tags IS DISTINCT FROM old.tags)) EXECUTE FUNCTION keep_tags();
@@ -1279,6 +1338,12 @@ alter table image force row level security;
 create policy all_tenants on image as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on image as permissive for select to rhyzome_app using (((visibility = 'global'::text) AND (tenant_id = 'system'::text)));
 create policy own_tenant on image as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+create policy published on image as permissive for select to rhyzome_app using ((visibility = 'published'::text));
+
+alter table image_upload enable row level security;
+alter table image_upload force row level security;
+create policy all_tenants on image_upload as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on image_upload as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table instance enable row level security;
 alter table instance force row level security;
@@ -1304,6 +1369,11 @@ alter table lease enable row level security;
 alter table lease force row level security;
 create policy all_tenants on lease as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on lease as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table metric_sample enable row level security;
+alter table metric_sample force row level security;
+create policy all_tenants on metric_sample as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on metric_sample as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table network enable row level security;
 alter table network force row level security;
@@ -1350,12 +1420,14 @@ alter table resource force row level security;
 create policy all_tenants on resource as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on resource as permissive for select to rhyzome_app using (((tenant_id = 'system'::text) AND (kind = 'image'::text)));
 create policy own_tenant on resource as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+create policy published on resource as permissive for select to rhyzome_app using (published);
 
 alter table resource_tag enable row level security;
 alter table resource_tag force row level security;
 create policy all_tenants on resource_tag as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on resource_tag as permissive for select to rhyzome_app using (((tenant_id = 'system'::text) AND (kind = 'image'::text)));
 create policy own_tenant on resource_tag as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+create policy published on resource_tag as permissive for select to rhyzome_app using (published);
 
 alter table snapshot enable row level security;
 alter table snapshot force row level security;
@@ -1464,6 +1536,9 @@ grant execute on function issuer_directory() to public;
 grant execute on function issuer_directory() to rhyzome_app;
 grant execute on function issuer_directory() to rhyzome_operator;
 
+alter function keep_published() owner to rhyzome_owner;
+grant execute on function keep_published() to public;
+
 alter function keep_tags() owner to rhyzome_owner;
 grant execute on function keep_tags() to public;
 
@@ -1564,6 +1639,10 @@ alter table image owner to rhyzome_owner;
 grant delete, insert, select, update on table image to rhyzome_app;
 grant delete, insert, select, update on table image to rhyzome_operator;
 
+alter table image_upload owner to rhyzome_owner;
+grant delete, insert, select, update on table image_upload to rhyzome_app;
+grant delete, insert, select, update on table image_upload to rhyzome_operator;
+
 alter table installation owner to rhyzome_owner;
 grant select on table installation to rhyzome_app;
 grant select on table installation to rhyzome_operator;
@@ -1587,6 +1666,10 @@ grant delete, insert, select, update on table job_step to rhyzome_operator;
 alter table lease owner to rhyzome_owner;
 grant delete, insert, select, update on table lease to rhyzome_app;
 grant delete, insert, select, update on table lease to rhyzome_operator;
+
+alter table metric_sample owner to rhyzome_owner;
+grant delete, insert, select, update on table metric_sample to rhyzome_app;
+grant delete, insert, select, update on table metric_sample to rhyzome_operator;
 
 alter table migration owner to rhyzome_owner;
 grant select on table migration to rhyzome_app;

@@ -92,3 +92,9 @@ export function violatedForeignKey(error: unknown): string | undefined {
   const e = error as Partial<PgError> | undefined;
   return e?.code === '23503' ? e.constraint : undefined;
 }
+
+/** True when PostgreSQL ended the transaction because it and another waited for each other (SQLSTATE 40P01). */
+export function isDeadlock(error: unknown): boolean {
+  const { code, cause } = (error ?? {}) as Partial<PgError>;
+  return code === '40P01' || (cause !== undefined && isDeadlock(cause));
+}

@@ -145,12 +145,16 @@ export interface KindDefinition<Row extends CoreRow = any> {
   /** Its own part of the answer. */
   view(row: Row): Record<string, unknown>;
   filters?: Record<string, FilterDefinition>;
-  /** The system tenant's rows are seen by all. */
+  /** The system tenant's rows are seen by all, and those that a tenant publishes (resource.published). */
   isShared?: boolean;
   /** What users can do beside reading; default: create, update, delete. */
   changes?: readonly ('create' | 'update' | 'delete')[];
   make(scope: RowScope): KindResource<any>;
   actions?: Record<string, ActionDefinition>;
+  /** Writes anew what nodes should make of one of its resources, as its rows stand in the transaction. */
+  refresh?(tx: Tx, tenantId: string, id: string): Promise<void>;
+  /** What falls due by itself (expiries), done now and then by one rhyzome-grpc at a time; repeatable at any moment. */
+  upkeep?(db: Database, signal: AbortSignal): Promise<void>;
   /**
    * A node reported about one of its resources, which is locked. In the tenant's scope. What has to lock other resources
    * is returned, and done in a transaction of its own right after.

@@ -1,5 +1,5 @@
 /** The description of the whole API, made from the kinds' manifests. */
-import { buildOpenApi, platformPaths } from '#libs/openapi';
+import { buildOpenApi, metricsPaths, metricsSchema, platformPaths } from '#libs/openapi';
 import type { KindDefinition } from './kind.js';
 
 const eventSchema = {
@@ -51,12 +51,14 @@ export function describeApi(kinds: readonly KindDefinition[], version: string): 
     }),
     extraPaths: Object.assign(
       {},
+      ...kinds.map((kind) => metricsPaths(kind, ref('Metrics'))),
       ...kinds.map((kind) => kind.extraPaths ?? {}),
       platformPaths(ref('Event'), ref('AuditEntry')),
     ),
     extraSchemas: Object.assign({}, ...kinds.map((kind) => kind.extraSchemas ?? {}), {
       Event: eventSchema,
       AuditEntry: auditSchema,
+      Metrics: metricsSchema,
     }),
   });
 }

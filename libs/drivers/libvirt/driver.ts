@@ -94,6 +94,7 @@ const programs = [
   ['nft', '--version'],
   ['sysctl', '--version'],
   ['dnsmasq', '--version'],
+  ['socat', '-V'],
 ];
 
 async function checkPrograms(runner: Runner): Promise<void> {

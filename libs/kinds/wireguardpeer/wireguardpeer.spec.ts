@@ -6,9 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { newId } from '#libs/core';
 import type { NetworkSpec } from '#libs/drivers/contract';
 import { network, placeNetworks } from '#libs/kinds/network';
-import { recordReport } from '#libs/nodes';
 import type { Caller, KindDefinition } from '#libs/resources';
-import { Phase } from '#libs/rpc';
 import { type Platform, startPlatform } from '#libs/testing';
 import { clientConfig } from './client-config.js';
 import { wireguardpeer } from './index.js';
@@ -130,18 +128,7 @@ describe('a WireGuard peer', () => {
     const one = await peer();
     expect(one.endpoint).toBeNull();
     const before = await platform.reader.get(caller, wireguardpeer, one.id);
-    const placed = await sql<{ revision: number; generation: number }>`select revision, generation from placement
-      where resource_id = ${net}`.execute(platform.db.operator);
-    const { revision, generation } = placed.rows[0]!;
-    await recordReport(platform.db, platform.registry, platform.node.id, {
-      ref: { tenantId: caller.actor.tenantId, kind: 'network', id: net },
-      revision: BigInt(revision),
-      generation: BigInt(generation),
-      phase: Phase.PHASE_READY,
-      statusJson: JSON.stringify({ wireguardEndpoint: '192.0.2.1:16384' }),
-      failure: undefined,
-      observedAt: new Date(),
-    });
+    await platform.node.says(net, { wireguardEndpoint: '192.0.2.1:16384' });
     const after = await platform.reader.get(caller, wireguardpeer, one.id);
     expect(after.body.endpoint).toBe('192.0.2.1:16384');
     expect(after.etag).not.toBe(before.etag);
