@@ -194,6 +194,17 @@ describe('a console', () => {
   });
 });
 
+test('ends when its server does, which waits for nobody', async () => {
+  const other = await serve(platform, generous, { relay });
+  const socket = new WebSocket((await other.getUrl()).replace('http', 'ws') + path, ['rhyzome.console'], {
+    headers: { authorization: 'Bearer admin.acme' },
+  });
+  const client = new Client(socket);
+  await once(socket, 'open');
+  await other.close();
+  await expect.poll(() => [client.code, client.reason]).toEqual([1012, 'restart: The server restarts; attach again.']);
+});
+
 describe('before the upgrade, with an ordinary problem, is refused', () => {
   test.each<[string, string, Asked, object]>([
     ['no token', path, { token: null }, { status: 401, code: 'unauthenticated' }],
