@@ -17,7 +17,7 @@ export const network: KindDefinition<NetworkRow> = defineKind<NetworkRow>({
   selections: { gateway: sql`host(k.gateway)` },
   readOnly: ['addresses'],
   filters: {
-    subnet: { column: sql`k.subnet::text`, type: 'text', description: 'Exactly this subnet.' },
+    subnet: { column: sql.ref('k.subnet'), type: 'cidr', description: 'Exactly this subnet.' },
     domain: { column: sql.ref('k.domain'), type: 'text', description: 'Exactly this domain.' },
   },
   view: (row) => ({
