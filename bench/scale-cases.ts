@@ -119,7 +119,7 @@ export async function scaleCases(db: Database, listener: Listener): Promise<Scal
 
 function single(db: Database, reader: ResourceReader, registry: KindRegistry): ScaleCase[] {
   const network = registry.get('network');
-  const pipeline = new Pipeline(db);
+  const pipeline = new Pipeline(db, registry);
   const events = new EventReader(db);
   let count = 0;
   const read = (name: string, key: 'id' | 'name'): ScaleCase => ({

@@ -1,5 +1,7 @@
+export * from './bulk-removal.js';
 export * from './caller.js';
 export * from './cancel.js';
+export { type Cascaded, MAX_CASCADE } from './cascade.js';
 export * from './conditions.js';
 export * from './dependencies.js';
 export * from './document.js';
@@ -9,6 +11,7 @@ export * from './job-service.js';
 export * from './kind.js';
 export * from './list-query.js';
 export { mergePatch } from './merge-patch.js';
+export * from './metrics.js';
 export * from './names.js';
 export { describeApi } from './openapi.js';
 export * from './pipeline.js';

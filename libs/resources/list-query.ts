@@ -2,7 +2,15 @@
 
 import { isIP } from 'node:net';
 import { type RawBuilder, sql } from 'kysely';
-import { type FieldError, invalid, isUuid, parseSelector, type Selector, SelectorError } from '#libs/core';
+import {
+  type FieldError,
+  invalid,
+  isUuid,
+  parseSelector,
+  type Selector,
+  SelectorError,
+  type SelectorTerm,
+} from '#libs/core';
 import type { FilterDefinition } from './kind.js';
 
 export const DEFAULT_PAGE_SIZE = 50;
@@ -183,8 +191,13 @@ export function countStatement(from: RawBuilder<unknown>, base: RawBuilder<unkno
   }>`select count(*) as total from (${from} where ${sql.join(conditionsOf(base, query), sql` and `)}) matching`;
 }
 
-function conditionsOf(base: RawBuilder<unknown>, query: ListQuery): RawBuilder<unknown>[] {
-  return [base, ...query.filters.map(({ column, value }) => sql`${column} = ${value}`)];
+/** What a row has to be for the query to pick it, over the alias `r`. */
+export function conditionsOf(base: RawBuilder<unknown>, query: ListQuery): RawBuilder<unknown>[] {
+  return [
+    base,
+    ...query.filters.map(({ column, value }) => sql`${column} = ${value}`),
+    ...query.selector.map(selectorCondition),
+  ];
 }
 
 /** `<select> where <base> and …` in order, one row more than the page to know whether there is another. */

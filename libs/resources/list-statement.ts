@@ -6,7 +6,7 @@
  */
 
 import { type RawBuilder, sql } from 'kysely';
-import type { Selector, SelectorTerm } from '#libs/core';
+import { type Selector, type SelectorTerm, SYSTEM_TENANT } from '#libs/core';
 import type { CoreRow, KindDefinition } from './kind.js';
 import {
   type Few,
@@ -53,14 +53,31 @@ export function kindPage(
   after: [string, string] | undefined,
 ): RawBuilder<CoreRow> {
   const plan = newPlan(kind, tenantId, query, after);
-  const rows = top(plan, branchesOf(plan));
+  const rows = top(plan, [...branchesOf(plan), ...(kind.isShared ? [publishedWalk(plan)] : [])]);
   return sql<CoreRow>`${withTables(plan)}select ${selectionsOf(kind)} from (${rows}) r
     join ${sql.table(kind.table)} k on k.tenant_id = r.tenant_id and k.id = r.id order by ${orderOf(plan, 'r')}`;
+}
+
+/** What other tenants show to all, in the order of the index of that; there is little of it, compared with the rest. */
+function publishedWalk(plan: ListPlan): Sql {
+  return sql`select r.* from ${publishedRows(plan)} and ${conditions(plan)}
+    order by ${orderOf(plan, 'r')} limit ${plan.limit}`;
+}
+
+function publishedRows({ kind, tenantId }: ListPlan): Sql {
+  return sql`resource r where r.published and r.kind = ${kind.name} and r.tenant_id not in (${tenantId}, ${SYSTEM_TENANT})`;
 }
 
 /** How many match: costs as much as they are, or as the rarest thing that was asked; by indexes alone where it can. */
 export function kindCount(kind: KindDefinition, tenantId: string, query: ListQuery): RawBuilder<{ total: number }> {
   const plan = newPlan(kind, tenantId, query, undefined);
+  const own = ownCount(plan);
+  if (!kind.isShared) return own;
+  return sql`select (${own}) + (select count(*) from ${publishedRows(plan)} and ${conditions(plan)}) as total`;
+}
+
+function ownCount(plan: ListPlan): RawBuilder<{ total: number }> {
+  const { kind, query } = plan;
   const { selector, filters } = query;
   const found = selector.find((term) => term.op === 'in') ?? selector.find((term) => term.op === 'exists');
   if (!found) {

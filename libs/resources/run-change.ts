@@ -1,4 +1,5 @@
 /** The transaction of a change under its client's conditions: replayed when it was done before, rolled back on a dry run. */
+import { sql } from 'kysely';
 import { type Database, isDeadlock, type Tx } from '#libs/db';
 import type { ChangeOptions } from './caller.js';
 import { keepAnswer, replayOrBegin, type StoredAnswer } from './idempotency.js';
@@ -32,7 +33,10 @@ export async function runChange(
           if (replay) return { ...replay, isReplay: true };
         }
         const answer = await work(tx);
-        if (dryRun) throw new DryRunDone(withoutJob(answer));
+        if (dryRun) {
+          await chargeNow(tx);
+          throw new DryRunDone(withoutJob(answer));
+        }
         if (idempotency) await keepAnswer(tx, tenantId, idempotency, answer);
         return { ...answer, isReplay: false };
       }),
@@ -41,6 +45,12 @@ export async function runChange(
     if (error instanceof DryRunDone) return { ...error.answer, isReplay: false };
     throw error;
   }
+}
+
+/** Quotas are charged when a transaction ends, which a dry run never does. First all charges, then what they come to. */
+async function chargeNow(tx: Tx): Promise<void> {
+  await sql`set constraints charge_quota immediate`.execute(tx);
+  await sql`set constraints all immediate`.execute(tx);
 }
 
 function withoutJob({ headers, body }: StoredAnswer): StoredAnswer {

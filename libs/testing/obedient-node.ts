@@ -6,7 +6,7 @@
 import { sql } from 'kysely';
 import { newId } from '#libs/core';
 import type { Database, Listener } from '#libs/db';
-import { openSession, recordDeed, recordReport } from '#libs/nodes';
+import { type NodeSession, openSession, recordDeed, recordReport } from '#libs/nodes';
 import type { KindRegistry } from '#libs/resources';
 import { DeedOutcome, Phase } from '#libs/rpc';
 
@@ -23,6 +23,7 @@ interface DesiredRow {
 export class ObedientNode {
   readonly name = `node-${newId().slice(-8)}`;
   id = '';
+  private session: NodeSession | undefined;
   /** Away: it hears and says nothing. */
   isAway = false;
   /** What it refuses: the failure for a resource, or undefined to obey. */
@@ -45,7 +46,7 @@ export class ObedientNode {
   }
 
   async register(): Promise<void> {
-    const session = await openSession(
+    this.session = await openSession(
       this.db,
       {
         name: this.name,
@@ -59,7 +60,7 @@ export class ObedientNode {
       },
       '127.0.0.1:1',
     );
-    this.id = session.nodeId;
+    this.id = this.session.nodeId;
   }
 
   /** Obeys now; resolves when all that was desired has been reported. */
@@ -80,7 +81,7 @@ export class ObedientNode {
       select id, verb from deed where node_id = ${this.id} and state = 'asked'`.execute(this.db.operator);
     for (const deed of deeds.rows) {
       this.deeds.push(deed.verb);
-      await recordDeed(this.db, this.id, {
+      await recordDeed(this.db, this.session!, {
         operationId: deed.id,
         outcome: DeedOutcome.DEED_OUTCOME_DONE,
         failure: undefined,
@@ -127,7 +128,7 @@ export class ObedientNode {
     status: object,
     failure?: { code: string; message: string },
   ): Promise<void> {
-    await recordReport(this.db, this.registry, this.id, {
+    await recordReport(this.db, this.registry, this.session!, {
       ref: { tenantId: row.tenant_id, kind: row.kind, id: row.resource_id },
       revision: BigInt(row.revision),
       generation: BigInt(row.generation),

@@ -17,8 +17,8 @@ begin
   if tg_op = 'UPDATE' then
     delete from resource_tag where tenant_id = new.tenant_id and resource_id = new.id;
   end if;
-  insert into resource_tag (tenant_id, kind, key, value, resource_id, created_at, name)
-  select new.tenant_id, new.kind, key, value, new.id, new.created_at, new.name from jsonb_each_text(new.tags);
+  insert into resource_tag (tenant_id, kind, key, value, resource_id, published, created_at, name)
+  select new.tenant_id, new.kind, key, value, new.id, new.published, new.created_at, new.name from jsonb_each_text(new.tags);
   return null;
 end $$;
 drop trigger keep_tags_update on resource;

@@ -3,6 +3,7 @@
 import { sql } from 'kysely';
 import { newId, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
+import { holdLentContent } from '#libs/kinds/image';
 import { releaseReservation, splitReservation, withdraw } from '#libs/nodes';
 import { addEdges, blockersOf, deleteResource, dropEdges, updateResource, type Who } from '#libs/resources';
 import { take } from './attaching.js';
@@ -22,6 +23,7 @@ export async function addBootDisk(
   const { sizeGiB, image, nodeId } = options;
   const id = newId();
   const core = { tenantId, id };
+  await holdLentContent(tx, tenantId, image);
   await sql`
     insert into resource (tenant_id, id, kind, name, tags, state, created_by)
     select ${tenantId}, ${id}, 'disk', case when exists (select 1 from resource t

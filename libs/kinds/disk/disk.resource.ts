@@ -2,6 +2,7 @@
 import { sql } from 'kysely';
 import { type FieldError, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
+import { holdLentContent } from '#libs/kinds/image';
 import { probeAbsent, probeReady, releaseReservation, reserveNode, shrinkReservation, withdraw } from '#libs/nodes';
 import {
   addEdges,
@@ -71,6 +72,7 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
     const { image, snapshot } = this.sources;
     const from = snapshot ? await lockUsableDisk(tx, this.core.tenantId, snapshot.diskId) : undefined;
     await addEdges(tx, this.core, this.edges(), (id) => new RhyzomeError('conflict', `${id} is being removed.`));
+    if (image) await holdLentContent(tx, this.core.tenantId, image);
     const least = snapshot ? snapshot.virtualSizeBytes : (image?.virtualSizeBytes ?? GIB);
     this.asked.sizeGiB ??= gibOf(least);
     await insertDisk(tx, this.core, this.asked.sizeGiB, snapshot ? snapshot.image : (image ?? null), {

@@ -83,7 +83,7 @@ export async function findImage(scope: RowScope, reference: string): Promise<Dis
 
 function namedOrShared(tenantId: string, reference: string) {
   return isUuid(reference)
-    ? sql`r.id = ${reference} and (r.tenant_id in (${tenantId}, 'system') or k.visibility = 'published')`
+    ? sql`r.id = ${reference} and (r.tenant_id in (${tenantId}, 'system') or r.published)`
     : sql`r.name = ${reference} and r.tenant_id in (${tenantId}, 'system')`;
 }
 

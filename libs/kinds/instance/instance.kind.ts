@@ -4,6 +4,7 @@ import { sql } from 'kysely';
 import { invalid, RhyzomeError } from '#libs/core';
 import { defineKind, type KindDefinition, type KindResource } from '#libs/resources';
 import { ConsoleController, consolePaths } from './console.controller.js';
+import { ConsoleAttachController, consoleAttachPaths } from './console-attach.controller.js';
 import { InstanceCreate, InstanceUpdate, InstanceView, ResizeBody } from './instance.dto.js';
 import { observed } from './instance.observed.js';
 import { type InstanceDocument, InstanceResource, type InstanceRow } from './instance.resource.js';
@@ -95,8 +96,8 @@ export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
   },
   refresh: (tx, tenantId, id) => tellInstance(tx, { tenantId, id }),
   observed: (tx, tenantId, report) => observed(instance, tx, tenantId, report),
-  controllers: [ConsoleController],
-  extraPaths: consolePaths,
+  controllers: [ConsoleController, ConsoleAttachController],
+  extraPaths: { ...consolePaths, ...consoleAttachPaths },
 });
 
 async function refuseStopped(resource: KindResource<any>): Promise<undefined> {
