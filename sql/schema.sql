@@ -588,6 +588,8 @@ CREATE UNIQUE INDEX lease_mac ON public.lease USING btree (tenant_id, network_id
 
 CREATE INDEX network_domain ON public.network USING btree (tenant_id, domain);
 
+CREATE INDEX network_subnet ON public.network USING btree (tenant_id, subnet);
+
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
 
 CREATE INDEX reservation_node ON public.reservation USING btree (node_id);

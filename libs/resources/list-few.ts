@@ -19,9 +19,10 @@ import type { QueryFilter } from './list-query.js';
 
 /**
  * How many are few: from there on a walk through 50,000 rows finds the page at less cost than fetching all. (A page of P
- * out of m matches among N takes P · N / m steps of the walk, fetching takes m: they are even at √(P · N).)
+ * out of m matches among N takes P · N / m steps of the walk; fetching takes m, each as dear as six of the walk's, which
+ * finds its rows beside each other: they are even at √(P · N / 6).)
  */
-const fewFor = (plan: ListPlan): Sql => sql`${Math.ceil(Math.sqrt((plan.query.pageSize + 1) * 50_000))}::bigint`;
+const fewFor = (plan: ListPlan): Sql => sql`${Math.ceil(Math.sqrt(((plan.query.pageSize + 1) * 50_000) / 6))}::bigint`;
 
 export interface Few {
   /** A table of (tenant_id, id). */

@@ -15,8 +15,8 @@ const KEY = Buffer.alloc(32, 6);
 const SIZE = { total: 30_000, big: 24_000, small: 500 };
 const PAGE = 10;
 /**
- * What a page of ten may read, joins and counting included, whatever the tenant has: four counts of 742, the one that is
- * fetched, and a walk of as many. A list of 12,000 that is read as a whole exceeds it.
+ * What a page of ten may read, joins and counting included, whatever the tenant has: four counts of 300, the one that is
+ * fetched, and a walk of a few thousand. A list of 12,000 that is read as a whole exceeds it.
  */
 const MAX_ROWS_READ = 6_000;
 
@@ -122,7 +122,8 @@ describe('a page reads no more than a page', () => {
     const queries: Record<string, string>[] = [
       {},
       ...filtersOf(kind),
-      ...selectors.map((tagSelector) => ({ tagSelector })),
+      // What a selector becomes is the same for all kinds.
+      ...(kind === network ? selectors : selectors.slice(0, 2)).map((tagSelector) => ({ tagSelector })),
       { tagSelector: 'env=prod', state: 'failed' },
       { tagSelector: '!team', state: 'ready' },
     ];
@@ -130,7 +131,7 @@ describe('a page reads no more than a page', () => {
       const query = { ...asked, sort, pageSize: String(PAGE) };
       await expectBounded(`${kind.plural} ${JSON.stringify(query)}`, async () => {
         const { nextPageToken } = await reader.list(big, kind, query);
-        if (nextPageToken) await reader.list(big, kind, { ...query, pageToken: nextPageToken });
+        if (nextPageToken && kind === network) await reader.list(big, kind, { ...query, pageToken: nextPageToken });
       });
     }
   });
@@ -167,6 +168,7 @@ describe('whichever way is taken, the same rows come in the same order', () => {
     '!k7,v=v8',
     '!k7,!v',
     'v=v5,k7',
+    'v in (v5,v5),v notin (v6,v6)',
   ];
 
   test.each(asked)('for %s', async (tagSelector) => {

@@ -77,8 +77,8 @@ export function kindCount(kind: KindDefinition, tenantId: string, query: ListQue
 }
 
 function ownCount(plan: ListPlan): RawBuilder<{ total: number }> {
-  const { kind, query } = plan;
-  const { selector, filters } = query;
+  const { kind } = plan;
+  const { selector, filters } = plan.query;
   const found = selector.find((term) => term.op === 'in') ?? selector.find((term) => term.op === 'exists');
   if (!found) {
     return sql`select count(*) as total from ${plan.tenants} join resource r on r.tenant_id = tn.tenant_id
