@@ -111,7 +111,9 @@ async function writeConfig(dir: string, db: string, ports: { api: number; monito
   await initPki({ dir: pki });
   const { ca, cert, key } = await issueCertificate({ dir: pki, type: 'server', name: 'bench', dns: ['localhost'] });
   const file = join(dir, 'rhyzome-api.json');
-  const api = { listen: `127.0.0.1:${ports.api}`, monitoring: `127.0.0.1:${ports.monitoring}` };
+  // What is measured is the server, not its limits.
+  const rateLimit = { tenantPerSecond: 1e6, tenantBurst: 1e6, userPerSecond: 1e6, userBurst: 1e6 };
+  const api = { listen: `127.0.0.1:${ports.api}`, monitoring: `127.0.0.1:${ports.monitoring}`, rateLimit };
   writeFileSync(file, JSON.stringify({ db, pki: { ca, cert, key }, api, log: { level: 'warn' } }), { mode: 0o600 });
   return file;
 }

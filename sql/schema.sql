@@ -37,6 +37,7 @@ create table deed (
   failure jsonb,
   created_at timestamp(3) with time zone default now() not null,
   finished_at timestamp(3) with time zone,
+  result jsonb,
   constraint deed_pkey PRIMARY KEY (tenant_id, id),
   constraint deed_state_check CHECK ((state = ANY (ARRAY['asked'::text, 'done'::text, 'failed'::text, 'unclear'::text]))),
   constraint deed_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id)
@@ -141,17 +142,45 @@ create table image (
   tenant_id text not null,
   id uuid not null,
   visibility text not null,
-  format text not null,
-  size_bytes bigint not null,
-  virtual_size_bytes bigint not null,
-  sha256 text not null,
+  format text,
+  size_bytes bigint,
+  virtual_size_bytes bigint,
+  sha256 text,
   os_info jsonb default '{}'::jsonb not null,
+  source text default 'import'::text not null,
+  source_url text,
+  source_snapshot_id uuid,
+  announced_sha256 text,
+  announced_size_bytes bigint,
+  announced_format text,
+  operation_id uuid,
+  publisher_name text,
   constraint image_pkey PRIMARY KEY (tenant_id, id),
+  constraint content_is_whole CHECK ((num_nulls(format, size_bytes, virtual_size_bytes, sha256) = ANY (ARRAY[0, 4]))),
+  constraint image_announced_format_check CHECK ((announced_format = ANY (ARRAY['qcow2'::text, 'raw'::text]))),
+  constraint image_announced_sha256_check CHECK ((announced_sha256 ~ '^[0-9a-f]{64}$'::text)),
+  constraint image_announced_size_bytes_check CHECK ((announced_size_bytes > 0)),
   constraint image_check CHECK (((visibility = 'global'::text) = (tenant_id = 'system'::text))),
   constraint image_format_check CHECK ((format = ANY (ARRAY['qcow2'::text, 'raw'::text]))),
   constraint image_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
+  constraint image_source_check CHECK ((source = ANY (ARRAY['import'::text, 'upload'::text, 'url'::text, 'snapshot'::text]))),
   constraint image_visibility_check CHECK ((visibility = ANY (ARRAY['global'::text, 'published'::text, 'private'::text]))),
+  constraint publisher_is_named CHECK (((visibility = 'published'::text) = (publisher_name IS NOT NULL))),
   constraint image_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table image_upload (
+  tenant_id text not null,
+  image_id uuid not null,
+  operation_id uuid not null,
+  total_bytes bigint,
+  received_bytes bigint default 0 not null,
+  is_complete boolean default false not null,
+  writer uuid,
+  writer_until timestamp with time zone,
+  progressed_at timestamp(3) with time zone default now() not null,
+  constraint image_upload_pkey PRIMARY KEY (tenant_id, image_id),
+  constraint image_upload_tenant_id_image_id_fkey FOREIGN KEY (tenant_id, image_id) REFERENCES image(tenant_id, id) ON DELETE CASCADE
 );
 
 create table installation (
@@ -268,6 +297,17 @@ create table lease (
   constraint lease_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES network(tenant_id, id)
 );
 
+create table metric_sample (
+  tenant_id text not null,
+  resource_id uuid not null,
+  source text not null,
+  at timestamp(3) with time zone not null,
+  metrics jsonb not null,
+  constraint metric_sample_pkey PRIMARY KEY (tenant_id, resource_id, source),
+  constraint metric_sample_source_check CHECK (((length(source) >= 1) AND (length(source) <= 100))),
+  constraint metric_sample_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table migration (
   name text not null,
   checksum text not null,
@@ -339,6 +379,33 @@ create table placement (
   constraint placement_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id)
 );
 
+create table quota (
+  tenant_id text not null,
+  name text not null,
+  max bigint not null,
+  used bigint not null,
+  used_before bigint,
+  changed_by xid8,
+  constraint quota_pkey PRIMARY KEY (tenant_id, name),
+  constraint quota_max_check CHECK ((max >= 0)),
+  constraint quota_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
+);
+
+create table quota_default (
+  name text not null,
+  max bigint not null,
+  constraint quota_default_pkey PRIMARY KEY (name),
+  constraint quota_default_max_check CHECK ((max >= 0))
+);
+
+create table quota_source (
+  name text not null,
+  tab regclass not null,
+  amount text not null,
+  constraint quota_source_pkey PRIMARY KEY (name, tab),
+  constraint quota_source_name_check CHECK ((name ~ '^[a-z][A-Za-z0-9]{0,62}$'::text))
+);
+
 create table reservation (
   tenant_id text not null,
   resource_id uuid not null,
@@ -366,6 +433,7 @@ create table resource (
   created_at timestamp(3) with time zone default now() not null,
   updated_at timestamp(3) with time zone default now() not null,
   created_by text not null,
+  published boolean default false not null,
   constraint resource_pkey PRIMARY KEY (tenant_id, id),
   constraint resource_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'provisioning'::text, 'ready'::text, 'updating'::text, 'deleting'::text, 'failed'::text]))),
   constraint resource_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id)
@@ -377,6 +445,7 @@ create table resource_tag (
   key text not null,
   value text not null,
   resource_id uuid not null,
+  published boolean default false not null,
   constraint resource_tag_pkey PRIMARY KEY (tenant_id, kind, key, value, resource_id),
   constraint resource_tag_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
@@ -458,6 +527,8 @@ CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
 CREATE INDEX image_content ON public.image USING btree (sha256);
 
+CREATE UNIQUE INDEX image_operation ON public.image USING btree (operation_id) WHERE (operation_id IS NOT NULL);
+
 CREATE INDEX instance_image ON public.instance USING btree (tenant_id, image_id);
 
 CREATE INDEX instance_node ON public.instance USING btree (node_id);
@@ -488,6 +559,10 @@ CREATE INDEX resource_created ON public.resource USING btree (tenant_id, kind, c
 
 CREATE UNIQUE INDEX resource_name ON public.resource USING btree (tenant_id, kind, name);
 
+CREATE INDEX resource_published ON public.resource USING btree (kind, created_at, id) WHERE published;
+
+CREATE UNIQUE INDEX resource_published_id ON public.resource USING btree (id) WHERE published;
+
 CREATE INDEX resource_state ON public.resource USING btree (tenant_id, kind, state, created_at, id);
 
 CREATE INDEX resource_tag_resource ON public.resource_tag USING btree (tenant_id, resource_id, key);
@@ -499,6 +574,98 @@ CREATE INDEX snapshot_disk ON public.snapshot USING btree (tenant_id, disk_id);
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
 
 -- Functions and procedures
+
+CREATE OR REPLACE FUNCTION public.charge(p_tenant text, p_name text, p_delta bigint)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if p_delta = 0 then return; end if;
+  perform pg_advisory_xact_lock_shared(hashtextextended('rhyzome.quota.' || p_tenant, 0));
+  perform 1 from quota where tenant_id = p_tenant order by name for no key update;
+  if not found then return; end if;
+  update quota set used = used + p_delta, changed_by = pg_current_xact_id(),
+    used_before = case when changed_by = pg_current_xact_id() then used_before else used end
+  where tenant_id = p_tenant and name = p_name;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_deleted_disk()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'diskGiB',
+    case when tg_op = 'DELETE' then 0 else (new.size_gib)::bigint end - case when tg_op = 'INSERT' then 0 else (old.size_gib)::bigint end);
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'disks',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_disk()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'diskGiB',
+    case when tg_op = 'DELETE' then 0 else (new.size_gib)::bigint end - case when tg_op = 'INSERT' then 0 else (old.size_gib)::bigint end);
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'disks',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_image()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'images',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_instance()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'instances',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'memoryMiB',
+    case when tg_op = 'DELETE' then 0 else (greatest(new.memory_mib, new.held_memory_mib))::bigint end - case when tg_op = 'INSERT' then 0 else (greatest(old.memory_mib, old.held_memory_mib))::bigint end);
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'vcpus',
+    case when tg_op = 'DELETE' then 0 else (greatest(new.vcpus, new.held_vcpus))::bigint end - case when tg_op = 'INSERT' then 0 else (greatest(old.vcpus, old.held_vcpus))::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_lease()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'addresses',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_network()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'networks',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_snapshot()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'snapshots',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.claim_address(p_tenant text, p_network uuid)
  RETURNS inet
@@ -524,6 +691,27 @@ begin
   return candidate;
 end $function$;
 
+CREATE OR REPLACE PROCEDURE public.count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text DEFAULT '1'::text)
+ LANGUAGE plpgsql
+AS $procedure$
+declare charger text; charges text; columns text;
+begin
+  insert into quota_source (name, tab, amount) values (p_name, p_tab, p_amount);
+  select format('charge_%s', relname) into charger from pg_class where oid = p_tab;
+  select string_agg(format(E'  perform charge(coalesce(new.tenant_id, old.tenant_id), %L,\n    %s - %s);', name,
+      format('case when tg_op = ''DELETE'' then 0 else (%s)::bigint end', regexp_replace(amount, '\mit\.', 'new.', 'g')),
+      format('case when tg_op = ''INSERT'' then 0 else (%s)::bigint end', regexp_replace(amount, '\mit\.', 'old.', 'g'))),
+    E'\n' order by name)
+  into charges from quota_source where tab = p_tab;
+  select string_agg(distinct column_name[1], ', ' order by column_name[1]) into columns
+  from quota_source, regexp_matches(amount, '\mit\.([a-z_0-9]+)', 'g') column_name where tab = p_tab;
+  execute format(E'create or replace function %I() returns trigger language plpgsql as $body$\nbegin\n%s\n  return null;\nend $body$',
+    charger, charges);
+  execute format('drop trigger if exists charge_quota on %s', p_tab);
+  execute format('create constraint trigger charge_quota after insert or delete%s on %s deferrable initially deferred
+    for each row execute function %I()', ' or update of ' || columns, p_tab, charger);
+end $procedure$;
+
 CREATE OR REPLACE FUNCTION public.count_lease()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -546,6 +734,15 @@ CREATE OR REPLACE FUNCTION public.current_tenant()
  STABLE PARALLEL SAFE
 RETURN NULLIF(current_setting('rhyzome.tenant_id'::text, true), ''::text);
 
+CREATE OR REPLACE FUNCTION public.give_default_quotas()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  insert into quota (tenant_id, name, max, used) select new.id, name, max, 0 from quota_default;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.issuer_directory()
  RETURNS TABLE(issuer text, tenant_id text, tenant_state text, audience text, jwks_uri text)
  LANGUAGE sql
@@ -561,6 +758,15 @@ BEGIN ATOMIC
       JOIN tenant t ON ((t.id = i.tenant_id)));
 END;
 
+CREATE OR REPLACE FUNCTION public.keep_published()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  update resource_tag set published = new.published where tenant_id = new.tenant_id and resource_id = new.id;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.keep_tags()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -569,9 +775,24 @@ begin
   if tg_op = 'UPDATE' then
     delete from resource_tag where tenant_id = new.tenant_id and resource_id = new.id;
   end if;
-  insert into resource_tag (tenant_id, kind, key, value, resource_id)
-  select new.tenant_id, new.kind, key, value, new.id from jsonb_each_text(new.tags);
+  insert into resource_tag (tenant_id, kind, key, value, resource_id, published)
+  select new.tenant_id, new.kind, key, value, new.id, new.published from jsonb_each_text(new.tags);
   return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.measure_quota(p_tenant text, p_name text)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare source quota_source; part bigint; total bigint := 0;
+begin
+  for source in select * from quota_source where name = p_name loop
+    execute format('select coalesce(sum(%s), 0)::bigint from %s it where it.tenant_id = $1', source.amount, source.tab)
+      into part using p_tenant;
+    total := total + part;
+  end loop;
+  return total;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.node_headroom(p_kind text, p_vcpu_overcommit integer)
@@ -612,6 +833,20 @@ begin
   return new;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.refuse_over_quota()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare q quota;
+begin
+  select * into q from quota where tenant_id = new.tenant_id and name = new.name;
+  if q.changed_by = pg_current_xact_id() and q.used > q.max and q.used > q.used_before then
+    raise exception 'quota_exceeded' using errcode = 'RZ001', detail = jsonb_build_object('quota', q.name, 'max', q.max,
+      'used', q.used_before, 'asked', q.used - q.used_before, 'left', greatest(q.max - q.used_before, 0))::text;
+  end if;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean)
  RETURNS uuid
  LANGUAGE plpgsql
@@ -640,6 +875,15 @@ begin
     memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib;
   return chosen;
 end $function$;
+
+CREATE OR REPLACE PROCEDURE public.set_quota(IN p_tenant text, IN p_name text, IN p_max bigint)
+ LANGUAGE plpgsql
+AS $procedure$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('rhyzome.quota.' || p_tenant, 0));
+  insert into quota (tenant_id, name, max, used) values (p_tenant, p_name, p_max, measure_quota(p_tenant, p_name))
+  on conflict (tenant_id, name) do update set max = excluded.max, used = excluded.used, changed_by = null;
+end $procedure$;
 
 CREATE OR REPLACE FUNCTION public.shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint)
  RETURNS void
@@ -716,13 +960,39 @@ begin
   execute format('create policy all_tenants on %s to rhyzome_operator, rhyzome_owner using (true) with check (true)', tab);
 end $procedure$;
 
+-- Views
+
+create view quota_drift as
+ SELECT tenant_id,
+    name,
+    used,
+    measure_quota(tenant_id, name) AS measured
+   FROM quota
+  WHERE (used <> measure_quota(tenant_id, name));
+
 -- Triggers
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_disk();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.image DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_image();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF held_memory_mib, held_vcpus, memory_mib, vcpus ON public.instance DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_instance();
 
 CREATE TRIGGER tell_job_insert AFTER INSERT ON public.job FOR EACH ROW EXECUTE FUNCTION tell_job();
 
 CREATE TRIGGER tell_job_update AFTER UPDATE ON public.job FOR EACH ROW WHEN (((old.state IS DISTINCT FROM new.state) OR (old.progress IS DISTINCT FROM new.progress))) EXECUTE FUNCTION tell_job();
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.lease DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_lease();
+
 CREATE TRIGGER count_lease AFTER INSERT OR DELETE ON public.lease FOR EACH ROW EXECUTE FUNCTION count_lease();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.network DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_network();
+
+CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
+
+CREATE TRIGGER keep_published AFTER UPDATE OF published ON public.resource FOR EACH ROW WHEN ((new.published IS DISTINCT FROM old.published)) EXECUTE FUNCTION keep_published();
 
 CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHEN ((new.tags <> '{}'::jsonb)) EXECUTE FUNCTION keep_tags();
 
@@ -731,6 +1001,10 @@ CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags ON public.resource FOR EACH
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
 
 CREATE TRIGGER tell_resource AFTER INSERT OR DELETE OR UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION tell_resource();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.snapshot DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_snapshot();
+
+CREATE TRIGGER give_default_quotas AFTER INSERT ON public.tenant FOR EACH ROW EXECUTE FUNCTION give_default_quotas();
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
@@ -783,6 +1057,12 @@ alter table image force row level security;
 create policy all_tenants on image as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on image as permissive for select to rhyzome_app using (((visibility = 'global'::text) AND (tenant_id = 'system'::text)));
 create policy own_tenant on image as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+create policy published on image as permissive for select to rhyzome_app using ((visibility = 'published'::text));
+
+alter table image_upload enable row level security;
+alter table image_upload force row level security;
+create policy all_tenants on image_upload as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on image_upload as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table instance enable row level security;
 alter table instance force row level security;
@@ -809,6 +1089,11 @@ alter table lease force row level security;
 create policy all_tenants on lease as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on lease as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table metric_sample enable row level security;
+alter table metric_sample force row level security;
+create policy all_tenants on metric_sample as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on metric_sample as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table network enable row level security;
 alter table network force row level security;
 create policy all_tenants on network as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -818,6 +1103,11 @@ alter table placement enable row level security;
 alter table placement force row level security;
 create policy all_tenants on placement as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on placement as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table quota enable row level security;
+alter table quota force row level security;
+create policy all_tenants on quota as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on quota as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table reservation enable row level security;
 alter table reservation force row level security;
@@ -829,12 +1119,14 @@ alter table resource force row level security;
 create policy all_tenants on resource as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on resource as permissive for select to rhyzome_app using (((tenant_id = 'system'::text) AND (kind = 'image'::text)));
 create policy own_tenant on resource as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+create policy published on resource as permissive for select to rhyzome_app using (published);
 
 alter table resource_tag enable row level security;
 alter table resource_tag force row level security;
 create policy all_tenants on resource_tag as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy global_images on resource_tag as permissive for select to rhyzome_app using (((tenant_id = 'system'::text) AND (kind = 'image'::text)));
 create policy own_tenant on resource_tag as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+create policy published on resource_tag as permissive for select to rhyzome_app using (published);
 
 alter table snapshot enable row level security;
 alter table snapshot force row level security;
@@ -853,6 +1145,30 @@ create policy own_tenant on tenant_issuer as permissive for all to rhyzome_app u
 
 -- Owners and privileges
 
+alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
+grant execute on function charge(p_tenant text, p_name text, p_delta bigint) to public;
+
+alter function charge_deleted_disk() owner to rhyzome_owner;
+grant execute on function charge_deleted_disk() to public;
+
+alter function charge_disk() owner to rhyzome_owner;
+grant execute on function charge_disk() to public;
+
+alter function charge_image() owner to rhyzome_owner;
+grant execute on function charge_image() to public;
+
+alter function charge_instance() owner to rhyzome_owner;
+grant execute on function charge_instance() to public;
+
+alter function charge_lease() owner to rhyzome_owner;
+grant execute on function charge_lease() to public;
+
+alter function charge_network() owner to rhyzome_owner;
+grant execute on function charge_network() to public;
+
+alter function charge_snapshot() owner to rhyzome_owner;
+grant execute on function charge_snapshot() to public;
+
 alter function claim_address(p_tenant text, p_network uuid) owner to rhyzome_owner;
 grant execute on function claim_address(p_tenant text, p_network uuid) to public;
 grant execute on function claim_address(p_tenant text, p_network uuid) to rhyzome_app;
@@ -864,13 +1180,22 @@ grant execute on function count_lease() to public;
 alter function current_tenant() owner to rhyzome_owner;
 grant execute on function current_tenant() to public;
 
+alter function give_default_quotas() owner to rhyzome_owner;
+grant execute on function give_default_quotas() to public;
+
 alter function issuer_directory() owner to rhyzome_owner;
 grant execute on function issuer_directory() to public;
 grant execute on function issuer_directory() to rhyzome_app;
 grant execute on function issuer_directory() to rhyzome_operator;
 
+alter function keep_published() owner to rhyzome_owner;
+grant execute on function keep_published() to public;
+
 alter function keep_tags() owner to rhyzome_owner;
 grant execute on function keep_tags() to public;
+
+alter function measure_quota(p_tenant text, p_name text) owner to rhyzome_owner;
+grant execute on function measure_quota(p_tenant text, p_name text) to public;
 
 alter function node_headroom(p_kind text, p_vcpu_overcommit integer) owner to rhyzome_owner;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to public;
@@ -882,6 +1207,9 @@ grant execute on function notify_tenant() to public;
 
 alter function raise_version() owner to rhyzome_owner;
 grant execute on function raise_version() to public;
+
+alter function refuse_over_quota() owner to rhyzome_owner;
+grant execute on function refuse_over_quota() to public;
 
 alter function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) owner to rhyzome_owner;
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to public;
@@ -903,6 +1231,12 @@ grant execute on function tell_job() to public;
 
 alter function tell_resource() owner to rhyzome_owner;
 grant execute on function tell_resource() to public;
+
+alter procedure count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text) owner to rhyzome_owner;
+grant execute on procedure count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text) to public;
+
+alter procedure set_quota(IN p_tenant text, IN p_name text, IN p_max bigint) owner to rhyzome_owner;
+grant execute on procedure set_quota(IN p_tenant text, IN p_name text, IN p_max bigint) to public;
 
 alter procedure wall_off(IN tab regclass) owner to rhyzome_owner;
 grant execute on procedure wall_off(IN tab regclass) to public;
@@ -949,6 +1283,10 @@ alter table image owner to rhyzome_owner;
 grant delete, insert, select, update on table image to rhyzome_app;
 grant delete, insert, select, update on table image to rhyzome_operator;
 
+alter table image_upload owner to rhyzome_owner;
+grant delete, insert, select, update on table image_upload to rhyzome_app;
+grant delete, insert, select, update on table image_upload to rhyzome_operator;
+
 alter table installation owner to rhyzome_owner;
 grant select on table installation to rhyzome_app;
 grant select on table installation to rhyzome_operator;
@@ -973,6 +1311,10 @@ alter table lease owner to rhyzome_owner;
 grant delete, insert, select, update on table lease to rhyzome_app;
 grant delete, insert, select, update on table lease to rhyzome_operator;
 
+alter table metric_sample owner to rhyzome_owner;
+grant delete, insert, select, update on table metric_sample to rhyzome_app;
+grant delete, insert, select, update on table metric_sample to rhyzome_operator;
+
 alter table migration owner to rhyzome_owner;
 grant select on table migration to rhyzome_app;
 grant select on table migration to rhyzome_operator;
@@ -992,6 +1334,17 @@ grant delete, insert, select, update on table node_session to rhyzome_operator;
 alter table placement owner to rhyzome_owner;
 grant delete, insert, select, update on table placement to rhyzome_app;
 grant delete, insert, select, update on table placement to rhyzome_operator;
+
+alter table quota owner to rhyzome_owner;
+grant select on table quota to rhyzome_app;
+grant delete, insert, select, update on table quota to rhyzome_operator;
+
+alter table quota_default owner to rhyzome_owner;
+grant delete, insert, select, update on table quota_default to rhyzome_operator;
+
+alter table quota_source owner to rhyzome_owner;
+grant select on table quota_source to rhyzome_app;
+grant select on table quota_source to rhyzome_operator;
 
 alter table reservation owner to rhyzome_owner;
 grant delete, select on table reservation to rhyzome_app;
@@ -1018,3 +1371,7 @@ grant delete, insert, select, update on table tenant to rhyzome_operator;
 
 alter table tenant_issuer owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_issuer to rhyzome_operator;
+
+alter view quota_drift owner to rhyzome_owner;
+grant select on view quota_drift to rhyzome_app;
+grant select on view quota_drift to rhyzome_operator;

@@ -6,6 +6,7 @@ set -euo pipefail
 packages=(
   qemu-system-x86 qemu-utils seabios libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
   dnsmasq-base nftables iptables iproute2 util-linux procps busybox-static syslinux mtools dosfstools cpio binutils openssl
+  socat wireguard-go wireguard-tools isc-dhcp-client
 )
 missing=()
 for package in "${packages[@]}"; do

@@ -7,11 +7,13 @@ import { EventReader } from '#libs/events';
 import { ConsoleRelay } from '#libs/nodes';
 import type { Logger } from '#libs/process';
 import { JobService, KindRegistry, Pipeline, ResourceReader } from '#libs/resources';
-import { resourceController } from '#libs/rest';
+import { metricsController, resourceController } from '#libs/rest';
 import { AuditController } from './controllers/audit.controller.js';
+import { DocsController } from './controllers/docs.controller.js';
 import { EventsController } from './controllers/events.controller.js';
 import { JobsController } from './controllers/jobs.controller.js';
 import { OpenApiController } from './controllers/openapi.controller.js';
+import { QuotasController } from './controllers/quotas.controller.js';
 import { ProblemFilter } from './problem.filter.js';
 import { LOG, OPENAPI } from './tokens.js';
 
@@ -36,10 +38,13 @@ export class ApiModule {
       module: ApiModule,
       controllers: [
         OpenApiController,
+        DocsController,
+        QuotasController,
         JobsController,
         EventsController,
         AuditController,
         ...kinds.flatMap((kind) => [...(kind.controllers ?? [])]),
+        ...kinds.map(metricsController),
         ...kinds.map(resourceController),
       ],
       providers: [
@@ -49,7 +54,7 @@ export class ApiModule {
         { provide: TokenVerifier, useValue: verifier },
         { provide: ConsoleRelay, useValue: relay },
         { provide: EventReader, useValue: new EventReader(db) },
-        { provide: Pipeline, useValue: new Pipeline(db) },
+        { provide: Pipeline, useValue: new Pipeline(db, registry) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
         { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener) },
         { provide: OPENAPI, useValue: parts.openapi },

@@ -1,27 +1,12 @@
 /** The REST server in one process: conventions of every route, over real HTTP, with tokens that name their actor. */
 import 'reflect-metadata';
-import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { InvalidToken, type Role, TokenVerifier } from '#libs/auth';
 import { isUuid } from '#libs/core';
 import { kinds } from '#libs/kinds';
-import type { ConsoleRelay } from '#libs/nodes';
-import { createLog } from '#libs/process';
-import { describeApi } from '#libs/resources';
-import { callerIn, globalImage, type Platform, startPlatform } from '#libs/testing';
+import { globalImage, type Platform, startPlatform } from '#libs/testing';
 import { ApiModule } from './api.module.js';
-import { acceptJsonBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
-
-/** `role.tenant` instead of a signed token; libs/auth tests those. */
-class PlainTokens extends TokenVerifier {
-  override async verify(bearer: string) {
-    const [role, tenant] = bearer.split('.') as [Role, string];
-    if (bearer === 'broken') throw new Error('secret insides');
-    if (!tenant) throw new InvalidToken('malformed', 'The token is none.');
-    return callerIn(tenant, role).actor;
-  }
-}
+import { type Asked, askAt, expectProblem, serve } from './test-server.js';
 
 let platform: Platform;
 let app: NestFastifyApplication;
@@ -31,24 +16,7 @@ beforeAll(async () => {
   platform = await startPlatform({ kinds });
   await globalImage(platform);
   for (const id of ['acme', 'globex']) await platform.tenant(id);
-  const verifier = new PlainTokens({ directory: undefined as never, audience: 'x' });
-  const adapter = createAdapter();
-  const fastify = adapter.getInstance();
-  addGate(fastify as never, { routes: recordRoutes(fastify as never), verifier, onAnswer: () => undefined });
-  const { db, listener, registry } = platform;
-  const module = ApiModule.with({
-    db,
-    listener,
-    registry,
-    verifier,
-    relay: {} as ConsoleRelay,
-    tokenKey: Buffer.alloc(32, 1),
-    openapi: describeApi(kinds, '0'),
-    log: createLog('api', 'silent'),
-  });
-  app = await NestFactory.create<NestFastifyApplication>(module, adapter, { logger: false, bodyParser: false });
-  acceptJsonBodies(fastify as never);
-  await app.listen(0, '127.0.0.1');
+  app = await serve(platform);
   base = await app.getUrl();
 });
 afterAll(async () => {
@@ -56,46 +24,11 @@ afterAll(async () => {
   await platform?.close();
 });
 
-interface Asked {
-  method?: string;
-  body?: unknown;
-  token?: string | null;
-  headers?: Record<string, string>;
-}
-
-async function ask(path: string, { method = 'GET', body, token = 'admin.acme', headers = {} }: Asked = {}) {
-  const isRaw = typeof body === 'string';
-  const response = await fetch(`${base}${path}`, {
-    method,
-    body: body === undefined ? undefined : isRaw ? body : JSON.stringify(body),
-    headers: {
-      ...(body !== undefined && { 'content-type': 'application/json' }),
-      ...(token && { authorization: `Bearer ${token}` }),
-      ...headers,
-    },
-  });
-  const text = await response.text();
-  return { status: response.status, headers: response.headers, body: text === '' ? undefined : JSON.parse(text) };
-}
-
+const ask = (path: string, asked?: Asked) => askAt(base, path, asked);
 const post = (path: string, body?: unknown, headers?: Record<string, string>) =>
   ask(path, { method: 'POST', body, headers });
 let count = 0;
 const unique = () => `api-${++count}`;
-
-async function expectProblem(asked: Promise<Awaited<ReturnType<typeof ask>>>, status: number, code: string) {
-  const answer = await asked;
-  expect(answer.body).toMatchObject({
-    status,
-    code,
-    type: `urn:rhyzome:problem:${code}`,
-    instance: expect.any(String),
-  });
-  expect(answer.status).toBe(status);
-  expect(answer.headers.get('content-type')).toMatch(/^application\/problem\+json/);
-  expect(answer.headers.get('x-request-id')).toBe(answer.body.requestId);
-  return answer;
-}
 
 describe('what is refused', () => {
   test('an invalid body, with pointers: the metadata of the DTOs is there', async () => {

@@ -3,13 +3,24 @@
  * HTTP server itself refuses.
  */
 import type { Socket } from 'node:net';
+import type { Readable } from 'node:stream';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { parseBearer, type TokenVerifier } from '#libs/auth';
+import type { Actor, TokenVerifier } from '#libs/auth';
 import { invalid, isNestedDeeper, MAX_NESTING, newId, RhyzomeError, requestIdFrom } from '#libs/core';
-import { renderProblem, toRhyzomeError } from '#libs/rest';
+import {
+  bearerOf,
+  type RateLimiter,
+  renderProblem,
+  routeUpgrades,
+  shouldUpgrade,
+  toRhyzomeError,
+} from '#libs/rest';
+import { docsTypeOf } from './controllers/docs.controller.js';
 
 const MAX_BODY_BYTES = 1024 * 1024;
+const HEADERS_MS = 60_000;
+const BODY_MS = 60_000;
 const MAX_URL_LENGTH = 8_000;
 const MAX_PARAM_LENGTH = 1_000;
 
@@ -17,9 +28,12 @@ export function createAdapter() {
   return new FastifyAdapter({
     bodyLimit: MAX_BODY_BYTES,
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
-    requestTimeout: 60_000,
+    // Headers have their own time limit (Node's), bodies theirs below: one for all would end every long upload.
+    requestTimeout: 0,
+    http: { headersTimeout: HEADERS_MS },
     keepAliveTimeout: 72_000,
     forceCloseConnections: 'idle',
+    http: { shouldUpgradeCallback: shouldUpgrade },
     clientErrorHandler: (error, socket) => refuseRaw(error, socket as Socket),
     frameworkErrors: (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
       request.requestId ??= newId();
@@ -52,9 +66,26 @@ function refuseRaw(error: NodeJS.ErrnoException, socket: Socket): void {
   );
 }
 
-/** Bodies are JSON or nothing; an empty one is undefined and judged by the route. */
-export function acceptJsonBodies(fastify: FastifyInstance): void {
+/** Routes whose body is a stream of bytes of any length; their controllers limit it, and how long it takes. */
+const streamedRoutes = /^PUT \/v1\/images\/:[^/]+\/content$/;
+
+function isStreamed({ method, routeOptions }: FastifyRequest): boolean {
+  return streamedRoutes.test(`${method} ${routeOptions.url}`);
+}
+
+/** Bodies are JSON or nothing; an empty one is undefined and judged by the route. Some routes take streams of bytes. */
+export function acceptBodies(fastify: FastifyInstance): void {
   fastify.removeAllContentTypeParsers();
+  fastify.addHook('preParsing', async (request, _reply, payload) => {
+    if (!isStreamed(request)) endLate(request, payload as Readable);
+    return payload;
+  });
+  fastify.addContentTypeParser('*', (request: FastifyRequest, payload: unknown, done) => {
+    const type = request.headers['content-type']?.split(';')[0]?.trim().toLowerCase();
+    if (isStreamed(request) && (type === undefined || type === 'application/octet-stream')) return done(null, payload);
+    const wanted = isStreamed(request) ? 'application/octet-stream' : 'application/json';
+    done(new RhyzomeError('unsupported_media_type', `The body must be ${wanted}.`));
+  });
   const parse = (_: FastifyRequest, text: string, done: (error: Error | null, body?: unknown) => void) => {
     if (text.length === 0) return done(null, undefined);
     let body: unknown;
@@ -70,16 +101,37 @@ export function acceptJsonBodies(fastify: FastifyInstance): void {
   }
 }
 
+/** A body that is not there in time is given up, so that nobody holds connections by sending slowly. */
+function endLate(request: FastifyRequest, payload: Readable): void {
+  if (request.raw.complete) return;
+  const timer = setTimeout(() => payload.destroy(tooLate()), BODY_MS);
+  payload.once('close', () => clearTimeout(timer));
+  payload.once('end', () => clearTimeout(timer));
+}
+
+function tooLate(): RhyzomeError {
+  return new RhyzomeError('request_timeout', `The request took longer than ${BODY_MS / 1000} s to arrive.`);
+}
+
 function tooDeep(): RhyzomeError {
   return invalid([{ pointer: '', code: 'invalid_value', message: `is nested deeper than ${MAX_NESTING} levels` }]);
 }
 
-const publicPaths = new Set(['/v1/openapi.json']);
+/** What everybody may read: the description of this API, and the page that shows it. */
+function isPublic(path: string): boolean {
+  return path === '/v1/openapi.json' || path === '/docs' || path.startsWith('/docs/');
+}
 
 export interface GateOptions {
   routes: RouteTable;
   verifier: TokenVerifier;
+  limiter: RateLimiter;
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;
+}
+
+/** Before the server listens: WebSocket upgrades take the same way as requests. */
+export function acceptUpgrades(fastify: FastifyInstance): void {
+  routeUpgrades(fastify.server, (request, response) => fastify.routing(request, response));
 }
 
 /** Request ids, the caller, and what a path answers with; before any route's own work. */
@@ -95,14 +147,33 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
       throw new RhyzomeError('uri_too_long', `The URI is longer than ${MAX_URL_LENGTH} characters.`);
     }
     const path = request.url.split('?')[0]!;
-    refuseUnacceptable(path, request.headers.accept);
-    if (publicPaths.has(path)) return;
-    const bearer = parseBearer(request.headers.authorization);
-    const actor = await options.verifier.verify(bearer);
+    if (!path.endsWith('/console/attach')) refuseUnacceptable(path, request.headers.accept);
+    const setHeader = (name: string, value: string) => void reply.header(name, value);
+    if (isPublic(path)) {
+      options.limiter.countAddress(request.ip, setHeader);
+      if (request.is404) refuseUnknownPath(options.routes, path, reply);
+      return;
+    }
+    const actor = await verified(options, request, setHeader);
+    options.limiter.countUser(actor, setHeader);
     request.caller = { actor, requestId: request.requestId, source: request.ip, traceparent };
     if (request.is404) refuseUnknownPath(options.routes, path, reply);
   });
   fastify.addHook('onResponse', async (request, reply) => options.onAnswer(request, reply));
+}
+
+/** Who calls; whoever cannot say is counted by address. Throws RhyzomeError `unauthenticated`, `too_many_requests`. */
+async function verified(
+  { verifier, limiter }: GateOptions,
+  request: FastifyRequest,
+  setHeader: (name: string, value: string) => void,
+): Promise<Actor> {
+  try {
+    return await verifier.verify(bearerOf(request));
+  } catch (error) {
+    if (error instanceof RhyzomeError && error.code === 'unauthenticated') limiter.countAddress(request.ip, setHeader);
+    throw error;
+  }
 }
 
 /** W3C Trace Context §3.2: version, trace id, parent id, flags; what is ill-formed is dropped. */
@@ -115,19 +186,22 @@ function traceparentOf(request: FastifyRequest): string | undefined {
 /** 406 where the client takes nothing that this path answers with (RFC 9110 §12.5.1). */
 function refuseUnacceptable(path: string, accept: string | undefined): void {
   if (accept === undefined || accept === '') return;
-  const type = path.endsWith('/console')
-    ? 'text/plain'
-    : path === '/v1/events'
-      ? 'text/event-stream'
-      : 'application/json';
+  const types = answersOf(path);
   const wanted = accept.split(',').map((range) => {
     const [name, ...parameters] = range.trim().toLowerCase().split(';');
     const isRefused = parameters.some((parameter) => /^\s*q\s*=\s*0(\.0*)?\s*$/.test(parameter));
     return isRefused ? '' : name!.trim();
   });
-  const takes = ['*/*', type, `${type.split('/')[0]}/*`, 'application/problem+json'];
+  const takes = ['*/*', ...types, ...types.map((type) => `${type.split('/')[0]}/*`), 'application/problem+json'];
   if (wanted.some((name) => takes.includes(name))) return;
-  throw new RhyzomeError('not_acceptable', `This path answers with ${type}.`);
+  throw new RhyzomeError('not_acceptable', `This path answers with ${types.join(' or ')}.`);
+}
+
+function answersOf(path: string): string[] {
+  if (path.endsWith('/console')) return ['text/plain'];
+  if (path.endsWith('/metrics')) return ['application/json', 'text/plain'];
+  if (path === '/docs' || path.startsWith('/docs/')) return [docsTypeOf(path)];
+  return [path === '/v1/events' ? 'text/event-stream' : 'application/json'];
 }
 
 /** The paths that there are; call before any route is made. */

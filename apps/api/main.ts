@@ -8,12 +8,14 @@ import { loadConfigOrExit } from '#libs/config';
 import { RhyzomeError } from '#libs/core';
 import { openDatabases, whenReachable } from '#libs/db';
 import { kinds } from '#libs/kinds';
+import { openImageContents, provideImageContents } from '#libs/kinds/image';
 import { ConsoleRelay } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring, version } from '#libs/process';
 import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
+import { RateLimiter } from '#libs/rest';
 import { IssuerCache } from '#libs/tenants';
 import { ApiModule } from './api.module.js';
-import { acceptJsonBodies, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { acceptBodies, acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
@@ -30,6 +32,8 @@ const monitoring = await startMonitoring({
   },
 });
 
+if (config.storage) provideImageContents(openImageContents(config.storage.dir, config.images));
+else log.warn('“storage” is not configured: tenants cannot bring images in by this replica');
 const registry = new KindRegistry(kinds);
 const installation = await whenReachable(log, async () => {
   await registry.assertTables(db);
@@ -71,16 +75,18 @@ const module = ApiModule.with({
   log,
 });
 const adapter = createAdapter();
-const metrics = httpMetrics(monitoring.registry, databases, verifier);
+const limiter = new RateLimiter(config.api.rateLimit);
+const metrics = httpMetrics(monitoring.registry, databases, verifier, limiter);
 const fastify = adapter.getInstance();
 const routes = recordRoutes(fastify as never);
-addGate(fastify as never, { routes, verifier, onAnswer: metrics.observe });
+addGate(fastify as never, { routes, verifier, limiter, onAnswer: metrics.observe });
 const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
   logger: ['error', 'warn', 'fatal'],
   bodyParser: false,
   abortOnError: false,
 });
-acceptJsonBodies(fastify as never);
+acceptBodies(fastify as never);
+acceptUpgrades(fastify as never);
 const at = config.api.listen.lastIndexOf(':');
 await app.listen(Number(config.api.listen.slice(at + 1)), config.api.listen.slice(0, at).replace(/^\[|\]$/g, ''));
 serving = true;

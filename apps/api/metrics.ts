@@ -4,8 +4,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { TokenVerifier } from '#libs/auth';
 import type { Databases } from '#libs/db';
+import type { RateLimiter } from '#libs/rest';
 
-export function httpMetrics(registry: Registry, databases: Databases, verifier: TokenVerifier) {
+export function httpMetrics(registry: Registry, databases: Databases, verifier: TokenVerifier, limiter: RateLimiter) {
   const registers = [registry];
   const duration = new Histogram({
     name: 'rhyzome_http_request_duration_seconds',
@@ -40,6 +41,16 @@ export function httpMetrics(registry: Registry, databases: Databases, verifier: 
     collect() {
       this.reset();
       for (const [result, value] of Object.entries(verifier.counts)) this.inc({ result }, value);
+    },
+  });
+  new Counter({
+    name: 'rhyzome_http_rate_limited_total',
+    help: 'Requests that were refused for a rate limit, by whose limit it was.',
+    labelNames: ['policy'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [policy, value] of Object.entries(limiter.refused)) this.inc({ policy }, value);
     },
   });
   return {

@@ -24,7 +24,19 @@ it('says its version and helps, without settings', async () => {
   expect(await run('--version')).toEqual({ status: 0, out: `${version}\n`, err: '' });
   const help = await run('--help');
   expect(help.status).toBe(0);
-  for (const noun of ['tenant', 'db', 'service', 'node', 'image', 'job', 'pki', 'Examples:', 'Exit status:', '78'])
+  for (const noun of [
+    'tenant',
+    'quota',
+    'db',
+    'service',
+    'node',
+    'image',
+    'job',
+    'pki',
+    'Examples:',
+    'Exit status:',
+    '78',
+  ])
     expect(help.out).toContain(noun);
   const verbs = await run('tenant', 'update', '--help');
   expect(verbs).toMatchObject({ status: 0, out: expect.stringContaining('--clear-issuers') });

@@ -1,14 +1,27 @@
 /** The command line of `rhyzome`: its subcommands, its help, and how errors end it. */
 import { Command, CommanderError } from 'commander';
 import { dbCommand } from './commands/db.js';
+import { generateCommand } from './commands/generate.js';
 import { imageCommand } from './commands/image.js';
 import { jobCommand } from './commands/job.js';
 import { nodeCommand } from './commands/node.js';
+import { quotaCommand } from './commands/quota.js';
 import { serviceCommand } from './commands/service.js';
 import { tenantCommand } from './commands/tenant.js';
 import { Context, type Globals, type Terminal } from './context.js';
 import { exitStatus, exitStatusHelp, tellError } from './exit-status.js';
 import { programVersion } from './installed.js';
+
+const commands = [
+  tenantCommand,
+  quotaCommand,
+  dbCommand,
+  serviceCommand,
+  nodeCommand,
+  imageCommand,
+  jobCommand,
+  generateCommand,
+];
 
 const examples = `
 Examples:
@@ -49,8 +62,7 @@ async function buildProgram(
     .configureHelp({ showGlobalOptions: true })
     .addHelpText('after', examples);
   const context = new Context(terminal, () => program.opts<Globals>());
-  for (const make of [tenantCommand, dbCommand, serviceCommand, nodeCommand, imageCommand, jobCommand])
-    program.addCommand(make(context));
+  for (const make of commands) program.addCommand(make(context));
   program.addCommand(await pki(argv));
   // The program takes --json wherever it stands; subcommands that have one of their own are told.
   program.hook('preAction', (_program, action) => {

@@ -17,7 +17,7 @@ export interface SettingsInput {
 export function writeSettings(folder: DataFolder, input: SettingsInput): void {
   const { ports, certificates } = input;
   const local = (port: number) => `127.0.0.1:${port}`;
-  const settings: Omit<RhyzomeConfig, 'log' | 'api'> & { api: object; grpc: object } = {
+  const settings: Omit<RhyzomeConfig, 'log' | 'api' | 'images'> & { api: object; grpc: object } = {
     ...input.connections,
     pki: certificates.server,
     api: { listen: local(ports.api), monitoring: local(ports.apiMonitoring), publicUrl: `http://${local(ports.api)}` },

@@ -39,7 +39,7 @@ export class GrpcModule {
         { provide: CONTENT, useValue: content },
         { provide: ServiceCallers, useValue: new ServiceCallers(db) },
         { provide: EventReader, useValue: new EventReader(db) },
-        { provide: Pipeline, useValue: new Pipeline(db) },
+        { provide: Pipeline, useValue: new Pipeline(db, registry) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
         { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener) },
         { provide: APP_FILTER, useClass: RpcErrorFilter },

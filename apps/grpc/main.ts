@@ -7,11 +7,11 @@ import { openDatabases, whenReachable } from '#libs/db';
 import { EventNumberer } from '#libs/events';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
+import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
 import { NodeHub } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
-import { KindRegistry, ResourceJobs, readInstallation } from '#libs/resources';
+import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
 import { nestGrpcOptions } from '#libs/rpc/nest';
-import { DirectoryStore } from '#libs/storage';
 import { GrpcModule } from './grpc.module.js';
 import { grpcMetrics } from './metrics.js';
 
@@ -40,10 +40,13 @@ const firstTcp = config.grpc.listen.find((address) => !address.startsWith('unix:
 const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
 const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
+const upkeep = new Upkeep(db, registry, log);
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
 });
-const content = config.storage ? new DirectoryStore(config.storage.dir) : null;
+const contents = config.storage && openImageContents(config.storage.dir, config.images);
+provideImageContents(contents);
+const content = contents?.store ?? null;
 if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
 grpcMetrics(monitoring.registry, hub, runner, numberer);
 
@@ -59,12 +62,14 @@ await grpc.serving;
 await listener.start();
 runner.start();
 numberer.start();
+upkeep.start();
+const collector = content && new ContentCollector(db, listener, content, log);
 serving = true;
 log.info({ listen: config.grpc.listen, advertise, installation: installation.id }, 'rhyzome-grpc serves');
 
 onShutdown(log, async () => {
   monitoring.drain();
-  await runner.stop();
+  await Promise.all([runner.stop(), upkeep.stop(), collector?.close()]);
   hub.close();
   await grpc.drain(2_000);
   await app.close();

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { Ref } from '#libs/drivers/contract';
 import { DeedOutcome, Phase } from '#libs/rpc';
-import { image, instance, network, sha256Of, useAgent } from './testing/agent-fixture.js';
+import { disk, instance, network, sha256Of, useAgent } from './testing/agent-fixture.js';
 import { desired } from './testing/index.js';
 
 const { PHASE_READY, PHASE_PROGRESSING } = Phase;
@@ -17,24 +17,21 @@ describe('images', () => {
     await fixture.joined();
     const right = randomBytes(3000);
     fixture.controller.images.set(sha256Of(right), randomBytes(3000));
-    const [netRef, netSpec] = network();
-    const [vmRef, vmSpec] = instance(netRef, right);
-    fixture.controller.desire([desired(netRef, 1n, netSpec), desired(vmRef, 1n, vmSpec)]);
-    const told = await fixture.controller.reached(vmRef.id, PHASE_PROGRESSING, 1n);
+    const [diskRef, diskSpec] = disk(right);
+    fixture.controller.desire([desired(diskRef, 1n, diskSpec)]);
+    const told = await fixture.controller.reached(diskRef.id, PHASE_PROGRESSING, 1n);
     expect(told.failure?.code).toBe('image_unavailable');
     fixture.controller.images.set(sha256Of(right), right);
-    await fixture.controller.reached(vmRef.id, PHASE_READY, 1n);
+    await fixture.controller.reached(diskRef.id, PHASE_READY, 1n);
     expect(await readFile(join(fixture.stateDir, 'images', sha256Of(right)))).toEqual(right);
   });
 
-  test('a fetch that breaks off goes on where it was; two instances share one fetch', async () => {
+  test('a fetch that breaks off goes on where it was; two disks share one fetch', async () => {
     await fixture.setUp();
     await fixture.joined();
     fixture.controller.breakAfter = 3000;
-    const [netRef, netSpec] = network();
-    const [a, aSpec] = instance(netRef);
-    const [b, bSpec] = instance(netRef, image, 'b');
-    fixture.controller.desire([desired(netRef, 1n, netSpec), desired(a, 1n, aSpec), desired(b, 1n, bSpec)]);
+    const [[a, aSpec], [b, bSpec]] = [disk(), disk()];
+    fixture.controller.desire([desired(a, 1n, aSpec), desired(b, 1n, bSpec)]);
     await Promise.all([
       fixture.controller.reached(a.id, PHASE_READY, 1n),
       fixture.controller.reached(b.id, PHASE_READY, 1n),
@@ -81,7 +78,7 @@ describe('deeds and consoles', () => {
     const read = async (relayId: string, from: Ref, tailBytes = 0n) => {
       fixture.controller.send({
         $case: 'relayRequest',
-        value: { relayId, ref: from, channel: 'console-log', tailBytes },
+        value: { relayId, ref: from, channel: 'console-log', tailBytes, mayType: false },
       });
       const mine = () => fixture.controller.all('relayChunk').filter((chunk) => chunk.relayId === relayId);
       await fixture.controller.until('the end of the log', () => mine().some(({ end }) => end));

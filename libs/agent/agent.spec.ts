@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { RhyzomeError } from '#libs/core';
 import { Phase } from '#libs/rpc';
-import { image, instance, network, sha256Of, useAgent } from './testing/agent-fixture.js';
+import { disk, image, instance, network, sha256Of, useAgent } from './testing/agent-fixture.js';
 import { desired } from './testing/index.js';
 
 const { PHASE_READY, PHASE_ABSENT, PHASE_FAILED, PHASE_PROGRESSING } = Phase;
@@ -94,12 +94,14 @@ describe('connecting', () => {
 });
 
 describe('making it so', () => {
-  test('network, then instance, with its image; away in reverse, in one message each', async () => {
+  test('network and disk with its image, then instance; away in reverse, in one message each', async () => {
     await fixture.setUp();
     await fixture.joined();
     const [netRef, netSpec] = network();
-    const [vmRef, vmSpec] = instance(netRef);
-    fixture.controller.desire([desired(vmRef, 1n, vmSpec), desired(netRef, 1n, netSpec)]);
+    const [diskRef, diskSpec] = disk();
+    const [vmRef, vmSpec] = instance(netRef, diskRef);
+    const [wantedVm, wantedDisk] = [desired(vmRef, 1n, vmSpec), desired(diskRef, 1n, diskSpec)];
+    fixture.controller.desire([wantedVm, wantedDisk, desired(netRef, 1n, netSpec)]);
     const ready = await fixture.controller.reached(vmRef.id, PHASE_READY, 1n);
     expect(JSON.parse(ready.statusJson)).toEqual({ powerState: 'running' });
     expect(
@@ -124,8 +126,8 @@ describe('making it so', () => {
     await fixture.joined();
     const [netRef, netSpec] = network();
     const [good, goodSpec] = instance(netRef);
-    const [flaky, flakySpec] = instance(netRef, image, 'flaky');
-    const [broken, brokenSpec] = instance(netRef, image, 'broken');
+    const [flaky, flakySpec] = instance(netRef, undefined, 'flaky');
+    const [broken, brokenSpec] = instance(netRef, undefined, 'broken');
     await fixture.inject(
       { kind: 'instance', operation: 'apply', match: 'fl*', times: 3, code: 'hypervisor_refused', message: 'Not now.' },
       { operation: 'apply', match: broken.id, code: 'disk_full', permanent: true },

@@ -167,6 +167,7 @@ class NodeAgent {
         desire: ({ items, snapshotEnd }) => joined().reconciler.desire(items, snapshotEnd),
         deed: async (deed) => joined().deeds.perform(deed),
         relay: (request) => relays.serve(request),
+        relayInput: ({ relayId, data }) => relays.input(relayId, data),
         cancelRelay: (relayId) => relays.cancel(relayId),
         capacity: () => joined().capacity(),
       },
@@ -191,7 +192,7 @@ class NodeAgent {
       return;
     }
     this.options.log.info({ node: welcome.nodeId, session: welcome.session.toString() }, 'connected');
-    machine.reconciler.beginSnapshot();
+    machine.beginStream();
   }
 
   private async hello(machine: Machine | undefined): Promise<Hello> {
@@ -215,6 +216,11 @@ class NodeAgent {
       fetchImage: (sha256, offset, signal) => this.fetchImage(sha256, offset, signal),
       timing: this.timing,
       onObserved: (observed) => this.session?.report(observed),
+      metricsSender: () => {
+        const { session } = this;
+        return this.welcomedAt === undefined ? undefined : session && ((report) => session.sendMetrics(report));
+      },
+      ca: () => this.options.credentials.current.ca.toString('utf8'),
     });
   }
 

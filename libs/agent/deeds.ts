@@ -18,6 +18,8 @@ interface DeedRecord {
   verb: string;
   state: 'started' | 'done' | 'failed' | 'unclear';
   failure?: Failure;
+  /** What the effect gave, for the deed's asker. */
+  result?: object;
 }
 
 const outcomes = {
@@ -28,7 +30,9 @@ const outcomes = {
 
 /** Records older than that are pruned; no controller asks for them any more. */
 const keepMs = 30 * 24 * 60 * 60 * 1000;
-const timeoutMs = 10 * 60 * 1000;
+/** An export of a large snapshot takes its time. */
+const timeoutMs = 60 * 60 * 1000;
+const mostResultBytes = 16 * 1024;
 
 export class Deeds {
   private readonly running = new Map<string, Promise<DeedResult>>();
@@ -76,21 +80,20 @@ export class Deeds {
   private async performOnce(deed: Deed): Promise<DeedResult> {
     const { operationId, ref, verb } = deed;
     if (!/^[A-Za-z0-9_-]{1,128}$/.test(operationId) || !ref) {
-      return result(operationId, 'failed', {
-        code: 'invalid_deed',
-        message: 'The deed has no proper id or no resource.',
-      });
+      const failure = { code: 'invalid_deed', message: 'The deed has no proper id or no resource.' };
+      return resultOf({ operationId, state: 'failed', failure });
     }
     const file = join(this.dir, `${operationId}.json`);
     const record = await readJson<DeedRecord>(file);
-    if (record && record.state !== 'started') return result(operationId, record.state, record.failure);
+    const isOpen = record?.state === 'started' || record?.state === 'unclear';
+    if (record && !isOpen) return resultOf(record);
     if (record && !deed.repeatable) {
       this.log.warn(
         { operationId, ref, verb },
         'a deed was begun before the agent ended; whether it happened is unclear',
       );
       await writeJsonDurably(file, { ...record, state: 'unclear' } satisfies DeedRecord);
-      return result(operationId, 'unclear');
+      return resultOf({ operationId, state: 'unclear' });
     }
     return this.queue.run(itemKey(ref), async () => {
       this.closing.throwIfAborted();
@@ -98,17 +101,18 @@ export class Deeds {
       await writeJsonDurably(file, begun);
       const ended = { ...begun, ...(await this.effect(deed, begun.ref)) };
       await writeJsonDurably(file, ended);
-      return result(operationId, ended.state, ended.failure);
+      return resultOf(ended);
     });
   }
 
-  private async effect(deed: Deed, ref: Ref): Promise<{ state: 'done' | 'failed'; failure?: Failure }> {
+  private async effect(deed: Deed, ref: Ref): Promise<Pick<DeedRecord, 'state' | 'failure' | 'result'>> {
     try {
       const capability = this.capabilities.find(({ kind }) => kind === ref.kind);
       if (!capability?.operate) throw new DriverError('unknown_verb', `Nothing here can ${deed.verb} a ${ref.kind}.`);
       const args: unknown = deed.argumentsJson === '' ? {} : JSON.parse(deed.argumentsJson);
-      await capability.operate(ref, deed.verb, args, AbortSignal.any([this.closing, AbortSignal.timeout(timeoutMs)]));
-      return { state: 'done' };
+      const signal = AbortSignal.any([this.closing, AbortSignal.timeout(timeoutMs)]);
+      const result = await capability.operate(ref, deed.verb, args, signal);
+      return { state: 'done', ...(result && { result: bounded(result) }) };
     } catch (error) {
       this.closing.throwIfAborted(); // Cut short by our own end: it stays begun, and the next agent sees that.
       this.log.warn({ err: error, operationId: deed.operationId, ref, verb: deed.verb }, 'a deed failed');
@@ -117,6 +121,12 @@ export class Deeds {
   }
 }
 
-function result(operationId: string, state: 'done' | 'failed' | 'unclear', failure?: Failure): DeedResult {
-  return { operationId, outcome: outcomes[state], failure };
+function resultOf({ operationId, state, failure, result }: Partial<DeedRecord> & { operationId: string }): DeedResult {
+  const outcome = outcomes[state as keyof typeof outcomes];
+  return { operationId, outcome, failure, resultJson: result ? JSON.stringify(result) : '' };
+}
+
+/** The effect has happened: a driver that says too much of it is our own fault, and not the deed's failure. */
+function bounded(result: object): object {
+  return JSON.stringify(result).length <= mostResultBytes ? result : { truncated: true };
 }

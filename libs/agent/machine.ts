@@ -1,14 +1,20 @@
 /**
- * All that runs on a machine once it is known which installation it belongs to: driver, reconciler, deeds, images, and
- * the looks at what drifted. Lives as long as the agent; streams to the controller come and go.
+ * All that runs on a machine once it is known which installation it belongs to: driver, reconciler, deeds, images, the
+ * guests' metadata service, metrics, and the looks at what drifted. Lives as long as the agent; streams to the controller
+ * come and go.
  */
 import { join } from 'node:path';
-import type { Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
-import type { Capacity, Observed } from '#libs/rpc';
+import { type ContentSink, type Driver, type DriverContext, DriverError, type DriverLog } from '#libs/drivers/contract';
+import type { Capacity, MetricsReport, Observed } from '#libs/rpc';
 import { Deeds } from './deeds.js';
 import { checkDrift } from './drift.js';
 import { type FetchImage, ImageCache } from './images.js';
 import { itemKey } from './item.js';
+import { GuestMetrics } from './metadata/guest-metrics.js';
+import { GuestDirectory } from './metadata/guests.js';
+import { type MetadataService, startMetadataService } from './metadata/service.js';
+import { metadataSocketPath } from './metadata/socket-path.js';
+import { MetricsPump } from './metrics.js';
 import { Reconciler } from './reconciler.js';
 import { type BackOff, KeyedQueue } from './schedule.js';
 
@@ -19,6 +25,8 @@ export interface MachineTiming {
   orderTimeoutMs: number;
   /** Between two looks at what drifted (ms). */
   recheckMs: number;
+  /** Between two samples of metrics (ms). */
+  metricsMs: number;
 }
 
 export const defaultTiming: MachineTiming = {
@@ -27,6 +35,7 @@ export const defaultTiming: MachineTiming = {
   tryTimeoutMs: 10 * 60_000,
   orderTimeoutMs: 10_000,
   recheckMs: 30_000,
+  metricsMs: 10_000,
 };
 
 export interface MachineOptions {
@@ -37,41 +46,86 @@ export interface MachineOptions {
   fetchImage: FetchImage;
   timing: MachineTiming;
   onObserved: (observed: Observed) => void;
+  /** Sends metrics; undefined: there is no stream now. */
+  metricsSender: () => ((report: MetricsReport) => Promise<void>) | undefined;
+  /** The platform's CA as PEM, for guests. */
+  ca: () => string;
 }
 
 /** How long the end waits for what is under way (ms); what is not finished then is finished by the next agent. */
 const closeGraceMs = 5_000;
 
+interface MachineParts {
+  driver: Driver;
+  reconciler: Reconciler;
+  deeds: Deeds;
+  images: ImageCache;
+  queue: KeyedQueue;
+  closing: AbortController;
+  guests: GuestDirectory;
+  guestMetrics: GuestMetrics;
+  metadata: MetadataService;
+}
+
 export class Machine {
+  readonly driver: Driver;
+  readonly reconciler: Reconciler;
+  readonly deeds: Deeds;
   private readonly unwatch: (() => void)[];
   private readonly recheckTimer: NodeJS.Timeout;
+  private readonly metrics: MetricsPump;
   private checking = false;
 
   private constructor(
-    readonly driver: Driver,
-    readonly reconciler: Reconciler,
-    readonly deeds: Deeds,
-    private readonly images: ImageCache,
-    private readonly queue: KeyedQueue,
-    private readonly closing: AbortController,
+    private readonly parts: MachineParts,
     private readonly options: MachineOptions,
   ) {
+    const { driver, reconciler, deeds, guestMetrics } = parts;
+    this.driver = driver;
+    this.reconciler = reconciler;
+    this.deeds = deeds;
     this.unwatch = driver.capabilities.flatMap((capability) =>
       capability.watch ? [capability.watch((found) => reconciler.noteStatus(found))] : [],
     );
     this.recheckTimer = setInterval(() => void this.recheck(), options.timing.recheckMs);
+    this.metrics = new MetricsPump({
+      capabilities: driver.capabilities,
+      guests: guestMetrics,
+      log: options.log,
+      sender: options.metricsSender,
+      everyMs: options.timing.metricsMs,
+    });
   }
 
   static async create(options: MachineOptions): Promise<Machine> {
-    const { installation, stateDir, log, timing } = options;
+    const { installation, stateDir, log, timing, ca } = options;
     const images = await ImageCache.open({ dir: join(stateDir, 'images'), fetch: options.fetchImage, log });
-    const driver = await options.createDriver({ installation, stateDir, images, log });
-    const queue = new KeyedQueue();
-    const closing = new AbortController();
-    const { capabilities } = driver;
-    const reconciler = new Reconciler({ capabilities, queue, log, onObserved: options.onObserved, ...timing });
-    const deeds = await Deeds.open(stateDir, capabilities, queue, log, closing.signal);
-    return new Machine(driver, reconciler, deeds, images, queue, closing, options);
+    const guests = await GuestDirectory.open(join(stateDir, 'guests.json'), log);
+    const guestMetrics = new GuestMetrics();
+    const metadataSocket = await metadataSocketPath(stateDir);
+    const metadata = await startMetadataService({ path: metadataSocket, guests, metrics: guestMetrics, ca, log });
+    try {
+      const content = noContentStore;
+      const driver = await options.createDriver({ installation, stateDir, images, content, metadataSocket, log });
+      const queue = new KeyedQueue();
+      const closing = new AbortController();
+      const { capabilities } = driver;
+      const { onObserved } = options;
+      const onDesired = () => guests.update(reconciler.all());
+      const reconciler = new Reconciler({ capabilities, queue, log, onObserved, onDesired, ...timing });
+      const deeds = await Deeds.open(stateDir, capabilities, queue, log, closing.signal);
+      const parts = { driver, reconciler, deeds, images, queue, closing, guests, guestMetrics, metadata };
+      return new Machine(parts, options);
+    } catch (error) {
+      await metadata.close(); // The next try listens again.
+      throw error;
+    }
+  }
+
+  /** A stream to the controller begins. */
+  beginStream(): void {
+    this.reconciler.beginSnapshot();
+    this.parts.guestMetrics.sendAgain();
   }
 
   async capacity(): Promise<Capacity> {
@@ -96,22 +150,31 @@ export class Machine {
 
   /** Machines and networks stay. */
   async close(): Promise<void> {
+    const { reconciler, closing, queue, metadata, guests, driver } = this.parts;
     clearInterval(this.recheckTimer);
+    this.metrics.close();
     for (const end of this.unwatch) end();
-    this.reconciler.close();
-    this.closing.abort(new Error('the agent ends'));
+    reconciler.close();
+    closing.abort(new Error('the agent ends'));
     let timer: NodeJS.Timeout | undefined;
     const grace = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, closeGraceMs);
     });
-    await Promise.race([this.queue.idle(), grace]);
+    await Promise.race([queue.idle(), grace]);
     clearTimeout(timer);
-    await this.driver.close();
+    await driver.close();
+    await metadata.close();
+    await guests.close();
   }
 
-  /** Only when it is certain what every disk here builds on: nothing unknown exists and all that is wanted is known. */
+  /**
+   * Only when it is certain what everything here builds on: the driver can tell, nothing unknown exists, and all that is
+   * wanted is known.
+   */
   private async evictImages(): Promise<void> {
-    if (!(await this.images.isFull())) return;
+    const { images } = this.parts;
+    const { capabilities } = this.driver;
+    if (!(await images.isFull()) || !capabilities.some((capability) => capability.imagesInUse)) return;
     const inUse = new Set<string>();
     const known = new Set<string>();
     for (const item of this.reconciler.all()) {
@@ -119,15 +182,23 @@ export class Machine {
       if (sha256) inUse.add(sha256);
       if (item.wanted?.present && item.settled) known.add(item.key);
     }
-    for (const capability of this.driver.capabilities) {
+    for (const capability of capabilities) {
       const found = await capability.inventory();
       if (found.some(({ ref }) => !known.has(itemKey(ref)))) return;
+      for (const sha256 of (await capability.imagesInUse?.()) ?? []) inUse.add(sha256);
     }
-    await this.images.evict(inUse);
+    await images.evict(inUse);
   }
 }
 
+/** A disk that is wanted builds on its image also before it is made. */
 function imageOf(spec: unknown): string | undefined {
-  const image = (spec as { image?: { sha256?: unknown } } | undefined)?.image;
+  const image = (spec as { image?: { sha256?: unknown } | null } | undefined)?.image;
   return typeof image?.sha256 === 'string' ? image.sha256 : undefined;
 }
+
+const noContentStore: ContentSink = {
+  put: async () => {
+    throw new DriverError('content_store_failed', 'This agent brings nothing into the content store.');
+  },
+};

@@ -14,6 +14,8 @@ export interface ReconcilerOptions {
   log: DriverLog;
   /** Told whenever something about a wanted resource changed. */
   onObserved: (observed: Observed) => void;
+  /** Told when something else is desired than before. */
+  onDesired?: () => void;
   concurrency: number;
   retry: BackOff;
   /** How long one try may take (ms). */
@@ -46,11 +48,14 @@ export class Reconciler {
     for (const one of desired) {
       if (one.ref) this.desireOne({ ...one.ref }, one);
     }
-    if (!snapshotEnd || !this.mentioned) return;
-    for (const [key, item] of this.items) {
-      if (!this.mentioned.has(key)) this.forget(item);
+    if (snapshotEnd && this.mentioned) {
+      for (const [key, item] of this.items) {
+        if (!this.mentioned.has(key)) this.forget(item);
+      }
+      this.mentioned = undefined;
     }
-    this.mentioned = undefined;
+    // In the middle of a snapshot, what was not mentioned yet is no less desired.
+    if (!this.mentioned) this.options.onDesired?.();
   }
 
   /** Ends the tries under way; what exists stays. */

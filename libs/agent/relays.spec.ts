@@ -34,7 +34,7 @@ function setUp(send: (chunk: RelayChunk) => Promise<void> = async () => {}) {
 }
 
 function request(relayId: string, tailBytes = 0n, channel = 'console-log'): RelayRequest {
-  return { relayId, ref, channel, tailBytes };
+  return { relayId, ref, channel, tailBytes, mayType: false };
 }
 
 function bytes(chunks: RelayChunk[]): number {

@@ -12,9 +12,11 @@ import {
   type DeedResult,
   type Desire,
   type Hello,
+  type MetricsReport,
   type NodeServiceClient,
   type Observed,
   type RelayChunk,
+  type RelayInput,
   type RelayRequest,
   send,
   type Welcome,
@@ -28,6 +30,7 @@ export interface SessionHandlers {
   desire(desire: Desire): void;
   deed(deed: Deed): Promise<DeedResult>;
   relay(request: RelayRequest): Promise<void>;
+  relayInput(input: RelayInput): void;
   cancelRelay(relayId: string): void;
   capacity(): Promise<Capacity>;
 }
@@ -107,6 +110,11 @@ export class Session {
     return this.write({ body: { $case: 'relayChunk', value } });
   }
 
+  /** Resolves when there is room for the next, or the stream has ended. */
+  sendMetrics(value: MetricsReport): Promise<void> {
+    return this.write({ body: { $case: 'metrics', value } });
+  }
+
   private cut(reason: string): void {
     this.ending.abort(new Error(reason));
     this.call.cancel();
@@ -146,6 +154,9 @@ export class Session {
         return;
       case 'relayRequest':
         handlers.relay(body.value).catch((error: unknown) => log.error({ err: error }, 'a relay failed'));
+        return;
+      case 'relayInput':
+        handlers.relayInput(body.value);
         return;
       case 'relayCancel':
         handlers.cancelRelay(body.value.relayId);

@@ -11,6 +11,7 @@ export type {
   AgentConfig,
   ApiConfig,
   GrpcConfig,
+  ImagesConfig,
   LogLevel,
   PkiConfig,
   RhyzomeConfig,

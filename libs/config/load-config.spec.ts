@@ -44,6 +44,7 @@ describe('loadConfig', () => {
       listen: '127.0.0.1:8080',
       monitoring: '127.0.0.1:8081',
       audience: 'urn:rhyzome:api',
+      rateLimit: expect.objectContaining({ tenantPerSecond: 500, userPerSecond: 300 }),
     });
     expect(config.grpc.listen).toEqual(['127.0.0.1:7443']);
     expect(config.agent).toMatchObject({ stateDir: join(folder, 'state'), labels: {} });

@@ -2,6 +2,7 @@
  * The settings of all processes: one file, of which each process takes what it needs. The types say what a process
  * gets after defaults; the shapes say what a file may hold.
  */
+import ipaddr from 'ipaddr.js';
 import { ConnectionStringError, parseConnection } from './connection.js';
 import {
   address,
@@ -35,6 +36,18 @@ export interface ApiConfig {
   publicUrl?: string;
   /** The audience that a token must name. */
   audience: string;
+  rateLimit: RateLimitConfig;
+}
+
+/** Requests that one replica takes: so many a second in the long run, `…Burst` at once. */
+export interface RateLimitConfig {
+  tenantPerSecond: number;
+  tenantBurst: number;
+  userPerSecond: number;
+  userBurst: number;
+  /** Without valid credentials, an address. */
+  addressPerSecond: number;
+  addressBurst: number;
 }
 
 export interface GrpcConfig {
@@ -75,6 +88,18 @@ export interface AgentConfig {
   pki?: PkiConfig;
 }
 
+/** Images that tenants bring in. */
+export interface ImagesConfig {
+  /** Largest content. */
+  maxSizeGiB: number;
+  /** Largest disk that a content may claim to be. */
+  maxVirtualSizeGiB: number;
+  /** CIDRs that no image is fetched from, beside all that are not global unicast: the installation's own. */
+  deniedSources: string[];
+  /** CIDRs that images are fetched from whatever they are, at any port: a mirror inside. */
+  allowedSources: string[];
+}
+
 export interface RhyzomeConfig {
   /** Connection as role app, a libpq keyword string or URL for parseConnection. A secret. */
   db?: string;
@@ -88,6 +113,7 @@ export interface RhyzomeConfig {
   agent?: AgentConfig;
   /** The content store of images: a folder that all replicas share, absolute. */
   storage?: { dir: string };
+  images: ImagesConfig;
   log: { level: LogLevel };
 }
 
@@ -109,13 +135,37 @@ function connection(): Shape<string> {
   };
 }
 
+/** CIDRs of either family, none too. */
+const addressRanges: Shape<string[]> = (value, place) =>
+  Array.isArray(value) && value.length === 0 ? [] : list(addressRange, 256)(value, place);
+
+/** An address with a prefix length. */
+const addressRange: Shape<string> = (value, place) => {
+  const given = text()(value, place);
+  if (given !== undefined && !ipaddr.isValidCIDR(given))
+    place.problems.push({ pointer: place.pointer, message: 'must be a CIDR, e.g. 192.0.2.0/24 or 2001:db8::/32' });
+  return given;
+};
+
 const pki = object<PkiConfig>({ ca: required(path()), cert: required(path()), key: required(path()) });
+
+const requests = (fallback: number) => optional(integer(1, 1_000_000), () => fallback);
+
+const rateLimit = object<RateLimitConfig>({
+  tenantPerSecond: requests(500),
+  tenantBurst: requests(2000),
+  userPerSecond: requests(300),
+  userBurst: requests(1200),
+  addressPerSecond: requests(100),
+  addressBurst: requests(400),
+});
 
 const api = object<ApiConfig>({
   listen: optional(address(), () => '127.0.0.1:8080'),
   monitoring: optional(address(), () => '127.0.0.1:8081'),
   publicUrl: optional(url()),
   audience: optional(text(), () => 'urn:rhyzome:api'),
+  rateLimit: optional(rateLimit, () => ({})),
 });
 
 const grpc = object<GrpcConfig>({
@@ -159,6 +209,15 @@ export const configShape = object<RhyzomeConfig>({
   grpc: optional(grpc),
   agent: optional(agent),
   storage: optional(object<{ dir: string }>({ dir: required(path()) })),
+  images: optional(
+    object<ImagesConfig>({
+      maxSizeGiB: optional(integer(1, 65_536), () => 64),
+      maxVirtualSizeGiB: optional(integer(1, 65_536), () => 2048),
+      deniedSources: optional(addressRanges, () => []),
+      allowedSources: optional(addressRanges, () => []),
+    }),
+    () => ({}),
+  ),
   log: optional(
     object<{ level: LogLevel }>({
       level: optional(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), () => 'info'),

@@ -45,6 +45,7 @@ export const errorCodes = {
   mac_in_use: { http: 409, grpc: GrpcCode.alreadyExists, title: 'The MAC address is in use' },
   no_free_address: { http: 409, grpc: GrpcCode.resourceExhausted, title: 'No free address is left' },
   no_capacity: { http: 409, grpc: GrpcCode.resourceExhausted, title: 'No node has the capacity', retryable: true },
+  quota_exceeded: { http: 409, grpc: GrpcCode.resourceExhausted, title: 'A quota is used up' },
   in_use: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'The resource is in use' },
   protected: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'The resource is protected from deletion' },
   busy: { http: 409, grpc: GrpcCode.aborted, title: 'Another change is under way', retryable: true },
@@ -52,6 +53,11 @@ export const errorCodes = {
   not_cancellable: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'The job cannot be cancelled' },
   not_retryable: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'The job cannot be retried' },
   not_ready: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'The resource is not ready for this' },
+  wrong_offset: {
+    http: 409,
+    grpc: GrpcCode.failedPrecondition,
+    title: 'The piece does not begin where the last one ended',
+  },
   managed: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'It is managed by another resource' },
   idempotency_in_progress: {
     http: 409,
@@ -65,11 +71,21 @@ export const errorCodes = {
   uri_too_long: { http: 414, grpc: GrpcCode.invalidArgument, title: 'The URI is too long' },
   unsupported_media_type: { http: 415, grpc: GrpcCode.invalidArgument, title: 'The media type is not supported' },
   invalid: { http: 422, grpc: GrpcCode.invalidArgument, title: 'The request is well-formed but wrong' },
+  checksum_mismatch: {
+    http: 422,
+    grpc: GrpcCode.invalidArgument,
+    title: 'The content is not the one that was announced',
+  },
+  image_refused: { http: 422, grpc: GrpcCode.invalidArgument, title: 'The content is no image that may be used' },
+  source_refused: { http: 422, grpc: GrpcCode.invalidArgument, title: 'Nothing is fetched from that address' },
+  source_unavailable: { http: 422, grpc: GrpcCode.invalidArgument, title: 'The source does not give the content' },
+  upload_abandoned: { http: 422, grpc: GrpcCode.invalidArgument, title: 'The content did not come' },
   idempotency_key_reused: {
     http: 422,
     grpc: GrpcCode.invalidArgument,
     title: 'The idempotency key was used for another request',
   },
+  upgrade_required: { http: 426, grpc: GrpcCode.unimplemented, title: 'A WebSocket upgrade is needed' },
   too_many_requests: { http: 429, grpc: GrpcCode.resourceExhausted, title: 'Too many requests', retryable: true },
   headers_too_large: { http: 431, grpc: GrpcCode.invalidArgument, title: 'The headers are too large' },
   job_failed: { http: 500, grpc: GrpcCode.internal, title: 'The job failed' },
@@ -87,6 +103,12 @@ export const errorCodes = {
     retryable: true,
   },
   node_unreachable: { http: 503, grpc: GrpcCode.unavailable, title: 'The node is away', retryable: true },
+  content_store_unavailable: {
+    http: 503,
+    grpc: GrpcCode.unavailable,
+    title: 'The content store is full or away',
+    retryable: true,
+  },
   overloaded: { http: 503, grpc: GrpcCode.unavailable, title: 'Too much is under way', retryable: true },
 } as const satisfies Record<string, CodeEntry>;
 

@@ -2,6 +2,7 @@ export * from './cidr.js';
 export * from './doorbell.js';
 export * from './errors.js';
 export * from './ids.js';
+export * from './metrics.js';
 export * from './names.js';
 export * from './nesting.js';
 export * from './resource.js';

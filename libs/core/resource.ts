@@ -32,9 +32,14 @@ export interface ResourceCore {
  * middle, `undo` after a crash before, in or after `act`; both are idempotent. The result of a finished step is stored
  * and given back when the job goes on elsewhere.
  */
-export interface JobStep<Tx, Result> {
+export interface JobStep<Tx, Result, Prepared = undefined> {
+  /**
+   * What takes long and needs no transaction (fetching, hashing); runs before `act`, which gets what it gives. Repeated
+   * whenever `act` is; ends soon once the signal aborts: the job was cancelled, is another worker's, or the process ends.
+   */
+  outside?(signal: AbortSignal): Promise<Prepared>;
   /** Runs in one transaction of the resource's tenant that the job's lease fences. */
-  act(tx: Tx): Promise<Result>;
+  act(tx: Tx, prepared: Prepared): Promise<Result>;
   undo?(tx: Tx, result: Result | undefined): Promise<void>;
   /** Asked after `undo` until it says true: what was undone is gone in the world outside, too. */
   undone?(tx: Tx): Promise<true | Waiting>;
@@ -52,7 +57,7 @@ export interface Job<Tx = unknown> {
   readonly request: unknown;
   /** How many steps and waits there will be, for the progress that the user sees. */
   plan(total: number): void;
-  step<Result>(name: string, step: JobStep<Tx, Result>): Promise<Result>;
+  step<Result, Prepared = undefined>(name: string, step: JobStep<Tx, Result, Prepared>): Promise<Result>;
   /**
    * Goes on when `probe` returns something other than Waiting; until then the worker is given back. The probe runs
    * whenever somebody wakes the resource's jobs, and from time to time. It throws to fail the job.

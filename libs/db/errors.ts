@@ -61,7 +61,24 @@ export function translateDatabaseError(error: unknown): unknown {
       cause: error,
     });
   }
-  return error;
+  return quotaRefusal(error) ?? error;
+}
+
+/** SQLSTATE of 0008_quotas.sql, with the numbers as detail. */
+const QUOTA_EXCEEDED = 'RZ001';
+
+/** What is told of a charge that the database refused. */
+function quotaRefusal(error: unknown): RhyzomeError | undefined {
+  const { code, detail } = (error ?? {}) as Partial<PgError>;
+  if (code !== QUOTA_EXCEEDED || detail === undefined) return undefined;
+  const extensions = JSON.parse(detail) as { quota: string; max: number; used: number; asked: number; left: number };
+  const { quota, max, used, asked, left } = extensions;
+  return new RhyzomeError(
+    'quota_exceeded',
+    `The quota “${quota}” is ${max}: ${used} are used, so ${left} are left, and this takes ${asked} more. ` +
+      `Delete what is no longer needed, or ask your administrator for more.`,
+    { extensions, cause: error },
+  );
 }
 
 /** Name of the unique constraint or index that a write hit (SQLSTATE 23505), else undefined. */
@@ -74,4 +91,10 @@ export function violatedUnique(error: unknown): string | undefined {
 export function violatedForeignKey(error: unknown): string | undefined {
   const e = error as Partial<PgError> | undefined;
   return e?.code === '23503' ? e.constraint : undefined;
+}
+
+/** True when PostgreSQL ended the transaction because it and another waited for each other (SQLSTATE 40P01). */
+export function isDeadlock(error: unknown): boolean {
+  const { code, cause } = (error ?? {}) as Partial<PgError>;
+  return code === '40P01' || (cause !== undefined && isDeadlock(cause));
 }

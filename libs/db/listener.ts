@@ -5,7 +5,13 @@
 import type pg from 'pg';
 import { createPool, type Role } from './pools.js';
 
-export type Channel = 'rhyzome_job' | 'rhyzome_event' | 'rhyzome_numbered' | 'rhyzome_node' | 'rhyzome_tenant';
+export type Channel =
+  | 'rhyzome_job'
+  | 'rhyzome_event'
+  | 'rhyzome_numbered'
+  | 'rhyzome_node'
+  | 'rhyzome_tenant'
+  | 'rhyzome_content';
 type Callback = (payload: string | null) => void;
 
 const FIRST_RETRY_MS = 100;

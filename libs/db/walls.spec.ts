@@ -50,6 +50,7 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     headers: '{}',
     body: '{}',
   }),
+  quota: (tenant_id) => ({ tenant_id, name: 'instances', max: 10, used: 0 }),
   tenant_issuer: (tenant_id) => ({ tenant_id, issuer: `https://issuer.example/${tenant_id}` }),
   placement: (tenant_id, resource_id) => ({
     tenant_id,

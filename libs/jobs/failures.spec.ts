@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { newId, RhyzomeError, Waiting } from '#libs/core';
 import { wakeJobs } from '#libs/jobs';
 import { gate, JOB_TENANT, type JobLab, openJobLab } from '#libs/testing';
-import { Parked } from './run.js';
+import { Parked } from './outside.js';
 
 let lab: JobLab;
 

@@ -6,27 +6,12 @@
 
 import { type Job, type JobStep, RhyzomeError, Waiting } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
+import { CancelRequested, type OutsideWork, Parked } from './outside.js';
 import { holdLease, type JobRow, type JobStepRow } from './rows.js';
-
-/** Ends a run whose job has to wait; not a failure. */
-export class Parked extends Error {
-  override readonly name = 'Parked';
-  constructor(
-    readonly waitingFor: Waiting,
-    readonly retryMs: number,
-  ) {
-    super(waitingFor.message);
-  }
-}
 
 /** Ends a replay backwards at the first step that never began. */
 class Unwinding extends Error {
   override readonly name = 'Unwinding';
-}
-
-/** The job was cancelled while it ran forwards. */
-export class CancelRequested extends Error {
-  override readonly name = 'CancelRequested';
 }
 
 interface Undo {
@@ -53,6 +38,7 @@ export class JobRun implements Job<Tx> {
     /** The job whose steps are run: the same, or the one that this one supersedes. */
     private readonly row: JobRow,
     private readonly phase: 'do' | 'undo',
+    private readonly outside: OutsideWork,
   ) {
     this.ordinal = 0;
     this.total = 1;
@@ -86,7 +72,7 @@ export class JobRun implements Job<Tx> {
     );
   }
 
-  async step<Result>(name: string, step: JobStep<Tx, Result>): Promise<Result> {
+  async step<Result, Prepared = undefined>(name: string, step: JobStep<Tx, Result, Prepared>): Promise<Result> {
     const ordinal = ++this.ordinal;
     const known = this.recorded(ordinal, name);
     if (known) this.undos.push({ step: known, undo: step.undo, undone: step.undone });
@@ -95,10 +81,15 @@ export class JobRun implements Job<Tx> {
     return this.forward(ordinal, name, step);
   }
 
-  private async forward<Result>(ordinal: number, name: string, step: JobStep<Tx, Result>): Promise<Result> {
+  private async forward<Result, Prepared>(
+    ordinal: number,
+    name: string,
+    step: JobStep<Tx, Result, Prepared>,
+  ): Promise<Result> {
+    const started = new Date();
+    const prepared = step.outside ? await this.prepare(ordinal, name, started, step) : undefined;
     return this.fenced(async (tx) => {
-      const started = new Date();
-      const result = await step.act(tx);
+      const result = await step.act(tx, prepared as Prepared);
       const stored = await this.record(tx, {
         ordinal,
         name,
@@ -110,6 +101,22 @@ export class JobRun implements Job<Tx> {
       this.undos.push({ step: stored, undo: step.undo, undone: step.undone });
       await this.advance(tx, ordinal, step.message ?? name, step.cancellable);
       return result;
+    });
+  }
+
+  /** Says that the step has begun, so that its undo is run whatever becomes of it, and then does what is outside. */
+  private async prepare<Result, Prepared>(
+    ordinal: number,
+    name: string,
+    started: Date,
+    step: JobStep<Tx, Result, Prepared>,
+  ): Promise<Prepared> {
+    return this.outside.run(this.lease, async (signal) => {
+      await this.fenced(async (tx) => {
+        await this.record(tx, { ordinal, name, state: 'running', started, message: step.message });
+        await this.say(tx, step.message ?? name);
+      });
+      return step.outside!(signal);
     });
   }
 
@@ -230,6 +237,15 @@ export class JobRun implements Job<Tx> {
       .where('ordinal', '=', step.ordinal)
       .execute();
     step.state = state;
+  }
+
+  private async say(tx: Tx, message: string): Promise<void> {
+    await tx
+      .updateTable('job')
+      .set({ message })
+      .where('tenant_id', '=', this.row.tenant_id)
+      .where('id', '=', this.row.id)
+      .execute();
   }
 
   private async advance(tx: Tx, ordinal: number, message: string, cancellable = true): Promise<void> {

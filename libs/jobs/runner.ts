@@ -5,9 +5,10 @@
 
 import { newId, RhyzomeError } from '#libs/core';
 import { type Database, isDatabaseAway, type Listener, type Tx } from '#libs/db';
+import { CancelRequested, OutsideWork, Parked, Stopping } from './outside.js';
 import { type ClaimedRow, claimDue, giveBack, renewLeases, writeJob } from './queue.js';
 import { holdLease, type JobOutcome, type JobRow, LeaseLost } from './rows.js';
-import { CancelRequested, JobRun, Parked } from './run.js';
+import { JobRun } from './run.js';
 
 /** What a failed job shows: a problem without its HTTP parts. */
 export interface JobFailure {
@@ -50,6 +51,7 @@ export class JobRunner {
   private readonly leaseMs: number;
   private readonly maxFailures: number;
   private readonly log: RunnerLog;
+  private readonly outside: OutsideWork;
   private deafen: () => void = () => undefined;
   private timer: NodeJS.Timeout | undefined;
   private renewal: NodeJS.Timeout | undefined;
@@ -67,6 +69,8 @@ export class JobRunner {
     this.leaseMs = options.leaseMs ?? 8_000;
     this.maxFailures = options.maxFailures ?? 8;
     this.log = options.log;
+    const outside = Math.max(1, Math.floor(this.workers / 2));
+    this.outside = new OutsideWork(db, outside, Math.max(1, Math.floor(outside / 2)));
   }
 
   /** Claims jobs from now on; nothing before. */
@@ -84,6 +88,7 @@ export class JobRunner {
   /** Claims no more, waits for what runs, at most `timeoutMs`; what is left then runs on elsewhere after its lease. */
   async stop(timeoutMs = 5_000): Promise<void> {
     this.stopping = true;
+    this.outside.stop();
     this.deafen();
     clearInterval(this.timer);
     const end = Date.now() + timeoutMs;
@@ -154,7 +159,7 @@ export class JobRunner {
     try {
       if (row.supersedes && row.phase === 'do') await this.unwindSuperseded(row);
       if (row.phase === 'do') {
-        const run = new JobRun(this.db, row, row, 'do');
+        const run = new JobRun(this.db, row, row, 'do', this.outside);
         await run.open();
         await this.handler.run(row, run);
         await this.end(row, 'succeeded', null);
@@ -181,7 +186,7 @@ export class JobRunner {
   }
 
   private async unwind(lease: JobRow, row: JobRow): Promise<void> {
-    const run = new JobRun(this.db, lease, row, 'undo');
+    const run = new JobRun(this.db, lease, row, 'undo', this.outside);
     await run.open();
     await run.unwind(() => this.handler.run(row, run));
   }
@@ -189,7 +194,7 @@ export class JobRunner {
   private async afterError(row: JobRow, error: unknown): Promise<void> {
     if (error instanceof Parked) return this.park(row, error);
     if (error instanceof LeaseLost || isDatabaseAway(error)) throw error;
-    if (error instanceof CancelRequested) return this.release(row, 0);
+    if (error instanceof CancelRequested || error instanceof Stopping) return this.release(row, 0);
     const known = error instanceof RhyzomeError && error.code !== 'overloaded' && error.code !== 'database_unavailable';
     if (error instanceof RhyzomeError && error.code === 'database_unavailable') throw error;
     const failures = row.failures + 1;

@@ -30,18 +30,23 @@ export async function askDeed(tx: Tx, core: ResourceCore, deed: NewDeed): Promis
     .execute();
 }
 
+/** What a deed that is done gave back; null: nothing, as when an operator said that it happened. */
+export interface DoneDeed {
+  result: Record<string, unknown> | null;
+}
+
 /** Whether the deed is done. Throws RhyzomeError `job_failed`; an unclear one waits for an operator's word. */
-export async function probeDeed(tx: Tx, core: Pick<ResourceCore, 'tenantId'>, id: string): Promise<true | Waiting> {
+export async function probeDeed(tx: Tx, core: Pick<ResourceCore, 'tenantId'>, id: string): Promise<DoneDeed | Waiting> {
   const deed = await tx
     .selectFrom('deed')
-    .select(['state', 'failure'])
+    .select(['state', 'failure', 'result'])
     .where('tenant_id', '=', core.tenantId)
     .where('id', '=', id)
     .executeTakeFirst();
   const failure = deed?.failure as { code: string; message: string } | null | undefined;
   switch (deed?.state) {
     case 'done':
-      return true;
+      return { result: deed.result as DoneDeed['result'] };
     case 'failed':
       throw new RhyzomeError('job_failed', failure?.message ?? 'The node refused.', {
         extensions: { reason: failure?.code ?? 'unknown' },

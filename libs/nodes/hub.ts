@@ -6,6 +6,8 @@ import { RhyzomeError } from '#libs/core';
 import { type Database, type Listener } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, callSignal, type Hello, messagesOf, send } from '#libs/rpc';
+import { type ConsoleCall, serveConsole } from './console-call.js';
+import { countFrom, labelsFrom, smallCountFrom, textFrom } from './node-words.js';
 import { openSession } from './registry.js';
 import { NodeStream, type StreamLog } from './stream.js';
 
@@ -91,11 +93,30 @@ export class NodeHub {
     return stream.relays.consoleLog(ref, tailBytes, signal);
   }
 
+  /** A console on a node whose stream is held here, to the end of the call. Throws RhyzomeError `not_found` and others. */
+  serveConsole(call: ConsoleCall, signal: AbortSignal): Promise<void> {
+    return serveConsole(call, signal, ({ nodeId, tenantId, instanceId, tailBytes, mayType }, gone) => {
+      const stream = this.streams.get(nodeId);
+      if (!stream) throw new RhyzomeError('not_found', 'This replica does not hold the node’s stream.');
+      return stream.relays.console({ tenantId, kind: 'instance', id: instanceId }, { tailBytes, mayType }, gone);
+    });
+  }
+
   /** Whether an image is part of what is placed on a node. */
   async mayFetch(nodeName: string, sha256: string): Promise<boolean> {
     const result = await sql`
       select 1 from placement p join node n on n.id = p.node_id
       where n.name = ${nodeName} and p.present and p.spec -> 'image' ->> 'sha256' = ${sha256} limit 1`.execute(
+      this.db.operator,
+    );
+    return result.rows.length === 1;
+  }
+
+  /** Whether a deed of this node, which has not ended, is to bring content into the store. */
+  async isAskedToBring(nodeName: string, operationId: string): Promise<boolean> {
+    const result = await sql`
+      select 1 from deed d join node n on n.id = d.node_id
+      where n.name = ${nodeName} and d.id = ${operationId} and d.verb = 'export' and d.state = 'asked' limit 1`.execute(
       this.db.operator,
     );
     return result.rows.length === 1;
@@ -132,12 +153,12 @@ async function firstMessage(call: Call, signal: AbortSignal): Promise<Hello> {
 function helloOf(name: string, hello: Hello) {
   return {
     name,
-    driver: hello.driver.slice(0, 63),
-    agentVersion: hello.agentVersion.slice(0, 63),
-    kinds: hello.kinds.slice(0, 100),
-    labels: hello.labels,
-    vcpus: hello.capacity?.vcpus ?? 0,
-    memoryMiB: Number(hello.capacity?.memoryMib ?? 0n),
-    diskGiB: Number(hello.capacity?.diskGib ?? 0n),
+    driver: textFrom(hello.driver, 63, 'The driver’s name'),
+    agentVersion: textFrom(hello.agentVersion, 63, 'The agent’s version'),
+    kinds: hello.kinds.slice(0, 100).map((kind) => textFrom(kind, 63, 'A kind’s name')),
+    labels: labelsFrom(hello.labels, 'A label'),
+    vcpus: smallCountFrom(hello.capacity?.vcpus ?? 0, 'The number of CPUs'),
+    memoryMiB: countFrom(hello.capacity?.memoryMib ?? 0n, 'The memory'),
+    diskGiB: countFrom(hello.capacity?.diskGib ?? 0n, 'The disk space'),
   };
 }

@@ -10,6 +10,7 @@ import {
   closeSession,
   desire,
   heartbeat,
+  type NodeSession,
   openSession,
   placementsOf,
   probeAbsent,
@@ -29,8 +30,8 @@ import { NodeStream } from './stream.js';
 const TENANT = 'acme';
 const registry = new KindRegistry(kinds);
 let database: TestDatabase;
-let node: string;
-let otherNode: string;
+let node: NodeSession;
+let otherNode: NodeSession;
 
 const hello = (name: string) => ({
   name,
@@ -48,8 +49,8 @@ beforeAll(async () => {
   await sql`insert into tenant (id, display_name) values (${TENANT}, 'A'), ('globex', 'G')`.execute(
     database.db.operator,
   );
-  node = (await openSession(database.db, hello('n1'), 'replica:1')).nodeId;
-  otherNode = (await openSession(database.db, hello('n2'), 'replica:1')).nodeId;
+  node = await openSession(database.db, hello('n1'), 'replica:1');
+  otherNode = await openSession(database.db, hello('n2'), 'replica:1');
 });
 afterAll(() => database?.close());
 
@@ -57,7 +58,7 @@ const inTenant = <T>(work: (tx: Tx) => Promise<T>) => database.db.tenantTransact
 
 async function placed(spec: object = { a: 1 }): Promise<{ tenantId: string; id: string; kind: string }> {
   const who = { tenantId: TENANT, id: newId(), kind: 'network' };
-  await inTenant((tx) => desire(tx, who, node, { generation: 1, spec }));
+  await inTenant((tx) => desire(tx, who, node.nodeId, { generation: 1, spec }));
   return who;
 }
 
@@ -85,7 +86,7 @@ describe('desired state', () => {
   test('rises only with a change of what is desired', async () => {
     const who = await placed();
     const first = await revisionOf(who.id);
-    await inTenant((tx) => desire(tx, who, node, { generation: 1, spec: { a: 1 } }));
+    await inTenant((tx) => desire(tx, who, node.nodeId, { generation: 1, spec: { a: 1 } }));
     expect(await revisionOf(who.id)).toBe(first);
     const changes = [
       { generation: 1, spec: { a: 2 } },
@@ -94,7 +95,7 @@ describe('desired state', () => {
     ];
     let last = first;
     for (const change of changes) {
-      await inTenant((tx) => desire(tx, who, node, change));
+      await inTenant((tx) => desire(tx, who, node.nodeId, change));
       expect(await revisionOf(who.id)).toBeGreaterThan(last);
       last = await revisionOf(who.id);
     }
@@ -125,7 +126,7 @@ describe('reports', () => {
   test('that are older, from the future, of another node, tenant or shape count for nothing', async () => {
     const who = await placed();
     const old = await revisionOf(who.id);
-    await inTenant((tx) => desire(tx, who, node, { generation: 2, spec: { a: 2 } }));
+    await inTenant((tx) => desire(tx, who, node.nodeId, { generation: 2, spec: { a: 2 } }));
     const now = await revisionOf(who.id);
     await report(who.id, now, Phase.PHASE_PROGRESSING);
     const before = await inTenant((tx) => placementsOf(tx, who));
@@ -143,6 +144,34 @@ describe('reports', () => {
     ];
     expect(await Promise.all(refused)).toEqual(refused.map(() => false));
     expect(await inTenant((tx) => placementsOf(tx, who))).toEqual(before);
+  });
+
+  test('of a stream that was taken over count no more', async () => {
+    const name = `n-${newId().slice(-8)}`;
+    const first = await openSession(database.db, hello(name), 'replica:1');
+    const who = { tenantId: TENANT, id: newId(), kind: 'network' };
+    await inTenant((tx) => desire(tx, who, first.nodeId, { generation: 1, spec: {} }));
+    const revision = await revisionOf(who.id);
+    const second = await openSession(database.db, hello(name), 'replica:2');
+    expect(await report(who.id, revision, Phase.PHASE_FAILED, {}, first)).toBe(false);
+    expect(await report(who.id, revision, Phase.PHASE_READY, {}, second)).toBe(true);
+    expect(await report(who.id, revision, Phase.PHASE_FAILED, {}, first)).toBe(false);
+    expect(await inTenant((tx) => placementsOf(tx, who))).toMatchObject([{ phase: 'ready' }]);
+  });
+
+  test.each<[string, Partial<Observed>]>([
+    ['NUL in a status', { statusJson: '{"a":"\\u0000"}' }],
+    ['NUL in a status’ key', { statusJson: '{"a":[{"\\u0000":1}]}' }],
+    ['half a character in a status', { statusJson: '{"a":"\\ud800"}' }],
+    ['endless nesting', { statusJson: `{"a":${'['.repeat(500)}${']'.repeat(500)}}` }],
+    ['NUL in a failure', { failure: { code: 'x', message: 'a\0b' } }],
+    ['a revision beyond all numbers', { revision: 2n ** 63n }],
+    ['a generation beyond all numbers', { generation: 2n ** 64n - 1n }],
+  ])('that cannot be stored are the node’s fault: %s', async (_, more) => {
+    const who = await placed();
+    await expect(report(who.id, await revisionOf(who.id), Phase.PHASE_READY, more)).rejects.toMatchObject({
+      code: 'malformed_request',
+    });
   });
 
   test('that say the same again change nothing', async () => {
@@ -164,7 +193,7 @@ describe('reports', () => {
       code: 'job_failed',
       details: { extensions: { reason: 'disk_full', node: 'n1' } },
     });
-    await inTenant((tx) => desire(tx, who, node, { generation: 2, spec: { a: 2 } }));
+    await inTenant((tx) => desire(tx, who, node.nodeId, { generation: 2, spec: { a: 2 } }));
     expect(await inTenant((tx) => probeReady(tx, who))).toBeInstanceOf(Waiting);
   });
 
@@ -210,25 +239,38 @@ describe('deeds', () => {
   const core = { tenantId: TENANT, id: newId(), kind: 'instance', name: 'vm', tags: {} };
   const ask = async () => {
     const id = newId();
-    await inTenant((tx) => askDeed(tx, core, { id, nodeId: node, verb: 'reboot', repeatable: false }));
+    await inTenant((tx) => askDeed(tx, core, { id, nodeId: node.nodeId, verb: 'reboot', repeatable: false }));
     return id;
   };
-  const say = (id: string, outcome: DeedOutcome, by = node, failure?: { code: string; message: string }) =>
-    recordDeed(database.db, by, { operationId: id, outcome, failure });
+  const say = (
+    id: string,
+    outcome: DeedOutcome,
+    by = node,
+    failure?: { code: string; message: string },
+    resultJson = '',
+  ) => recordDeed(database.db, by, { operationId: id, outcome, failure, resultJson });
   const probe = (id: string) => inTenant((tx) => probeDeed(tx, core, id));
 
   test('asked twice are asked once, and are done when their node says so', async () => {
     const id = await ask();
-    await inTenant((tx) => askDeed(tx, core, { id, nodeId: otherNode, verb: 'reset', repeatable: true }));
+    await inTenant((tx) => askDeed(tx, core, { id, nodeId: otherNode.nodeId, verb: 'reset', repeatable: true }));
     expect(await probe(id)).toMatchObject({ outside: false });
     await say(id, DeedOutcome.DEED_OUTCOME_DONE, otherNode);
     await say(newId(), DeedOutcome.DEED_OUTCOME_DONE);
     await say('nonsense', DeedOutcome.DEED_OUTCOME_DONE);
     expect(await probe(id)).toBeInstanceOf(Waiting);
-    await say(id, DeedOutcome.DEED_OUTCOME_DONE);
-    expect(await probe(id)).toBe(true);
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE, node, undefined, '{"sizeBytes":5}');
+    expect(await probe(id)).toEqual({ result: { sizeBytes: 5 } });
     await say(id, DeedOutcome.DEED_OUTCOME_FAILED);
-    expect(await probe(id)).toBe(true);
+    expect(await probe(id)).toEqual({ result: { sizeBytes: 5 } });
+  });
+
+  test('count only from the stream that the node has now', async () => {
+    const id = await ask();
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE, { ...node, session: node.session - 1 });
+    expect(await probe(id)).toBeInstanceOf(Waiting);
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE);
+    expect(await probe(id)).toEqual({ result: null });
   });
 
   test('that failed say why; that are unclear wait for an operator’s word', async () => {
@@ -236,7 +278,7 @@ describe('deeds', () => {
     await say(failed, DeedOutcome.DEED_OUTCOME_FAILED, node, { code: 'stopped', message: 'It is off.' });
     await expect(probe(failed)).rejects.toMatchObject({ code: 'job_failed', message: 'It is off.' });
     for (const [word, after] of [
-      ['done', true],
+      ['done', { result: null }],
       ['redo', expect.any(Waiting)],
     ] as const) {
       const id = await ask();

@@ -5,7 +5,9 @@ import { isTenantId, isUuid } from '#libs/core';
 import type { Database } from '#libs/db';
 import { lockSubject, wakeJobs } from '#libs/jobs';
 import type { KindRegistry, PlacementReport } from '#libs/resources';
-import { DeedOutcome, type DeedResult, type Observed, Phase } from '#libs/rpc';
+import { DeedOutcome, type DeedResult, type Failure, type Observed, Phase } from '#libs/rpc';
+import { countFrom, objectFrom, textFrom } from './node-words.js';
+import type { NodeSession } from './registry.js';
 
 const phases: Partial<Record<Phase, PlacementReport['phase']>> = {
   [Phase.PHASE_PROGRESSING]: 'progressing',
@@ -15,47 +17,50 @@ const phases: Partial<Record<Phase, PlacementReport['phase']>> = {
 };
 
 const MAX_STATUS_BYTES = 16 * 1024;
+const MAX_RESULT_BYTES = 64 * 1024;
 const MAX_MESSAGE_CHARACTERS = 1_000;
 
-function parseStatus(json: string): Record<string, unknown> | null {
-  if (json === '' || json.length > MAX_STATUS_BYTES) return null;
-  try {
-    const value: unknown = JSON.parse(json);
-    return typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? (value as Record<string, unknown>)
-      : null;
-  } catch {
-    // A node that sends no JSON says nothing; its phase still counts.
-    return null;
-  }
+/**
+ * Only the latest stream of a node may write: one that was taken over says what no longer is. Asked in the statement that
+ * writes, under the lock of what is written about, so that the later stream's word always comes after.
+ */
+const isLatest = ({ nodeId, session }: NodeSession) =>
+  sql<boolean>`exists (select from node_session s where s.node_id = ${nodeId} and s.session = ${session})`;
+
+function failureFrom(failure: Failure | undefined): { code: string; message: string } | null {
+  if (!failure) return null;
+  return {
+    code: textFrom(failure.code, 63, 'A failure’s code'),
+    message: textFrom(failure.message, MAX_MESSAGE_CHARACTERS, 'A failure’s message'),
+  };
 }
 
 /**
  * Writes a report if it is about something placed on this node and not older than what is known; false otherwise. The
- * node's word counts for nothing else.
+ * node's word counts for nothing else. Throws RhyzomeError `malformed_request` for what cannot be stored.
  */
 export async function recordReport(
   db: Database,
   registry: KindRegistry,
-  nodeId: string,
+  session: NodeSession,
   observed: Observed,
 ): Promise<boolean> {
+  const { nodeId } = session;
   const ref = observed.ref;
   const phase = phases[observed.phase];
   if (!ref || !phase || !isTenantId(ref.tenantId) || !isUuid(ref.id)) return false;
-  const status = parseStatus(observed.statusJson);
-  const failure = observed.failure
-    ? { code: observed.failure.code.slice(0, 63), message: observed.failure.message.slice(0, MAX_MESSAGE_CHARACTERS) }
-    : null;
+  const status = objectFrom(observed.statusJson, MAX_STATUS_BYTES, 'A status');
+  const failure = failureFrom(observed.failure);
+  const revision = countFrom(observed.revision, 'A revision');
+  const generation = countFrom(observed.generation, 'A generation');
   return db.tenantTransaction(ref.tenantId, async (tx) => {
     await lockSubject(tx, ref.tenantId, ref.id);
-    const revision = Number(observed.revision);
     const written = await sql<{ revision: number; present: boolean; kind: string }>`
-      update placement set observed_revision = ${revision}, observed_generation = ${Number(observed.generation)},
+      update placement set observed_revision = ${revision}, observed_generation = ${generation},
         phase = ${phase}, status = ${status ? JSON.stringify(status) : null}::jsonb,
         failure = ${failure ? JSON.stringify(failure) : null}::jsonb, observed_at = now()
       where tenant_id = ${ref.tenantId} and resource_id = ${ref.id} and node_id = ${nodeId}
-        and observed_revision <= ${revision} and revision >= ${revision}
+        and observed_revision <= ${revision} and revision >= ${revision} and ${isLatest(session)}
         and (observed_revision, phase, status, failure) is distinct from (${revision}::bigint, ${phase}::text,
           ${status ? JSON.stringify(status) : null}::jsonb, ${failure ? JSON.stringify(failure) : null}::jsonb)
       returning revision, present, kind`.execute(tx);
@@ -84,10 +89,13 @@ const outcomes: Partial<Record<DeedOutcome, string>> = {
   [DeedOutcome.DEED_OUTCOME_UNCLEAR]: 'unclear',
 };
 
-/** Writes the outcome of a deed that this node was asked for. */
-export async function recordDeed(db: Database, nodeId: string, result: DeedResult): Promise<void> {
+/** Writes the outcome of a deed that this node was asked for. Throws RhyzomeError `malformed_request` as above. */
+export async function recordDeed(db: Database, session: NodeSession, result: DeedResult): Promise<void> {
+  const { nodeId } = session;
   const state = outcomes[result.outcome];
   if (!state || !isUuid(result.operationId)) return;
+  const failure = failureFrom(result.failure);
+  const given = objectFrom(result.resultJson, MAX_RESULT_BYTES, 'A result');
   await db.operatorTransaction(async (tx) => {
     const asked = await tx
       .selectFrom('deed')
@@ -102,17 +110,14 @@ export async function recordDeed(db: Database, nodeId: string, result: DeedResul
       .set({
         state,
         finished_at: state === 'unclear' ? null : new Date(),
-        failure: result.failure
-          ? JSON.stringify({
-              code: result.failure.code.slice(0, 63),
-              message: result.failure.message.slice(0, MAX_MESSAGE_CHARACTERS),
-            })
-          : null,
+        failure: failure && JSON.stringify(failure),
+        result: given && JSON.stringify(given),
       })
       .where('tenant_id', '=', asked.tenant_id)
       .where('id', '=', result.operationId)
       .where('node_id', '=', nodeId)
       .where('state', '=', 'asked')
+      .where(isLatest(session))
       .returning('id')
       .executeTakeFirst();
     if (deed) await wakeJobs(tx, asked.tenant_id, [asked.resource_id]);

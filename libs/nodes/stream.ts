@@ -9,6 +9,8 @@ import { sql } from 'kysely';
 import type { Database } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, type Hello, messagesOf, send } from '#libs/rpc';
+import { recordMetrics } from './metrics.js';
+import { countFrom, smallCountFrom } from './node-words.js';
 import { closeSession, heartbeat, type NodeSession } from './registry.js';
 import { Relays } from './relays.js';
 import { recordDeed, recordReport } from './reports.js';
@@ -94,18 +96,20 @@ export class NodeStream {
         for (const observed of body.value.items) await this.report(observed);
         return;
       case 'deedResult':
-        return recordDeed(this.db, this.session.nodeId, body.value);
+        return recordDeed(this.db, this.session, body.value);
       case 'relayChunk':
         return this.relays.take(body.value);
+      case 'metrics':
+        return recordMetrics(this.db, this.session, body.value);
       case 'heartbeat': {
         const { capacity } = body.value;
         const isOurs = await heartbeat(
           this.db,
           this.session,
           capacity && {
-            vcpus: capacity.vcpus,
-            memoryMiB: Number(capacity.memoryMib),
-            diskGiB: Number(capacity.diskGib),
+            vcpus: smallCountFrom(capacity.vcpus, 'The number of CPUs'),
+            memoryMiB: countFrom(capacity.memoryMib, 'The memory'),
+            diskGiB: countFrom(capacity.diskGib, 'The disk space'),
           },
         );
         if (!isOurs) return this.end();
@@ -117,7 +121,7 @@ export class NodeStream {
   }
 
   private async report(observed: Parameters<typeof recordReport>[3]): Promise<void> {
-    const isKnown = await recordReport(this.db, this.registry, this.session.nodeId, observed);
+    const isKnown = await recordReport(this.db, this.registry, this.session, observed);
     if (!isKnown) {
       const { ref } = observed;
       this.log.debug({ node: this.nodeName, kind: ref?.kind, resource: ref?.id }, 'a report that changes nothing');

@@ -120,6 +120,11 @@ export const commonParameters: Record<string, object> = {
     type: 'string',
     examples: ['env=prod,!legacy'],
   }),
+  RequiredTagSelector: {
+    ...query('tagSelector', 'As in lists; without it nothing is deleted.', { type: 'string' }),
+    required: true,
+  },
+  Cascade: query('cascade', 'Delete all that depends on it, too, at most 200.', { type: 'boolean', default: false }),
   IfMatch: header('If-Match', 'ETag that the resource must still have (412 otherwise).'),
   IfNoneMatch: header('If-None-Match', 'ETag that is known already (304 then).'),
   IdempotencyKey: header('Idempotency-Key', 'The same key and request get the stored answer again, for 24 hours.', {
@@ -140,6 +145,8 @@ export const commonHeaders: Record<string, object> = {
   Link: stringHeader('rel="next": the next page.'),
   Location: stringHeader('The job.'),
   RequestId: stringHeader('The id of this request.'),
+  RateLimit: stringHeader('What is left: "tenant";r=499;t=1, … (draft-ietf-httpapi-ratelimit-headers-10).'),
+  RateLimitPolicy: stringHeader('What there is: "tenant";q=2000;w=4, …: so many in so many seconds.'),
   RetryAfter: { description: 'Seconds to wait before the next try.', schema: { type: 'integer' } },
   Replayed: stringHeader('true: this is the stored answer of the first request with this Idempotency-Key.'),
   WwwAuthenticate: stringHeader('RFC 6750: why the token was refused.'),
@@ -169,6 +176,11 @@ export const problemResponses: Record<string, object> = {
   413: problem('The body is larger than 1 MiB.'),
   415: problem('The media type is not supported.'),
   422: problem('Well-formed but wrong; errors[] says what, each with its pointer.'),
-  429: problem('Too many requests.', { 'Retry-After': 'RetryAfter' }),
+  426: problem('A WebSocket upgrade is needed.'),
+  429: problem('Too many requests of the tenant, its user or the address.', {
+    'Retry-After': 'RetryAfter',
+    RateLimit: 'RateLimit',
+    'RateLimit-Policy': 'RateLimitPolicy',
+  }),
   503: problem('Something that is needed is away; try again.', { 'Retry-After': 'RetryAfter' }),
 };

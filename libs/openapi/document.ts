@@ -2,9 +2,20 @@
  * The OpenAPI 3.1 document: the uniform routes of every kind from its DTO classes, and what else the caller adds. Its order
  * follows from its input alone, so that a generated file changes only when the API does.
  */
+import {
+  changeParameters,
+  changeResponses,
+  changing,
+  filterParameters,
+  jsonAnswer,
+  parameter,
+  pascal,
+  responsesWith,
+} from './answers.js';
 import { commonHeaders, commonParameters, commonSchemas, problemResponses } from './components.js';
 import type { DtoClass } from './dto-plan.js';
 import type { JsonSchema } from './json-schema.js';
+import { deleteMatchingOperation, deleteOperation } from './removal-operations.js';
 import { schemaOf } from './schema.js';
 
 export interface ActionDescription {
@@ -26,6 +37,8 @@ export interface KindDescription {
   updateDto?: DtoClass;
   /** Its own fields of answers; the common ones are added. */
   viewDto: DtoClass;
+  /** What only the first answer to a create tells. */
+  secretsDto?: DtoClass;
   actions: readonly ActionDescription[];
   /** Fields for `field=value` in lists, beside state and name. */
   filters?: readonly string[];
@@ -67,31 +80,6 @@ export function buildOpenApi(api: ApiDescription): Record<string, unknown> {
     },
   };
 }
-
-/** A `responses` object: the successes given, and the problems of these statuses. For extra paths, too. */
-export function responsesWith(successes: Record<string, object>, statuses: readonly number[]): Record<string, object> {
-  const problems = statuses.map((status) => [String(status), { $ref: `#/components/responses/Problem${status}` }]);
-  return { ...successes, ...Object.fromEntries(problems) };
-}
-
-/** A JSON answer with the headers of `components`. */
-export function jsonAnswer(description: string, schema: JsonSchema, headers: Record<string, string> = {}): object {
-  return {
-    description,
-    headers: Object.fromEntries(
-      Object.entries({ 'X-Request-Id': 'RequestId', ...headers }).map(([name, component]) => [
-        name,
-        { $ref: `#/components/headers/${component}` },
-      ]),
-    ),
-    content: { 'application/json': { schema } },
-  };
-}
-
-const always = [401, 403, 404, 406, 429, 503];
-const changing = [...always, 400, 409, 413, 415, 422].sort();
-const parameter = (name: string) => ({ $ref: `#/components/parameters/${name}` });
-const changeParameters = ['Wait', 'DryRun', 'IdempotencyKey', 'RequestId'].map(parameter);
 
 class SchemaCollection {
   private readonly classes = new Map<string, DtoClass>();
@@ -143,6 +131,7 @@ function pathsOfKind(kind: KindDescription, schemas: SchemaCollection): Record<s
     [base]: {
       get: listOperation(kind, view),
       ...(kind.createDto && { post: createOperation(kind, kind.createDto, change, schemas) }),
+      ...(kind.isDeletable !== false && { delete: deleteMatchingOperation(kind) }),
     },
     [`${base}/{idOrName}`]: {
       get: getOperation(kind, view),
@@ -155,7 +144,6 @@ function pathsOfKind(kind: KindDescription, schemas: SchemaCollection): Record<s
 
 function listOperation(kind: KindDescription, view: JsonSchema): object {
   const sorts = ['name', 'createdAt', 'updatedAt', ...(kind.sorts ?? [])].flatMap((field) => [field, `-${field}`]);
-  const fields = ['state', 'name', ...(kind.filters ?? [])];
   const page: JsonSchema = {
     type: 'object',
     required: ['items'],
@@ -172,12 +160,7 @@ function listOperation(kind: KindDescription, view: JsonSchema): object {
     parameters: [
       ...['PageSize', 'PageToken', 'Count', 'TagSelector', 'RequestId'].map(parameter),
       { name: 'sort', in: 'query', description: 'Order; - is descending.', schema: { type: 'string', enum: sorts } },
-      ...fields.map((name) => ({
-        name,
-        in: 'query',
-        description: `Only with this ${name}.`,
-        schema: { type: 'string' },
-      })),
+      ...filterParameters(kind),
     ],
     responses: responsesWith({ 200: jsonAnswer('A page.', page, { Link: 'Link' }) }, [401, 403, 406, 422, 429, 503]),
   };
@@ -194,32 +177,23 @@ function getOperation(kind: KindDescription, view: JsonSchema): object {
         200: jsonAnswer(`The ${kind.name}.`, view, { ETag: 'ETag' }),
         304: { description: 'It is as known (If-None-Match).' },
       },
-      always,
+      [401, 404, 406, 422, 429, 503],
     ),
   };
 }
 
-/** 202 with the job, or 200 when `wait` saw its end or nothing had to be done (dryRun). */
-function changeResponses(change: JsonSchema, statuses: readonly number[]): Record<string, object> {
-  const headers = { ETag: 'ETag', 'Idempotency-Replayed': 'Replayed' };
-  return responsesWith(
-    {
-      200: jsonAnswer('The job has ended (wait), or as it would be (dryRun).', change, headers),
-      202: jsonAnswer('Accepted; the job goes on.', change, { ...headers, Location: 'Location' }),
-    },
-    statuses,
-  );
-}
-
 function createOperation(kind: KindDescription, dto: DtoClass, change: JsonSchema, schemas: SchemaCollection): object {
   const body = schemas.add(`${pascal(kind.name)}Create`, schemas.of(dto, 'input'));
+  const created = kind.secretsDto
+    ? schemas.add(`${pascal(kind.name)}Created`, { allOf: [change, schemas.of(kind.secretsDto, 'view')] })
+    : change;
   return {
     operationId: `create${pascal(kind.name)}`,
     tags: [kind.name],
     summary: `Create a ${kind.name}`,
     parameters: changeParameters,
     requestBody: { required: true, content: { 'application/json': { schema: body } } },
-    responses: changeResponses(change, changing),
+    responses: changeResponses(created, changing),
   };
 }
 
@@ -231,17 +205,7 @@ function updateOperation(kind: KindDescription, dto: DtoClass, change: JsonSchem
     summary: `Change a ${kind.name}`,
     parameters: [parameter('IdOrName'), parameter('IfMatch'), ...changeParameters],
     requestBody: { required: true, content: { 'application/merge-patch+json': { schema: body } } },
-    responses: changeResponses(change, [...changing, 412].sort()),
-  };
-}
-
-function deleteOperation(kind: KindDescription, change: JsonSchema): object {
-  return {
-    operationId: `delete${pascal(kind.name)}`,
-    tags: [kind.name],
-    summary: `Delete a ${kind.name}`,
-    parameters: [parameter('IdOrName'), parameter('IfMatch'), ...changeParameters],
-    responses: changeResponses(change, [...always, 409, 412, 422].sort()),
+    responses: changeResponses(change, [...changing, 412]),
   };
 }
 
@@ -259,12 +223,8 @@ function actionOperation(
     summary: action.summary,
     parameters: [parameter('IdOrName'), parameter('IfMatch'), ...changeParameters],
     ...(body && { requestBody: { required: true, content: { 'application/json': { schema: body } } } }),
-    responses: changeResponses(change, [...changing, 412].sort()),
+    responses: changeResponses(change, [...changing, 412]),
   };
-}
-
-function pascal(word: string): string {
-  return word.replaceAll(/(?:^|-)([a-z0-9])/g, (_match, letter: string) => letter.toUpperCase());
 }
 
 function sorted<T>(record: Record<string, T>): Record<string, T> {

@@ -11,6 +11,7 @@ export interface JsonSchema {
   default?: unknown;
   examples?: unknown[];
   readOnly?: boolean;
+  writeOnly?: boolean;
   minimum?: number;
   maximum?: number;
   exclusiveMinimum?: number;

@@ -1,5 +1,5 @@
 /** The routes that belong to no kind: jobs, events and audit. Given to `buildOpenApi` as extra paths. */
-import { jsonAnswer, responsesWith } from './document.js';
+import { jsonAnswer, responsesWith } from './answers.js';
 import type { JsonSchema } from './json-schema.js';
 
 const parameter = (name: string) => ({ $ref: `#/components/parameters/${name}` });
@@ -11,6 +11,25 @@ const page = (items: JsonSchema): JsonSchema => ({
   required: ['items'],
   properties: { items: { type: 'array', items }, nextPageToken: { type: ['string', 'null'] } },
 });
+
+const quotas: JsonSchema = {
+  type: 'object',
+  required: ['items'],
+  properties: {
+    items: {
+      type: 'array',
+      items: {
+        type: 'object',
+        required: ['name', 'max', 'used'],
+        properties: {
+          name: { type: 'string', examples: ['instances', 'vcpus', 'diskGiB'] },
+          max: { type: 'integer' },
+          used: { type: 'integer', description: 'Also more than max, where that was set below what was used.' },
+        },
+      },
+    },
+  },
+};
 
 /** @param eventSchema, auditSchema the $ref or schema of one event and one audit entry. */
 export function platformPaths(eventSchema: JsonSchema, auditSchema: JsonSchema): Record<string, object> {
@@ -41,6 +60,15 @@ export function platformPaths(eventSchema: JsonSchema, auditSchema: JsonSchema):
     },
     '/v1/jobs/{id}/cancel': { post: jobOperation('cancelJob', 'Cancel a job; what was done so far is undone') },
     '/v1/jobs/{id}/retry': { post: jobOperation('retryJob', 'Try a failed create again with its stored request') },
+    '/v1/quotas': {
+      get: {
+        operationId: 'listQuotas',
+        tags: ['quota'],
+        summary: 'How much of what your tenant may have, and uses; what is not named has no limit',
+        parameters: [parameter('RequestId')],
+        responses: responsesWith({ 200: jsonAnswer('All that are set.', quotas) }, [401, 403, 406, 422, 429, 503]),
+      },
+    },
     '/v1/events': {
       get: {
         operationId: 'watchEvents',

@@ -17,6 +17,8 @@ export interface Caller {
 
 export interface ChangeOptions {
   dryRun?: boolean;
+  /** Of a removal: with all that depends on it. */
+  cascade?: boolean;
   /** Value of If-Match. */
   ifMatch?: string;
   idempotency?: IdempotentRequest;
@@ -27,6 +29,8 @@ export interface ChangeResult {
   body: ResourceView & { job?: { id: string; state: string } };
   etag: string;
   jobId?: string;
+  /** Members of the first answer to a create, told once and kept nowhere: a replay comes without. */
+  secrets?: Record<string, unknown>;
   /** The stored answer of an earlier request with the same key. */
   replay?: StoredAnswer;
 }
@@ -47,6 +51,17 @@ export async function auditDone(tx: Tx, caller: Caller, verb: string, target: Au
   await writeAudit(tx, { ...auditBase(caller, verb, target), result: 'done' });
 }
 
+/** The row of a refusal that its change went on without, in a transaction of its own. */
+export async function auditRefused(
+  db: Database,
+  caller: Caller,
+  verb: string,
+  target: AuditTarget,
+  code: string,
+): Promise<void> {
+  await writeRefusal(db, { ...auditBase(caller, verb, target), code });
+}
+
 /**
  * Runs a change and leaves the row of its refusal in a transaction of its own. Refused are 4xx that concern a permission
  * or the state of things; what is merely ill-formed is the client's own business.
@@ -62,7 +77,7 @@ export async function auditingRefusals<T>(
     return await work();
   } catch (error) {
     if (error instanceof RhyzomeError && isRefusal(error)) {
-      await writeRefusal(db, { ...auditBase(caller, verb, target), code: error.code });
+      await auditRefused(db, caller, verb, target, error.code);
     }
     throw error;
   }

@@ -1,9 +1,17 @@
 /** What jobs do with resources: run the kind's work, and settle what was claimed when they end. */
-import { RhyzomeError } from '#libs/core';
+import { type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
-import type { JobFailure, JobHandler, JobOutcome, JobRow, JobRun } from '#libs/jobs';
+import { type JobFailure, type JobHandler, type JobOutcome, type JobRow, type JobRun, wakeJobs } from '#libs/jobs';
+import { probeDependants, targetsOf } from './cascade.js';
 import { withCondition } from './conditions.js';
-import { type CoreDocument, type CoreRow, inTransaction, type KindDefinition, perQuery } from './kind.js';
+import {
+  type CoreDocument,
+  type CoreRow,
+  inTransaction,
+  type KindDefinition,
+  type KindResource,
+  perQuery,
+} from './kind.js';
 import type { KindRegistry } from './registry.js';
 import { coreOf, deleteResource, lockResource, updateResource } from './repository.js';
 
@@ -11,6 +19,8 @@ interface StoredRequest {
   previous?: CoreDocument;
   document?: CoreDocument;
   body?: unknown;
+  /** What depends on it is being removed, too, and goes first. */
+  cascade?: boolean;
 }
 
 export class ResourceJobs implements JobHandler {
@@ -22,12 +32,28 @@ export class ResourceJobs implements JobHandler {
   async run(row: JobRow, job: JobRun): Promise<void> {
     const kind = this.registry.get(row.kind);
     const core = { id: row.resource_id, tenantId: row.tenant_id, kind: row.kind, name: row.resource_name, tags: {} };
-    const resource = await kind.make(perQuery(this.db, row.tenant_id)).load(core);
+    const resource = await this.loaded(kind, row, core);
+    if (!resource) return;
     if (row.action === 'create') return resource.create(resource.getCore(), job);
-    if (row.action === 'delete') return resource.remove(job);
+    if (row.action === 'delete') {
+      const isLast = (row.request as StoredRequest).cascade === true;
+      const wait = () => job.wait('what depends on it is gone', (tx) => probeDependants(tx, resource.getCore()));
+      if (isLast && (await wait()) === 'gone') return;
+      return resource.remove(job);
+    }
     if (row.action === 'update' || (row.request as StoredRequest).document) return resource.update(job);
     if (!resource.perform) throw new RhyzomeError('job_failed', `There is no action ${row.action} any more.`);
     return resource.perform(row.action, job);
+  }
+
+  /** Undefined: what is to be removed went with something else already. */
+  private async loaded(kind: KindDefinition, row: JobRow, core: ResourceCore): Promise<KindResource<any> | undefined> {
+    try {
+      return await kind.make(perQuery(this.db, row.tenant_id)).load(core);
+    } catch (error) {
+      if (row.action === 'delete' && error instanceof RhyzomeError && error.code === 'not_found') return undefined;
+      throw error;
+    }
   }
 
   async begin(tx: Tx, row: JobRow): Promise<void> {
@@ -42,7 +68,24 @@ export class ResourceJobs implements JobHandler {
     if (!current) return;
     const isGone =
       (row.action === 'delete' && outcome === 'succeeded') || (row.action === 'create' && outcome === 'cancelled');
-    if (isGone) return this.takeAway(tx, kind, current);
+    // Removals of what it depends on may wait for this one.
+    const targets = row.action === 'delete' ? await targetsOf(tx, core) : [];
+    if (isGone) await this.takeAway(tx, kind, current);
+    else await this.settleRemaining(tx, row, current, outcome, failure);
+    // Last, after the locks on what it used: whoever holds those may want these jobs.
+    await wakeJobs(tx, row.tenant_id, targets);
+  }
+
+  /** It is still there: with what was asked for, or as it was. */
+  private async settleRemaining(
+    tx: Tx,
+    row: JobRow,
+    current: CoreRow,
+    outcome: JobOutcome,
+    failure: JobFailure | null,
+  ): Promise<void> {
+    const kind = this.registry.get(row.kind);
+    const core = coreOf(current);
     const resource = await kind.make(inTransaction(tx, row.tenant_id)).load(coreOf(current));
     const previous = (row.request as StoredRequest).previous;
     if (outcome !== 'succeeded' && previous) {
@@ -73,7 +116,9 @@ export class ResourceJobs implements JobHandler {
     outcome: JobOutcome,
     failure: JobFailure | null,
   ): Promise<void> {
-    const isBroken = outcome === 'failed' && (row.action === 'create' || row.action === 'delete');
+    // A removal that only waited for its dependants has done nothing.
+    const hasBegun = row.action === 'create' || (row.action === 'delete' && failure?.code !== 'in_use');
+    const isBroken = outcome === 'failed' && hasBegun;
     // A removal that was cancelled or an update that failed leaves what was there; a failed create stays failed.
     const wasBroken = current.conditions.some(
       (c) => (c as { type: string; status: string }).type === 'Ready' && (c as { status: string }).status === 'false',

@@ -75,6 +75,11 @@ export interface KindResource<Document extends CoreDocument = CoreDocument> exte
    * Throws RhyzomeError (409) on a conflict; the transaction rolls back then.
    */
   claim(tx: Tx, claim: Claim<Document>): Promise<void>;
+  /**
+   * What only the one who creates it is told, in the answer to the create: asked after the claim, and stored neither with
+   * the answer nor in events, jobs or audit. Its members stand in the DTO class `dto.secrets`.
+   */
+  secrets?(): Record<string, unknown> | undefined;
   /** Gives back all that was claimed; the resource's own row goes right after. */
   release(tx: Tx): Promise<void>;
   /** In the transaction that ends a job other than by release. */
@@ -119,7 +124,13 @@ export interface KindDefinition<Row extends CoreRow = any> {
   plural: string;
   /** One sentence for the reference. */
   description: string;
-  dto: { create: DtoClass; update: DtoClass; view: DtoClass };
+  dto: {
+    create: DtoClass;
+    update: DtoClass;
+    view: DtoClass;
+    /** What `secrets` adds to the answer to a create. */
+    secrets?: DtoClass;
+  };
   /** Its own table, joined to `resource` as `k`. */
   table: keyof DB & string;
   columns: readonly string[];
@@ -132,12 +143,16 @@ export interface KindDefinition<Row extends CoreRow = any> {
   /** Its own part of the answer. */
   view(row: Row): Record<string, unknown>;
   filters?: Record<string, FilterDefinition>;
-  /** The system tenant's rows are seen by all. */
+  /** The system tenant's rows are seen by all, and those that a tenant publishes (resource.published). */
   isShared?: boolean;
   /** What users can do beside reading; default: create, update, delete. */
   changes?: readonly ('create' | 'update' | 'delete')[];
   make(scope: RowScope): KindResource<any>;
   actions?: Record<string, ActionDefinition>;
+  /** Writes anew what nodes should make of one of its resources, as its rows stand in the transaction. */
+  refresh?(tx: Tx, tenantId: string, id: string): Promise<void>;
+  /** What falls due by itself (expiries), done now and then by one rhyzome-grpc at a time; repeatable at any moment. */
+  upkeep?(db: Database, signal: AbortSignal): Promise<void>;
   /** A node reported about one of its resources. In the tenant's scope; returns true if something visible changed. */
   observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<void>;
   /** Nest controllers for verbs of its own. */

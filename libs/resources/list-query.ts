@@ -142,7 +142,7 @@ function addFilter(query: ListQuery, filter: FilterDefinition, name: string, val
 }
 
 /** The condition of a selector's term on `r`, answered from the index of resource_tag. */
-function termCondition(term: SelectorTerm): RawBuilder<boolean> {
+export function selectorCondition(term: SelectorTerm): RawBuilder<boolean> {
   const matching = sql`select 1 from resource_tag t
     where t.tenant_id = r.tenant_id and t.resource_id = r.id and t.key = ${term.key}`;
   switch (term.op) {
@@ -165,11 +165,12 @@ export function countStatement(from: RawBuilder<unknown>, base: RawBuilder<unkno
   }>`select count(*) as total from (${from} where ${sql.join(conditionsOf(base, query), sql` and `)}) matching`;
 }
 
-function conditionsOf(base: RawBuilder<unknown>, query: ListQuery): RawBuilder<unknown>[] {
+/** What a row has to be for the query to pick it, over the alias `r`. */
+export function conditionsOf(base: RawBuilder<unknown>, query: ListQuery): RawBuilder<unknown>[] {
   return [
     base,
     ...query.filters.map(({ column, value }) => sql`${column} = ${value}`),
-    ...query.selector.map(termCondition),
+    ...query.selector.map(selectorCondition),
   ];
 }
 

@@ -1,5 +1,5 @@
 /** The description of the whole API, made from the kinds' manifests. */
-import { buildOpenApi, platformPaths } from '#libs/openapi';
+import { buildOpenApi, metricsPaths, metricsSchema, platformPaths } from '#libs/openapi';
 import type { KindDefinition } from './kind.js';
 
 const eventSchema = {
@@ -41,6 +41,7 @@ export function describeApi(kinds: readonly KindDefinition[], version: string): 
         plural: kind.plural,
         summary: kind.description,
         viewDto: kind.dto.view,
+        ...(kind.dto.secrets && { secretsDto: kind.dto.secrets }),
         ...(changes.includes('create') && { createDto: kind.dto.create }),
         ...(changes.includes('update') && { updateDto: kind.dto.update }),
         isDeletable: changes.includes('delete'),
@@ -50,12 +51,14 @@ export function describeApi(kinds: readonly KindDefinition[], version: string): 
     }),
     extraPaths: Object.assign(
       {},
+      ...kinds.map((kind) => metricsPaths(kind, ref('Metrics'))),
       ...kinds.map((kind) => kind.extraPaths ?? {}),
       platformPaths(ref('Event'), ref('AuditEntry')),
     ),
     extraSchemas: Object.assign({}, ...kinds.map((kind) => kind.extraSchemas ?? {}), {
       Event: eventSchema,
       AuditEntry: auditSchema,
+      Metrics: metricsSchema,
     }),
   });
 }

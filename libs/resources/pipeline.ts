@@ -3,28 +3,30 @@
  * resource, what it claims, its job, its audit row and the idempotency record. Knows no kind by name and no protocol.
  */
 
-import { sql } from 'kysely';
 import { authorize, may } from '#libs/auth';
 import { newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { allInOrder, type Database, type Tx, violatedForeignKey } from '#libs/db';
-import { endSuperseded, type JobRow, jobValues, unendedJob, wakeWorkers } from '#libs/jobs';
+import { unendedJob } from '#libs/jobs';
+import { type BulkResult, removeMatching } from './bulk-removal.js';
 import {
   type AuditTarget,
   auditingRefusals,
   type Caller,
   type ChangeOptions,
   type ChangeResult,
-  doneValues,
   resultOf,
   storedAnswer,
 } from './caller.js';
+import { CascadeChanged, removeWithDependants } from './cascade.js';
 import { patched, readOnlyOf, refuseInvalid, validated } from './change-document.js';
-import { blockersOf } from './dependencies.js';
+import { enqueue } from './enqueue.js';
 import { type CoreDocument, type CoreRow, inTransaction, type KindDefinition, type KindResource } from './kind.js';
 import { refuseHeldName, takingName } from './names.js';
-import { coreOf, findQuery, findResource, insertResource, lockResource, updateResource } from './repository.js';
+import type { KindRegistry } from './registry.js';
+import { removeLocked } from './removal.js';
+import { coreOf, findResource, insertResource, lockResource, updateResource } from './repository.js';
 import { runChange } from './run-change.js';
-import { etagOf, refuseStale, resourceView } from './view.js';
+import { refuseStale } from './view.js';
 
 interface Target {
   kind: KindDefinition;
@@ -34,7 +36,10 @@ interface Target {
 }
 
 export class Pipeline {
-  constructor(private readonly db: Database) {}
+  constructor(
+    private readonly db: Database,
+    private readonly registry: KindRegistry,
+  ) {}
 
   /** Creates a resource. Throws RhyzomeError: forbidden, invalid, name_taken, and what the kind's claim throws. */
   async create(
@@ -66,7 +71,8 @@ export class Pipeline {
           refuseHeldName(tx, core, core.name),
           claimed(resource.claim(tx, { action: 'create', isRetry: false })),
         ]);
-        return this.enqueue(tx, caller, kind, core, { action: 'create', request: {} });
+        const result = await enqueue(tx, caller, kind, core, { action: 'create', request: {} });
+        return { ...result, secrets: resource.secrets?.() };
       });
     });
   }
@@ -85,7 +91,7 @@ export class Pipeline {
       const previous = resource.document();
       const document = patched(kind, previous, patch);
       await this.claimDocument(tx, target, previous, document);
-      return this.enqueue(
+      return enqueue(
         tx,
         caller,
         kind,
@@ -120,31 +126,53 @@ export class Pipeline {
       if (document) await this.claimDocument(tx, target, previous, document);
       else await updateResource(tx, core, { state: 'updating' });
       const request = { body: input, ...(document && { previous, document }) };
-      return this.enqueue(tx, caller, kind, core, { action, request });
+      return enqueue(tx, caller, kind, core, { action, request });
     });
   }
 
-  /** Removes a resource. A job that has not ended gives way to the removal; a second removal answers with the first's job. */
+  /**
+   * Removes a resource; with `cascade`, all that depends on it, too. A job that has not ended gives way to the removal; a
+   * second removal answers with the first's job.
+   */
   async remove(
     caller: Caller,
     kind: KindDefinition,
     idOrName: string,
     options: ChangeOptions = {},
   ): Promise<ChangeResult> {
-    return this.onTarget(caller, kind, 'delete', idOrName, options, async (tx, { core, row }) => {
-      const running = await unendedJob(tx, core.tenantId, core.id);
-      if (running?.action === 'delete') return this.answer(kind, row, running);
-      if (row.deletion_protection) {
-        throw new RhyzomeError('protected', 'deletionProtection is on; set it to false first.');
+    if (options.cascade) return this.removeAll(caller, kind, idOrName, options);
+    return this.onTarget(caller, kind, 'delete', idOrName, options, (tx, { row }) =>
+      removeLocked(tx, caller, kind, row),
+    );
+  }
+
+  /** With all that depends on it. Tried again when something came to depend on it just then. */
+  private async removeAll(
+    caller: Caller,
+    kind: KindDefinition,
+    idOrName: string,
+    options: ChangeOptions,
+  ): Promise<ChangeResult> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.onFound(caller, kind, 'delete', idOrName, options, (tx, core) =>
+          removeWithDependants(tx, caller, this.registry, kind, core, options),
+        );
+      } catch (error) {
+        if (!(error instanceof CascadeChanged)) throw error;
+        if (tries === 3) throw new RhyzomeError('conflict', 'What depends on it keeps changing; try again.');
       }
-      const blockers = await blockersOf(tx, core);
-      if (blockers.length > 0) {
-        throw new RhyzomeError('in_use', `The ${kind.name} is in use; remove what uses it first.`, { blockers });
-      }
-      if (running) await endSuperseded(tx, running);
-      await updateResource(tx, core, { state: 'deleting', raiseGeneration: true });
-      return this.enqueue(tx, caller, kind, core, { action: 'delete', request: {}, supersedes: running?.id });
-    });
+    }
+  }
+
+  /** Removes all that a selector picks, each as `remove` does. Throws RhyzomeError `invalid`, `forbidden`. */
+  removeMatching(
+    caller: Caller,
+    kind: KindDefinition,
+    raw: Record<string, unknown>,
+    options: ChangeOptions = {},
+  ): Promise<BulkResult> {
+    return removeMatching(this.db, caller, kind, raw, options);
   }
 
   private async onTarget(
@@ -155,23 +183,36 @@ export class Pipeline {
     options: ChangeOptions,
     work: (tx: Tx, target: Target) => Promise<ChangeResult>,
   ): Promise<ChangeResult> {
+    return this.onFound(caller, kind, verb, idOrName, options, async (tx, found) => {
+      const row = await lockResource(tx, kind, found);
+      if (!row) throw notFound(kind.name, idOrName);
+      refuseStale(options.ifMatch, row);
+      const core = coreOf(row);
+      const resource = await kind.make(inTransaction(tx, core.tenantId)).load(core);
+      return work(tx, { kind, row, core, resource });
+    });
+  }
+
+  /** Finds the resource and asks for the permission; `work` locks what it needs. */
+  private async onFound(
+    caller: Caller,
+    kind: KindDefinition,
+    verb: string,
+    idOrName: string,
+    options: ChangeOptions,
+    work: (tx: Tx, core: ResourceCore) => Promise<ChangeResult>,
+  ): Promise<ChangeResult> {
     const { actor } = caller;
     const target: AuditTarget = { kind: kind.name, resourceName: idOrName.slice(0, 63) };
     return auditingRefusals(this.db, caller, verb, target, () =>
       this.change(caller, kind, verb, options, async (tx) => {
-        const scope = inTransaction(tx, actor.tenantId);
-        const found = await findResource(scope, kind, idOrName);
+        const found = await findResource(inTransaction(tx, actor.tenantId), kind, idOrName);
         if (!found) throw notFound(kind.name, idOrName);
         if (found.tenant_id === actor.tenantId)
           Object.assign(target, { resourceId: found.id, resourceName: found.name });
         authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
         refuseNotOffered(kind, verb);
-        const row = await lockResource(tx, kind, coreOf(found));
-        if (!row) throw notFound(kind.name, idOrName);
-        refuseStale(options.ifMatch, row);
-        const core = coreOf(row);
-        const resource = await kind.make(scope).load(core);
-        return work(tx, { kind, row, core, resource });
+        return work(tx, coreOf(found));
       }),
     );
   }
@@ -186,7 +227,14 @@ export class Pipeline {
   ): Promise<ChangeResult> {
     const { tenantId } = caller.actor;
     const mayReplay = may(caller.actor, verb, kind.name);
-    return resultOf(await runChange(this.db, tenantId, options, mayReplay, async (tx) => storedAnswer(await work(tx))));
+    let secrets: ChangeResult['secrets'];
+    const answer = await runChange(this.db, tenantId, options, mayReplay, async (tx) => {
+      const result = await work(tx);
+      // What a dry run makes up opens nothing.
+      if (!options.dryRun) secrets = result.secrets;
+      return storedAnswer(result);
+    });
+    return { ...resultOf(answer), ...(secrets && { secrets }) };
   }
 
   private async claimDocument(tx: Tx, target: Target, previous: CoreDocument, document: CoreDocument): Promise<void> {
@@ -203,41 +251,6 @@ export class Pipeline {
     await takingName(core, document.name, write);
     if (document.name !== previous.name) await refuseHeldName(tx, core, document.name);
     await claimed(resource.claim(tx, { action: 'update', previous, isRestore: false }));
-  }
-
-  /** The job, its audit row and the answer, in one statement: the last of a change. */
-  private async enqueue(
-    tx: Tx,
-    caller: Caller,
-    kind: KindDefinition,
-    core: ResourceCore,
-    job: { action: string; request: Record<string, unknown>; supersedes?: string },
-  ): Promise<ChangeResult> {
-    const values = jobValues({
-      tenantId: core.tenantId,
-      id: newId(),
-      resourceId: core.id,
-      kind: kind.name,
-      resourceName: core.name,
-      createdBy: caller.actor.subject,
-      requestId: caller.requestId,
-      ...job,
-    });
-    wakeWorkers();
-    const audit = doneValues(caller, job.action, { kind: kind.name, resourceId: core.id, resourceName: core.name });
-    const after = await sql<CoreRow>`
-      with enqueued as (${tx.insertInto('job').values(values)}), audited as (${tx.insertInto('audit').values(audit)})
-      ${findQuery(core, kind, core.id)}`.execute(tx);
-    return this.answer(kind, after.rows[0]!, { id: values.id, state: 'queued' });
-  }
-
-  private answer(kind: KindDefinition, row: CoreRow, job: Pick<JobRow, 'id' | 'state'>): ChangeResult {
-    return {
-      status: 202,
-      body: { ...resourceView(kind, row), job: { id: job.id, state: job.state } },
-      etag: etagOf(row),
-      jobId: job.id,
-    };
   }
 
   private async refuseBusy(tx: Tx, core: ResourceCore): Promise<void> {

@@ -173,7 +173,7 @@ describe('with 40 000 rows, indexes answer', () => {
   });
 
   test('what a change looks up and checks, triggers and foreign keys too', async () => {
-    const pipeline = new Pipeline(spy);
+    const pipeline = new Pipeline(spy, new KindRegistry(kinds));
     const { items } = await reader.list(big, network, { sort: 'name', pageSize: '3' });
     const before = await scanned();
     const created = await pipeline.create(big, network, { name: 'fresh', subnet: '10.1.0.0/16', tags: { tier: 't1' } });

@@ -4,6 +4,7 @@ import { sql } from 'kysely';
 import { printable, RhyzomeError } from '#libs/core';
 import type { Database } from '#libs/db';
 import type { KindDefinition } from './kind.js';
+import { knowRefresh } from './refresh.js';
 
 export class KindRegistry {
   private readonly byName = new Map<string, KindDefinition>();
@@ -17,6 +18,7 @@ export class KindRegistry {
       }
       this.byName.set(kind.name, kind);
       this.byPlural.set(kind.plural, kind);
+      knowRefresh(kind);
     }
   }
 

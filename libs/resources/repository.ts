@@ -37,8 +37,15 @@ export function selectFromKind(kind: KindDefinition): RawBuilder<CoreRow> {
     from resource r join ${sql.table(kind.table)} k on k.tenant_id = r.tenant_id and k.id = r.id`;
 }
 
-/** The tenants whose rows of a kind a tenant sees. */
+/** Whose rows of a kind a tenant sees: its own; of a shared kind the system's and published ones, too. */
 export function visibleTenants(kind: KindDefinition, tenantId: string): RawBuilder<boolean> {
+  return kind.isShared
+    ? sql<boolean>`(r.tenant_id in (${tenantId}, ${SYSTEM_TENANT}) or r.published)`
+    : sql<boolean>`r.tenant_id = ${tenantId}`;
+}
+
+/** Whose rows a name can mean: never other tenants', whatever they show. */
+function namingTenants(kind: KindDefinition, tenantId: string): RawBuilder<boolean> {
   return kind.isShared
     ? sql<boolean>`r.tenant_id in (${tenantId}, ${SYSTEM_TENANT})`
     : sql<boolean>`r.tenant_id = ${tenantId}`;
@@ -64,10 +71,12 @@ export function findQuery(
   kind: KindDefinition,
   idOrName: string,
 ): RawBuilder<CoreRow> {
-  const which = isUuid(idOrName) ? sql`r.id = ${idOrName}` : sql`r.name = ${idOrName}`;
+  const which = isUuid(idOrName)
+    ? sql`${visibleTenants(kind, scope.tenantId)} and r.id = ${idOrName}`
+    : sql`${namingTenants(kind, scope.tenantId)} and r.name = ${idOrName}`;
   const order = kind.isShared ? sql`order by (r.tenant_id = ${scope.tenantId}) desc limit 1` : sql``;
   return sql<CoreRow>`${selectFromKind(kind)}
-    where ${visibleTenants(kind, scope.tenantId)} and r.kind = ${kind.name} and ${which} ${order}`;
+    where ${which} and r.kind = ${kind.name} ${order}`;
 }
 
 /**

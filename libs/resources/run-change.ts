@@ -1,5 +1,6 @@
 /** The transaction of a change under its client's conditions: replayed when it was done before, rolled back on a dry run. */
-import type { Database, Tx } from '#libs/db';
+import { sql } from 'kysely';
+import { type Database, isDeadlock, type Tx } from '#libs/db';
 import type { ChangeOptions } from './caller.js';
 import { keepAnswer, replayOrBegin, type StoredAnswer } from './idempotency.js';
 
@@ -25,24 +26,51 @@ export async function runChange(
 ): Promise<StoredAnswer & { isReplay: boolean }> {
   const { dryRun, idempotency } = options;
   try {
-    return await db.tenantTransaction(tenantId, async (tx) => {
-      if (idempotency && !dryRun && mayReplay) {
-        const replay = await replayOrBegin(tx, tenantId, idempotency);
-        if (replay) return { ...replay, isReplay: true };
-      }
-      const answer = await work(tx);
-      if (dryRun) throw new DryRunDone(withoutJob(answer));
-      if (idempotency) await keepAnswer(tx, tenantId, idempotency, answer);
-      return { ...answer, isReplay: false };
-    });
+    return await unlessDeadlocked(() =>
+      db.tenantTransaction(tenantId, async (tx) => {
+        if (idempotency && !dryRun && mayReplay) {
+          const replay = await replayOrBegin(tx, tenantId, idempotency);
+          if (replay) return { ...replay, isReplay: true };
+        }
+        const answer = await work(tx);
+        if (dryRun) {
+          await chargeNow(tx);
+          throw new DryRunDone(withoutJob(answer));
+        }
+        if (idempotency) await keepAnswer(tx, tenantId, idempotency, answer);
+        return { ...answer, isReplay: false };
+      }),
+    );
   } catch (error) {
     if (error instanceof DryRunDone) return { ...error.answer, isReplay: false };
     throw error;
   }
 }
 
+/** Quotas are charged when a transaction ends, which a dry run never does. First all charges, then what they come to. */
+async function chargeNow(tx: Tx): Promise<void> {
+  await sql`set constraints charge_quota immediate`.execute(tx);
+  await sql`set constraints all immediate`.execute(tx);
+}
+
 function withoutJob({ headers, body }: StoredAnswer): StoredAnswer {
   const { job: _job, ...rest } = (body ?? {}) as Record<string, unknown>;
   const { location: _location, ...others } = headers;
   return { status: 200, headers: others, body: rest };
+}
+
+const TRIES = 3;
+
+/**
+ * Changes of resources that hang together (a disk that is attached while its machine is removed) may lock them crosswise;
+ * PostgreSQL ends one of the two then, and done again it finds what the other has made.
+ */
+async function unlessDeadlocked<T>(work: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await work();
+    } catch (error) {
+      if (attempt === TRIES || !isDeadlock(error)) throw error;
+    }
+  }
 }

@@ -42,6 +42,33 @@ export function problemType(code: string): string {
   return `urn:rhyzome:problem:${code}`;
 }
 
+/** A problem as part of another answer: without what belongs to a request of its own. */
+export interface ProblemView {
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  code: string;
+  retryable: boolean;
+  [extension: string]: unknown;
+}
+
+export function problemView(error: RhyzomeError): ProblemView {
+  const entry = codeEntry(error.code);
+  const { errors, blockers, extensions } = error.details;
+  return {
+    type: problemType(error.code),
+    title: entry.title,
+    status: entry.http,
+    detail: error.message,
+    code: error.code,
+    retryable: entry.retryable ?? false,
+    ...(errors && { errors }),
+    ...(blockers && { blockers }),
+    ...extensions,
+  };
+}
+
 interface StoredFailure {
   code: string;
   message: string;

@@ -57,28 +57,45 @@ function header(request: FastifyRequest, name: string): string | undefined {
   return Array.isArray(value) ? value.join(', ') : value;
 }
 
-/** dryRun, If-Match and Idempotency-Key of a change, checked. Throws RhyzomeError `invalid`. */
-export function changeOptionsOf(request: FastifyRequest, caller: Caller): ChangeOptions {
+/**
+ * dryRun, If-Match and Idempotency-Key of a change, checked. `further` are parameters that say what is to be done, and so
+ * belong to the request that a key stands for. Throws RhyzomeError `invalid`.
+ */
+export function changeOptionsOf(
+  request: FastifyRequest,
+  caller: Caller,
+  further: readonly string[] = [],
+): ChangeOptions {
   const query = request.query as Query;
-  refuseUnknownParameters(query, ['dryRun', 'wait']);
+  refuseUnknownParameters(query, ['dryRun', 'wait', ...further]);
   waitMsOf(query);
-  const { dryRun } = query;
-  if (dryRun !== undefined && dryRun !== 'true' && dryRun !== 'false') {
-    throw invalid([{ parameter: 'dryRun', code: 'invalid_value', message: 'must be true or false' }]);
-  }
   const key = header(request, 'idempotency-key');
   if (key !== undefined) checkIdempotencyKey(key);
   return {
-    dryRun: dryRun === 'true',
+    dryRun: flagOf(query, 'dryRun'),
     ifMatch: header(request, 'if-match'),
     ...(key !== undefined && {
       idempotency: {
         subject: caller.actor.subject,
         key,
-        hash: hashRequest(request.method, request.url.split('?')[0], request.body ?? null, header(request, 'if-match')),
+        hash: hashRequest(
+          request.method,
+          request.url.split('?')[0],
+          request.body ?? null,
+          header(request, 'if-match'),
+          ...further.flatMap((name) => (query[name] === undefined ? [] : [[name, query[name]]])),
+        ),
       },
     }),
   };
+}
+
+/** A parameter that is true or false; false where it is not given. Throws RhyzomeError `invalid`. */
+export function flagOf(query: Query, name: string): boolean {
+  const value = query[name];
+  if (value === undefined || value === 'false') return false;
+  if (value === 'true') return true;
+  throw invalid([{ parameter: name, code: 'invalid_value', message: 'must be true or false' }]);
 }
 
 const MAX_WAIT_SECONDS = 60;
@@ -97,7 +114,7 @@ export function sendChange(reply: FastifyReply, result: ChangeResult): FastifyRe
   if (result.etag) reply.header('etag', result.etag);
   if (result.jobId) reply.header('location', `/v1/jobs/${result.jobId}`);
   if (result.replay) reply.header('idempotency-replayed', 'true');
-  return reply.status(result.status).send(result.body);
+  return reply.status(result.status).send({ ...result.body, ...result.secrets });
 }
 
 /** Waits for a change's job where the client asked for it; true if the job ended in time. */

@@ -1,3 +1,6 @@
 export * from './http.js';
+export * from './metrics.controller.js';
 export * from './problem.js';
+export { RateLimiter, type RateLimits } from './rate-limit.js';
 export * from './resource.controller.js';
+export * from './upgrade.js';

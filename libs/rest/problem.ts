@@ -2,18 +2,11 @@
 
 import { challengeOf } from '#libs/auth';
 import { codeEntry, type ErrorCode, RhyzomeError } from '#libs/core';
-import { problemType } from '#libs/resources';
+import { type ProblemView, problemView } from '#libs/resources';
 
-export interface Problem {
-  type: string;
-  title: string;
-  status: number;
-  detail: string;
+export interface Problem extends ProblemView {
   instance: string;
-  code: string;
   requestId: string;
-  retryable: boolean;
-  [extension: string]: unknown;
 }
 
 export interface RenderedProblem {
@@ -64,7 +57,7 @@ export function toRhyzomeError(thrown: unknown): RhyzomeError {
 
 export function renderProblem(error: RhyzomeError, requestId: string, path: string): RenderedProblem {
   const entry = codeEntry(error.code);
-  const { errors, blockers, extensions, retryAfterSeconds } = error.details;
+  const { retryAfterSeconds } = error.details;
   const headers: Record<string, string> = { 'content-type': 'application/problem+json; charset=utf-8' };
   if (error.code === 'unauthenticated') headers['www-authenticate'] = challengeOf(error);
   if (retryAfterSeconds !== undefined || entry.http === 503 || entry.http === 429) {
@@ -73,18 +66,6 @@ export function renderProblem(error: RhyzomeError, requestId: string, path: stri
   return {
     status: entry.http,
     headers,
-    body: {
-      type: problemType(error.code),
-      title: entry.title,
-      status: entry.http,
-      detail: error.message,
-      instance: path.split('?')[0]!.slice(0, 500),
-      code: error.code,
-      requestId,
-      retryable: entry.retryable ?? false,
-      ...(errors && { errors }),
-      ...(blockers && { blockers }),
-      ...extensions,
-    },
+    body: { ...problemView(error), instance: path.split('?')[0]!.slice(0, 500), requestId },
   };
 }

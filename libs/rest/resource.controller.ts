@@ -13,6 +13,7 @@ import {
 import {
   callerOf,
   changeOptionsOf,
+  flagOf,
   isUnchanged,
   objectBody,
   type Reply,
@@ -84,8 +85,20 @@ export function resourceController(kind: KindDefinition): Type<object> {
     @offered(changes.includes('delete'), Delete(':id'))
     async remove(@Req() request: Request, @Res() reply: Reply, @Param('id') id: string): Promise<void> {
       const caller = callerOf(request);
-      const options = changeOptionsOf(request, caller);
+      const cascade = flagOf(request.query as Record<string, unknown>, 'cascade');
+      const options = { ...changeOptionsOf(request, caller, ['cascade']), cascade };
       await this.send(request, reply, caller, await this.pipeline.remove(caller, kind, id, options));
+    }
+
+    /** All that the selector picks; answered at once, with a job each. */
+    @offered(changes.includes('delete'), Delete())
+    async removeMatching(@Req() request: Request, @Res() reply: Reply): Promise<void> {
+      const caller = callerOf(request);
+      const { dryRun: _dryRun, ...selection } = request.query as Record<string, unknown>;
+      const options = changeOptionsOf(request, caller, Object.keys(selection).sort());
+      const { body, isReplay } = await this.pipeline.removeMatching(caller, kind, selection, options);
+      if (isReplay) reply.header('idempotency-replayed', 'true');
+      reply.send(body);
     }
 
     @offered(kind.actions !== undefined, Post(':id/:action'))

@@ -4,30 +4,34 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { RhyzomeError } from '#libs/core';
-
-export interface StoredContent {
-  /** Lower-case hexadecimal. */
-  sha256: string;
-  sizeBytes: number;
-}
+import { PartStore, type StoredContent } from './part-store.js';
 
 export interface ContentInfo extends StoredContent {
   storedAt: Date;
 }
 
 export interface ContentStore {
+  /** Contents that are still coming. */
+  readonly parts: PartStore;
   /**
    * Stores a stream whole or not at all; the same bytes twice are stored once. Throws `body_too_large` beyond the limit and
    * `invalid` when the bytes are not those that were promised. Undone by `remove`.
    */
   put(stream: AsyncIterable<Uint8Array>, options: { maxBytes: number; sha256?: string }): Promise<StoredContent>;
+  /**
+   * Takes in a whole file of the same file system, whose digest is known; again, when it was taken in already. Its age counts
+   * from now on. Throws `not_found`. Undone by `remove`.
+   */
+  adopt(path: string, sha256: string): Promise<void>;
   /** The bytes from an offset on. Throws `not_found`. */
   open(sha256: string, offset?: number): Promise<{ stream: Readable; sizeBytes: number }>;
   has(sha256: string): Promise<boolean>;
+  /** When it was taken in last; undefined: it is not there. */
+  storedAt(sha256: string): Promise<Date | undefined>;
   /** Does nothing when it is not there. */
   remove(sha256: string): Promise<void>;
   list(): AsyncIterable<ContentInfo>;
@@ -40,7 +44,11 @@ const digestPattern = /^[0-9a-f]{64}$/;
 
 /** Files under dir/aa/bb/<sha256>, being written under dir/tmp. */
 export class DirectoryStore implements ContentStore {
-  constructor(private readonly dir: string) {}
+  readonly parts: PartStore;
+
+  constructor(private readonly dir: string) {
+    this.parts = new PartStore(dir);
+  }
 
   async put(stream: AsyncIterable<Uint8Array>, options: { maxBytes: number; sha256?: string }): Promise<StoredContent> {
     const temporary = join(this.dir, 'tmp', `${process.pid}-${randomBytes(12).toString('hex')}`);
@@ -61,6 +69,17 @@ export class DirectoryStore implements ContentStore {
     }
   }
 
+  async adopt(source: string, sha256: string): Promise<void> {
+    const path = this.path(sha256);
+    if (await statOf(source)) {
+      await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+      await rename(source, path);
+      await syncDirectory(dirname(path));
+    } else if (!(await statOf(path))) throw new RhyzomeError('not_found', `There is no content ${sha256}.`);
+    const now = new Date();
+    await utimes(path, now, now);
+  }
+
   async open(sha256: string, offset = 0): Promise<{ stream: Readable; sizeBytes: number }> {
     const path = this.path(sha256);
     const file = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
@@ -77,6 +96,10 @@ export class DirectoryStore implements ContentStore {
 
   async has(sha256: string): Promise<boolean> {
     return (await statOf(this.path(sha256))) !== undefined;
+  }
+
+  async storedAt(sha256: string): Promise<Date | undefined> {
+    return (await statOf(this.path(sha256)))?.mtime;
   }
 
   async remove(sha256: string): Promise<void> {

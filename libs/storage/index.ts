@@ -3,8 +3,8 @@ export {
   type ContentStore,
   contentTooLarge,
   DirectoryStore,
-  type StoredContent,
 } from './content-store.js';
+export { type DownloadOptions, download } from './download.js';
 export {
   type ImageRefusal,
   ImageRefused,
@@ -12,3 +12,5 @@ export {
   type InspectImageOptions,
   inspectImage,
 } from './inspect-image.js';
+export { PartStore, type StoredContent, TooManyBytes, type WriteOptions } from './part-store.js';
+export { type Resolve, type ResolvedAddress, SourceGuard, type SourceRules, sourceUrlProblem } from './source-guard.js';

@@ -3,9 +3,11 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFile, mkdtemp, open, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ImageRefused, inspectImage } from './index.js';
 
+const SECTOR = 512;
 const hasQemuImg = spawnSync('qemu-img', ['--version']).status === 0;
 if (!hasQemuImg) console.log('skipped: inspectImage with real images (qemu-img is not installed; Debian: qemu-utils)');
 
@@ -110,7 +112,39 @@ describe.runIf(hasQemuImg)('inspectImage', () => {
 });
 
 it('says so when qemu-img is missing', async () => {
-  await writeFile(at('boot2.raw'), Buffer.concat([Buffer.alloc(510), Buffer.from([0x55, 0xaa])]));
-  const inspecting = inspectImage(at('boot2.raw'), { qemuImg: 'qemu-img-that-is-not-there' });
+  const header = Buffer.alloc(SECTOR);
+  header.writeUInt32BE(0x5146_49fb, 0);
+  header.writeUInt32BE(2, 4);
+  await writeFile(at('plain2.qcow2'), header);
+  const inspecting = inspectImage(at('plain2.qcow2'), { qemuImg: 'qemu-img-that-is-not-there' });
   await expect(inspecting).rejects.toThrow('is not installed');
+});
+
+it('needs no qemu-img for a raw disk, which ends with a whole sector', async () => {
+  await writeFile(at('odd.raw'), Buffer.alloc(1000, 'x'));
+  const options = { qemuImg: 'qemu-img-that-is-not-there', isRawElse: true };
+  expect(await inspectImage(at('odd.raw'), options)).toEqual({
+    format: 'raw',
+    sizeBytes: 1000,
+    virtualSizeBytes: 1024,
+  });
+  expect(await reasonOf('odd.raw', { ...options, maxVirtualSizeBytes: 1000 })).toBe('too_large');
+  await writeFile(at('none.raw'), '');
+  expect(await reasonOf('none.raw', options)).toBe('corrupt');
+});
+
+it('takes no packed or foreign file for a raw disk, unless that is said', async () => {
+  await writeFile(at('packed'), gzipSync(Buffer.alloc(4096)));
+  await writeFile(at('foreign'), Buffer.concat([Buffer.from('vhdxfile'), Buffer.alloc(4096)]));
+  for (const name of ['packed', 'foreign']) {
+    expect(await reasonOf(name, { isRawElse: true })).toBe('unknown_format');
+    expect(await inspectImage(at(name), { format: 'raw' })).toMatchObject({ format: 'raw' });
+  }
+});
+
+it('leaves a raw disk raw that has a qcow2’s first bytes, where that is said', async () => {
+  const disk = Buffer.alloc(4096);
+  disk.writeUInt32BE(0x5146_49fb, 0);
+  await writeFile(at('disguised'), disk);
+  expect(await inspectImage(at('disguised'), { format: 'raw' })).toMatchObject({ format: 'raw' });
 });

@@ -26,7 +26,7 @@ export class ImageRefused extends RhyzomeError {
     message: string,
     cause?: unknown,
   ) {
-    super('invalid', message, { cause, extensions: { imageRefusal: reason } });
+    super('image_refused', message, { cause, extensions: { imageRefusal: reason } });
   }
 }
 
@@ -41,6 +41,8 @@ export interface InspectImageOptions {
   maxVirtualSizeBytes?: number;
   /** 'raw': said by whoever imports it, for a raw image without a boot sector. Otherwise it is found out. */
   format?: 'raw';
+  /** True: what is no known format is a raw disk, boot sector or not. */
+  isRawElse?: boolean;
   /** Default 10 s. */
   timeoutMs?: number;
   /** Default `qemu-img`, found in PATH. */
@@ -48,6 +50,7 @@ export interface InspectImageOptions {
 }
 
 const defaults = { maxVirtualSizeBytes: 2 * 1024 ** 4, timeoutMs: 10_000, qemuImg: 'qemu-img' };
+const SECTOR_BYTES = 512;
 const memoryLimitBytes = 1024 ** 3;
 const execute = promisify(execFile);
 
@@ -59,21 +62,33 @@ export async function inspectImage(path: string, options: InspectImageOptions = 
   const { maxVirtualSizeBytes, timeoutMs, qemuImg } = { ...defaults, ...options };
   if (!isAbsolute(path)) throw new Error(`inspectImage takes an absolute path, not ${path}.`);
   const { size } = await stat(path);
-  const format = options.format ?? (await decideFormat(path));
+  const format = options.format ?? (await decideFormat(path, options.isRawElse ?? false));
+  if (format === 'raw') return inspectRaw(size, maxVirtualSizeBytes);
   const info = await runInfo(qemuImg, format, path, timeoutMs);
   refuseDangers(info);
   const virtualSizeBytes = info['virtual-size'];
   if (typeof virtualSizeBytes !== 'number' || virtualSizeBytes <= 0) {
     throw new ImageRefused('corrupt', 'The image has no size.');
   }
-  if (virtualSizeBytes > maxVirtualSizeBytes) {
-    throw new ImageRefused(
-      'too_large',
-      `The image’s disk has ${virtualSizeBytes} bytes; ${maxVirtualSizeBytes} are allowed.`,
-    );
-  }
-  if (format === 'qcow2') await refuseTruncated(qemuImg, path, timeoutMs);
+  refuseTooLarge(virtualSizeBytes, maxVirtualSizeBytes);
+  await refuseTruncated(qemuImg, path, timeoutMs);
   return { format, virtualSizeBytes, sizeBytes: size };
+}
+
+/** A raw disk is what it is, to the next sector; nobody need be asked. */
+function inspectRaw(size: number, maxVirtualSizeBytes: number): InspectedImage {
+  if (size === 0) throw new ImageRefused('corrupt', 'The image has no size.');
+  const virtualSizeBytes = Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES;
+  refuseTooLarge(virtualSizeBytes, maxVirtualSizeBytes);
+  return { format: 'raw', virtualSizeBytes, sizeBytes: size };
+}
+
+function refuseTooLarge(virtualSizeBytes: number, maxVirtualSizeBytes: number): void {
+  if (virtualSizeBytes <= maxVirtualSizeBytes) return;
+  throw new ImageRefused(
+    'too_large',
+    `The image’s disk has ${virtualSizeBytes} bytes; ${maxVirtualSizeBytes} are allowed.`,
+  );
 }
 
 interface QemuImgInfo {
@@ -89,8 +104,8 @@ interface QemuImgInfo {
  * Decides by the first bytes and no more than is needed: qcow2's magic, else a boot sector's signature. Never by qemu's own
  * probing, which knows a score of formats, some of which name further files.
  */
-async function decideFormat(path: string): Promise<'qcow2' | 'raw'> {
-  const head = Buffer.alloc(512);
+async function decideFormat(path: string, isRawElse: boolean): Promise<'qcow2' | 'raw'> {
+  const head = Buffer.alloc(SECTOR_BYTES);
   const file = await open(path, 'r');
   try {
     await file.read(head, 0, head.length, 0);
@@ -101,9 +116,30 @@ async function decideFormat(path: string): Promise<'qcow2' | 'raw'> {
     refuseHeader(head);
     return 'qcow2';
   }
-  if (head[510] === 0x55 && head[511] === 0xaa) return 'raw';
+  refuseOtherFormats(head);
+  if (isRawElse || (head[510] === 0x55 && head[511] === 0xaa)) return 'raw';
   const message = 'The image is neither qcow2 nor a raw disk with a boot sector.';
   throw new ImageRefused('unknown_format', message);
+}
+
+/** First bytes of what is often taken for an image of ours by mistake. */
+const otherFormats: readonly [string, Buffer][] = [
+  ['a gzip file; unpack it', Buffer.from([0x1f, 0x8b, 0x08])],
+  ['an xz file; unpack it', Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00])],
+  ['a zstd file; unpack it', Buffer.from([0x28, 0xb5, 0x2f, 0xfd])],
+  ['a bzip2 file; unpack it', Buffer.from('BZh', 'latin1')],
+  ['a zip file; unpack it', Buffer.from([0x50, 0x4b, 0x03, 0x04])],
+  ['a VMDK; convert it to qcow2', Buffer.from('KDMV', 'latin1')],
+  ['a VMDK’s description; convert it to qcow2', Buffer.from('# Disk DescriptorFile', 'latin1')],
+  ['a VHDX; convert it to qcow2', Buffer.from('vhdxfile', 'latin1')],
+  ['a VHD; convert it to qcow2', Buffer.from('conectix', 'latin1')],
+  ['a VDI; convert it to qcow2', Buffer.from('<<< ', 'latin1')],
+];
+
+/** Whoever means the bytes as they are says that they are raw. */
+function refuseOtherFormats(head: Buffer): void {
+  const found = otherFormats.find(([, magic]) => head.subarray(0, magic.length).equals(magic));
+  if (found) throw new ImageRefused('unknown_format', `The content is ${found[0]}, or announce it as raw.`);
 }
 
 /**

@@ -1,4 +1,5 @@
 export { IssuerCache, type IssuerDirectory, type IssuerEntry, type IssuerRow, type TenantState } from './issuers.js';
+export { DEFAULT_QUOTAS, listQuotas, type Quota, quotaNames, setQuotas, unsetQuotas } from './quotas.js';
 export {
   createService,
   findService,

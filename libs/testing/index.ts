@@ -1,3 +1,4 @@
+export { type ContentLab, contentLab } from './content-lab.js';
 export * from './database.js';
 export * from './job-lab.js';
 export * from './obedient-node.js';

@@ -6,7 +6,7 @@
 import { sql } from 'kysely';
 import { newId } from '#libs/core';
 import type { Database, Listener } from '#libs/db';
-import { openSession, recordDeed, recordReport } from '#libs/nodes';
+import { type NodeSession, openSession, recordDeed, recordReport } from '#libs/nodes';
 import type { KindRegistry } from '#libs/resources';
 import { DeedOutcome, Phase } from '#libs/rpc';
 
@@ -17,12 +17,13 @@ interface DesiredRow {
   revision: number;
   generation: number;
   present: boolean;
-  spec: { powerState?: string; name?: string } | null;
+  spec: { powerState?: string; name?: string; sizeBytes?: number; diskId?: string } | null;
 }
 
 export class ObedientNode {
   readonly name = `node-${newId().slice(-8)}`;
   id = '';
+  private session: NodeSession | undefined;
   /** Away: it hears and says nothing. */
   isAway = false;
   /** What it refuses: the failure for a resource, or undefined to obey. */
@@ -45,13 +46,13 @@ export class ObedientNode {
   }
 
   async register(): Promise<void> {
-    const session = await openSession(
+    this.session = await openSession(
       this.db,
       {
         name: this.name,
         driver: 'obedient',
         agentVersion: '0',
-        kinds: ['network', 'instance'],
+        kinds: ['network', 'disk', 'snapshot', 'instance'],
         labels: {},
         vcpus: 10_000,
         memoryMiB: 10_000_000,
@@ -59,7 +60,7 @@ export class ObedientNode {
       },
       '127.0.0.1:1',
     );
-    this.id = session.nodeId;
+    this.id = this.session.nodeId;
   }
 
   /** Obeys now; resolves when all that was desired has been reported. */
@@ -71,6 +72,7 @@ export class ObedientNode {
 
   private async obey(): Promise<void> {
     if (this.isAway) return;
+    await this.beSeen();
     const rows = await sql<DesiredRow>`
       select tenant_id, resource_id, kind, revision, generation, present, spec from placement
       where node_id = ${this.id} and observed_revision < revision order by created_at`.execute(this.db.operator);
@@ -79,12 +81,21 @@ export class ObedientNode {
       select id, verb from deed where node_id = ${this.id} and state = 'asked'`.execute(this.db.operator);
     for (const deed of deeds.rows) {
       this.deeds.push(deed.verb);
-      await recordDeed(this.db, this.id, {
+      await recordDeed(this.db, this.session!, {
         operationId: deed.id,
         outcome: DeedOutcome.DEED_OUTCOME_DONE,
         failure: undefined,
+        resultJson: '',
       });
     }
+  }
+
+  /** Its heartbeat, for suites that last longer than a node may be silent. */
+  private async beSeen(): Promise<void> {
+    await sql`update node set last_seen_at = now() where id = ${this.id}
+      and last_seen_at between now() - interval '60 seconds' and now() - interval '5 seconds'`.execute(
+      this.db.operator,
+    );
   }
 
   private async make(row: DesiredRow): Promise<void> {
@@ -94,28 +105,35 @@ export class ObedientNode {
       else this.machine.delete(row.resource_id);
     }
     const ready = row.present ? Phase.PHASE_READY : Phase.PHASE_ABSENT;
-    await this.report(row, failure ? Phase.PHASE_FAILED : ready, row.spec?.powerState, failure);
+    await this.report(row, failure ? Phase.PHASE_FAILED : ready, this.statusOf(row), failure);
+  }
+
+  private statusOf({ kind, spec }: DesiredRow): object {
+    if (kind === 'instance' && spec) return { powerState: spec.powerState };
+    if (kind === 'disk' && spec) return { sizeBytes: spec.sizeBytes };
+    if (kind !== 'snapshot' || !spec) return {};
+    return { sizeBytes: 4096, virtualSizeBytes: this.machine.get(spec.diskId!)?.spec?.sizeBytes };
   }
 
   /** Says that a guest is in this state now, as after it shut itself down. */
   async guestIs(resourceId: string, powerState: string): Promise<void> {
     const row = this.machine.get(resourceId);
     if (!row) throw new Error('no such machine');
-    await this.report(row, Phase.PHASE_READY, powerState);
+    await this.report(row, Phase.PHASE_READY, { powerState });
   }
 
   private async report(
     row: DesiredRow,
     phase: Phase,
-    powerState?: string,
+    status: object,
     failure?: { code: string; message: string },
   ): Promise<void> {
-    await recordReport(this.db, this.registry, this.id, {
+    await recordReport(this.db, this.registry, this.session!, {
       ref: { tenantId: row.tenant_id, kind: row.kind, id: row.resource_id },
       revision: BigInt(row.revision),
       generation: BigInt(row.generation),
       phase,
-      statusJson: powerState === undefined ? '{}' : JSON.stringify({ powerState }),
+      statusJson: JSON.stringify(status),
       failure,
       observedAt: new Date(),
     });

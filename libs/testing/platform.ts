@@ -75,7 +75,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   return {
     ...database,
     registry,
-    pipeline: new Pipeline(db),
+    pipeline: new Pipeline(db, registry),
     reader: new ResourceReader(db, tokenKey),
     jobs,
     events: new EventReader(db),

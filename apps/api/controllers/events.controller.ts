@@ -75,7 +75,9 @@ export class EventsController {
     filter: EventFilter,
   ): Promise<void> {
     const out = reply.hijack().raw;
+    const { ratelimit, 'ratelimit-policy': policy } = reply.getHeaders();
     out.writeHead(200, {
+      ...(ratelimit !== undefined && { ratelimit, 'ratelimit-policy': policy }),
       'content-type': 'text/event-stream; charset=utf-8',
       'cache-control': 'no-store',
       'x-request-id': request.requestId,

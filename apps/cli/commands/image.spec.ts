@@ -34,7 +34,7 @@ async function instanceOf(image: string) {
   const machine = { vcpus: 1, memory_mib: 64, desired_power_state: 'stopped', restart_policy: 'stay' };
   await rhyzome.db.operator
     .insertInto('instance')
-    .values({ tenant_id: 'acme', id, image_tenant_id: 'system', image_id: image, ...machine })
+    .values({ tenant_id: 'acme', id, image_id: image, ...machine })
     .execute();
   return core;
 }

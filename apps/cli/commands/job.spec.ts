@@ -19,7 +19,10 @@ afterAll(() => rhyzome?.remove());
 async function network(tenant: string, name: string) {
   const caller = { actor: adminActor(tenant, 'alice'), requestId: newId() };
   const kind = new KindRegistry(kinds).get('network');
-  const { body } = await new Pipeline(rhyzome.db).create(caller, kind, { name, subnet: '10.0.0.0/24' });
+  const { body } = await new Pipeline(rhyzome.db, new KindRegistry(kinds)).create(caller, kind, {
+    name,
+    subnet: '10.0.0.0/24',
+  });
   return { id: body.id, job: body.job!.id };
 }
 

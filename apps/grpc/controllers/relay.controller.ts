@@ -1,11 +1,18 @@
-/** Bytes from nodes to rhyzome-api. Only servers may ask. */
+/** Bytes between nodes and rhyzome-api. Only servers may ask. */
 
 import type * as grpc from '@grpc/grpc-js';
 import { Controller, Inject } from '@nestjs/common';
-import { GrpcMethod } from '@nestjs/microservices';
+import { GrpcMethod, GrpcStreamCall } from '@nestjs/microservices';
 import type { Observable } from 'rxjs';
 import { NodeHub } from '#libs/nodes';
-import { type ConsoleLogRequest, type ConsoleLogResponse, requirePeer } from '#libs/rpc';
+import {
+  type ConsoleLogRequest,
+  type ConsoleLogResponse,
+  type ConsoleRequest,
+  type ConsoleResponse,
+  duplex,
+  requirePeer,
+} from '#libs/rpc';
 import { streamed } from '../streaming.js';
 
 @Controller()
@@ -31,5 +38,13 @@ export class RelayController {
     for await (const data of this.hub.consoleLog(request.nodeId, ref, request.tailBytes, signal)) {
       yield { data: Buffer.from(data) };
     }
+  }
+
+  @GrpcStreamCall('RelayService', 'console')
+  console(call: grpc.ServerDuplexStream<ConsoleRequest, ConsoleResponse>): void {
+    void duplex<ConsoleRequest, ConsoleResponse>((stream, signal) => {
+      requirePeer(stream, 'server');
+      return this.hub.serveConsole(stream, signal);
+    })(call);
   }
 }

@@ -5,8 +5,8 @@ import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import type { Observable } from 'rxjs';
 import { may } from '#libs/auth';
-import { invalid } from '#libs/core';
-import { Listener } from '#libs/db';
+import { invalid, type MetricSample } from '#libs/core';
+import { Database, Listener } from '#libs/db';
 import { EventReader, followEvents, parseCursor } from '#libs/events';
 import {
   type Caller,
@@ -19,6 +19,7 @@ import {
   parseSelectorParameter,
   ResourceReader,
   type ResourceView,
+  reportMetrics,
 } from '#libs/resources';
 import type {
   CreateRequest,
@@ -29,6 +30,8 @@ import type {
   GetResponse,
   ListRequest,
   ListResponse,
+  ReportMetricsRequest,
+  ReportMetricsResponse,
   Resource,
   UpdateRequest,
   UpdateResponse,
@@ -52,6 +55,7 @@ export class ResourceServiceController {
     @Inject(ResourceReader) private readonly reader: ResourceReader,
     @Inject(EventReader) private readonly events: EventReader,
     @Inject(Listener) private readonly listener: Listener,
+    @Inject(Database) private readonly db: Database,
   ) {}
 
   @GrpcMethod('ResourceService', 'get')
@@ -107,6 +111,18 @@ export class ResourceServiceController {
     return changed(request.tenantId, await this.pipeline.remove(caller, this.registry.get(kind), id, options));
   }
 
+  @GrpcMethod('ResourceService', 'reportMetrics')
+  async reportMetrics(
+    request: ReportMetricsRequest,
+    _: grpc.Metadata,
+    call: Unary<ReportMetricsRequest>,
+  ): Promise<ReportMetricsResponse> {
+    const caller = await this.callers.callerOf(call, request.tenantId);
+    const kind = this.registry.get(request.kind);
+    await reportMetrics(this.db, caller, kind, request.id, request.metrics as MetricSample[]);
+    return {};
+  }
+
   @GrpcMethod('ResourceService', 'watch')
   watch(
     request: WatchRequest,
@@ -149,10 +165,10 @@ function message(tenantId: string, body: ResourceView, etag: string): Resource {
   return { tenantId, kind: body.kind, id: body.id, name: body.name, etag, body };
 }
 
-function changed(tenantId: string, { body, etag }: ChangeResult): CreateResponse {
+function changed(tenantId: string, { body, etag, secrets }: ChangeResult): CreateResponse {
   const { job, ...resource } = body;
   return {
-    resource: message(tenantId, resource as ResourceView, etag),
+    resource: message(tenantId, { ...resource, ...secrets } as ResourceView, etag),
     job: job && { id: job.id, state: job.state, body: job },
   };
 }

@@ -7,7 +7,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll } from 'vitest';
-import type { DriverLog, InstanceSpec, NetworkSpec, Ref } from '#libs/drivers/contract';
+import type { DiskSpec, DriverLog, InstanceSpec, NetworkSpec, Ref } from '#libs/drivers/contract';
 import { createSimDriver, type SimDriver, type SimFault } from '#libs/drivers/sim';
 import { type AgentOptions, startAgent } from '../agent.js';
 import { FakeController, makeTestPki, type TestPki } from './index.js';
@@ -19,31 +19,46 @@ export function sha256Of(data: Buffer): string {
   return createHash('sha256').update(data).digest('hex');
 }
 
-const lease = { ip: '10.0.0.5', mac: '02:00:00:00:00:05', hostname: 'web' };
+const lease = { ip: '10.0.0.5', mac: '02:00:00:00:00:05', hostname: 'web', ip6: null };
 
 export function network(leases = [lease]): [Ref, NetworkSpec] {
   const spec: NetworkSpec = {
     subnet: '10.0.0.0/24',
     gateway: '10.0.0.1',
+    subnet6: null,
+    gateway6: null,
     gatewayMac: '02:00:00:00:00:01',
     dns: [],
     domain: null,
     mtu: 1450,
     leases,
+    publicAddresses: [],
+    forwards: [],
+    firewall: [],
+    wireguard: null,
   };
   return [{ tenantId: 'acme', kind: 'network', id: randomUUID() }, spec];
 }
 
-export function instance(networkRef: Ref, content = image, name = 'web'): [Ref, InstanceSpec] {
+export function disk(content = image): [Ref, DiskSpec] {
+  const spec: DiskSpec = {
+    sizeBytes: 1 << 20,
+    image: { sha256: sha256Of(content), format: 'qcow2', sizeBytes: content.length, virtualSizeBytes: 1 << 20 },
+    snapshot: null,
+  };
+  return [{ tenantId: 'acme', kind: 'disk', id: randomUUID() }, spec];
+}
+
+export function instance(networkRef: Ref, diskRef?: Ref, name = 'web'): [Ref, InstanceSpec] {
   const spec: InstanceSpec = {
     name,
     vcpus: 1,
     memoryMiB: 64,
-    diskGiB: null,
-    image: { sha256: sha256Of(content), format: 'qcow2', sizeBytes: content.length, virtualSizeBytes: 1 << 20 },
-    interfaces: [{ networkId: networkRef.id, mac: lease.mac, ip: lease.ip }],
+    disks: diskRef ? [{ diskId: diskRef.id, slot: 0, bootOrder: 1 }] : [],
+    interfaces: [{ networkId: networkRef.id, mac: lease.mac, ip: lease.ip, ip6: null }],
     powerState: 'running',
     restartPolicy: 'stay',
+    guest: { hostname: name, tags: { role: 'web' }, userData: null, sshKeys: [] },
   };
   return [{ tenantId: 'acme', kind: 'instance', id: randomUUID() }, spec];
 }

@@ -60,6 +60,7 @@ export interface Deed {
   node_id: string;
   repeatable: boolean;
   resource_id: string;
+  result: Json | null;
   state: Generated<string>;
   tenant_id: string;
   verb: string;
@@ -145,14 +146,34 @@ export interface Idempotency {
 }
 
 export interface Image {
-  format: string;
+  announced_format: string | null;
+  announced_sha256: string | null;
+  announced_size_bytes: number | null;
+  format: string | null;
   id: string;
+  operation_id: string | null;
   os_info: Generated<Json>;
-  sha256: string;
-  size_bytes: number;
+  publisher_name: string | null;
+  sha256: string | null;
+  size_bytes: number | null;
+  source: Generated<string>;
+  source_snapshot_id: string | null;
+  source_url: string | null;
   tenant_id: string;
-  virtual_size_bytes: number;
+  virtual_size_bytes: number | null;
   visibility: string;
+}
+
+export interface ImageUpload {
+  image_id: string;
+  is_complete: Generated<boolean>;
+  operation_id: string;
+  progressed_at: Generated<Timestamp>;
+  received_bytes: Generated<number>;
+  tenant_id: string;
+  total_bytes: number | null;
+  writer: string | null;
+  writer_until: Timestamp | null;
 }
 
 export interface Installation {
@@ -241,6 +262,14 @@ export interface Lease {
   tenant_id: string;
 }
 
+export interface MetricSample {
+  at: Timestamp;
+  metrics: Json;
+  resource_id: string;
+  source: string;
+  tenant_id: string;
+}
+
 export interface Migration {
   applied_at: Generated<Timestamp>;
   checksum: string;
@@ -301,6 +330,33 @@ export interface Placement {
   tenant_id: string;
 }
 
+export interface Quota {
+  changed_by: string | null;
+  max: number;
+  name: string;
+  tenant_id: string;
+  used: number;
+  used_before: number | null;
+}
+
+export interface QuotaDefault {
+  max: number;
+  name: string;
+}
+
+export interface QuotaDrift {
+  measured: number | null;
+  name: string | null;
+  tenant_id: string | null;
+  used: number | null;
+}
+
+export interface QuotaSource {
+  amount: string;
+  name: string;
+  tab: string;
+}
+
 export interface Reservation {
   disk_gib: number;
   memory_mib: number;
@@ -320,6 +376,7 @@ export interface Resource {
   kind: string;
   name: string;
   observed_generation: Generated<number>;
+  published: Generated<boolean>;
   state: string;
   tags: Generated<Json>;
   tenant_id: string;
@@ -330,6 +387,7 @@ export interface Resource {
 export interface ResourceTag {
   key: string;
   kind: string;
+  published: Generated<boolean>;
   resource_id: string;
   tenant_id: string;
   value: string;
@@ -378,17 +436,23 @@ export interface DB {
   event_counter: EventCounter;
   idempotency: Idempotency;
   image: Image;
+  image_upload: ImageUpload;
   installation: Installation;
   instance: Instance;
   instance_user_data: InstanceUserData;
   job: Job;
   job_step: JobStep;
   lease: Lease;
+  metric_sample: MetricSample;
   migration: Migration;
   network: Network;
   node: Node;
   node_session: NodeSession;
   placement: Placement;
+  quota: Quota;
+  quota_default: QuotaDefault;
+  quota_drift: QuotaDrift;
+  quota_source: QuotaSource;
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;

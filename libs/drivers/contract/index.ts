@@ -32,7 +32,12 @@ export interface NetworkSpec {
   publicAddresses: PublicAddressSpec[];
   /** Ports of public addresses that lead to a guest. */
   forwards: ForwardSpec[];
-  /** In their order, the first that matches decides; empty: everything may pass, as without a firewall. */
+  /**
+   * In their order, the first that matches decides; empty: everything may pass, as without a firewall. What no rule
+   * matches: `out` passes; `in` passes only to guests of which no `in` rule says what is allowed. From guest to guest is
+   * `out` of one and `in` of the other, and both must pass. DHCP, DNS, ARP, neighbour discovery and metadata between a
+   * guest and its router always pass.
+   */
   firewall: FirewallRuleSpec[];
   /** The network's VPN door; null: it has none. */
   wireguard: WireguardSpec | null;
@@ -59,7 +64,11 @@ export interface ForwardSpec {
   targetPort: number;
 }
 
-/** Stateful: answers to what was let through pass. Selectors are resolved to addresses by the controller. */
+/**
+ * Stateful: answers to what was let through pass, and a connection that stands is asked again when the rules change.
+ * Addresses and ports are the guest's own, not the public ones before them. Selectors are resolved to addresses by the
+ * controller.
+ */
 export interface FirewallRuleSpec {
   id: string;
   /** Seen from the guests. */

@@ -12,6 +12,8 @@ const programs = [
   'nft',
   'sysctl',
   'dnsmasq',
+  'socat',
+  'wg',
   'virsh',
   'libvirtd',
   'qemu-system-x86_64',

@@ -108,6 +108,7 @@ const programs = [
   ['sysctl', '--version'],
   ['dnsmasq', '--version'],
   ['mformat', '--version'],
+  ['socat', '-V'],
 ];
 
 async function checkPrograms(runner: Runner): Promise<void> {

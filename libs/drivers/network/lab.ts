@@ -3,19 +3,25 @@
  * ends. Not exported by this library's door.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Capability, DriverContext, LeaseSpec, NetworkSpec, Ref } from '#libs/drivers/contract';
 import { CommandError, type Host, startHost } from '#libs/drivers/host';
+import type { LocalNetworkStatus } from './converge.js';
 import { bridgeName, leasePortName } from './names.js';
-import { createNetworkCapability, type NetworkStatus } from './network.capability.js';
+import { createNetworkCapability } from './network.capability.js';
 import type { Uplink } from './uplink.js';
+
+/** Says who serves, and whom it sees at the other end. */
+const whoScript = `#!/bin/busybox sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n%s sees %s\\n' "$NAME" "$REMOTE_ADDR"
+`;
 
 /** Prints address, host name, resolver and MTU when it got them. */
 const dhcpScript = `#!/bin/busybox sh
 case "$1" in bound|renew)
-  ip addr flush dev $interface
+  ip -4 addr flush dev $interface
   ip addr add $ip/$mask dev $interface
   ip route replace default via $router
   echo "$ip $hostname $dns $mtu" ;;
@@ -30,20 +36,29 @@ export const lease = (n: number, hostname: string | null = null): LeaseSpec => (
   ip: `10.77.1.${n}`,
   mac: `52:54:00:00:01:${n.toString(16).padStart(2, '0')}`,
   hostname,
+  ip6: null,
 });
 
 export const networkSpec = (...leases: LeaseSpec[]): NetworkSpec => ({
   subnet: '10.77.1.0/24',
   gateway: '10.77.1.1',
+  subnet6: null,
+  gateway6: null,
   gatewayMac: '52:54:00:77:00:01',
   dns: [],
   domain: 'lab.example',
   mtu: 1450,
   leases,
+  publicAddresses: [],
+  forwards: [],
+  firewall: [],
+  wireguard: null,
 });
 
 export class Lab {
   readonly installation = randomBytes(4).toString('hex');
+  /** What networks that are made from now on lead the metadata address to. */
+  metadataSocket: string | null = null;
   private constructor(
     readonly dir: string,
     readonly host: Host,
@@ -53,6 +68,8 @@ export class Lab {
     const dir = await mkdtemp(join(tmpdir(), 'rz-lab-'));
     const host = await startHost({ dir: join(dir, 'host'), cacheDir: resolve('.rhyzome/cache/libvirt'), hostname });
     await writeFile(join(dir, 'udhcpc'), dhcpScript, { mode: 0o755 });
+    await mkdir(join(dir, 'www', 'cgi-bin'), { recursive: true });
+    await writeFile(join(dir, 'www', 'cgi-bin', 'who'), whoScript, { mode: 0o755 });
     return new Lab(dir, host);
   }
 
@@ -65,10 +82,17 @@ export class Lab {
     return join(this.dir, 'state');
   }
 
-  networks(uplink?: Uplink): Capability<NetworkSpec, NetworkStatus> {
+  networks(uplink?: Uplink): Capability<NetworkSpec, LocalNetworkStatus> {
     const log = { info() {}, warn() {}, error() {}, debug() {} };
-    const images = { path: () => Promise.reject(new Error('no images here')) };
-    const context: DriverContext = { installation: this.installation, stateDir: this.stateDir, images, log };
+    const nothing = () => Promise.reject(new Error('neither images nor content here'));
+    const context: DriverContext = {
+      installation: this.installation,
+      stateDir: this.stateDir,
+      images: { path: nothing },
+      content: { put: nothing },
+      metadataSocket: this.metadataSocket,
+      log,
+    };
     return createNetworkCapability(context, { enter: this.host.command([]), uplink });
   }
 
@@ -90,13 +114,40 @@ export class Lab {
     await this.run(`ip -n ${guest} link set eth0 address ${mac} up`);
   }
 
+  /** A namespace `world` at the other end of the host's link `up0`: 203.0.113.2 and 10.9.0.1 beyond 203.0.113.1. */
+  async world(): Promise<void> {
+    await this.run('ip netns add world');
+    await this.run('ip link add up0 type veth peer name eth0 netns world');
+    await this.run('ip addr add 203.0.113.1/24 dev up0');
+    await this.run('ip link set up0 up');
+    for (const address of ['203.0.113.2/24', '10.9.0.1/32', '198.51.100.7/32']) {
+      await this.run(`ip -n world addr add ${address} dev eth0`);
+    }
+    await this.run('ip -n world link set eth0 up');
+    await this.run('ip route add default via 203.0.113.2');
+    await this.run('ip netns exec world sysctl -q -w net.ipv6.conf.all.disable_ipv6=1');
+    await this.run('ip netns exec world ip link set lo up');
+  }
+
+  /** HTTP in a namespace; `get` of it says `<namespace> sees <address>`. */
+  async serve(guest: string, port: number): Promise<void> {
+    const httpd = `busybox httpd -p ${port} -h ${join(this.dir, 'www')}`;
+    await this.run(`ip netns exec ${guest} env NAME=${guest} ${httpd}`);
+  }
+
+  /** What a served port says; empty: nothing within 2 s. */
+  async get(guest: string, host: string): Promise<string> {
+    const url = `http://${host}/cgi-bin/who`;
+    return this.orEmpty(`ip netns exec ${guest} timeout 2 busybox wget -q -O - ${url}`);
+  }
+
   unplug(guest: string): Promise<string> {
     return this.run(`ip netns del ${guest}`);
   }
 
   /** Gives the guest this one address. */
   async address(guest: string, cidr: string): Promise<void> {
-    await this.run(`ip -n ${guest} addr flush dev eth0`);
+    await this.run(`ip -n ${guest} -4 addr flush dev eth0`);
     await this.run(`ip -n ${guest} addr add ${cidr} dev eth0`);
   }
 
@@ -119,8 +170,8 @@ export class Lab {
   }
 
   /** What the gateway says of a name. */
-  async lookup(guest: string, name: string): Promise<string> {
-    const words = ['ip', 'netns', 'exec', guest, 'busybox', 'nslookup', '-type=a', name, '10.77.1.1'];
+  async lookup(guest: string, name: string, type: 'a' | 'aaaa' = 'a', server = '10.77.1.1'): Promise<string> {
+    const words = ['ip', 'netns', 'exec', guest, 'busybox', 'nslookup', `-type=${type}`, name, server];
     // It fails for a name that is not there, which is an answer, too.
     return this.sh(`${words.join(' ')} 2>&1 || true`);
   }

@@ -106,11 +106,14 @@ export async function ensureNamespace(runner: Runner, installation: string, id: 
   }
   const settings = [
     'net/ipv4/ip_forward=1',
-    'net/ipv6/conf/all/disable_ipv6=1',
+    // What forwards it asks no router for itself. Which links have IPv6 is said at each.
+    'net/ipv6/conf/all/forwarding=1',
     'net/ipv6/conf/default/disable_ipv6=1',
+    'net/ipv4/conf/all/rp_filter=1',
+    'net/ipv4/conf/all/send_redirects=0',
+    'net/ipv4/conf/default/send_redirects=0',
   ];
-  const strict = ['net/ipv4/conf/all/rp_filter=1', 'net/ipv4/conf/all/send_redirects=0'];
-  await runner.run(['ip', 'netns', 'exec', name, 'sysctl', '-q', '-w', ...settings, ...strict]);
+  await runner.run(['ip', 'netns', 'exec', name, 'sysctl', '-q', '-w', ...settings]);
   return name;
 }
 
@@ -123,31 +126,47 @@ export async function deleteNamespace(runner: Runner, name: string): Promise<voi
   }
 }
 
-/** The pair of ends between bridge and router, with the gateway's MAC and address on the router's. */
+/** The pair of ends between bridge and router, with the gateway's MAC and addresses on the router's; `more`: others. */
 export async function ensureRouterPort(
   runner: Runner,
   installation: string,
   id: string,
   spec: CheckedNetwork,
+  more: readonly string[],
 ): Promise<void> {
   const port = routerPortName(installation, id);
   const namespace = namespaceName(installation, id);
-  let inner = await findLink(runner, lan, namespace);
-  if (!inner || !(await findLink(runner, port))) {
+  if (!(await findLink(runner, lan, namespace)) || !(await findLink(runner, port))) {
     await deleteLink(runner, port);
     const pair = ['ip', 'link', 'add', 'name', port, 'type', 'veth', 'peer', 'name', lan, 'netns', namespace];
     await runner.run(pair);
-    inner = null;
   }
-  const wanted = `${spec.gateway}/${spec.prefixLength}`;
-  const has = (inner?.addr_info ?? []).filter((a) => a.family === 'inet').map((a) => `${a.local}/${a.prefixlen}`);
-  const lines = [['link', 'set', 'dev', lan, 'address', spec.gatewayMac, 'mtu', String(spec.mtu), 'up']];
-  for (const stale of has) if (stale !== wanted) lines.push(['addr', 'del', stale, 'dev', lan]);
-  if (!has.includes(wanted)) lines.push(['addr', 'replace', wanted, 'dev', lan]);
-  await ipBatch(runner, lines, namespace);
+  const wanted = [`${spec.gateway}/${spec.prefixLength}`, ...more];
+  if (spec.ipv6) wanted.push(`${spec.ipv6.gateway}/${spec.ipv6.prefixLength}`);
+  // The gateway is where it is, whoever else says so: no waiting for an answer before its addresses count.
+  const settings = ['accept_dad=0', 'accept_ra=0', `disable_ipv6=${spec.ipv6 ? 0 : 1}`];
+  const set = ['sysctl', '-q', '-w', ...settings.map((setting) => `net/ipv6/conf/${lan}/${setting}`)];
+  await runner.run(['ip', 'netns', 'exec', namespace, ...set, `net/ipv4/conf/${lan}/send_redirects=0`]);
+  // Only now: without IPv6 its addresses are gone.
+  const inner = await findLink(runner, lan, namespace);
+  const up = ['link', 'set', 'dev', lan, 'address', spec.gatewayMac, 'mtu', String(spec.mtu), 'up'];
+  await ipBatch(runner, [up, ...addressLines(lan, inner, wanted)], namespace);
   await runner.run(['sysctl', '-q', '-w', `net/ipv6/conf/${port}/disable_ipv6=1`]);
   const mtu = String(spec.mtu);
   await ipBatch(runner, [['link', 'set', 'dev', port, 'mtu', mtu, 'master', bridgeName(installation, id), 'up']]);
+}
+
+/** Lines for ipBatch that leave a link with just these addresses, beside its link-local one. `link`: as it is now. */
+export function addressLines(name: string, link: Link | null, wanted: readonly string[]): string[][] {
+  const has = (link?.addr_info ?? [])
+    .filter(({ local }) => !local.startsWith('fe80:'))
+    .map(({ local, prefixlen }) => `${local}/${prefixlen}`);
+  const stale = has.filter((address) => !wanted.includes(address)).map((address) => ['del', address, 'dev', name]);
+  const missing = wanted
+    .filter((address) => !has.includes(address))
+    .map((address) => ['replace', address, 'dev', name]);
+  const noWait = missing.map((words) => (words[1]?.includes(':') ? [...words, 'nodad'] : words));
+  return [...stale, ...noWait].map((words) => ['addr', ...words]);
 }
 
 /** Every network whose bridge is here, by the alias on it. */

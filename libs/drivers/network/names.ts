@@ -28,6 +28,11 @@ export function uplinkName(installation: string, networkId: string): string {
   return `u${installation}${shortHash(networkId)}`;
 }
 
+/** The VPN door inside the router; distinct on the whole machine, since wireguard-go's sockets lie in one directory. */
+export function wireguardName(installation: string, networkId: string): string {
+  return `w${installation}${shortHash(networkId)}`;
+}
+
 /** The only bridge port that may send with this MAC on this network: the name for a machine's tap device. */
 export function leasePortName(installation: string, networkId: string, mac: string): string {
   return `t${installation}${shortHash(`${networkId}/${mac.toLowerCase()}`)}`;

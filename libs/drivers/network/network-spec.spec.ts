@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { addressNumber, addressText } from './addresses.js';
 import { lease, networkSpec } from './lab.js';
 import { bridgeName, leasePortName, parseBridgeAlias } from './names.js';
-import { addressNumber, addressText, checkNetworkSpec } from './network-spec.js';
+import { checkNetworkSpec } from './network-spec.js';
 
 describe('a network’s spec', () => {
   it.each([
@@ -29,11 +30,14 @@ describe('a network’s spec', () => {
 
   it('is normalized', () => {
     const checked = checkNetworkSpec({
-      ...networkSpec({ ip: '10.77.1.9', mac: '52:54:00:AA:00:01', hostname: 'Web' }, lease(2)),
+      ...networkSpec({ ip: '10.77.1.9', mac: '52:54:00:AA:00:01', hostname: 'Web', ip6: null }, lease(2)),
       subnet: '10.77.0.0/22',
     });
     expect(checked.netmask).toBe('255.255.252.0');
-    expect(checked.leases).toEqual([lease(2), { ip: '10.77.1.9', mac: '52:54:00:aa:00:01', hostname: 'web' }]);
+    expect(checked.leases).toEqual([
+      lease(2),
+      { ip: '10.77.1.9', mac: '52:54:00:aa:00:01', hostname: 'web', ip6: null },
+    ]);
   });
 
   it('reads and writes every address', () => {

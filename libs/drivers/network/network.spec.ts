@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Capability, NetworkSpec } from '#libs/drivers/contract';
 import { canHost, machineState } from '#libs/drivers/host';
+import type { LocalNetworkStatus } from './converge.js';
 import { Lab, lease, networkRef, networkSpec, never } from './lab.js';
 import { bridgeName, namespaceName } from './names.js';
-import type { NetworkStatus } from './network.capability.js';
 
 const ability = await canHost();
 if (!ability.ok) console.warn(`skipped: networks: ${ability.reason}`);
@@ -20,7 +20,7 @@ lease_file ${dir}/udhcpd.leases
 
 describe.skipIf(!ability.ok)('networks', () => {
   let lab: Lab;
-  let networks: Capability<NetworkSpec, NetworkStatus>;
+  let networks: Capability<NetworkSpec, LocalNetworkStatus>;
   let before: Record<string, string>;
   const stateOf = (id: string, file: string) => join(lab.stateDir, 'network', id, file);
   const outside = () => lab.sh('ls /sys/class/net; ip netns; nft list ruleset');
@@ -106,7 +106,7 @@ describe.skipIf(!ability.ok)('networks', () => {
     await lab.dhcp('neighbour');
     const pid = await readFile(stateOf(ref.id, 'dnsmasq.pid'), 'utf8');
     await lab.unplug('old');
-    const fresh = { ip: old.ip, mac: '52:54:00:00:02:01', hostname: 'fresh' };
+    const fresh = { ip: old.ip, mac: '52:54:00:00:02:01', hostname: 'fresh', ip6: null };
     await networks.apply(ref, networkSpec(fresh, lease(11)), never);
     await lab.plug('fresh', ref, fresh.mac);
     expect(await lab.dhcp('fresh')).toContain('10.77.1.10 fresh');

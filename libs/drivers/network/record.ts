@@ -2,6 +2,7 @@
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Ref } from '#libs/drivers/contract';
+import type { Opening } from './agent-rules.js';
 import type { GuardEntry } from './guard.js';
 
 export interface NetworkRecord {
@@ -10,6 +11,22 @@ export interface NetworkRecord {
   slot: number | null;
   /** All that may stand in the guard's sets for this network. */
   entries: GuardEntry[];
+  /** All that may stand open for it to the outside. */
+  openings: RecordedOpening[];
+  /** Port of its VPN door, and whether a process keeps that; null: it has none. */
+  door: { port: number; process: boolean } | null;
+}
+
+export interface RecordedOpening extends Opening {
+  /** The uplink's interface at that time. */
+  link: string;
+}
+
+/** As agents before these features wrote it, too. */
+function parse(text: string): NetworkRecord {
+  const record = JSON.parse(text) as NetworkRecord;
+  const entries = record.entries.map((entry) => ({ ...entry, ip6: entry.ip6 ?? null, wall: entry.wall ?? null }));
+  return { ...record, entries, openings: record.openings ?? [], door: record.door ?? null };
 }
 
 /** Records under `<stateDir>/network/<id>/record.json`. */
@@ -30,7 +47,7 @@ export function openRecords(stateDir: string): Records {
   const forwarding = join(stateDir, 'network-forwarding');
   const load = async (id: string): Promise<NetworkRecord | null> => {
     try {
-      return JSON.parse(await readFile(join(dir(id), 'record.json'), 'utf8')) as NetworkRecord;
+      return parse(await readFile(join(dir(id), 'record.json'), 'utf8'));
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
       throw error;

@@ -1,9 +1,9 @@
 /** The way out of a network, inside a host of namespaces whose uplink leads to a namespace that plays the world. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { canHost } from '#libs/drivers/host';
+import { deniedByDefault } from './agent-rules.js';
 import { Lab, lease, networkRef, networkSpec, never } from './lab.js';
 import { bridgeName, namespaceName } from './names.js';
-import { deniedByDefault } from './uplink.js';
 
 const ability = await canHost();
 if (!ability.ok) console.warn(`skipped: uplinks: ${ability.reason}`);
@@ -19,17 +19,7 @@ describe.skipIf(!ability.ok)('the way out', () => {
 
   beforeAll(async () => {
     lab = await Lab.open('rz-uplink');
-    await lab.run('ip netns add world');
-    await lab.run('ip link add up0 type veth peer name eth0 netns world');
-    await lab.run('ip addr add 203.0.113.1/24 dev up0');
-    await lab.run('ip link set up0 up');
-    for (const address of ['203.0.113.2/24', '10.9.0.1/32', '198.51.100.7/32']) {
-      await lab.run(`ip -n world addr add ${address} dev eth0`);
-    }
-    await lab.run('ip -n world link set eth0 up');
-    await lab.run('ip route add default via 203.0.113.2');
-    await lab.run('ip netns exec world sysctl -q -w net.ipv6.conf.all.disable_ipv6=1');
-    await lab.run('ip netns exec world ip link set lo up');
+    await lab.world();
     const answers = '--no-resolv --no-hosts --pid-file= --listen-address=10.9.0.1 --bind-interfaces --user=root';
     await lab.run(`ip netns exec world dnsmasq --conf-file=/dev/null ${answers} --address=/example.org/192.0.2.80`);
     for (const [guest, ref] of [

@@ -1,14 +1,13 @@
 /**
- * The way out: a pair of ends between a network's router and the agent's namespace with two addresses of a private
- * pool, and the agent's own table that lets guests go out by one interface and nowhere else: not to this machine, not
- * to denied ranges, not to each other's routers.
+ * The way out of one network: a pair of ends between its router and the agent's namespace with two addresses of a
+ * private pool; and the way in to it: public addresses are routed to the router, and this machine answers for them on
+ * the uplink's link (proxy ARP, RFC 1027), so that nothing of its own ever listens there.
  */
 import { createHash } from 'node:crypto';
 import type { Runner } from '#libs/drivers/host';
-import { nft } from './guard.js';
-import { deleteLink, findLink, ipBatch, type Link } from './links.js';
-import { linkPrefix, namespaceName, tableName, uplinkName } from './names.js';
-import { addressNumber, addressText, checkCidr } from './network-spec.js';
+import { addressNumber, addressText, checkCidr } from './addresses.js';
+import { deleteLink, findLink, ipBatch, isMissing, type Link } from './links.js';
+import { namespaceName, uplinkName } from './names.js';
 import { wan } from './router.js';
 
 export interface Uplink {
@@ -20,83 +19,19 @@ export interface Uplink {
   denied?: readonly string[];
 }
 
-/** Private, shared, link-local and group ranges: where nodes and control planes live. */
-export const deniedByDefault: readonly string[] = [
-  '10.0.0.0/8',
-  '172.16.0.0/12',
-  '192.168.0.0/16',
-  '100.64.0.0/10',
-  '169.254.0.0/16',
-  '127.0.0.0/8',
-  '224.0.0.0/4',
-  '240.0.0.0/4',
-];
-
 /** RFC 6598; two addresses a network. */
-const pool = { cidr: '100.64.0.0/10', first: addressNumber('100.64.0.0', 'pool'), slots: 2 ** 21 };
+export const pool = { cidr: '100.64.0.0/10', first: addressNumber('100.64.0.0', 'pool'), slots: 2 ** 21 };
+
+/** The two ends of a slot: the agent's and the router's. */
+export function slotAddresses(slot: number): { outer: string; inner: string } {
+  return { outer: addressText(pool.first + 2 * slot), inner: addressText(pool.first + 2 * slot + 1) };
+}
 
 /** Throws `invalid_spec` for an interface or range that cannot stand in a rule. */
 export function checkUplink(uplink: Uplink): void {
   if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$/.test(uplink.interface)) throw new Error('the uplink is no interface name');
   for (const cidr of uplink.denied ?? []) checkCidr(cidr, 'denied range');
   for (const server of uplink.resolvers ?? []) addressNumber(server, 'resolver');
-}
-
-/** The ranges that lie in no other: nftables takes no set in which they overlap. */
-export function outermost(cidrs: readonly string[]): string[] {
-  const ranges = [...new Set(cidrs)].map((cidr) => ({ cidr, ...checkCidr(cidr, 'denied range') }));
-  const inside = (a: (typeof ranges)[number], b: (typeof ranges)[number]) => a.first >= b.first && a.last <= b.last;
-  return ranges.filter((a) => !ranges.some((b) => a !== b && inside(a, b))).map(({ cidr }) => cidr);
-}
-
-/** The agent's table. Without an uplink it only keeps bridged frames out of connection tracking. */
-function rules(installation: string, uplink: Uplink | undefined): string[] {
-  const t = `ip ${tableName(installation)}`;
-  const from = `iifname "${linkPrefix('u', installation)}*"`;
-  const to = `oifname "${linkPrefix('u', installation)}*"`;
-  const lines = [
-    `add table ${t}`,
-    `delete table ${t}`,
-    `add table ${t}`,
-    // Where bridged frames pass this hook (br_netfilter), equal addresses of two tenants must not meet in one table.
-    `add chain ${t} raw { type filter hook prerouting priority raw; policy accept; }`,
-    `add rule ${t} raw iifname "${linkPrefix('b', installation)}*" notrack`,
-  ];
-  if (!uplink) return lines;
-  const out = `"${uplink.interface}"`;
-  const { resolvers = [] } = uplink;
-  const denied = [...deniedByDefault, ...(uplink.denied ?? [])];
-  lines.push(
-    `add chain ${t} input { type filter hook input priority -10; policy accept; }`,
-    `add rule ${t} input ${from} drop`,
-    `add chain ${t} forward { type filter hook forward priority -10; policy accept; }`,
-    `add rule ${t} forward ${from} oifname != ${out} drop`,
-  );
-  if (resolvers.length > 0) {
-    const servers = `ip daddr { ${resolvers.join(', ')} }`;
-    lines.push(`add rule ${t} forward ${from} ${servers} udp dport 53 accept`);
-    lines.push(`add rule ${t} forward ${from} ${servers} tcp dport 53 accept`);
-  }
-  const ranges = `ip daddr { ${outermost(denied).join(', ')} }`;
-  lines.push(`add rule ${t} forward ${from} ${ranges} reject with icmp admin-prohibited`);
-  lines.push(
-    `add rule ${t} forward ${to} ct state established,related accept`,
-    `add rule ${t} forward ${to} drop`,
-    `add chain ${t} postrouting { type nat hook postrouting priority srcnat; policy accept; }`,
-    `add rule ${t} postrouting ip saddr ${pool.cidr} oifname ${out} masquerade`,
-  );
-  return lines;
-}
-
-/** Replaces the agent's own table. */
-export async function applyAgentRules(runner: Runner, installation: string, uplink: Uplink | undefined): Promise<void> {
-  await nft(runner, rules(installation, uplink));
-}
-
-/** Undo of applyAgentRules. */
-export async function removeAgentRules(runner: Runner, installation: string): Promise<void> {
-  const t = `ip ${tableName(installation)}`;
-  await nft(runner, [`add table ${t}`, `delete table ${t}`]);
 }
 
 /**
@@ -141,8 +76,7 @@ export async function applyUplink(
 ): Promise<void> {
   const name = uplinkName(installation, networkId);
   const namespace = namespaceName(installation, networkId);
-  const outer = addressText(pool.first + 2 * slot);
-  const inner = addressText(pool.first + 2 * slot + 1);
+  const { outer, inner } = slotAddresses(slot);
   if (!(await findLink(runner, name)) || !(await findLink(runner, wan, namespace))) {
     await deleteLink(runner, name);
     await runner.run(['ip', 'link', 'add', 'name', name, 'type', 'veth', 'peer', 'name', wan, 'netns', namespace]);
@@ -165,4 +99,50 @@ export async function applyUplink(
 /** Undo of applyUplink; nothing there is success. */
 export async function removeUplink(runner: Runner, installation: string, networkId: string): Promise<void> {
   await deleteLink(runner, uplinkName(installation, networkId));
+}
+
+/** Leads public addresses to the router, whose way out is there, and answers for them on the uplink. */
+export async function attractAddresses(
+  runner: Runner,
+  installation: string,
+  networkId: string,
+  slot: number,
+  uplink: Uplink,
+  addresses: readonly string[],
+): Promise<void> {
+  if (addresses.length === 0) return;
+  const via = ['via', slotAddresses(slot).inner, 'dev', uplinkName(installation, networkId)];
+  await ipBatch(runner, [
+    ...addresses.map((address) => ['route', 'replace', `${address}/32`, ...via]),
+    ...addresses.map((address) => ['neigh', 'replace', 'proxy', address, 'dev', uplink.interface]),
+  ]);
+}
+
+/** Undo of attractAddresses for `link`, the uplink's; what is not there is success. */
+export async function releaseAddresses(
+  runner: Runner,
+  installation: string,
+  networkId: string,
+  link: string,
+  addresses: readonly string[],
+): Promise<void> {
+  for (const address of addresses) {
+    await gone(runner, ['ip', 'route', 'del', `${address}/32`, 'dev', uplinkName(installation, networkId)]);
+    await gone(runner, ['ip', 'neigh', 'del', 'proxy', address, 'dev', link]);
+  }
+}
+
+async function gone(runner: Runner, argv: readonly string[]): Promise<void> {
+  try {
+    await runner.run(argv);
+  } catch (error) {
+    // ESRCH for a route, ENOENT for a neighbour, ENODEV for a link.
+    if (!isMissing(error) && !/No such process/.test((error as { stderr?: string }).stderr ?? '')) throw error;
+  }
+}
+
+/** The first IPv4 address of a link, which is the one that others know it by; null: none. */
+export async function firstAddress(runner: Runner, link: string): Promise<string | null> {
+  const found = await findLink(runner, link);
+  return found?.addr_info?.find(({ family }) => family === 'inet')?.local ?? null;
 }

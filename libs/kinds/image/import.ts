@@ -18,6 +18,8 @@ import {
 } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { ContentStore, InspectedImage, StoredContent } from '#libs/storage';
+import { lockContent, removeContentIfUnused } from './collecting.js';
+import { osInfoFindings } from './image.dto.js';
 import { PLACEHOLDER_SHA256 } from './placeholder.js';
 
 export interface GlobalImage {
@@ -48,7 +50,6 @@ export interface ImageImport {
 }
 
 const MAX_BLOCKERS = 20;
-const MAX_OS_INFO = 64;
 
 type ImageRow = Omit<GlobalImage, 'placeholder'>;
 
@@ -76,9 +77,8 @@ export function checkImageImport(asked: Pick<ImageImport, 'name' | 'tags' | 'osI
   const problems: { pointer: string; message: string }[] = [];
   if (!isName(asked.name)) problems.push({ pointer: '/name', message: nameRule });
   for (const { message } of tagProblems(asked.tags ?? {})) problems.push({ pointer: '/tags', message });
-  const info = Object.entries(asked.osInfo ?? {});
-  if (info.length > MAX_OS_INFO || info.some(([key, value]) => key.length > 63 || value.length > 255))
-    problems.push({ pointer: '/osInfo', message: `at most ${MAX_OS_INFO} keys of 63 and values of 255 characters` });
+  for (const { pointer = '', message } of osInfoFindings(asked.osInfo))
+    problems.push({ pointer: `/osInfo${pointer}`, message });
   const [first] = problems;
   if (!first) return;
   throw new RhyzomeError('invalid', `${first.pointer}: ${first.message}`, {
@@ -97,7 +97,8 @@ export async function addGlobalImage(
   asked: ImageImport,
 ): Promise<{ image: GlobalImage; outcome: 'created' | 'changed' | 'unchanged'; replaced?: string }> {
   checkImageImport(asked);
-  await lockContents(tx);
+  await oneAtATime(tx);
+  await lockContent(tx, asked.content.sha256);
   if (!(await store.has(asked.content.sha256)))
     throw new RhyzomeError('conflict', 'The content was removed by somebody else meanwhile; import it again.');
   const before = await maybeImage(tx, asked.name);
@@ -122,20 +123,11 @@ export async function addGlobalImage(
 
 /** Takes the row away; the content goes by `removeContentIfUnused` once that is committed. Throws `not_found`, `in_use`. */
 export async function removeGlobalImage(tx: Tx, idOrName: string): Promise<GlobalImage> {
-  await lockContents(tx);
+  await oneAtATime(tx);
   const found = await findGlobalImage(tx, idOrName);
   await refuseWhileUsed(tx, found);
   await tx.deleteFrom('resource').where('tenant_id', '=', SYSTEM_TENANT).where('id', '=', found.id).execute();
   return found;
-}
-
-/** Removes a content that no image of any tenant has; true if it did. */
-export async function removeContentIfUnused(tx: Tx, store: ContentStore, sha256: string): Promise<boolean> {
-  await lockContents(tx);
-  const used = await tx.selectFrom('image').select('id').where('sha256', '=', sha256).limit(1).executeTakeFirst();
-  if (used || !(await store.has(sha256))) return false;
-  await store.remove(sha256);
-  return true;
 }
 
 /** Removes what crashed imports left: contents without an image that are older than `olderThanMs`. */
@@ -148,8 +140,8 @@ export async function sweepContents(tx: Tx, store: ContentStore, olderThanMs: nu
   return removed;
 }
 
-/** Until the transaction ends, nobody else adds or removes an image's row or content. */
-async function lockContents(tx: Tx): Promise<void> {
+/** Until the transaction ends, no other administrator adds or removes a global image. */
+async function oneAtATime(tx: Tx): Promise<void> {
   await sql`select pg_advisory_xact_lock(hashtextextended('rhyzome.image-contents', 0))`.execute(tx);
 }
 
@@ -223,19 +215,15 @@ function contentColumns({ content }: ImageImport) {
   };
 }
 
-/** Locks the image, so that no instance that is being made can come to use it, and refuses if one does. */
+/** Locks the image, so that nothing that is being made can come to use it, and refuses if one does. */
 async function refuseWhileUsed(tx: Tx, image: GlobalImage): Promise<void> {
   await sql`select 1 from resource r join image k on k.tenant_id = r.tenant_id and k.id = r.id
     where r.tenant_id = ${SYSTEM_TENANT} and r.id = ${image.id} for update`.execute(tx);
   const { rows: users } = await sql<Blocker & { tenant: string; total: number }>`
     select r.kind, r.id, r.name, d.relation, r.tenant_id as tenant, count(*) over () as total
     from (
-      select tenant_id, resource_id, min(relation) as relation from (
-        select tenant_id, resource_id, relation from dependency
-          where target_tenant_id = ${SYSTEM_TENANT} and target_id = ${image.id}
-        union all
-        select tenant_id, id, 'image' from instance where image_tenant_id = ${SYSTEM_TENANT} and image_id = ${image.id}) every
-      group by tenant_id, resource_id) d
+      select tenant_id, resource_id, min(relation) as relation from dependency
+      where target_tenant_id = ${SYSTEM_TENANT} and target_id = ${image.id} group by tenant_id, resource_id) d
     join resource r on r.tenant_id = d.tenant_id and r.id = d.resource_id
     order by r.tenant_id, r.name limit ${MAX_BLOCKERS}`.execute(tx);
   const total = users[0]?.total ?? 0;

@@ -1,5 +1,14 @@
+export {
+  type CollectingLog,
+  ContentCollector,
+  collectContents,
+  collectParts,
+  holdLentContent,
+  removeContentIfUnused,
+} from './collecting.js';
+export { type ImageContents, imageContents, openImageContents, provideImageContents } from './contents.js';
 export { image } from './image.kind.js';
-export type { ImageRow } from './image.resource.js';
+export type { ImageDocument, ImageRow } from './image.resource.js';
 export {
   addGlobalImage,
   checkImageImport,
@@ -7,7 +16,6 @@ export {
   type GlobalImage,
   type ImageImport,
   listGlobalImages,
-  removeContentIfUnused,
   removeGlobalImage,
   sweepContents,
 } from './import.js';

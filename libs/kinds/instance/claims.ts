@@ -1,13 +1,13 @@
-/** What an instance takes in its request's transaction: addresses and room on a node. */
+/** What an instance takes in its request's transaction: addresses, and a node with room for it. */
 
 import { sql } from 'kysely';
-import { type ResourceCore, RhyzomeError } from '#libs/core';
+import type { ResourceCore } from '#libs/core';
+import { parseSelector, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { claimLease, randomMac } from '#libs/kinds/network';
-import type { NetworkReference } from './references.js';
-
-/** How many times a node's processors may be promised. */
-const VCPU_OVERCOMMIT = 8;
+import { type Demand, lockPlacement, type NodeChoice, reserveNode } from '#libs/nodes';
+import { selectorCondition } from '#libs/resources';
+import type { NetworkReference, References } from './references.js';
 
 /** One lease an interface. Networks are locked in the order of their ids, so that two instances cannot block each other. */
 export async function claimAddresses(
@@ -34,50 +34,56 @@ export async function claimAddresses(
   }
 }
 
-export interface Demand {
-  vcpus: number;
-  memoryMiB: number;
-  diskGiB: number;
+/** Where to place a machine, by tags of the tenant's other machines. */
+export interface Placement {
+  /** Only on nodes that carry one of these, as soon as there is one. */
+  affinity?: string;
+  /** On no node that carries one of these. */
+  antiAffinity?: string;
 }
 
-/** Reserves room and writes the node into the instance's row. Throws RhyzomeError `no_capacity` with what would fit. */
-export async function claimNode(tx: Tx, core: ResourceCore, demand: Demand): Promise<void> {
-  const { vcpus, memoryMiB, diskGiB } = demand;
-  const reserved = await sql<{ node: string | null }>`
-    select reserve_node(${core.id}, ${core.kind}, ${vcpus}, ${memoryMiB}, ${diskGiB}, ${VCPU_OVERCOMMIT}) as node`.execute(
-    tx,
-  );
-  const node = reserved.rows[0]?.node;
-  if (!node) throw await noCapacity(tx, core.kind, demand);
+/** Reserves room and writes the node into the instance's row; gives the node's id. Throws RhyzomeError `no_capacity`, `conflict`. */
+export async function claimNode(
+  tx: Tx,
+  core: ResourceCore,
+  demand: Demand,
+  wishes: { disks: References['disks']; placement?: Placement; stays?: boolean },
+): Promise<string> {
+  const choice = await chooseFrom(tx, core, wishes);
+  const nodeId = await reserveNode(tx, core, demand, choice);
   await tx
     .updateTable('instance')
-    .set({ node_id: node })
+    .set({ node_id: nodeId })
     .where('tenant_id', '=', core.tenantId)
     .where('id', '=', core.id)
     .execute();
+  return nodeId;
 }
 
-async function noCapacity(tx: Tx, kind: string, demand: Demand): Promise<RhyzomeError> {
-  const result = await sql<{ nodes: number; vcpus: number; memory_mib: number; disk_gib: number }>`
-    select * from node_headroom(${kind}, ${VCPU_OVERCOMMIT})`.execute(tx);
-  const free = result.rows[0]!;
-  if (free.nodes === 0) {
-    return new RhyzomeError('no_capacity', 'No node takes new machines now.', { extensions: { nodes: 0 } });
+async function chooseFrom(
+  tx: Tx,
+  core: ResourceCore,
+  { disks, placement, stays }: { disks: References['disks']; placement?: Placement; stays?: boolean },
+): Promise<NodeChoice> {
+  const nodes = [...new Set(disks.map(({ nodeId }) => nodeId!))];
+  if (nodes.length > 1) {
+    throw new RhyzomeError('conflict', 'The disks are on different nodes, so no machine can have all of them.');
   }
-  const wouldFit = { vcpus: free.vcpus, memoryMiB: free.memory_mib, diskGiB: free.disk_gib };
-  const short = (Object.keys(wouldFit) as (keyof Demand)[]).filter((key) => demand[key] > wouldFit[key]);
-  return new RhyzomeError(
-    'no_capacity',
-    `No node has the room: ${short.join(', ') || 'not all of it on one node'} is short. ` +
-      `At most ${wouldFit.vcpus} vcpus, ${wouldFit.memoryMiB} MiB and ${wouldFit.diskGiB} GiB would fit.`,
-    { extensions: { short, wouldFit } },
-  );
+  const choice: NodeChoice = { ...(nodes.length > 0 && { only: nodes }), stays };
+  if (!placement?.affinity && !placement?.antiAffinity) return choice;
+  await lockPlacement(tx);
+  if (placement.antiAffinity) choice.never = await nodesOf(tx, core, placement.antiAffinity);
+  const near = placement.affinity ? await nodesOf(tx, core, placement.affinity) : [];
+  if (near.length === 0) return choice;
+  return { ...choice, only: choice.only ? near.filter((id) => choice.only!.includes(id)) : near };
 }
 
-export async function releaseNode(tx: Tx, core: Pick<ResourceCore, 'tenantId' | 'id'>): Promise<void> {
-  await tx
-    .deleteFrom('reservation')
-    .where('tenant_id', '=', core.tenantId)
-    .where('resource_id', '=', core.id)
-    .execute();
+/** The nodes of the tenant's other machines that a selector finds. */
+async function nodesOf(tx: Tx, core: ResourceCore, selector: string): Promise<string[]> {
+  const conditions = parseSelector(selector).map(selectorCondition);
+  const result = await sql<{ id: string }>`
+    select distinct k.node_id as id from resource r join instance k on k.tenant_id = r.tenant_id and k.id = r.id
+    where r.tenant_id = ${core.tenantId} and r.kind = 'instance' and r.id <> ${core.id} and k.node_id is not null
+      and ${sql.join(conditions, sql` and `)}`.execute(tx);
+  return result.rows.map(({ id }) => id);
 }

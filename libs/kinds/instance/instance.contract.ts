@@ -19,7 +19,7 @@ export const contract = kindContract({
     interfaces: [{ network: 'lan' }, { network: 'lan' }],
   }),
   patch: { desiredPowerState: 'stopped', tags: { tier: 'back' } },
-  actions: { start: {}, reboot: {}, stop: {} },
+  actions: { start: {}, reboot: {}, reset: {}, stop: {}, resize: { vcpus: 2, memoryMiB: 256 } },
   invalid: [
     { change: { image: 'no-such-image' }, pointer: '/image' },
     { change: { image: MISSING }, pointer: '/image' },
@@ -34,12 +34,28 @@ export const contract = kindContract({
     { change: { vcpus: 257 }, pointer: '/vcpus' },
     { change: { vcpus: 1.5 }, pointer: '/vcpus' },
     { change: { memoryMiB: 63 }, pointer: '/memoryMiB' },
+    { change: { bootDisk: 'no-such-disk' }, pointer: '/bootDisk' },
+    { change: { disks: ['no-such-disk'] }, pointer: '/disks/0' },
+    { change: { disks: [7] }, pointer: '/disks/0' },
+    { change: { disks: Array.from({ length: 16 }, (_, i) => `d-${i}`) }, pointer: '/disks' },
+    { change: { userData: 'x'.repeat(65_537) }, pointer: '/userData' },
+    { change: { userData: '\u00e4'.repeat(32_769) }, pointer: '/userData' },
+    { change: { sshKeys: ['no key'] }, pointer: '/sshKeys/0' },
+    { change: { sshKeys: [`ssh-ed25519 ${'A'.repeat(68)} a\nb`] }, pointer: '/sshKeys/0' },
+    { change: { placement: { affinity: 'k in (' } }, pointer: '/placement/affinity' },
   ],
   broken: {
     'a count that is not that of the leases': `select id, address_used from network n where tenant_id = $1 and address_used <>
       (select count(*) from lease l where l.tenant_id = n.tenant_id and l.network_id = n.id)`,
     'an automatic lease without its instance': `select id from lease l where tenant_id = $1 and automatic
       and not exists (select 1 from instance i where i.tenant_id = l.tenant_id and i.id = l.instance_id)`,
+    'a boot disk whose machine is not there': `select id from disk d where tenant_id = $1 and with_instance
+      and not exists (select 1 from instance i where i.tenant_id = d.tenant_id and i.id = d.instance_id)`,
+    'a disk that is attached without the edge that keeps it': `select id from disk d where tenant_id = $1
+      and instance_id is not null and not exists (select 1 from dependency e
+        where e.tenant_id = d.tenant_id and e.resource_id = d.instance_id and e.target_id = d.id)`,
+    'a resize that holds more than there is': `select id from instance where tenant_id = $1
+      and (held_vcpus <> vcpus or held_memory_mib <> memory_mib)`,
     'a running machine without a reservation': `select i.id from instance i join resource r using (tenant_id, id)
       where tenant_id = $1 and r.state = 'ready'
       and not exists (select 1 from reservation v where v.tenant_id = i.tenant_id and v.resource_id = i.id)`,

@@ -1,23 +1,23 @@
 /** What users write and read of an instance. */
 
 import { Type } from 'class-transformer';
-import { ArrayMaxSize, ArrayMinSize, IsArray, IsIn, IsInt, IsString, Max, Min, ValidateNested } from 'class-validator';
-import { isName, isUuid } from '#libs/core';
+import {
+  ArrayMaxSize,
+  ArrayMinSize,
+  IsArray,
+  IsIn,
+  IsInt,
+  IsObject,
+  IsString,
+  Max,
+  MaxLength,
+  Min,
+  ValidateNested,
+} from 'class-validator';
+import { parseSelector, SelectorError } from '#libs/core';
 import { IsIpv4Address } from '#libs/kinds/network';
 import { Check, Describe, Optional } from '#libs/openapi';
-import { CoreCreate } from '#libs/resources';
-
-/** The id or the name of a resource. */
-function IsReference(): PropertyDecorator {
-  return Check<string>(
-    'isReference',
-    (value) =>
-      typeof value !== 'string' || isUuid(value) || isName(value)
-        ? []
-        : [{ code: value === '' ? 'empty' : 'invalid_format', message: 'must be an id or a name' }],
-    { minLength: 1, maxLength: 63 },
-  );
-}
+import { AreReferences, CoreCreate, IsReference } from '#libs/resources';
 
 export class InterfaceCreate {
   @Describe('Id or name of the network; answered by id.', { example: 'backend' })
@@ -35,6 +35,72 @@ export class InterfaceCreate {
   mac?: string;
 }
 
+const MAX_USER_DATA_BYTES = 64 * 1024;
+
+/** At most 64 KiB in UTF-8. */
+function IsUserData(): PropertyDecorator {
+  return Check<string>(
+    'isUserData',
+    (value) =>
+      typeof value !== 'string' || Buffer.byteLength(value) <= MAX_USER_DATA_BYTES
+        ? []
+        : [{ code: 'too_long', message: `must be at most ${MAX_USER_DATA_BYTES} bytes` }],
+    { maxLength: MAX_USER_DATA_BYTES },
+  );
+}
+
+/** Type, base64, comment: one line each, without options. */
+const sshKeyShape =
+  /^(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp(?:256|384|521)|sk-[a-z0-9@.-]{1,60}) [A-Za-z0-9+/]{32,8000}={0,3}(?: [^\p{Cc}]{0,255})?$/u;
+
+function AreSshKeys(): PropertyDecorator {
+  return Check<unknown[]>(
+    'areSshKeys',
+    (value) =>
+      (Array.isArray(value) ? value : []).flatMap((item, index) => {
+        const pointer = `/${index}`;
+        if (typeof item !== 'string') return [{ pointer, code: 'wrong_type', message: 'must be a string' }];
+        return sshKeyShape.test(item)
+          ? []
+          : [{ pointer, code: 'invalid_format', message: 'must be a public key such as “ssh-ed25519 AAAA… name”' }];
+      }),
+    { items: { type: 'string', maxLength: 9_000 } },
+  );
+}
+
+/** A selector of tags. */
+function IsTagSelector(): PropertyDecorator {
+  return Check<string>(
+    'isTagSelector',
+    (value) => {
+      if (typeof value !== 'string') return [];
+      try {
+        return parseSelector(value).length > 0 ? [] : [{ code: 'empty', message: 'must select something' }];
+      } catch (error) {
+        if (!(error instanceof SelectorError)) throw error;
+        return [{ code: 'invalid_format', message: error.message }];
+      }
+    },
+    { minLength: 1, maxLength: 1_000 },
+  );
+}
+
+export class PlacementWish {
+  @Describe('Only on nodes that carry one of these instances, as soon as there is one.', { example: 'app=shop' })
+  @Optional()
+  @IsString()
+  @MaxLength(1_000)
+  @IsTagSelector()
+  affinity?: string;
+
+  @Describe('On no node that carries one of these instances.', { example: 'role=db' })
+  @Optional()
+  @IsString()
+  @MaxLength(1_000)
+  @IsTagSelector()
+  antiAffinity?: string;
+}
+
 export class InstanceUpdate extends CoreCreate {
   @Describe('What the machine should be; PATCH of it and start or stop are the same. Default: running.')
   @Optional()
@@ -48,10 +114,26 @@ export class InstanceUpdate extends CoreCreate {
 }
 
 export class InstanceCreate extends InstanceUpdate {
-  @Describe('Id or name of the image to boot from; answered by id.', { example: 'tiny' })
+  @Describe('Id or name of the image that its boot disk is made from, which goes with it; answered by id.', {
+    example: 'tiny',
+  })
+  @Optional()
   @IsString()
   @IsReference()
-  image!: string;
+  image?: string;
+
+  @Describe('Instead of an image: id or name of a disk to boot from, which stays when it goes; answered by id.')
+  @Optional()
+  @IsString()
+  @IsReference()
+  bootDisk?: string;
+
+  @Describe('Ids or names of further disks, at most 15; later ones are attached and detached as disks. Answered by id.')
+  @Optional()
+  @IsArray()
+  @ArrayMaxSize(15)
+  @AreReferences()
+  disks?: string[];
 
   @Describe('Virtual processors.', { example: 1 })
   @IsInt()
@@ -65,7 +147,7 @@ export class InstanceCreate extends InstanceUpdate {
   @Max(16_777_216)
   memoryMiB!: number;
 
-  @Describe('Size of the boot disk in GiB; default: the image’s.')
+  @Describe('Size of the boot disk that is made from the image, in GiB; default: the image’s.')
   @Optional()
   @IsInt()
   @Min(1)
@@ -79,6 +161,45 @@ export class InstanceCreate extends InstanceUpdate {
   @ValidateNested({ each: true })
   @Type(() => InterfaceCreate)
   interfaces!: InterfaceCreate[];
+
+  @Describe('What cloud-init or a script of the image’s own reads at the first boot, at most 64 KiB; never answered.', {
+    schema: { writeOnly: true },
+    example: '#cloud-config\npackages: [nginx]\n',
+  })
+  @Optional()
+  @IsString()
+  @IsUserData()
+  userData?: string;
+
+  @Describe('Public keys that may log in, as authorized_keys(5) has them, at most 32.')
+  @Optional()
+  @IsArray()
+  @ArrayMaxSize(32)
+  @AreSshKeys()
+  sshKeys?: string[];
+
+  @Describe('Where to place it, by tags of the tenant’s other instances.')
+  @Optional()
+  @IsObject()
+  @ValidateNested()
+  @Type(() => PlacementWish)
+  placement?: PlacementWish;
+}
+
+export class ResizeBody {
+  @Describe('Virtual processors; default: as they are.', { example: 2 })
+  @Optional()
+  @IsInt()
+  @Min(1)
+  @Max(256)
+  vcpus?: number;
+
+  @Describe('Memory in MiB; default: as it is.', { example: 256 })
+  @Optional()
+  @IsInt()
+  @Min(64)
+  @Max(16_777_216)
+  memoryMiB?: number;
 }
 
 export class InstanceView extends InstanceCreate {

@@ -1,12 +1,14 @@
 /** The manifest of kind instance. */
 
 import { sql } from 'kysely';
-import { RhyzomeError } from '#libs/core';
-import { defineKind, type KindDefinition } from '#libs/resources';
+import { invalid, RhyzomeError } from '#libs/core';
+import { defineKind, type KindDefinition, type KindResource } from '#libs/resources';
 import { ConsoleController, consolePaths } from './console.controller.js';
-import { InstanceCreate, InstanceUpdate, InstanceView } from './instance.dto.js';
+import { ConsoleAttachController, consoleAttachPaths } from './console-attach.controller.js';
+import { InstanceCreate, InstanceUpdate, InstanceView, ResizeBody } from './instance.dto.js';
 import { observed } from './instance.observed.js';
-import { InstanceResource, type InstanceRow } from './instance.resource.js';
+import { type InstanceDocument, InstanceResource, type InstanceRow } from './instance.resource.js';
+import { tellInstance } from './on-node.js';
 
 export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
   name: 'instance',
@@ -16,24 +18,36 @@ export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
   table: 'instance',
   columns: [
     'image_id',
-    'image_tenant_id',
     'vcpus',
     'memory_mib',
-    'disk_gib',
     'desired_power_state',
     'power_state',
     'restart_policy',
+    'ssh_keys',
+    'placement',
     'node_id',
   ],
   selections: {
     node: sql`(select n.name from node n where n.id = k.node_id)`,
     interfaces: sql`(select coalesce(json_agg(json_build_object('network', l.network_id, 'ip', host(l.ip), 'mac', l.mac)
       order by l.ordinal), '[]') from lease l where l.tenant_id = k.tenant_id and l.instance_id = k.id)`,
-    content: sql`(select json_build_object('sha256', i.sha256, 'format', i.format, 'sizeBytes', i.size_bytes,
-      'virtualSizeBytes', i.virtual_size_bytes) from image i where i.tenant_id = k.image_tenant_id and i.id = k.image_id)`,
+    disks: sql`(select coalesce(json_agg(json_build_object('id', d.id, 'bootOrder', d.boot_order, 'sizeGiB', d.size_gib,
+      'isOwn', d.with_instance, 'nodeId', d.node_id) order by d.slot), '[]')
+      from disk d where d.tenant_id = k.tenant_id and d.instance_id = k.id)`,
   },
   readOnly: ['powerState', 'node'],
-  immutable: ['image', 'vcpus', 'memoryMiB', 'diskGiB', 'interfaces'],
+  immutable: [
+    'image',
+    'bootDisk',
+    'disks',
+    'vcpus',
+    'memoryMiB',
+    'diskGiB',
+    'interfaces',
+    'userData',
+    'sshKeys',
+    'placement',
+  ],
   filters: {
     image: { column: sql.ref('k.image_id'), type: 'uuid', description: 'Id of the image.' },
     powerState: { column: sql.ref('k.power_state'), type: 'text', description: 'As observed.' },
@@ -43,10 +57,14 @@ export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
   },
   view: (row) => ({
     image: row.image_id,
+    bootDisk: row.disks.find(({ bootOrder }) => bootOrder !== null)?.id ?? null,
+    disks: row.disks.flatMap(({ id, bootOrder }) => (bootOrder === null ? [id] : [])),
     vcpus: row.vcpus,
     memoryMiB: row.memory_mib,
-    diskGiB: row.disk_gib,
+    diskGiB: row.disks.find(({ bootOrder }) => bootOrder !== null)?.sizeGiB ?? null,
     interfaces: row.interfaces,
+    sshKeys: row.ssh_keys,
+    placement: row.placement,
     desiredPowerState: row.desired_power_state,
     powerState: row.power_state,
     restartPolicy: row.restart_policy,
@@ -63,17 +81,42 @@ export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
       claim: async (resource) => ({ ...resource.document(), desiredPowerState: 'stopped' }),
     },
     reboot: {
-      summary: 'Restarts the guest of a running machine.',
-      claim: async (resource) => {
-        const { desiredPowerState } = resource.document();
-        if (desiredPowerState === 'stopped') {
-          throw new RhyzomeError('not_ready', 'The instance is stopped; start it.');
-        }
-        return undefined;
-      },
+      summary: 'Restarts the guest of a running machine: asks it to shut down first.',
+      claim: refuseStopped,
+    },
+    reset: {
+      summary: 'Restarts a running machine at once, as its reset button would.',
+      claim: refuseStopped,
+    },
+    resize: {
+      summary: 'Gives a stopped machine other processors or memory.',
+      dto: ResizeBody,
+      claim: (resource, _tx, body: ResizeBody) => resized(resource as InstanceResource, body),
     },
   },
+  refresh: (tx, tenantId, id) => tellInstance(tx, { tenantId, id }),
   observed: (tx, tenantId, report) => observed(instance, tx, tenantId, report),
-  controllers: [ConsoleController],
-  extraPaths: consolePaths,
+  controllers: [ConsoleController, ConsoleAttachController],
+  extraPaths: { ...consolePaths, ...consoleAttachPaths },
 });
+
+async function refuseStopped(resource: KindResource<any>): Promise<undefined> {
+  const { desiredPowerState } = resource.document() as InstanceDocument;
+  if (desiredPowerState === 'stopped') throw new RhyzomeError('not_ready', 'The instance is stopped; start it.');
+  return undefined;
+}
+
+/** Processors and memory are what a machine starts with. */
+async function resized(resource: InstanceResource, body: ResizeBody): Promise<InstanceDocument> {
+  if (body.vcpus === undefined && body.memoryMiB === undefined) {
+    throw invalid([{ pointer: '/vcpus', code: 'required', message: 'is needed, or else memoryMiB' }]);
+  }
+  const document = resource.document();
+  if (document.desiredPowerState !== 'stopped' || resource.powerState !== 'stopped') {
+    throw new RhyzomeError(
+      'not_ready',
+      'A resize needs the instance to be stopped: stop it, resize it, start it again.',
+    );
+  }
+  return { ...document, vcpus: body.vcpus ?? document.vcpus, memoryMiB: body.memoryMiB ?? document.memoryMiB };
+}

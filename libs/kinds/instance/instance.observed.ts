@@ -1,14 +1,9 @@
 /** What a node's report makes of an instance: the power state as seen, and the restart policy when a guest left by itself. */
 import type { Tx } from '#libs/db';
 import { unendedJob } from '#libs/jobs';
-import {
-  inTransaction,
-  type KindDefinition,
-  lockResource,
-  type PlacementReport,
-  updateResource,
-} from '#libs/resources';
-import { InstanceResource, type InstanceRow } from './instance.resource.js';
+import { type KindDefinition, lockResource, type PlacementReport, updateResource } from '#libs/resources';
+import type { InstanceRow } from './instance.resource.js';
+import { tellInstance } from './on-node.js';
 import { obeyRestartPolicy } from './restart-policy.js';
 
 export async function observed(kind: KindDefinition, tx: Tx, tenantId: string, report: PlacementReport): Promise<void> {
@@ -29,6 +24,5 @@ export async function observed(kind: KindDefinition, tx: Tx, tenantId: string, r
     .execute();
   await updateResource(tx, core, {});
   if (!acts) return;
-  const resource = await new InstanceResource(inTransaction(tx, tenantId), kind).load(core);
-  await obeyRestartPolicy(tx, core, row, () => resource.tellNode(tx, true));
+  await obeyRestartPolicy(tx, core, row, () => tellInstance(tx, core, true));
 }

@@ -1,93 +1,90 @@
-/** Kind instance: a virtual machine on one node, with an address on each of its networks. */
-import { type FieldError, notFound, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
+/** Kind instance: a virtual machine on one node, with disks, and an address on each of its networks. */
+import { type FieldError, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
-import type { InstanceSpec } from '#libs/drivers/contract';
+import {
+  addBootDisk,
+  detachAll,
+  ownBootDisk,
+  releaseBootDisk,
+  retireBootDisk,
+  settleBootDisk,
+  takeDisks,
+  tellDisk,
+} from '#libs/kinds/disk';
 import { leaveNode, placeNetworks, refreshNetworks, releaseLeasesOf, renameLeasesOf } from '#libs/kinds/network';
-import { askDeed, desire, placementsOf, probeAbsent, probeDeed, probeReady, withdraw, withdrawDeed } from '#libs/nodes';
+import {
+  askDeed,
+  placementsOf,
+  probeAbsent,
+  probeDeed,
+  probeReady,
+  releaseReservation,
+  reserveNode,
+  shrinkReservation,
+  splitReservation,
+  withdraw,
+  withdrawDeed,
+} from '#libs/nodes';
 import {
   addEdges,
   type Claim,
   type CoreDocument,
   type CoreRow,
-  coreOf,
   dropEdges,
-  findResource,
   type Job,
-  type KindDefinition,
-  type KindResource,
-  type RowScope,
+  RowResource,
 } from '#libs/resources';
-import { claimAddresses, claimNode, releaseNode } from './claims.js';
+import { claimAddresses, claimNode, type Placement } from './claims.js';
+import { tellInstance } from './on-node.js';
 import { checkReferences, type References } from './references.js';
 import { obeyRestartPolicy } from './restart-policy.js';
+import { insertInstance, refuseRestoring } from './rows.js';
 
 export interface InstanceDocument extends CoreDocument {
-  image: string;
+  image?: string;
+  bootDisk?: string;
+  disks?: string[];
   vcpus: number;
   memoryMiB: number;
   diskGiB?: number;
   interfaces: { network: string; ip?: string }[];
+  userData?: string;
+  sshKeys?: string[];
+  placement?: Placement;
   desiredPowerState?: 'running' | 'stopped';
   restartPolicy?: 'stay' | 'always';
 }
 
 export interface InstanceRow extends CoreRow {
-  image_id: string;
-  image_tenant_id: string;
+  image_id: string | null;
   vcpus: number;
   memory_mib: number;
-  disk_gib: number | null;
   desired_power_state: 'running' | 'stopped';
   power_state: string;
   restart_policy: 'stay' | 'always';
+  ssh_keys: string[];
+  placement: Placement | null;
   node_id: string | null;
   node: string | null;
+  disks: { id: string; bootOrder: number | null; sizeGiB: number; isOwn: boolean; nodeId: string | null }[];
   interfaces: { network: string; ip: string; mac: string }[];
-  content: { sha256: string; format: 'qcow2' | 'raw'; sizeBytes: number; virtualSizeBytes: number };
 }
 
-export class InstanceResource implements KindResource<InstanceDocument> {
-  private core!: ResourceCore;
-  private asked!: InstanceDocument;
-  private row: InstanceRow | undefined;
+export class InstanceResource extends RowResource<InstanceDocument, InstanceRow> {
   private references: References | undefined;
 
-  constructor(
-    private readonly scope: RowScope,
-    private readonly kind: KindDefinition,
-  ) {}
-
-  getCore(): ResourceCore {
-    return this.core;
-  }
-
-  async load(core: ResourceCore): Promise<this> {
-    const row = (await findResource(this.scope, this.kind, core.id)) as InstanceRow | undefined;
-    if (!row) throw notFound('instance', core.id);
-    this.row = row;
-    this.core = coreOf(row);
-    this.asked = {
-      name: row.name,
-      tags: row.tags,
-      deletionProtection: row.deletion_protection,
-      image: row.image_id,
+  protected documentOf(row: InstanceRow) {
+    const boot = row.disks.find(({ bootOrder }) => bootOrder !== null);
+    return {
+      ...(row.image_id === null ? { bootDisk: boot?.id } : { image: row.image_id, diskGiB: boot?.sizeGiB }),
       vcpus: row.vcpus,
       memoryMiB: row.memory_mib,
-      ...(row.disk_gib !== null && { diskGiB: row.disk_gib }),
       interfaces: row.interfaces.map(({ network, ip }) => ({ network, ip })),
+      sshKeys: row.ssh_keys,
+      ...(row.placement && { placement: row.placement }),
       desiredPowerState: row.desired_power_state,
       restartPolicy: row.restart_policy,
     };
-    return this;
-  }
-
-  propose(core: ResourceCore, document: InstanceDocument): void {
-    this.core = core;
-    this.asked = document;
-  }
-
-  document(): InstanceDocument {
-    return this.asked;
   }
 
   /** What it was seen to be, by the loaded row. */
@@ -104,65 +101,106 @@ export class InstanceResource implements KindResource<InstanceDocument> {
 
   async claim(tx: Tx, claim: Claim<InstanceDocument>): Promise<void> {
     if (claim.action === 'update') return this.claimUpdate(tx, claim);
-    if (claim.isRetry) return claimNode(tx, this.core, this.demand());
-    const { image, networks } = this.references!;
+    if (claim.isRetry) return this.claimAgain(tx);
+    const { image, diskGiB, disks, networks } = this.references!;
+    const { tenantId } = this.core;
     await addEdges(
       tx,
       this.core,
-      [
-        { targetTenantId: image.tenantId, targetId: image.id, relation: 'boots from' },
-        ...[...networks.values()].map(({ id }) => ({
-          targetTenantId: this.core.tenantId,
-          targetId: id,
-          relation: 'is attached to',
-        })),
-      ],
+      [...networks.values()].map(({ id }) => ({
+        targetTenantId: tenantId,
+        targetId: id,
+        relation: 'is attached to',
+      })),
       (id) => new RhyzomeError('conflict', `${id} is being removed; take another.`),
     );
-    await tx
-      .insertInto('instance')
-      .values({
-        tenant_id: this.core.tenantId,
-        id: this.core.id,
-        image_tenant_id: image.tenantId,
-        image_id: image.id,
-        vcpus: this.asked.vcpus,
-        memory_mib: this.asked.memoryMiB,
-        disk_gib: this.asked.diskGiB ?? null,
-        desired_power_state: this.asked.desiredPowerState ?? 'running',
-        restart_policy: this.asked.restartPolicy ?? 'stay',
-      })
-      .execute();
+    await insertInstance(tx, this.core, this.asked, image?.id ?? null);
     await claimAddresses(tx, this.core, this.asked.interfaces, networks);
-    await claimNode(tx, this.core, this.demand());
+    const wishes = { disks, placement: this.asked.placement };
+    const nodeId = await claimNode(tx, this.core, { ...this.size, diskGiB }, wishes);
+    if (image) await addBootDisk(tx, this.core, { sizeGiB: diskGiB, image, nodeId });
+    await takeDisks(tx, this.core, disks, image === undefined);
   }
 
-  private demand() {
-    const bytes = this.references?.image.virtualSizeBytes ?? this.row?.content.virtualSizeBytes ?? 0;
-    return {
-      vcpus: this.asked.vcpus,
-      memoryMiB: this.asked.memoryMiB,
-      diskGiB: this.asked.diskGiB ?? Math.ceil(bytes / 2 ** 30),
-    };
+  private get size() {
+    return { vcpus: this.asked.vcpus, memoryMiB: this.asked.memoryMiB };
+  }
+
+  /** What a failed create keeps are its name and addresses; the room has to be found again. */
+  private async claimAgain(tx: Tx): Promise<void> {
+    const { disks } = this.row!;
+    const own = disks.find(({ isOwn }) => isOwn);
+    const others = disks.filter(({ isOwn }) => !isOwn);
+    const wishes = { disks: others as unknown as References['disks'], placement: this.asked.placement };
+    const nodeId = await claimNode(tx, this.core, { ...this.size, diskGiB: own?.sizeGiB ?? 0 }, wishes);
+    if (own) await this.placeOwnDisk(tx, own, nodeId);
+  }
+
+  private async placeOwnDisk(tx: Tx, own: { id: string; sizeGiB: number }, nodeId: string): Promise<void> {
+    const { tenantId } = this.core;
+    await splitReservation(tx, this.core.id, own.id, own.sizeGiB);
+    await tx
+      .updateTable('disk')
+      .set({ node_id: nodeId })
+      .where('tenant_id', '=', tenantId)
+      .where('id', '=', own.id)
+      .execute();
+    await settleBootDisk(tx, { tenantId, id: own.id }, 'pending');
   }
 
   private async claimUpdate(tx: Tx, claim: { previous: InstanceDocument; isRestore: boolean }): Promise<void> {
     const { tenantId, id, name } = this.core;
+    const { previous, isRestore } = claim;
     const desired_power_state = this.asked.desiredPowerState ?? 'running';
-    const restart_policy = this.asked.restartPolicy ?? 'stay';
+    if (desired_power_state === 'running' && !isRestore) await refuseRestoring(tx, this.core);
+    await this.claimSize(tx, isRestore);
     await tx
       .updateTable('instance')
-      .set({ desired_power_state, restart_policy })
+      .set({ desired_power_state, restart_policy: this.asked.restartPolicy ?? 'stay' })
       .where('tenant_id', '=', tenantId)
       .where('id', '=', id)
       .execute();
-    if (claim.previous.name !== name || claim.isRestore) {
-      await renameLeasesOf(tx, tenantId, id, name);
+    const hasOtherTags = JSON.stringify(previous.tags ?? {}) !== JSON.stringify(this.asked.tags ?? {});
+    if (previous.name !== name || isRestore) await renameLeasesOf(tx, tenantId, id, name);
+    // Host names and what firewall rules select by tags are the networks'.
+    if (previous.name !== name || hasOtherTags || isRestore) {
       const ids = this.asked.interfaces.map(({ network }) => network);
       await refreshNetworks(tx, tenantId, ids);
     }
     // The steps of the job that failed or was cancelled told the node; restored values have to be told, too.
-    if (claim.isRestore) await this.tellNode(tx);
+    if (isRestore) await tellInstance(tx, this.core);
+  }
+
+  /** While a resize is under way, the larger of both sizes is spoken for. */
+  private async claimSize(tx: Tx, isRestore: boolean): Promise<void> {
+    const { vcpus, memoryMiB } = this.asked;
+    const now = await this.fresh(tx);
+    if (!isRestore && vcpus === now.vcpus && memoryMiB === now.memory_mib) return;
+    const held = isRestore
+      ? { vcpus, memoryMiB }
+      : { vcpus: Math.max(vcpus, now.vcpus), memoryMiB: Math.max(memoryMiB, now.memory_mib) };
+    if (!isRestore) {
+      await reserveNode(
+        tx,
+        this.core,
+        { ...held, diskGiB: 0 },
+        { only: now.node_id ? [now.node_id] : [], stays: true },
+      );
+    }
+    await this.writeSize(tx, { vcpus, memory_mib: memoryMiB, held_vcpus: held.vcpus, held_memory_mib: held.memoryMiB });
+    if (isRestore) await shrinkReservation(tx, this.core.id, { ...this.size, diskGiB: 0 });
+  }
+
+  private async writeSize(
+    tx: Tx,
+    values: { vcpus?: number; memory_mib?: number; held_vcpus: number; held_memory_mib: number },
+  ): Promise<void> {
+    await tx
+      .updateTable('instance')
+      .set(values)
+      .where('tenant_id', '=', this.core.tenantId)
+      .where('id', '=', this.core.id)
+      .execute();
   }
 
   async release(tx: Tx): Promise<void> {
@@ -170,55 +208,93 @@ export class InstanceResource implements KindResource<InstanceDocument> {
     await releaseLeasesOf(tx, tenantId, id);
     const ids = this.row?.interfaces.map(({ network }) => network) ?? [];
     await refreshNetworks(tx, tenantId, ids);
+    await releaseBootDisk(tx, this.core);
+    await detachAll(tx, tenantId, id);
     await dropEdges(tx, this.core);
-    await releaseNode(tx, this.core);
+    await releaseReservation(tx, this.core);
     await tx.deleteFrom('deed').where('tenant_id', '=', tenantId).where('resource_id', '=', id).execute();
   }
 
   async settled(tx: Tx, action: string, outcome: string): Promise<void> {
-    // What failed to start holds its name and address, but no machine's room.
-    if (action === 'create' && outcome === 'failed') await releaseNode(tx, this.core);
-    // A guest that left while the job was under way: nobody has acted on it yet.
     const row = await this.fresh(tx);
+    if (action === 'create') await this.settleCreate(tx, outcome);
+    else if (outcome === 'succeeded') {
+      await this.writeSize(tx, { held_vcpus: row.vcpus, held_memory_mib: row.memory_mib });
+      await shrinkReservation(tx, this.core.id, { vcpus: row.vcpus, memoryMiB: row.memory_mib, diskGiB: 0 });
+    }
+    // A guest that left while the job was under way: nobody has acted on it yet.
     const placement = (await placementsOf(tx, this.core)).find(({ isPresent }) => isPresent);
     const isOff = placement?.isCurrent && placement.phase === 'ready' && placement.status?.powerState === 'stopped';
     if (isOff && row.desired_power_state === 'running') {
-      await obeyRestartPolicy(tx, this.core, row, () => this.tellNode(tx, true));
+      await obeyRestartPolicy(tx, this.core, row, () => tellInstance(tx, this.core, true));
     }
   }
 
+  /** What failed to start holds its name and addresses, but no machine's room. */
+  private async settleCreate(tx: Tx, outcome: string): Promise<void> {
+    const disk = await ownBootDisk(tx, this.core);
+    if (outcome === 'failed') {
+      await releaseReservation(tx, this.core);
+      if (disk) await releaseReservation(tx, disk);
+    }
+    if (disk) await settleBootDisk(tx, disk, outcome === 'succeeded' ? 'ready' : 'failed');
+  }
+
   async create(core: ResourceCore, job: Job<Tx>): Promise<void> {
-    job.plan(2);
+    const makesDisk = this.asked.image !== undefined;
+    job.plan(makesDisk ? 4 : 2);
+    if (makesDisk) {
+      await job.step('make the boot disk', {
+        act: async (tx) => {
+          const disk = await ownBootDisk(tx, core);
+          if (disk) await tellDisk(tx, disk);
+        },
+        undo: async (tx) => {
+          const disk = await ownBootDisk(tx, core);
+          if (disk) await withdraw(tx, disk);
+        },
+        undone: async (tx) => {
+          const disk = await ownBootDisk(tx, core);
+          return disk ? probeAbsent(tx, disk) : true;
+        },
+      });
+      await job.wait('boot disk is there', async (tx) => {
+        const disk = await ownBootDisk(tx, core);
+        return disk ? this.reached(tx, disk) : 'kept';
+      });
+    }
     await job.step('place on a node', {
       message: `placed on node ${this.row?.node ?? 'unknown'}`,
       act: async (tx) => {
         const { node_id, interfaces } = await this.fresh(tx);
         if (!node_id) throw new RhyzomeError('no_capacity', 'No node is reserved for it.');
-        await placeNetworks(
-          tx,
-          core.tenantId,
-          node_id,
-          interfaces.map(({ network }) => network),
-        );
-        await this.tellNode(tx);
+        const ids = interfaces.map(({ network }) => network);
+        await placeNetworks(tx, core.tenantId, node_id, ids);
+        await tellInstance(tx, core);
       },
       undo: (tx) => withdraw(tx, core),
       undone: (tx) => this.leftNode(tx),
     });
-    await job.wait('machine runs', (tx) => this.reached(tx));
+    await job.wait('machine runs', (tx) => this.reached(tx, core));
   }
 
   async update(job: Job<Tx>): Promise<void> {
     job.plan(2);
     // Its undo is the settling transaction, which restores the previous values and tells the node.
-    await job.step('tell the node', { act: (tx) => this.tellNode(tx) });
-    await job.wait('machine is as wanted', (tx) => this.reached(tx));
+    await job.step('tell the node', { act: (tx) => tellInstance(tx, this.core) });
+    await job.wait('machine is as wanted', (tx) => this.reached(tx, this.core));
   }
 
   async remove(job: Job<Tx>): Promise<void> {
-    job.plan(2);
+    job.plan(4);
     await job.step('take the machine away', { act: (tx) => withdraw(tx, this.core), cancellable: false });
     await job.wait('machine is gone', (tx) => this.leftNode(tx));
+    const goes = await job.step('let its disk go', { act: (tx) => retireBootDisk(tx, this.core) });
+    if (!goes) return;
+    await job.wait('its disk is gone', async (tx) => {
+      const disk = await ownBootDisk(tx, this.core);
+      return disk ? probeAbsent(tx, disk) : true;
+    });
   }
 
   async perform(action: string, job: Job<Tx>): Promise<void> {
@@ -228,7 +304,7 @@ export class InstanceResource implements KindResource<InstanceDocument> {
       act: async (tx) => {
         const { node_id } = await this.fresh(tx);
         if (!node_id) throw new RhyzomeError('not_ready', 'The instance is on no node.');
-        // A second reboot of a machine that is coming up does no harm.
+        // A second reboot or reset of a machine that is coming up does no harm.
         await askDeed(tx, this.core, { id: deed, nodeId: node_id, verb: action, repeatable: true });
       },
       undo: (tx) => withdrawDeed(tx, this.core, deed),
@@ -241,49 +317,14 @@ export class InstanceResource implements KindResource<InstanceDocument> {
     const answer = await probeAbsent(tx, this.core);
     if (answer !== true) return answer;
     const { node_id, interfaces } = await this.fresh(tx);
-    if (node_id) {
-      await leaveNode(
-        tx,
-        this.core.tenantId,
-        node_id,
-        interfaces.map(({ network }) => network),
-        this.core.id,
-      );
-    }
+    const ids = interfaces.map(({ network }) => network);
+    if (node_id) await leaveNode(tx, this.core.tenantId, node_id, ids, this.core.id);
     return true;
   }
 
-  private async reached(tx: Tx): Promise<string | Waiting> {
-    const answer = await probeReady(tx, this.core);
+  private async reached(tx: Tx, who: Pick<ResourceCore, 'tenantId' | 'id'>): Promise<string | Waiting> {
+    const answer = await probeReady(tx, who);
     if (answer instanceof Waiting) return answer;
-    return String(answer[0]?.status?.powerState ?? 'unknown');
-  }
-
-  /** Writes what the node should make of it, as the rows stand in this transaction. */
-  async tellNode(tx: Tx, again = false): Promise<void> {
-    const row = await this.fresh(tx);
-    if (!row.node_id) return;
-    const spec: InstanceSpec = {
-      name: row.name,
-      vcpus: row.vcpus,
-      memoryMiB: row.memory_mib,
-      diskGiB: row.disk_gib,
-      image: row.content,
-      interfaces: row.interfaces.map(({ network, ip, mac }) => ({ networkId: network, ip, mac })),
-      powerState: row.desired_power_state,
-      restartPolicy: row.restart_policy,
-    };
-    await desire(tx, this.core, row.node_id, { generation: row.generation, spec, again });
-  }
-
-  private async fresh(tx: Tx): Promise<InstanceRow> {
-    const scope: RowScope = {
-      tenantId: this.core.tenantId,
-      builder: this.scope.builder,
-      rows: async (query) => (await tx.executeQuery(query)).rows,
-    };
-    const row = await findResource(scope, this.kind, this.core.id);
-    if (!row) throw notFound('instance', this.core.id);
-    return row as InstanceRow;
+    return String(answer[0]?.status?.powerState ?? 'ready');
   }
 }

@@ -1,12 +1,18 @@
-/** What an instance refers to, found and checked: its image and its networks. Foreign ones are as unknown as absent ones. */
+/** What an instance refers to, found and checked: image or disks, and networks. Foreign ones are as unknown as absent ones. */
 
 import { sql } from 'kysely';
-import { type FieldError, isUuid, SYSTEM_TENANT } from '#libs/core';
+import { type FieldError, isUuid } from '#libs/core';
+import { type DiskImage, type FoundDisk, findDisks, findImage, gibOf } from '#libs/kinds/disk';
 import { addressErrors } from '#libs/kinds/network';
 import type { RowScope } from '#libs/resources';
 
 export interface References {
-  image: { tenantId: string; id: string; virtualSizeBytes: number };
+  /** What its own boot disk is made from; undefined: it boots from a disk that is there. */
+  image: DiskImage | undefined;
+  /** GiB of the boot disk that is made with it. */
+  diskGiB: number;
+  /** Disks that are there, the boot disk first if it is one of them. */
+  disks: FoundDisk[];
   /** By what the request called them. */
   networks: Map<string, NetworkReference>;
 }
@@ -18,23 +24,75 @@ export interface NetworkReference {
 }
 
 interface Asked {
-  image: string;
+  image?: string;
+  bootDisk?: string;
+  disks?: string[];
   diskGiB?: number;
   interfaces: { network: string; ip?: string }[];
 }
 
-/** Two queries, whatever the number of interfaces. */
+/** At most three queries, whatever the number of disks and interfaces. */
 export async function checkReferences(
   scope: RowScope,
   asked: Asked,
 ): Promise<{ errors: FieldError[]; references: References | undefined }> {
   const errors: FieldError[] = [];
+  const image = await checkBoot(scope, asked, errors);
+  const disks = await checkDisks(scope, asked, errors);
+  const networks = await checkInterfaces(scope, asked, errors);
+  if (errors.length > 0) return { errors, references: undefined };
+  const diskGiB = asked.diskGiB ?? (image ? gibOf(image.virtualSizeBytes) : 0);
+  return { errors, references: { image, diskGiB, disks, networks } };
+}
+
+async function checkBoot(scope: RowScope, asked: Asked, errors: FieldError[]): Promise<DiskImage | undefined> {
+  if (asked.image === undefined && asked.bootDisk === undefined) {
+    errors.push({ pointer: '/image', code: 'required', message: 'is needed, or else a bootDisk' });
+    return undefined;
+  }
+  if (asked.image === undefined) {
+    if (asked.diskGiB !== undefined) {
+      const message = 'is the size of a disk made from an image; bootDisk has its own';
+      errors.push({ pointer: '/diskGiB', code: 'invalid_value', message });
+    }
+    return undefined;
+  }
+  if (asked.bootDisk !== undefined) {
+    errors.push({ pointer: '/bootDisk', code: 'invalid_value', message: 'cannot be given together with an image' });
+  }
   const image = await findImage(scope, asked.image);
   if (!image) errors.push({ pointer: '/image', code: 'not_found', message: 'is no image that you may use' });
   else if (asked.diskGiB !== undefined && asked.diskGiB * 2 ** 30 < image.virtualSizeBytes) {
-    const least = Math.ceil(image.virtualSizeBytes / 2 ** 30);
-    errors.push({ pointer: '/diskGiB', code: 'out_of_range', message: `must be at least the image’s ${least} GiB` });
+    const message = `must be at least the image’s ${gibOf(image.virtualSizeBytes)} GiB`;
+    errors.push({ pointer: '/diskGiB', code: 'out_of_range', message });
   }
+  return image;
+}
+
+async function checkDisks(scope: RowScope, asked: Asked, errors: FieldError[]): Promise<FoundDisk[]> {
+  const wanted = [
+    ...(asked.bootDisk === undefined ? [] : [{ reference: asked.bootDisk, pointer: '/bootDisk' }]),
+    ...(asked.disks ?? []).map((reference, index) => ({ reference, pointer: `/disks/${index}` })),
+  ];
+  const known = await findDisks(
+    scope,
+    wanted.map(({ reference }) => reference),
+  );
+  const seen = new Set<string>();
+  return wanted.flatMap(({ reference, pointer }) => {
+    const disk = known.get(reference);
+    if (!disk) errors.push({ pointer, code: 'not_found', message: 'is no disk that you may use' });
+    else if (seen.has(disk.id)) errors.push({ pointer, code: 'invalid_value', message: 'stands there twice' });
+    if (disk) seen.add(disk.id);
+    return disk ? [disk] : [];
+  });
+}
+
+async function checkInterfaces(
+  scope: RowScope,
+  asked: Asked,
+  errors: FieldError[],
+): Promise<Map<string, NetworkReference>> {
   const networks = await findNetworks(
     scope,
     asked.interfaces.map(({ network }) => network),
@@ -54,19 +112,7 @@ export async function checkReferences(
     }
     seen.add(`${network.id} ${ip}`);
   }
-  return { errors, references: image && errors.length === 0 ? { image, networks } : undefined };
-}
-
-async function findImage(scope: RowScope, reference: string): Promise<References['image'] | undefined> {
-  const which = isUuid(reference) ? sql`r.id = ${reference}` : sql`r.name = ${reference}`;
-  const [image] = await scope.rows(
-    sql<References['image']>`
-      select r.tenant_id as "tenantId", r.id, k.virtual_size_bytes as "virtualSizeBytes"
-      from resource r join image k on k.tenant_id = r.tenant_id and k.id = r.id
-      where r.tenant_id in (${scope.tenantId}, ${SYSTEM_TENANT}) and r.kind = 'image' and r.state = 'ready' and ${which}
-      order by (r.tenant_id = ${scope.tenantId}) desc limit 1`.compile(scope.builder),
-  );
-  return image;
+  return networks;
 }
 
 async function findNetworks(scope: RowScope, references: string[]): Promise<Map<string, NetworkReference>> {

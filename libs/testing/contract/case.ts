@@ -79,9 +79,11 @@ const broken: Record<string, string> = {
   'ready but behind': `select id, generation, observed_generation from resource
     where tenant_id = $1 and state = 'ready' and observed_generation <> generation`,
   'a reservation of nothing': `select resource_id from reservation v where tenant_id = $1
-    and not exists (select 1 from resource r where r.tenant_id = v.tenant_id and r.id = v.resource_id)`,
+    and not exists (select 1 from resource r where r.tenant_id = v.tenant_id and r.id = v.resource_id)
+    and not exists (select 1 from deleted_disk x where x.tenant_id = v.tenant_id and x.id = v.resource_id)`,
   'wanted on a node without a resource': `select resource_id from placement p where tenant_id = $1 and present
-    and not exists (select 1 from resource r where r.tenant_id = p.tenant_id and r.id = p.resource_id)`,
+    and not exists (select 1 from resource r where r.tenant_id = p.tenant_id and r.id = p.resource_id)
+    and not exists (select 1 from deleted_disk x where x.tenant_id = p.tenant_id and x.id = p.resource_id)`,
   'a deed of nothing': `select id from deed d where tenant_id = $1
     and not exists (select 1 from resource r where r.tenant_id = d.tenant_id and r.id = d.resource_id)`,
   'tags that differ from their rows': `select r.id from resource r where tenant_id = $1 and r.tags is distinct from

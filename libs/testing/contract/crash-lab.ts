@@ -85,9 +85,9 @@ class Repeating implements JobHandler {
       step: (name, { act, undo, undone, ...rest }) =>
         job.step(name, {
           ...rest,
-          act: async (tx) => {
-            await act(tx);
-            return act(tx);
+          act: async (tx, prepared) => {
+            await act(tx, prepared);
+            return act(tx, prepared);
           },
           ...(undo && {
             undo: async (tx, result) => {

@@ -23,7 +23,7 @@ export function describeLife(kind: KindDefinition, at: () => Platform, fixture: 
       const found = await reader.get(caller, kind, body.name);
       expect(found.body).toMatchObject({ id, kind: kind.name, state: 'ready', generation: 1, observedGeneration: 1 });
       expect((await reader.get(caller, kind, id)).body).toEqual(found.body);
-      expect((await reader.list(caller, kind, {})).items).toEqual([found.body]);
+      expect((await reader.list(caller, kind, { name: body.name })).items).toEqual([found.body]);
 
       const patched = await pipeline.update(caller, kind, id, fixture.patch);
       expect(patched.body).toMatchObject({ state: 'updating', generation: 2 });

@@ -47,7 +47,9 @@ async function ask(platform: Platform, way: Ask, caller: Caller, which: string) 
   const statements: string[] = [];
   const db = new Database({ app: platform.connection, maxConnections: 1, onQuery: (text) => statements.push(text) });
   try {
-    const answer = await way(new ResourceReader(db, KEY), new Pipeline(db), caller, which).catch((e: unknown) => e);
+    const answer = await way(new ResourceReader(db, KEY), new Pipeline(db, platform.registry), caller, which).catch(
+      (e: unknown) => e,
+    );
     if (!(answer instanceof RhyzomeError)) throw new Error(`not refused: ${JSON.stringify(answer)}`);
     const problem = renderProblem(answer, 'request', '/');
     return { statements, problem: JSON.parse(JSON.stringify(problem).replaceAll(which, 'WHICH')) as unknown };

@@ -1,0 +1,112 @@
+/**
+ * The part of a step that takes long and needs no transaction: fetching, hashing. It runs while the job's row is looked at,
+ * so that a cancelled job, a lost lease or the end of the process aborts it. Only so many run at once, and of one tenant
+ * fewer still: slow work outside must not take the workers from everybody else.
+ */
+import { Waiting } from '#libs/core';
+import type { Database } from '#libs/db';
+import { type JobRow, LeaseLost } from './rows.js';
+
+/** The job was cancelled while it ran forwards. */
+export class CancelRequested extends Error {
+  override readonly name = 'CancelRequested';
+}
+
+/** The process ends; the job goes on elsewhere, at once. */
+export class Stopping extends Error {
+  override readonly name = 'Stopping';
+}
+
+/** Ends a run whose job has to wait; not a failure. */
+export class Parked extends Error {
+  override readonly name = 'Parked';
+  constructor(
+    readonly waitingFor: Waiting,
+    readonly retryMs: number,
+  ) {
+    super(waitingFor.message);
+  }
+}
+
+/** How often the job's row is looked at, and how long it may be out of sight before the lease counts as lost. */
+const LOOK_MS = 500;
+const OUT_OF_SIGHT_MS = 6_000;
+const TURN_MS = 1_000;
+
+export class OutsideWork {
+  private readonly running = new Map<string, number>();
+  private readonly stopping = new AbortController();
+
+  constructor(
+    private readonly db: Database,
+    private readonly most: number,
+    private readonly mostOfTenant: number,
+  ) {}
+
+  /** Aborts what runs, and what is begun from now on. */
+  stop(): void {
+    this.stopping.abort(new Stopping('the process ends'));
+  }
+
+  /**
+   * Runs `work` for the job that holds this lease. Throws Parked where its turn has not come, and CancelRequested, LeaseLost
+   * or Stopping where it was aborted, whatever `work` made of that.
+   */
+  async run<T>(lease: JobRow, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const { tenant_id: tenantId } = lease;
+    const ofTenant = this.running.get(tenantId) ?? 0;
+    const all = [...this.running.values()].reduce((sum, count) => sum + count, 0);
+    if (ofTenant >= this.mostOfTenant || all >= this.most) {
+      throw new Parked(new Waiting('Other work of this sort goes first.'), TURN_MS);
+    }
+    this.running.set(tenantId, ofTenant + 1);
+    const gone = new AbortController();
+    const signal = AbortSignal.any([gone.signal, this.stopping.signal]);
+    const end = this.watch(lease, gone);
+    try {
+      signal.throwIfAborted();
+      const result = await work(signal);
+      signal.throwIfAborted();
+      return result;
+    } catch (error) {
+      throw signal.aborted ? signal.reason : error;
+    } finally {
+      end();
+      const left = this.running.get(tenantId)! - 1;
+      if (left === 0) this.running.delete(tenantId);
+      else this.running.set(tenantId, left);
+    }
+  }
+
+  /** Looks at the job's row until the returned function is called. */
+  private watch(lease: JobRow, gone: AbortController): () => void {
+    let seenAt = performance.now();
+    let looking = false;
+    const timer = setInterval(async () => {
+      if (performance.now() - seenAt > OUT_OF_SIGHT_MS) gone.abort(new LeaseLost(`job ${lease.id} is out of sight`));
+      if (looking) return;
+      looking = true;
+      try {
+        const reason = await this.reasonToEnd(lease);
+        if (reason) gone.abort(reason);
+        seenAt = performance.now();
+      } catch {
+        // The database is away: what was seen last holds for a while.
+      } finally {
+        looking = false;
+      }
+    }, LOOK_MS);
+    return () => clearInterval(timer);
+  }
+
+  private async reasonToEnd(lease: JobRow): Promise<Error | undefined> {
+    const query = this.db.builder
+      .selectFrom('job')
+      .select(['phase', 'fence', 'finished_at'])
+      .where('tenant_id', '=', lease.tenant_id)
+      .where('id', '=', lease.id);
+    const [row] = await this.db.tenantRead(lease.tenant_id, query.compile());
+    if (!row || row.fence !== lease.fence || row.finished_at) return new LeaseLost(`job ${lease.id} is no longer held`);
+    return row.phase === 'undo' ? new CancelRequested() : undefined;
+  }
+}

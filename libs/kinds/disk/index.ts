@@ -1,0 +1,12 @@
+export { detachAll, MAX_DISKS } from './attaching.js';
+export {
+  addBootDisk,
+  ownBootDisk,
+  releaseBootDisk,
+  retireBootDisk,
+  settleBootDisk,
+  takeDisks,
+} from './boot-disk.js';
+export { disk } from './disk.kind.js';
+export { tellDisk } from './on-node.js';
+export { type DiskImage, type FoundDisk, findDisks, findImage, gibOf, lockUsableDisk } from './rows.js';

@@ -1,0 +1,46 @@
+/** A disk on its node: what the node is told of it, always as the rows are in the caller's transaction. */
+import { sql } from 'kysely';
+import type { Tx } from '#libs/db';
+import type { DiskSpec } from '#libs/drivers/contract';
+import { desire } from '#libs/nodes';
+import type { Who } from '#libs/resources';
+import { GIB, type ImageColumns, imageOf } from './rows.js';
+
+interface ToldRow extends ImageColumns {
+  size_gib: number;
+  snapshot_id: string | null;
+  snapshot_disk_id: string | null;
+  made: boolean;
+  node_id: string | null;
+  generation: number;
+}
+
+/** Tells the node that carries the disk what it should be; nothing where it has no node yet. */
+export async function tellDisk(tx: Tx, who: Who): Promise<void> {
+  const result = await sql<ToldRow>`
+    select k.*, r.generation from disk k join resource r on r.tenant_id = k.tenant_id and r.id = k.id
+    where k.tenant_id = ${who.tenantId} and k.id = ${who.id}`.execute(tx);
+  const row = result.rows[0];
+  if (!row?.node_id) return;
+  const spec = specOf(row);
+  await desire(tx, { tenantId: who.tenantId, id: who.id, kind: 'disk' }, row.node_id, {
+    generation: row.generation,
+    spec,
+  });
+}
+
+/** What a disk that is made was made from is history: its snapshot may be gone. */
+function specOf(row: ToldRow): DiskSpec {
+  const image = imageOf(row);
+  const isFromSnapshot = !row.made && row.snapshot_id !== null && row.snapshot_disk_id !== null;
+  return {
+    sizeBytes: row.size_gib * GIB,
+    image: image && {
+      sha256: image.sha256,
+      format: image.format,
+      sizeBytes: image.sizeBytes,
+      virtualSizeBytes: image.virtualSizeBytes,
+    },
+    snapshot: isFromSnapshot ? { diskId: row.snapshot_disk_id!, snapshotId: row.snapshot_id! } : null,
+  };
+}

@@ -1,0 +1,99 @@
+/** Metrics that nodes send: which of them are kept, and for how long, on a real database. */
+import 'reflect-metadata';
+import { sql } from 'kysely';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { newId } from '#libs/core';
+import type { Tx } from '#libs/db';
+import { desire, type NodeSession, openSession, recordMetrics } from '#libs/nodes';
+import { MetricType, type ResourceMetrics } from '#libs/rpc';
+import { type TestDatabase, testDatabase } from '#libs/testing';
+
+const TENANT = 'acme';
+let database: TestDatabase;
+let node: NodeSession;
+let otherNode: NodeSession;
+
+const hello = (name: string) => ({
+  name,
+  driver: 'test',
+  agentVersion: '0',
+  kinds: ['network'],
+  labels: {},
+  vcpus: 2,
+  memoryMiB: 1024,
+  diskGiB: 10,
+});
+
+beforeAll(async () => {
+  database = await testDatabase();
+  await sql`insert into tenant (id, display_name) values (${TENANT}, 'A'), ('globex', 'G')`.execute(
+    database.db.operator,
+  );
+  node = await openSession(database.db, hello('n1'), 'replica:1');
+  otherNode = await openSession(database.db, hello('n2'), 'replica:1');
+});
+afterAll(() => database?.close());
+
+const inTenant = <T>(work: (tx: Tx) => Promise<T>) => database.db.tenantTransaction(TENANT, work);
+
+describe('metrics', () => {
+  const cpu = { name: 'cpu_seconds_total', type: MetricType.METRIC_TYPE_COUNTER, labels: {}, value: 1.5 };
+  const kind = { kind: 'network', id: '', tenantId: TENANT };
+
+  async function resource(on: NodeSession | null = node): Promise<typeof kind> {
+    const ref = { ...kind, id: newId() };
+    await sql`insert into resource (tenant_id, id, kind, name, state, created_by)
+      values (${TENANT}, ${ref.id}, 'network', ${`n${ref.id.slice(-12)}`}, 'ready', 't')`.execute(database.db.operator);
+    if (on) await inTenant((tx) => desire(tx, ref, on.nodeId, { generation: 1, spec: {} }));
+    return ref;
+  }
+
+  const send = (items: Partial<ResourceMetrics>[], by = node) =>
+    recordMetrics(database.db, by, {
+      items: items.map((item) => ({ ref: undefined, at: new Date(), metrics: [cpu], custom: false, ...item })),
+    });
+
+  const stored = (id: string) =>
+    inTenant(async (tx) => {
+      const query = sql<{ source: string; metrics: unknown[]; at: Date }>`
+        select source, metrics, at from metric_sample where resource_id = ${id} order by source`;
+      return (await query.execute(tx)).rows;
+    });
+
+  test('of what is placed on the node are kept, the last of each source, until the resource goes', async () => {
+    const [one, two] = [await resource(), await resource()];
+    await send([{ ref: one }, { ref: two, metrics: [] }]);
+    await send([
+      { ref: one, metrics: [{ ...cpu, value: 2 }] },
+      { ref: one, custom: true },
+    ]);
+    const metric = { name: 'cpu_seconds_total', type: 'counter', labels: {} };
+    expect(await stored(one.id)).toMatchObject([
+      { source: 'guest', metrics: [{ ...metric, value: 1.5 }] },
+      { source: 'node', metrics: [{ ...metric, value: 2 }] },
+    ]);
+    expect(await stored(two.id)).toMatchObject([{ source: 'node', metrics: [] }]);
+    await sql`delete from resource where id = ${one.id}`.execute(database.db.operator);
+    await send([{ ref: one }, { ref: two }]);
+    expect(await stored(one.id)).toEqual([]);
+    expect(await stored(two.id)).toMatchObject([{ metrics: [{ value: 1.5 }] }]);
+  });
+
+  test('of anything else, of another node, tenant, kind or stream, or that are ill-formed, are none', async () => {
+    const [mine, elsewhere, nowhere] = [await resource(), await resource(otherNode), await resource(null)];
+    await send([
+      { ref: elsewhere },
+      { ref: nowhere },
+      { ref: { ...mine, tenantId: 'globex' } },
+      { ref: { ...mine, kind: 'instance' } },
+      { ref: { ...mine, id: 'x' } },
+      { ref: undefined },
+      { ref: mine, metrics: [{ ...cpu, name: 'a\0' }] },
+      { ref: mine, at: new Date(Number.NaN) },
+    ]);
+    await send([{ ref: mine }], { ...node, session: node.session - 1 });
+    for (const { id } of [mine, elsewhere, nowhere]) expect(await stored(id)).toEqual([]);
+    await send([{ ref: mine, at: new Date(Date.now() + 3_600_000) }]);
+    expect((await stored(mine.id))[0]!.at.getTime()).toBeLessThanOrEqual(Date.now());
+  });
+});

@@ -1,0 +1,67 @@
+/**
+ * What comes from a node, before anything of it reaches the database: numbers that a column can hold, text without what
+ * PostgreSQL cannot store. What is not so is the node's fault and refused as such; nothing else of the message counts.
+ */
+import { toUSVString } from 'node:util';
+import { isNestedDeeper, RhyzomeError } from '#libs/core';
+
+const mostInt = 2 ** 31 - 1;
+
+/** A count that fits a bigint column and a JavaScript number. Throws RhyzomeError `malformed_request`. */
+export function countFrom(value: bigint, what: string): number {
+  if (value >= 0n && value <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(value);
+  throw garbage(`${what} is out of range`);
+}
+
+/** A count that fits an int column. Throws RhyzomeError `malformed_request`. */
+export function smallCountFrom(value: number, what: string): number {
+  if (Number.isInteger(value) && value >= 0 && value <= mostInt) return value;
+  throw garbage(`${what} is out of range`);
+}
+
+/** Text cut to so many characters. Throws RhyzomeError `malformed_request`. */
+export function textFrom(value: string, most: number, what: string): string {
+  if (!isStorable(value)) throw garbage(`${what} has a NUL character or is ill-formed`);
+  return toUSVString(value.slice(0, most));
+}
+
+/**
+ * The object in a JSON text; null where it is empty, too large, or no JSON object: then the node says nothing. Throws
+ * RhyzomeError `malformed_request` for an object that cannot be stored.
+ */
+export function objectFrom(json: string, mostBytes: number, what: string): Record<string, unknown> | null {
+  if (json === '' || json.length > mostBytes) return null;
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch {
+    return null; // What it reports beside this still counts.
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return null;
+  if (isNestedDeeper(value)) throw garbage(`${what} is nested too deep`);
+  refuseUnstorable(value, what);
+  return value as Record<string, unknown>;
+}
+
+/** Labels and the like. Throws RhyzomeError `malformed_request`. */
+export function labelsFrom(labels: Record<string, string>, what: string): Record<string, string> {
+  const entries = Object.entries(labels).slice(0, 100);
+  return Object.fromEntries(entries.map(([key, value]) => [textFrom(key, 253, what), textFrom(value, 1_000, what)]));
+}
+
+function refuseUnstorable(value: unknown, what: string): void {
+  if (typeof value === 'string' && !isStorable(value)) throw garbage(`${what} has a NUL character or is ill-formed`);
+  if (typeof value !== 'object' || value === null) return;
+  for (const [key, member] of Object.entries(value)) {
+    refuseUnstorable(key, what);
+    refuseUnstorable(member, what);
+  }
+}
+
+function isStorable(text: string): boolean {
+  return !text.includes('\0') && toUSVString(text) === text;
+}
+
+function garbage(problem: string): RhyzomeError {
+  return new RhyzomeError('malformed_request', `The node’s message cannot be taken: ${problem}.`);
+}

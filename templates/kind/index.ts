@@ -1,0 +1,1 @@
+export { sampleThing } from './sample-thing.kind.js';
