@@ -2,7 +2,7 @@
  * Disk files through `qemu-img` (qemu-img(1)): always qcow2 and always named so, with the format of what they build on
  * named, too: a raw image may hold what looks like another format. Files that a machine has open are only read here.
  */
-import { open, rename, rm, statfs } from 'node:fs/promises';
+import { chmod, open, rename, rm, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DriverError } from '#libs/drivers/contract';
 import { CommandError, type Runner } from '#libs/drivers/host';
@@ -80,6 +80,8 @@ export async function makeAside(path: string, make: (part: string) => Promise<vo
   await rm(part, { force: true });
   try {
     await make(part);
+    // The hypervisor gives it to its own user; nobody else may read a tenant's data.
+    await chmod(part, 0o600);
     await sync(part);
     await rename(part, path);
   } catch (error) {

@@ -35,6 +35,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
       'full-backing-filename': join(lab.dir, 'tiny'),
     });
     expect((await stat(join(lab.diskPath(boot), '..'))).mode & 0o777).toBe(0o711);
+    expect((await stat(lab.diskPath(boot))).mode & 0o777).toBe(0o600);
     const permanently = { code: 'invalid_spec', permanent: true };
     await expect(lab.disks.apply(data, { ...empty, sizeBytes: 16 * MiB }, never)).rejects.toMatchObject(permanently);
     await expect(lab.disks.apply(refTo('disk'), { ...bootSpec(), sizeBytes: MiB }, never)).rejects.toMatchObject(
