@@ -8,14 +8,7 @@ import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Actor, TokenVerifier } from '#libs/auth';
 import { invalid, isNestedDeeper, MAX_NESTING, newId, RhyzomeError, requestIdFrom } from '#libs/core';
-import {
-  bearerOf,
-  type RateLimiter,
-  renderProblem,
-  routeUpgrades,
-  shouldUpgrade,
-  toRhyzomeError,
-} from '#libs/rest';
+import { bearerOf, type RateLimiter, renderProblem, routeUpgrades, shouldUpgrade, toRhyzomeError } from '#libs/rest';
 import { docsTypeOf } from './controllers/docs.controller.js';
 
 const MAX_BODY_BYTES = 1024 * 1024;
@@ -30,10 +23,9 @@ export function createAdapter() {
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     // Headers have their own time limit (Node's), bodies theirs below: one for all would end every long upload.
     requestTimeout: 0,
-    http: { headersTimeout: HEADERS_MS },
     keepAliveTimeout: 72_000,
     forceCloseConnections: 'idle',
-    http: { shouldUpgradeCallback: shouldUpgrade },
+    http: { headersTimeout: HEADERS_MS, shouldUpgradeCallback: shouldUpgrade },
     clientErrorHandler: (error, socket) => refuseRaw(error, socket as Socket),
     frameworkErrors: (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
       request.requestId ??= newId();

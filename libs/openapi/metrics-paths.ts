@@ -1,5 +1,5 @@
 /** The route of metrics, which every kind has. Given to `buildOpenApi` as extra paths. */
-import { jsonAnswer, responsesWith } from './document.js';
+import { jsonAnswer, responsesWith } from './answers.js';
 import type { JsonSchema } from './json-schema.js';
 
 const metric: JsonSchema = {

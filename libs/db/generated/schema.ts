@@ -378,6 +378,7 @@ export interface Resource {
   observed_generation: Generated<number>;
   published: Generated<boolean>;
   state: string;
+  tag_set: Generated<string>;
   tags: Generated<Json>;
   tenant_id: string;
   updated_at: Generated<Timestamp>;
@@ -385,8 +386,10 @@ export interface Resource {
 }
 
 export interface ResourceTag {
+  created_at: Timestamp;
   key: string;
   kind: string;
+  name: string;
   published: Generated<boolean>;
   resource_id: string;
   tenant_id: string;

@@ -107,8 +107,8 @@ const programs = [
   ['nft', '--version'],
   ['sysctl', '--version'],
   ['dnsmasq', '--version'],
-  ['mformat', '--version'],
   ['socat', '-V'],
+  ['mformat', '--version'],
 ];
 
 async function checkPrograms(runner: Runner): Promise<void> {
