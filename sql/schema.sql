@@ -37,6 +37,7 @@ create table deed (
   failure jsonb,
   created_at timestamp(3) with time zone default now() not null,
   finished_at timestamp(3) with time zone,
+  asked_by uuid,
   result jsonb,
   constraint deed_pkey PRIMARY KEY (tenant_id, id),
   constraint deed_state_check CHECK ((state = ANY (ARRAY['asked'::text, 'done'::text, 'failed'::text, 'unclear'::text]))),
@@ -255,6 +256,7 @@ create table job (
   fence bigint default 0 not null,
   wakes bigint default 0 not null,
   failures integer default 0 not null,
+  waits_for uuid,
   constraint job_pkey PRIMARY KEY (tenant_id, id),
   constraint job_check CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])))),
   constraint job_outcome_check CHECK ((outcome = ANY (ARRAY['failed'::text, 'cancelled'::text]))),
@@ -577,6 +579,8 @@ CREATE UNIQUE INDEX job_one_unended ON public.job USING btree (tenant_id, resour
 CREATE INDEX job_resource ON public.job USING btree (tenant_id, resource_id, created_at);
 
 CREATE INDEX job_state ON public.job USING btree (tenant_id, state, created_at, id);
+
+CREATE INDEX job_waits_for ON public.job USING btree (tenant_id, waits_for) WHERE ((finished_at IS NULL) AND (waits_for IS NOT NULL));
 
 CREATE INDEX lease_created ON public.lease USING btree (tenant_id, network_id, created_at, id);
 

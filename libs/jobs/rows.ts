@@ -56,7 +56,7 @@ export async function unendedJob(tx: Tx, tenantId: string, resourceId: string): 
     .executeTakeFirst();
 }
 
-/** Wakes the resource's unended job, whether it is parked or running right now. */
+/** Wakes the unended jobs of resources, and those that wait for news of them, whether parked or running right now. */
 export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly string[]): Promise<void> {
   if (resourceIds.length === 0) return;
   wakeWorkers();
@@ -64,7 +64,7 @@ export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly s
     .updateTable('job')
     .set((eb) => ({ wakes: eb('wakes', '+', 1), run_at: eb.fn<Date>('now') }))
     .where('tenant_id', '=', tenantId)
-    .where('resource_id', 'in', [...resourceIds])
+    .where((eb) => eb.or([eb('resource_id', 'in', [...resourceIds]), eb('waits_for', 'in', [...resourceIds])]))
     .where('finished_at', 'is', null)
     .execute();
 }

@@ -52,6 +52,7 @@ export interface Audit {
 
 export interface Deed {
   arguments: Generated<Json>;
+  asked_by: string | null;
   created_at: Generated<Timestamp>;
   failure: Json | null;
   finished_at: Timestamp | null;
@@ -234,6 +235,7 @@ export interface Job {
   state: Generated<string>;
   supersedes: string | null;
   tenant_id: string;
+  waits_for: string | null;
   wakes: Generated<number>;
 }
 
