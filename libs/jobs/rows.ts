@@ -56,10 +56,21 @@ export async function unendedJob(tx: Tx, tenantId: string, resourceId: string): 
     .executeTakeFirst();
 }
 
-/** Wakes the unended jobs of resources, and those that wait for news of them, whether parked or running right now. */
+/** Wakes the resources' unended jobs, whether they are parked or running right now. Locks them in one order. */
 export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly string[]): Promise<void> {
   if (resourceIds.length === 0) return;
   wakeWorkers();
+  if (resourceIds.length > 1) {
+    await tx
+      .selectFrom('job')
+      .select('id')
+      .where('tenant_id', '=', tenantId)
+      .where('resource_id', 'in', [...resourceIds])
+      .where('finished_at', 'is', null)
+      .orderBy('id')
+      .forUpdate()
+      .execute();
+  }
   await tx
     .updateTable('job')
     .set((eb) => ({ wakes: eb('wakes', '+', 1), run_at: eb.fn<Date>('now') }))
