@@ -130,6 +130,19 @@ describe('a console', () => {
     expect(console.typed).toEqual([]);
   });
 
+  test('is written down where it is typed into, and where that is refused', async () => {
+    await attach();
+    await attach(`${path}?watch=true`);
+    await refused(path, { token: 'viewer.acme' });
+    const answer = await fetch(`${base}/v1/audit?pageSize=500`, { headers: { authorization: 'Bearer admin.acme' } });
+    const { items } = (await answer.json()) as { items: { action: string }[] };
+    const told = items.filter(({ action }) => action === 'instance.console').slice(-2);
+    expect(told).toMatchObject([
+      { actor: 'admin@acme', result: 'done', resource: { id: running, name: 'web' } },
+      { actor: 'viewer@acme', result: 'refused', code: 'forbidden' },
+    ]);
+  });
+
   test('takes a browser’s token from the protocols, and never says it again', async () => {
     const protocols = ['rhyzome.console', 'bearer.admin.acme'];
     const socket = dial(path, { token: null, protocols });
