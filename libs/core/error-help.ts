@@ -21,6 +21,9 @@ export const errorHelp: Record<ErrorCode, string> = {
   address_in_use:
     'Another interface or lease has the address. Take another, or leave it out to get the lowest free one.',
   mac_in_use: 'The network has a lease for this MAC address. Delete that one first.',
+  port_in_use: 'Another forward has this port of the address. Take another port, or delete that forward.',
+  limit_reached:
+    'There may be no more of them here; `detail` says how many there may be. Delete what is no longer needed.',
   no_free_address: 'Every address of the network or pool is taken. Delete leases or instances, or use a larger subnet.',
   no_capacity:
     'No node has the room; `wouldFit` says what would. Ask for less, or try later: it comes back when others delete something.',
