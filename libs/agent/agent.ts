@@ -15,6 +15,7 @@ import {
   type RpcChannel,
   type Welcome,
 } from '#libs/rpc';
+import { ContentSender } from './content.js';
 import { contentChannel } from './content-channel.js';
 import { takeInventory } from './drift.js';
 import { ForeignInstallationError, Installation } from './installation.js';
@@ -215,8 +216,8 @@ class NodeAgent {
       log: this.options.log,
       createDriver: this.options.createDriver,
       fetchImage: (sha256, offset, signal) => this.fetchImage(sha256, offset, signal),
-      contentChannel: contentChannel(this.client),
       timing: this.timing,
+      content: new ContentSender(contentChannel(this.client), this.options.log),
       onObserved: (observed) => this.session?.report(observed),
       metricsSender: () => {
         const { session } = this;

@@ -4,9 +4,8 @@
  * come and go.
  */
 import { join } from 'node:path';
-import type { Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
+import type { ContentSink, Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
 import type { Capacity, MetricsReport, Observed } from '#libs/rpc';
-import { type ContentChannel, ContentSender } from './content.js';
 import { Deeds } from './deeds.js';
 import { checkDrift } from './drift.js';
 import { type FetchImage, ImageCache } from './images.js';
@@ -45,7 +44,7 @@ export interface MachineOptions {
   log: DriverLog;
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   fetchImage: FetchImage;
-  contentChannel: ContentChannel;
+  content: ContentSink;
   timing: MachineTiming;
   onObserved: (observed: Observed) => void;
   /** Sends metrics; undefined: there is no stream now. */
@@ -100,14 +99,13 @@ export class Machine {
   }
 
   static async create(options: MachineOptions): Promise<Machine> {
-    const { installation, stateDir, log, timing, ca } = options;
+    const { installation, stateDir, log, timing, ca, content } = options;
     const images = await ImageCache.open({ dir: join(stateDir, 'images'), fetch: options.fetchImage, log });
     const guests = await GuestDirectory.open(join(stateDir, 'guests.json'), log);
     const guestMetrics = new GuestMetrics();
     const metadataSocket = await metadataSocketPath(stateDir);
     const metadata = await startMetadataService({ path: metadataSocket, guests, metrics: guestMetrics, ca, log });
     try {
-      const content = new ContentSender(options.contentChannel, log);
       const driver = await options.createDriver({ installation, stateDir, images, content, metadataSocket, log });
       const queue = new KeyedQueue();
       const closing = new AbortController();
