@@ -37,6 +37,7 @@ create table deed (
   failure jsonb,
   created_at timestamp(3) with time zone default now() not null,
   finished_at timestamp(3) with time zone,
+  asked_by uuid,
   result jsonb,
   constraint deed_pkey PRIMARY KEY (tenant_id, id),
   constraint deed_state_check CHECK ((state = ANY (ARRAY['asked'::text, 'done'::text, 'failed'::text, 'unclear'::text]))),
@@ -276,6 +277,7 @@ create table job (
   fence bigint default 0 not null,
   wakes bigint default 0 not null,
   failures integer default 0 not null,
+  waits_for uuid,
   constraint job_pkey PRIMARY KEY (tenant_id, id),
   constraint job_check CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])))),
   constraint job_outcome_check CHECK ((outcome = ANY (ARRAY['failed'::text, 'cancelled'::text]))),
@@ -532,6 +534,7 @@ create table resource (
   updated_at timestamp(3) with time zone default now() not null,
   created_by text not null,
   published boolean default false not null,
+  tag_set uuid generated always as (tag_keys_digest(tags)) stored not null,
   constraint resource_pkey PRIMARY KEY (tenant_id, id),
   constraint resource_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'provisioning'::text, 'ready'::text, 'updating'::text, 'deleting'::text, 'failed'::text]))),
   constraint resource_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id)
@@ -544,7 +547,9 @@ create table resource_tag (
   value text not null,
   resource_id uuid not null,
   published boolean default false not null,
-  constraint resource_tag_pkey PRIMARY KEY (tenant_id, kind, key, value, resource_id),
+  created_at timestamp(3) with time zone not null,
+  name text not null,
+  constraint resource_tag_pkey PRIMARY KEY (tenant_id, resource_id, key),
   constraint resource_tag_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
@@ -619,7 +624,17 @@ create table wireguardpeer (
 
 -- Indexes
 
+CREATE INDEX audit_action ON public.audit USING btree (tenant_id, action, id);
+
+CREATE INDEX audit_actor ON public.audit USING btree (tenant_id, actor, id);
+
+CREATE INDEX audit_kind ON public.audit USING btree (tenant_id, kind, id);
+
+CREATE INDEX audit_request ON public.audit USING btree (tenant_id, request_id, id) WHERE (request_id IS NOT NULL);
+
 CREATE INDEX audit_resource ON public.audit USING btree (tenant_id, resource_id, id);
+
+CREATE INDEX audit_result ON public.audit USING btree (tenant_id, result, id);
 
 CREATE INDEX deed_node ON public.deed USING btree (node_id) WHERE (state = 'asked'::text);
 
@@ -641,6 +656,8 @@ CREATE INDEX disk_image ON public.disk USING btree (tenant_id, image_id) WHERE (
 
 CREATE INDEX disk_node ON public.disk USING btree (node_id);
 
+CREATE INDEX disk_size ON public.disk USING btree (tenant_id, size_gib);
+
 CREATE UNIQUE INDEX disk_slot ON public.disk USING btree (tenant_id, instance_id, slot) WHERE (instance_id IS NOT NULL);
 
 CREATE INDEX event_age ON public.event USING btree (at);
@@ -655,11 +672,27 @@ CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
 CREATE INDEX image_content ON public.image USING btree (sha256);
 
+CREATE INDEX image_format ON public.image USING btree (tenant_id, format);
+
 CREATE UNIQUE INDEX image_operation ON public.image USING btree (operation_id) WHERE (operation_id IS NOT NULL);
+
+CREATE INDEX image_sha256 ON public.image USING btree (tenant_id, sha256);
+
+CREATE INDEX image_visibility ON public.image USING btree (tenant_id, visibility);
+
+CREATE INDEX instance_desired ON public.instance USING btree (tenant_id, desired_power_state);
 
 CREATE INDEX instance_image ON public.instance USING btree (tenant_id, image_id);
 
+CREATE INDEX instance_memory ON public.instance USING btree (tenant_id, memory_mib);
+
 CREATE INDEX instance_node ON public.instance USING btree (node_id);
+
+CREATE INDEX instance_power ON public.instance USING btree (tenant_id, power_state);
+
+CREATE INDEX instance_vcpus ON public.instance USING btree (tenant_id, vcpus);
+
+CREATE INDEX job_action ON public.job USING btree (tenant_id, action, created_at, id);
 
 CREATE INDEX job_created ON public.job USING btree (tenant_id, created_at, id);
 
@@ -667,17 +700,25 @@ CREATE INDEX job_due ON public.job USING btree (run_at) WHERE (finished_at IS NU
 
 CREATE INDEX job_held_name ON public.job USING btree (tenant_id, kind, held_name) WHERE ((finished_at IS NULL) AND (held_name IS NOT NULL));
 
+CREATE INDEX job_kind ON public.job USING btree (tenant_id, kind, created_at, id);
+
 CREATE UNIQUE INDEX job_one_unended ON public.job USING btree (tenant_id, resource_id) WHERE (finished_at IS NULL);
 
 CREATE INDEX job_resource ON public.job USING btree (tenant_id, resource_id, created_at);
 
 CREATE INDEX job_state ON public.job USING btree (tenant_id, state, created_at, id);
 
+CREATE INDEX job_waits_for ON public.job USING btree (tenant_id, waits_for) WHERE ((finished_at IS NULL) AND (waits_for IS NOT NULL));
+
+CREATE INDEX lease_created ON public.lease USING btree (tenant_id, network_id, created_at, id);
+
 CREATE INDEX lease_instance ON public.lease USING btree (tenant_id, instance_id, ordinal) WHERE (instance_id IS NOT NULL);
 
 CREATE UNIQUE INDEX lease_ip ON public.lease USING btree (tenant_id, network_id, ip);
 
 CREATE UNIQUE INDEX lease_mac ON public.lease USING btree (tenant_id, network_id, mac);
+
+CREATE INDEX network_domain ON public.network USING btree (tenant_id, domain);
 
 CREATE INDEX network_part_network ON public.network_part USING btree (tenant_id, network_id);
 
@@ -701,7 +742,15 @@ CREATE UNIQUE INDEX resource_published_id ON public.resource USING btree (id) WH
 
 CREATE INDEX resource_state ON public.resource USING btree (tenant_id, kind, state, created_at, id);
 
-CREATE INDEX resource_tag_resource ON public.resource_tag USING btree (tenant_id, resource_id, key);
+CREATE INDEX resource_state_name ON public.resource USING btree (tenant_id, kind, state, name);
+
+CREATE INDEX resource_state_updated ON public.resource USING btree (tenant_id, kind, state, updated_at, id);
+
+CREATE INDEX resource_tag_created ON public.resource_tag USING btree (tenant_id, kind, key, value, created_at, resource_id);
+
+CREATE INDEX resource_tag_name ON public.resource_tag USING btree (tenant_id, kind, key, value, name, resource_id);
+
+CREATE INDEX resource_tag_set ON public.resource USING btree (tenant_id, kind, tag_set, created_at, id);
 
 CREATE INDEX resource_updated ON public.resource USING btree (tenant_id, kind, updated_at, id);
 
@@ -1023,8 +1072,8 @@ begin
   if tg_op = 'UPDATE' then
     delete from resource_tag where tenant_id = new.tenant_id and resource_id = new.id;
   end if;
-  insert into resource_tag (tenant_id, kind, key, value, resource_id, published)
-  select new.tenant_id, new.kind, key, value, new.id, new.published from jsonb_each_text(new.tags);
+  insert into resource_tag (tenant_id, kind, key, value, resource_id, published, created_at, name)
+  select new.tenant_id, new.kind, key, value, new.id, new.published, new.created_at, new.name from jsonb_each_text(new.tags);
   return null;
 end $function$;
 
@@ -1180,6 +1229,12 @@ BEGIN ATOMIC
             FROM taken ON CONFLICT(tenant_id, resource_id) DO UPDATE SET node_id = excluded.node_id, disk_gib = excluded.disk_gib;
 END;
 
+CREATE OR REPLACE FUNCTION public.tag_keys_digest(tags jsonb)
+ RETURNS uuid
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+RETURN (md5((SELECT COALESCE(string_agg(key.key, ','::text ORDER BY (key.key COLLATE "C")), ''::text) AS "coalesce" FROM jsonb_object_keys(tag_keys_digest.tags) key(key))))::uuid;
+
 CREATE OR REPLACE FUNCTION public.tell_job()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1270,7 +1325,7 @@ CREATE TRIGGER keep_published AFTER UPDATE OF published ON public.resource FOR E
 
 CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHEN ((new.tags <> '{}'::jsonb)) EXECUTE FUNCTION keep_tags();
 
-CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags ON public.resource FOR EACH ROW WHEN ((new.tags IS DISTINCT FROM old.tags)) EXECUTE FUNCTION keep_tags();
+CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags, name ON public.resource FOR EACH ROW WHEN (((new.tags IS DISTINCT FROM old.tags) OR (new.name <> old.name))) EXECUTE FUNCTION keep_tags();
 
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
 
@@ -1577,6 +1632,9 @@ alter function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) owne
 grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) to public;
 grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) to rhyzome_app;
 grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib bigint) to rhyzome_operator;
+
+alter function tag_keys_digest(tags jsonb) owner to rhyzome_owner;
+grant execute on function tag_keys_digest(tags jsonb) to public;
 
 alter function tell_job() owner to rhyzome_owner;
 grant execute on function tell_job() to public;

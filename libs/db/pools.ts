@@ -37,6 +37,8 @@ export function createPool(
     '-c lock_timeout=10000',
     '-c idle_in_transaction_session_timeout=60000',
     '-c timezone=UTC',
+    // Compiling takes longer than any of our statements.
+    '-c jit=off',
   ];
   const pool = new pg.Pool({
     ...connection,

@@ -75,7 +75,7 @@ export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly s
     .updateTable('job')
     .set((eb) => ({ wakes: eb('wakes', '+', 1), run_at: eb.fn<Date>('now') }))
     .where('tenant_id', '=', tenantId)
-    .where('resource_id', 'in', [...resourceIds])
+    .where((eb) => eb.or([eb('resource_id', 'in', [...resourceIds]), eb('waits_for', 'in', [...resourceIds])]))
     .where('finished_at', 'is', null)
     .execute();
 }

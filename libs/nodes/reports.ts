@@ -101,7 +101,7 @@ export async function recordDeed(db: Database, session: NodeSession, result: Dee
   await db.operatorTransaction(async (tx) => {
     const asked = await tx
       .selectFrom('deed')
-      .select(['tenant_id', 'resource_id'])
+      .select(['tenant_id', 'resource_id', 'asked_by'])
       .where('id', '=', result.operationId)
       .where('node_id', '=', nodeId)
       .executeTakeFirst();
@@ -122,6 +122,8 @@ export async function recordDeed(db: Database, session: NodeSession, result: Dee
       .where(isLatest(session))
       .returning('id')
       .executeTakeFirst();
-    if (deed) await wakeJobs(tx, asked.tenant_id, [asked.resource_id]);
+    if (!deed) return;
+    if (asked.asked_by) await lockSubject(tx, asked.tenant_id, asked.asked_by);
+    await wakeJobs(tx, asked.tenant_id, [asked.resource_id, ...(asked.asked_by ? [asked.asked_by] : [])]);
   });
 }

@@ -1,6 +1,6 @@
 /** Jobs as their users see them: get, list, cancel, retry, and waiting for an end. */
 
-import { type RawBuilder, sql } from 'kysely';
+import { sql } from 'kysely';
 import { authorize, may } from '#libs/auth';
 import { Doorbell, isUuid, notFound, RhyzomeError } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
@@ -9,9 +9,9 @@ import { auditDone, auditingRefusals, type Caller, type ChangeOptions } from './
 import { cancelWithResource } from './cancel.js';
 import { blockersOf } from './dependencies.js';
 import { type CoreDocument, inTransaction } from './kind.js';
-import { type ListShape, parseListQuery } from './list-query.js';
+import type { ListShape } from './list-query.js';
 import { refuseHeldName, takingName } from './names.js';
-import { type Page, readPage } from './reading.js';
+import { type Page, readPlainPage } from './reading.js';
 import type { KindRegistry } from './registry.js';
 import { coreOf, lockResource, updateResource } from './repository.js';
 import { runChange } from './run-change.js';
@@ -76,11 +76,16 @@ export class JobService {
 
   async list(caller: Caller, raw: Record<string, unknown>): Promise<Page<JobView>> {
     const { actor } = caller;
-    const query = parseListQuery(jobList, raw);
     const readable = this.registry.names.filter((kind) => may(actor, 'read', kind));
-    const select: RawBuilder<JobRow> = sql`select r.* from job r`;
-    const base = sql`r.tenant_id = ${actor.tenantId} and r.kind = any(${readable}::text[])`;
-    return readPage(this.db, this.tokenKey, actor.tenantId, 'job', query, select, base, (row) => jobView(row));
+    return readPlainPage<JobRow, JobView>(this.db, this.tokenKey, actor.tenantId, {
+      name: 'job',
+      shape: jobList,
+      raw,
+      select: sql<JobRow>`select r.* from job r`,
+      base: sql`r.tenant_id = ${actor.tenantId} and r.kind = any(${readable}::text[])`,
+      inOrder: true,
+      view: (row) => jobView(row),
+    });
   }
 
   /** Undoes what was done so far. Throws RhyzomeError `not_found`, `forbidden`, `not_cancellable`, `in_use`. */

@@ -102,7 +102,7 @@ export interface ActionDefinition {
 type DtoClass = new () => object;
 
 export interface FilterDefinition {
-  /** The SQL that is compared, e.g. sql.ref('k.node_id'). */
+  /** The column that is compared, e.g. sql.ref('k.node_id'); it needs an index on (tenant_id, column). */
   column: RawBuilder<unknown>;
   type: 'text' | 'uuid' | 'integer' | 'boolean';
   description: string;

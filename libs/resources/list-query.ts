@@ -17,17 +17,29 @@ export const MAX_PAGE_SIZE = 500;
 
 export interface SortDefinition {
   column: RawBuilder<unknown>;
+  /** In lists of kinds: the column of `resource`. */
+  field?: 'name' | 'created_at' | 'updated_at';
   /** Cast for the page token's text. */
   cast: 'text' | 'timestamptz' | 'inet' | 'uuid';
   /** The row's value as text for the page token. */
   key(row: any): string;
 }
 
+/** A filter; of a kind's own table, or of what the list is of. */
+export type ListFilter = FilterDefinition & { isOwn?: boolean };
+
 export interface ListShape {
-  filters: Record<string, FilterDefinition>;
+  filters: Record<string, ListFilter>;
   sorts: Record<string, SortDefinition>;
   defaultSort: string;
   hasTags: boolean;
+}
+
+export interface QueryFilter extends Pick<FilterDefinition, 'column'> {
+  name: string;
+  value: string | number | boolean;
+  /** Of the kind's own table, not of `resource`. */
+  isOwn: boolean;
 }
 
 export interface ListQuery {
@@ -38,7 +50,7 @@ export interface ListQuery {
   /** The number of all that match is wanted, too. */
   count: boolean;
   selector: Selector;
-  filters: { column: RawBuilder<unknown>; value: string | number | boolean }[];
+  filters: QueryFilter[];
   /** Canonical text of all but page size and token; page tokens are bound to it. */
   canonical: string;
 }
@@ -123,21 +135,22 @@ export function parseSelectorParameter(text: string): Selector {
   return selector;
 }
 
-function addFilter(query: ListQuery, filter: FilterDefinition, name: string, value: string, fail: Fail): void {
-  const { column, type } = filter;
-  if (value.length > 255 || /[\p{Cc}]/u.test(value)) {
+function addFilter(query: ListQuery, filter: ListFilter, name: string, text: string, fail: Fail): void {
+  const { column, type, isOwn = false } = filter;
+  const add = (value: string | number | boolean) => query.filters.push({ name, column, value, isOwn });
+  if (text.length > 255 || /[\p{Cc}]/u.test(text)) {
     fail(name, 'invalid_value', 'must be at most 255 printable characters');
   } else if (type === 'integer') {
-    if (/^-?\d{1,15}$/.test(value)) query.filters.push({ column, value: Number(value) });
+    if (/^-?\d{1,15}$/.test(text)) add(Number(text));
     else fail(name, 'wrong_type', 'must be a whole number');
   } else if (type === 'boolean') {
-    if (value === 'true' || value === 'false') query.filters.push({ column, value: value === 'true' });
+    if (text === 'true' || text === 'false') add(text === 'true');
     else fail(name, 'wrong_type', 'must be true or false');
   } else if (type === 'uuid') {
-    if (isUuid(value)) query.filters.push({ column, value });
+    if (isUuid(text)) add(text);
     else fail(name, 'invalid_format', 'must be an id');
   } else {
-    query.filters.push({ column, value });
+    add(text);
   }
 }
 

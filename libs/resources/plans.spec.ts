@@ -47,12 +47,12 @@ insert into resource (tenant_id, id, kind, name, tags, state, created_by, create
   select tenant_id, network, 'network', 'net-' || n, jsonb_build_object('tier', 't' || n % 100, 'env', 'e' || n % 3),
     case when n % 50 = 0 then 'failed' else 'ready' end, 't', at, at from seed
   union all select tenant_id, instance, 'instance', 'vm-' || n, '{}', 'ready', 't', at, at from seed where n % ${ROWS} < ${INSTANCES};
-insert into resource_tag (tenant_id, kind, key, value, resource_id)
-  select tenant_id, 'network', key, value, network from seed, lateral (values ('tier', 't' || n % 100), ('env', 'e' || n % 3)) as t (key, value);
+insert into resource_tag (tenant_id, kind, key, value, resource_id, created_at, name)
+  select r.tenant_id, r.kind, t.key, t.value, r.id, r.created_at, r.name from resource r, jsonb_each_text(r.tags) t;
 insert into network (tenant_id, id, subnet, gateway, mtu, address_total, address_hint)
   select tenant_id, network, '10.0.0.0/8', '10.0.0.1', 1450, 16777213, '10.0.0.2' from seed;
-insert into instance (tenant_id, id, image_tenant_id, image_id, vcpus, memory_mib, desired_power_state, restart_policy)
-  select tenant_id, instance, 'system', gen_random_uuid(), 1, 64, 'running', 'stay' from seed where n % ${ROWS} < ${INSTANCES};
+insert into instance (tenant_id, id, vcpus, memory_mib, desired_power_state, power_state, restart_policy)
+  select tenant_id, instance, 1, 64, 'running', 'running', 'stay' from seed where n % ${ROWS} < ${INSTANCES};
 insert into lease (tenant_id, id, network_id, ip, mac, automatic, instance_id, ordinal)
   select s.tenant_id, gen_random_uuid(), f.network, '10.0.0.2'::inet + s.n::bigint,
     ('52:54:00:' || lpad(to_hex(s.n / 65536), 2, '0') || ':' || lpad(to_hex(s.n / 256 % 256), 2, '0') || ':' || lpad(to_hex(s.n % 256), 2, '0'))::macaddr,

@@ -7,9 +7,10 @@ import type { Database } from '#libs/db';
 import type { Caller } from './caller.js';
 import { type CoreRow, type KindDefinition, perQuery } from './kind.js';
 import { countStatement, type ListQuery, type ListShape, pageStatement, parseListQuery } from './list-query.js';
+import { kindCount, kindPage } from './list-statement.js';
 import { decodePageToken, encodePageToken } from './page-token.js';
-import { coreOf, findResource, selectFromKind, visibleTenants } from './repository.js';
-import { etagOf, type ResourceView, resourceView } from './view.js';
+import { coreOf, findResource } from './repository.js';
+import { etagOf, type ResourceView, resourceViewFor } from './view.js';
 
 export interface Page<Item> {
   items: Item[];
@@ -25,14 +26,16 @@ export interface Found {
 }
 
 const coreSorts: ListShape['sorts'] = {
-  name: { column: sql.ref('r.name'), cast: 'text', key: (row: CoreRow) => row.name },
+  name: { column: sql.ref('r.name'), field: 'name', cast: 'text', key: (row: CoreRow) => row.name },
   createdAt: {
     column: sql.ref('r.created_at'),
+    field: 'created_at',
     cast: 'timestamptz',
     key: (row: CoreRow) => row.created_at.toISOString(),
   },
   updatedAt: {
     column: sql.ref('r.updated_at'),
+    field: 'updated_at',
     cast: 'timestamptz',
     key: (row: CoreRow) => row.updated_at.toISOString(),
   },
@@ -44,7 +47,9 @@ export function listShapeOf(kind: KindDefinition): ListShape {
     filters: {
       name: { column: sql.ref('r.name'), type: 'text', description: 'Exactly this name.' },
       state: { column: sql.ref('r.state'), type: 'text', description: 'Exactly this state.' },
-      ...kind.filters,
+      ...Object.fromEntries(
+        Object.entries(kind.filters ?? {}).map(([name, filter]) => [name, { ...filter, isOwn: true }]),
+      ),
     },
     sorts: coreSorts,
     defaultSort: 'createdAt',
@@ -59,6 +64,17 @@ export interface PlainList<Row, Item> {
   raw: Record<string, unknown>;
   select: RawBuilder<Row>;
   base: RawBuilder<unknown>;
+  /** There is an index in the order of each sort and filter: it is always read (`Database.tenantRead`). */
+  inOrder?: boolean;
+  view(row: Row): Item;
+}
+
+interface ListStatements<Row, Item> {
+  /** Page tokens are bound to it. */
+  name: string;
+  page(after: [string, string] | undefined): RawBuilder<Row>;
+  count(): RawBuilder<{ total: number }>;
+  inOrder: boolean;
   view(row: Row): Item;
 }
 
@@ -74,7 +90,7 @@ export class ResourceReader {
     const row = await findResource(perQuery(this.db, caller.actor.tenantId), kind, idOrName);
     if (!row) throw notFound(kind.name, idOrName);
     authorize(caller.actor, 'read', { ...coreOf(row), isPublic: row.tenant_id !== caller.actor.tenantId }, idOrName);
-    return { body: resourceView(kind, row), etag: etagOf(row), row };
+    return { body: resourceViewFor(caller.actor.tenantId, kind, row), etag: etagOf(row), row };
   }
 
   /** Throws RhyzomeError `invalid`, `forbidden`. */
@@ -84,41 +100,56 @@ export class ResourceReader {
       throw new RhyzomeError('forbidden', `You may not list ${kind.plural}: the scope ${kind.name}:read is missing.`);
     }
     const query = parseListQuery(listShapeOf(kind), raw);
-    const base = sql`${visibleTenants(kind, actor.tenantId)} and r.kind = ${kind.name}`;
-    return readPage(this.db, this.tokenKey, actor.tenantId, kind.name, query, selectFromKind(kind), base, (row) =>
-      resourceView(kind, row),
-    );
+    return readPage<CoreRow, ResourceView>(this.db, this.tokenKey, actor.tenantId, query, {
+      name: kind.name,
+      page: (after) => kindPage(kind, actor.tenantId, query, after),
+      count: () => kindCount(kind, actor.tenantId, query),
+      inOrder: true,
+      view: (row) => resourceViewFor(actor.tenantId, kind, row),
+    });
   }
 
   /** A page of something that is no kind, of the caller's tenant; its select has the alias `r`. */
   page<Row extends { id: string }, Item>(caller: Caller, list: PlainList<Row, Item>): Promise<Page<Item>> {
-    const query = parseListQuery(list.shape, list.raw);
-    const { tenantId } = caller.actor;
-    return readPage(this.db, this.tokenKey, tenantId, list.name, query, list.select, list.base, list.view);
+    return readPlainPage(this.db, this.tokenKey, caller.actor.tenantId, list);
   }
 }
 
-/** One page of anything that has `tenant_id` scope and the alias `r`. */
-export async function readPage<Row extends { id: string }, Item>(
+/** One page of what is no kind, for jobs, too. */
+export function readPlainPage<Row extends { id: string }, Item>(
   db: Database,
   tokenKey: Buffer,
   tenantId: string,
-  listName: string,
-  query: ListQuery,
-  select: RawBuilder<Row>,
-  base: RawBuilder<unknown>,
-  view: (row: Row) => Item,
+  list: PlainList<Row, Item>,
 ): Promise<Page<Item>> {
-  const bound = JSON.stringify([tenantId, listName, query.canonical]);
+  const { name, shape, raw, select, base, inOrder = false, view } = list;
+  const query = parseListQuery(shape, raw);
+  return readPage<Row, Item>(db, tokenKey, tenantId, query, {
+    name,
+    page: (after) => pageStatement(select, base, query, after),
+    count: () => countStatement(select, base, query),
+    inOrder,
+    view,
+  });
+}
+
+/** One page of anything that has `tenant_id` scope and the alias `r`. */
+async function readPage<Row extends { id: string }, Item>(
+  db: Database,
+  tokenKey: Buffer,
+  tenantId: string,
+  query: ListQuery,
+  list: ListStatements<Row, Item>,
+): Promise<Page<Item>> {
+  const bound = JSON.stringify([tenantId, list.name, query.canonical]);
   const after = query.pageToken === undefined ? undefined : decodePageToken(tokenKey, bound, query.pageToken);
-  const rows = await db.tenantRead<Row>(tenantId, pageStatement(select, base, query, after).compile(db.builder));
-  const [counted] = query.count
-    ? await db.tenantRead(tenantId, countStatement(select, base, query).compile(db.builder))
-    : [];
+  const { inOrder } = list;
+  const rows = await db.tenantRead<Row>(tenantId, list.page(after).compile(db.builder), { inOrder });
+  const [counted] = query.count ? await db.tenantRead(tenantId, list.count().compile(db.builder), { inOrder }) : [];
   const page = rows.slice(0, query.pageSize);
   const last = page.at(-1);
   return {
-    items: page.map(view),
+    items: page.map(list.view),
     nextPageToken:
       rows.length > query.pageSize && last ? encodePageToken(tokenKey, bound, [query.sort.key(last), last.id]) : null,
     ...(counted && { totalCount: counted.total }),

@@ -27,14 +27,18 @@ const coreColumns = sql.raw(
     .join(', '),
 );
 
-/** `select … from resource r join <table> k`, without a where. */
-export function selectFromKind(kind: KindDefinition): RawBuilder<CoreRow> {
+/** The columns of a kind's row, over `r` and `k`. */
+export function selectionsOf(kind: KindDefinition): RawBuilder<unknown> {
   const own = kind.columns.map((column) => sql`, ${sql.ref(`k.${column}`)}`);
   const further = Object.entries(kind.selections ?? {}).map(
     ([alias, expression]) => sql`, ${expression} as ${sql.ref(alias)}`,
   );
-  return sql<CoreRow>`select ${coreColumns}${sql.join(own, sql``)}${sql.join(further, sql``)}
-    from resource r join ${sql.table(kind.table)} k on k.tenant_id = r.tenant_id and k.id = r.id`;
+  return sql`${coreColumns}${sql.join(own, sql``)}${sql.join(further, sql``)}`;
+}
+
+/** `select … from resource r join <table> k`, without a where. */
+export function selectFromKind(kind: KindDefinition): RawBuilder<CoreRow> {
+  return sql<CoreRow>`select ${selectionsOf(kind)} from resource r join ${sql.table(kind.table)} k on k.tenant_id = r.tenant_id and k.id = r.id`;
 }
 
 /** Whose rows of a kind a tenant sees: its own; of a shared kind the system's and published ones, too. */

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Builds the tiny test image: Debian's cloud kernel + busybox on a bootable FAT disk, about 12 MiB of qcow2.
 # Usage: build.sh OUT.qcow2 [CACHE_DIR]   (cache: $RHYZOME_TINY_CACHE, else beside OUT)
-# Its machine takes its address by DHCP, prints address= and hostname= on ttyS0, answers HTTP on port 80 and powers
-# off on the ACPI power button. Needs no root, no loop device and leaves nothing but OUT and the kernel in the cache.
+# Its machine takes its addresses by DHCP and SLAAC, prints address=, hostname= and address6= on ttyS0, answers HTTP on
+# port 80, powers off on the ACPI power button, gives a root shell on ttyS0 and runs the script of a NoCloud seed. Needs no root, no loop device and leaves nothing but OUT and the kernel in the cache.
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin" LC_ALL=C
 
@@ -30,19 +30,26 @@ fetch_kernel() { # puts vmlinuz and the modules into $work/kernel, from a packag
   dpkg-deb -x "$deb" "$work/kernel"
 }
 
-make_initrd() { # busybox, the modules that a virtual machine needs, and init
-  local root="$work/root" name file
-  mkdir -p "$root"/{bin,dev,proc,sys,lib,etc,tmp,www/cgi-bin}
-  cp "$busybox" "$root/bin/busybox"
-  : > "$root/lib/order"
-  for name in $modules; do
+add_modules() { # $1: file in /lib that lists them in their order; the others: modules
+  local order="$root/lib/$1" name file
+  shift
+  : > "$order"
+  for name in "$@"; do
     file=$(find "$work/kernel/lib/modules" -name "$name.ko" | head -n 1)
     [ -n "$file" ] || continue # built in
     strip --strip-debug -o "$root/lib/$name.ko" "$file" 2>/dev/null || cp "$file" "$root/lib/$name.ko"
-    echo "$name" >> "$root/lib/order"
+    echo "$name" >> "$order"
   done
+}
+
+make_initrd() { # busybox, the modules that a virtual machine needs, and init
+  local root="$work/root"
+  mkdir -p "$root"/{bin,dev,proc,sys,lib,etc,tmp,mnt,seed,www/cgi-bin}
+  cp "$busybox" "$root/bin/busybox"
+  add_modules order $modules
+  add_modules order-seed $seed_modules
   install -m 755 "$here/init" "$root/init"
-  install -m 755 "$here/udhcpc.script" "$root/lib/udhcpc.script"
+  install -m 755 "$here"/{udhcpc.script,console,seed,address6} "$root/lib/"
   install -m 755 "$here/index.cgi" "$here/reach.cgi" "$root/www/cgi-bin/"
   (cd "$root" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -9n) > "$work/initrd.gz"
 }
@@ -59,6 +66,8 @@ make_disk() { # a FAT disk without a partition table that syslinux boots
 
 # The order is the order of loading: each finds what it needs loaded before it.
 modules='virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci failover net_failover virtio_net virtio_blk virtio_balloon evdev button'
+# Only for a seed, which lies on a disk of a virtio-scsi controller; loaded beside the rest.
+seed_modules='scsi_common scsi_mod virtio_scsi sd_mod fat vfat nls_cp437 nls_ascii'
 busybox=$(command -v busybox) || { echo 'busybox is missing' >&2; exit 3; }
 fetch_kernel
 make_initrd

@@ -70,9 +70,14 @@ export async function ensureTinyImage(cacheDir: string): Promise<string> {
 /** $0 is build.sh; whoever waited for the lock finds the image made. */
 const buildOnce = 'test -e "$1" || exec "$0" "$1" "$2"';
 
+const recipe = [
+  ...['build.sh', 'init', 'udhcpc.script', 'console', 'seed', 'address6'],
+  ...['index.cgi', 'reach.cgi', 'syslinux.cfg'],
+];
+
 async function recipeHash(source: string): Promise<string> {
   const hash = createHash('sha256');
-  for (const file of ['build.sh', 'init', 'udhcpc.script', 'index.cgi', 'reach.cgi', 'syslinux.cfg']) {
+  for (const file of recipe) {
     hash.update(await readFile(join(source, file)));
   }
   return hash.digest('hex').slice(0, 12);

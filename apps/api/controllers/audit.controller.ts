@@ -41,6 +41,7 @@ export class AuditController {
       raw: request.query as Record<string, unknown>,
       select: sql<AuditRow>`select r.* from audit r`,
       base: sql`r.tenant_id = ${actor.tenantId}`,
+      inOrder: true,
       view,
     });
     sendPage(request, reply, page);

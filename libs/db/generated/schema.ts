@@ -52,6 +52,7 @@ export interface Audit {
 
 export interface Deed {
   arguments: Generated<Json>;
+  asked_by: string | null;
   created_at: Generated<Timestamp>;
   failure: Json | null;
   finished_at: Timestamp | null;
@@ -248,6 +249,7 @@ export interface Job {
   state: Generated<string>;
   supersedes: string | null;
   tenant_id: string;
+  waits_for: string | null;
   wakes: Generated<number>;
 }
 
@@ -445,6 +447,7 @@ export interface Resource {
   observed_generation: Generated<number>;
   published: Generated<boolean>;
   state: string;
+  tag_set: Generated<string>;
   tags: Generated<Json>;
   tenant_id: string;
   updated_at: Generated<Timestamp>;
@@ -452,8 +455,10 @@ export interface Resource {
 }
 
 export interface ResourceTag {
+  created_at: Timestamp;
   key: string;
   kind: string;
+  name: string;
   published: Generated<boolean>;
   resource_id: string;
   tenant_id: string;

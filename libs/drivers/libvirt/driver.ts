@@ -1,12 +1,17 @@
-/** The libvirt driver: instances on libvirt, networks on Linux. */
+/** The libvirt driver: instances, disks and snapshots on libvirt and QEMU, networks on Linux. */
 import { chmod, stat, statfs } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { type Driver, type DriverContext, DriverError, type MachineCapacity } from '#libs/drivers/contract';
 import { createRunner, type Runner } from '#libs/drivers/host';
 import { createNetworkCapability, type NetworkOptions } from '#libs/drivers/network';
 import { type Accelerator, findProbe, probeAccelerator } from './accelerator.js';
+import { createDiskCapability } from './disk.capability.js';
+import { Disks } from './disks.js';
 import { createInstanceCapability } from './instance.capability.js';
 import { openPlaces } from './places.js';
+import { createSnapshotCapability } from './snapshot.capability.js';
+import { forgetExports } from './snapshot-export.js';
+import { openSnapshotRecords } from './snapshot-records.js';
 import { openVirsh } from './virsh.js';
 
 export interface LibvirtOptions extends NetworkOptions {
@@ -20,6 +25,8 @@ export interface LibvirtOptions extends NetworkOptions {
   cacheDir?: string;
   /** How long a guest has to shut down before its power is cut. Default 60 000. */
   stopGraceMs?: number;
+  /** How long a guest has to let go of a disk that is detached. Default 30 000. */
+  releaseGraceMs?: number;
   /** What to offer instead of what the machine has. */
   capacity?: Partial<MachineCapacity>;
 }
@@ -36,13 +43,14 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
   await letThrough(context.stateDir);
   const accelerator = await chooseAccelerator(context, options, runner);
   context.log.info({ accelerator }, 'libvirt driver ready');
+  const disks = new Disks({ context, runner, virsh });
+  const snapshots = openSnapshotRecords(context.stateDir);
   const instances = createInstanceCapability({
-    context,
-    runner,
-    virsh,
+    ...{ context, runner, virsh, disks, accelerator },
     places: openPlaces(context.stateDir),
-    accelerator,
     stopGraceMs: options.stopGraceMs ?? 60_000,
+    releaseGraceMs: options.releaseGraceMs ?? 30_000,
+    tend: () => forgetExports(snapshots),
   });
   const watchers = new Set<() => void>();
   const { watch } = instances;
@@ -56,7 +64,12 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
   };
   return {
     name: 'libvirt',
-    capabilities: [createNetworkCapability(context, options), instances],
+    capabilities: [
+      createNetworkCapability(context, options),
+      createDiskCapability({ installation: context.installation, runner, virsh, disks, snapshots }),
+      createSnapshotCapability({ context, runner, virsh, disks, snapshots }),
+      instances,
+    ],
     async capacity() {
       const disk = await statfs(context.stateDir);
       return {
@@ -95,6 +108,7 @@ const programs = [
   ['sysctl', '--version'],
   ['dnsmasq', '--version'],
   ['socat', '-V'],
+  ['mformat', '--version'],
 ];
 
 async function checkPrograms(runner: Runner): Promise<void> {

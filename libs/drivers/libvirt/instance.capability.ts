@@ -1,27 +1,33 @@
 /**
- * Instances as libvirt domains: disk, definition and power converge to the spec whatever was there before. What is on
- * the machine is asked of libvirt; the directory of an instance only adds whose it is.
+ * Instances as libvirt domains: definition, attached disks, seed and power converge to the spec whatever was there before.
+ * What is on the machine is asked of libvirt; the directory of an instance only adds whose it is.
  */
 import { existsSync } from 'node:fs';
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import {
   type Capability,
+  type ConsoleLine,
   type DriverContext,
   DriverError,
   type Found,
   type InstanceSpec,
   type InstanceStatus,
+  type Metric,
   type Ref,
 } from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
 import { bridgeName, checkRef, findLink, leasePortName } from '#libs/drivers/network';
 import type { Accelerator } from './accelerator.js';
 import { limitConsoleLog, readConsoleLog } from './console.js';
-import { ensureDisk } from './disk.js';
-import { domainXml, metadataNamespace } from './domain-xml.js';
+import type { Disks } from './disks.js';
+import { type DomainParts, domainXml, metadataNamespace } from './domain-xml.js';
+import { adjustDisks } from './hotplug.js';
 import { checkInstanceSpec } from './instance-spec.js';
+import { macsOf, metricsOf } from './metrics.js';
 import { domainName, instanceOf, type Places } from './places.js';
 import { destroyDomain, isActive, powerStateOf, startDomain, stopDomain } from './power.js';
+import { ensureSeed, seedFiles, wantSeed } from './seed.js';
+import { openSerialLine } from './serial-line.js';
 import { isNoDomain, type Virsh } from './virsh.js';
 import { Known, watchInstances } from './watch.js';
 
@@ -30,14 +36,19 @@ export interface InstanceParts {
   runner: Runner;
   virsh: Virsh;
   places: Places;
+  disks: Disks;
   accelerator: Accelerator;
   stopGraceMs: number;
+  releaseGraceMs: number;
+  /** Called every now and then while somebody watches. */
+  tend(): Promise<void>;
 }
 
-/** Kind `instance`. Verbs: `reboot`. */
+/** Kind `instance`. Verbs: `reboot`, `reset`. */
 export function createInstanceCapability(parts: InstanceParts): Capability<InstanceSpec, InstanceStatus> {
   const { context, virsh, places } = parts;
   const known = new Known();
+  const lines = new Map<string, Promise<ConsoleLine>>();
   const name = (ref: Ref) => domainName(context.installation, ref.id);
   const noted = (ref: Ref, status: InstanceStatus) => {
     known.note(ref.id, status);
@@ -45,7 +56,7 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
   };
   return {
     kind: 'instance',
-    after: ['network'],
+    after: ['network', 'disk'],
     async apply(ref, spec, signal) {
       checkRef(context.installation, ref);
       checkInstanceSpec(spec);
@@ -64,18 +75,14 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
     },
     async operate(ref, verb, _args, signal) {
       checkRef(context.installation, ref);
-      if (verb !== 'reboot') throw new DriverError('unknown_verb', `Unknown verb ${verb}.`, { permanent: true });
-      if ((await virsh.state(name(ref))) === null) {
-        throw new DriverError('not_found', 'There is no such instance on this node.', { permanent: true });
+      if (verb !== 'reboot' && verb !== 'reset') {
+        throw new DriverError('unknown_verb', `Unknown verb ${verb}.`, { permanent: true });
       }
       await known.during(ref.id, async () => {
-        const { rebooting } = places.of(ref.id);
-        await writeFile(rebooting, '', { flush: true });
-        await stopDomain(parts, name(ref), signal);
-        await startDomain(parts, name(ref));
-        await rm(rebooting, { force: true });
+        await (verb === 'reset' ? reset(parts, ref) : reboot(parts, ref, signal));
         noted(ref, { powerState: 'running' });
       });
+      return undefined;
     },
     watch: (onChange) =>
       watchInstances(
@@ -86,6 +93,7 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
           inventory: () => inventory(parts),
           tend: async () => {
             for (const id of await places.ids()) await limitConsoleLog(places.of(id));
+            await parts.tend();
           },
         },
         onChange,
@@ -94,29 +102,73 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
       checkRef(context.installation, ref);
       return readConsoleLog(places.of(ref.id), tailBytes);
     },
+    async console(ref) {
+      checkRef(context.installation, ref);
+      // Two readers of one line would each get a part of it.
+      if (lines.has(ref.id)) throw new DriverError('console_busy', 'The console is open already.');
+      const line = openSerialLine(virsh, name(ref), () => lines.delete(ref.id));
+      lines.set(ref.id, line);
+      line.catch(() => lines.delete(ref.id));
+      return line;
+    },
+    metrics: () => metrics(parts),
   };
 }
 
 async function apply(parts: InstanceParts, ref: Ref, spec: InstanceSpec, signal: AbortSignal): Promise<InstanceStatus> {
-  const { virsh, places, context, runner } = parts;
+  const { places, disks, context } = parts;
   const domain = domainName(context.installation, ref.id);
   const place = places.of(ref.id);
   await places.claim(ref);
-  const before = await virsh.state(domain);
-  if (!isActive(before) && (spec.powerState === 'running' || !existsSync(place.disk))) {
-    const image = await context.images.path(spec.image, signal);
-    await ensureDisk(runner, place.disk, image, spec);
-  }
-  signal.throwIfAborted();
-  await define(parts, ref, spec, before !== null);
-  if (spec.powerState === 'running') await startDomain(parts, domain);
-  else await stopDomain(parts, domain, signal);
+  await wantSeed(place, seedFiles(ref, spec));
+  if (spec.powerState === 'stopped') await stopDomain(parts, domain, signal);
+  const attached = await disks.attachedTo(ref.id);
+  const wanted = spec.disks.map((disk) => ({ ...disk, path: disks.path(disk.diskId) }));
+  const ids = wanted.map(({ diskId }) => diskId);
+  await disks.using([...attached, ...ids], signal, async () => {
+    for (const id of ids) await disks.attach(id, ref.id);
+    await define(parts, ref, spec, wanted);
+    await adjustDisks(parts, domain, place, wanted, (path) => disks.idOf(path) !== null, signal);
+    if (spec.powerState === 'running') await start(parts, ref);
+    for (const id of attached) if (!ids.includes(id)) await disks.detach(id, ref.id);
+  });
   await rm(place.rebooting, { force: true });
   return { powerState: spec.powerState };
 }
 
+/** What is off first gets what its guest is to be told. */
+async function start(parts: InstanceParts, ref: Ref): Promise<void> {
+  const { virsh, places, runner, context } = parts;
+  const domain = domainName(context.installation, ref.id);
+  if (!isActive(await virsh.state(domain))) await ensureSeed(runner, places.of(ref.id));
+  await startDomain(parts, domain);
+}
+
+/** Off and on again, with what its definition says by now. */
+async function reboot(parts: InstanceParts, ref: Ref, signal: AbortSignal): Promise<void> {
+  const { virsh, places, disks, context } = parts;
+  const domain = domainName(context.installation, ref.id);
+  if ((await virsh.state(domain)) === null) {
+    throw new DriverError('not_found', 'There is no such instance on this node.', { permanent: true });
+  }
+  const { rebooting } = places.of(ref.id);
+  await writeFile(rebooting, '', { flush: true });
+  await stopDomain(parts, domain, signal);
+  await disks.using(await disks.attachedTo(ref.id), signal, () => start(parts, ref));
+  await rm(rebooting, { force: true });
+}
+
+/** As the button on a machine does it: the guest is not asked. */
+async function reset({ virsh, context }: InstanceParts, ref: Ref): Promise<void> {
+  const domain = domainName(context.installation, ref.id);
+  if (!isActive(await virsh.state(domain))) {
+    throw new DriverError('not_running', 'The instance is off.', { permanent: true });
+  }
+  await virsh.run(['reset', domain]);
+}
+
 /** Gives libvirt the definition unless it has this very one. A running machine takes a new one at its next start. */
-async function define(parts: InstanceParts, ref: Ref, spec: InstanceSpec, isDefined: boolean): Promise<void> {
+async function define(parts: InstanceParts, ref: Ref, spec: InstanceSpec, disks: DomainParts['disks']): Promise<void> {
   const { context, runner, virsh, places, accelerator } = parts;
   const { installation } = context;
   const place = places.of(ref.id);
@@ -127,11 +179,11 @@ async function define(parts: InstanceParts, ref: Ref, spec: InstanceSpec, isDefi
     if (!link) throw new DriverError('network_missing', `The network ${networkId} is not on this node yet.`);
     interfaces.push({ mac, bridge, port: leasePortName(installation, networkId, mac), mtu: link.mtu });
   }
-  const { disk, consoleLog } = place;
+  const { seed, consoleLog } = place;
   const name = domainName(installation, ref.id);
-  const xml = domainXml({ name, ref, spec, accelerator, disk, consoleLog, interfaces });
+  const xml = domainXml({ name, ref, spec, accelerator, disks, seed, consoleLog, interfaces });
   const last = existsSync(place.definition) ? await readFile(place.definition, 'utf8') : '';
-  if (isDefined && last === xml) return;
+  if (last === xml && (await virsh.state(name)) !== null) return;
   await rm(place.definition, { force: true });
   await writeFile(`${place.definition}.new`, xml);
   await virsh.run(['define', '--file', `${place.definition}.new`]);
@@ -139,7 +191,7 @@ async function define(parts: InstanceParts, ref: Ref, spec: InstanceSpec, isDefi
 }
 
 async function remove(parts: InstanceParts, ref: Ref): Promise<void> {
-  const { virsh, places, context } = parts;
+  const { virsh, places, disks, context } = parts;
   const domain = domainName(context.installation, ref.id);
   await destroyDomain(parts, domain);
   try {
@@ -148,6 +200,7 @@ async function remove(parts: InstanceParts, ref: Ref): Promise<void> {
   } catch (error) {
     if (!isNoDomain(error)) throw error;
   }
+  for (const id of await disks.attachedTo(ref.id)) await disks.detach(id, ref.id);
   await places.release(ref.id);
 }
 
@@ -170,6 +223,19 @@ async function inventory(parts: InstanceParts): Promise<Found<InstanceStatus>[]>
     else context.log.warn({ instance: id }, 'something with an instance’s name is nobody’s; left as it is');
   }
   return found;
+}
+
+async function metrics({ virsh, places, disks, context }: InstanceParts): Promise<{ ref: Ref; metrics: Metric[] }[]> {
+  const all = [];
+  for (const [domain, stats] of await virsh.stats()) {
+    const id = instanceOf(context.installation, domain);
+    const ref = id && (await places.ref(id));
+    if (!ref) continue;
+    const { definition } = places.of(ref.id);
+    const macs = existsSync(definition) ? macsOf(await readFile(definition, 'utf8')) : new Map<string, string>();
+    all.push({ ref, metrics: metricsOf(stats, { diskOf: (path) => disks.idOf(path), macs }) });
+  }
+  return all;
 }
 
 /** Whose a domain is, by what its definition says. */

@@ -1,210 +1,242 @@
 /** Instances on a real libvirt and QEMU, inside a host of namespaces, with the tiny image as guest. */
-import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { randomUUID } from 'node:crypto';
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type {
-  Capability,
-  Driver,
-  DriverContext,
-  Found,
-  InstanceSpec,
-  InstanceStatus,
-  NetworkSpec,
-  Ref,
-} from '#libs/drivers/contract';
-import { canHost, createRunner, type Host, machineState, startHost } from '#libs/drivers/host';
-import { createLibvirtDriver, domainName } from '#libs/drivers/libvirt';
+import type { Found, InstanceSpec, InstanceStatus, Metric, NetworkSpec, Ref } from '#libs/drivers/contract';
+import { createRunner, machineState } from '#libs/drivers/host';
+import { domainName } from '#libs/drivers/libvirt';
 import { namespaceName } from '#libs/drivers/network';
-import { canBuildTiny, ensureTinyImage } from '../../../tools/tiny-image/index.js';
+import { canLab, never, refTo, Shell, until, VirtLab } from './lab.js';
 
-const abilities = [await canHost(), canBuildTiny()];
-const missing = abilities.flatMap((ability) => (ability.ok ? [] : [ability.reason]));
-if (missing.length > 0) console.warn(`skipped: instances on libvirt: ${missing.join('; ')}`);
-const never = new AbortController().signal;
-const cache = resolve('.rhyzome/cache');
-
-describe.skipIf(missing.length > 0)('the libvirt driver', () => {
-  const installation = randomBytes(4).toString('hex');
+describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', () => {
   const network: Ref = { tenantId: 'acme', kind: 'network', id: randomUUID() };
   const instance: Ref = { tenantId: 'acme', kind: 'instance', id: randomUUID() };
+  const disk = refTo('disk');
   const mac = '52:54:00:0a:00:0a';
   const networkSpec: NetworkSpec = {
     subnet: '10.77.1.0/24',
     gateway: '10.77.1.1',
+    subnet6: null,
+    gateway6: null,
     gatewayMac: '52:54:00:77:00:01',
     dns: [],
     domain: null,
     mtu: 1450,
-    leases: [{ ip: '10.77.1.10', mac, hostname: 'web-1' }],
+    leases: [{ ip: '10.77.1.10', mac, hostname: 'web-1', ip6: null }],
+    publicAddresses: [],
+    forwards: [],
+    firewall: [],
+    wireguard: null,
   };
-  let dir: string;
-  let host: Host;
-  let driver: Driver;
-  let context: DriverContext;
+  let lab: VirtLab;
   let spec: InstanceSpec;
-  let links: string;
   let before: Record<string, string>;
-  const log = { info() {}, warn() {}, error() {}, debug() {} };
 
-  const open = () =>
-    createLibvirtDriver(context, {
-      enter: host.command([]),
-      uri: host.libvirtUri,
-      cacheDir: cache,
-      probeImage: join(dir, 'tiny'),
-      stopGraceMs: 15_000,
-    });
-  const of = <S, T>(kind: string) => driver.capabilities.find((c) => c.kind === kind) as Capability<S, T>;
-  const instances = () => of<InstanceSpec, InstanceStatus>('instance');
-  const networks = () => of<NetworkSpec, object>('network');
-  const consoleText = async (tail = 100_000) => {
-    let text = '';
-    for await (const chunk of instances().consoleLog?.(instance, tail) ?? []) text += Buffer.from(chunk).toString();
-    return text;
-  };
-  const until = async (what: string, holds: () => Promise<boolean>, limitMs = 40_000) => {
-    for (const end = Date.now() + limitMs; !(await holds()); await sleep(100)) {
-      if (Date.now() > end) throw new Error(`${what} did not come about in ${limitMs} ms`);
-    }
-  };
+  const consoleText = (tail?: number) => lab.consoleLog(instance, tail);
   const boots = async () => (await consoleText()).split('tiny: ready').length - 1;
   const booted = (times: number) => until(`boot ${times}`, async () => (await boots()) >= times);
   const request = 'exec 3<>/dev/tcp/10.77.1.10/80; printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3; cat <&3';
-  const http = () =>
-    host.exec(['ip', 'netns', 'exec', namespaceName(installation, network.id), 'timeout', '5', 'bash', '-c', request]);
-  const emulator = () => host.exec(['sh', '-c', `cat /run/libvirt/qemu/${domainName(installation, instance.id)}.pid`]);
+  const inNetwork = (...argv: string[]) =>
+    lab.host.exec(['ip', 'netns', 'exec', namespaceName(lab.installation, network.id), 'timeout', '5', ...argv]);
+  const http = () => inNetwork('bash', '-c', request);
+  const domain = () => domainName(lab.installation, instance.id);
+  const emulator = () => lab.host.exec(['sh', '-c', `cat /run/libvirt/qemu/${domain()}.pid`]);
 
   beforeAll(async () => {
     before = await machineState();
-    const tiny = await ensureTinyImage(cache);
-    dir = await mkdtemp(join(tmpdir(), 'rz-libvirt-'));
-    host = await startHost({ dir: join(dir, 'host'), cacheDir: join(cache, 'libvirt'), hostname: 'rz-virt' });
-    links = await host.exec(['ls', '/sys/class/net']);
-    await createRunner().run(['cp', tiny, join(dir, 'tiny')]);
-    const images = { path: () => Promise.resolve(join(dir, 'tiny')) };
-    context = { installation, stateDir: join(dir, 'state'), images, log };
-    await mkdir(context.stateDir, { mode: 0o700 });
-    driver = await open();
-    const sha256 = createHash('sha256')
-      .update(await readFile(tiny))
-      .digest('hex');
-    spec = {
-      name: 'web-1',
-      vcpus: 1,
-      memoryMiB: 128,
-      diskGiB: 1,
-      image: { sha256, format: 'qcow2', sizeBytes: (await stat(tiny)).size, virtualSizeBytes: 24 * 1024 ** 2 },
-      interfaces: [{ networkId: network.id, mac, ip: '10.77.1.10' }],
-      powerState: 'running',
-      restartPolicy: 'stay',
-    };
+    lab = await VirtLab.open('rz-virt');
+    spec = lab.spec([disk], {
+      interfaces: [{ networkId: network.id, mac, ip: '10.77.1.10', ip6: null }],
+      guest: {
+        hostname: 'web-1',
+        tags: {},
+        userData: '#!/bin/sh\necho "told: $(hostname)"\n',
+        sshKeys: ['ssh-ed25519 AAAA me'],
+      },
+    });
   }, 240_000);
   afterAll(async () => {
-    await driver?.close();
-    await host?.stop();
-    if (dir) await rm(dir, { recursive: true, force: true });
+    await lab?.close();
     expect(await machineState()).toEqual(before);
   });
 
   it('waits for the network, then boots with its address', async () => {
-    await expect(instances().apply(instance, spec, never)).rejects.toMatchObject({ code: 'network_missing' });
-    await networks().apply(network, networkSpec, never);
-    expect(await instances().apply(instance, spec, never)).toEqual({ powerState: 'running' });
-    expect((await stat(context.stateDir)).mode & 0o777).toBe(0o711);
+    await lab.disks.apply(disk, { sizeBytes: 1024 ** 3, image: lab.image, snapshot: null }, never);
+    await expect(lab.instances.apply(instance, spec, never)).rejects.toMatchObject({ code: 'network_missing' });
+    await lab.networks.apply(network, networkSpec, never);
+    expect(await lab.instances.apply(instance, spec, never)).toEqual({ powerState: 'running' });
+    expect((await stat(lab.context.stateDir)).mode & 0o777).toBe(0o711);
     await booted(1);
     expect(await consoleText()).toMatch(/address=10\.77\.1\.10\r?\nhostname=web-1/);
     expect(await consoleText(12)).toHaveLength(12);
     expect(await http()).toContain('web-1 10.77.1.10');
   }, 90_000);
 
+  it('tells the guest what it is by its seed', async () => {
+    await until('the user data', async () => (await consoleText()).includes('told: web-1'));
+    const shell = await Shell.open(lab, instance);
+    expect(JSON.parse(await shell.run('cat /seed/meta-data'))).toEqual({
+      'instance-id': instance.id,
+      'local-hostname': 'web-1',
+      'public-keys': ['ssh-ed25519 AAAA me'],
+    });
+    expect(JSON.parse(await shell.run('cat /seed/network-config'))).toMatchObject({ version: 2 });
+    shell.close();
+  }, 60_000);
+
+  it('gives its console to one at a time, and again after that', async () => {
+    const shell = await Shell.open(lab, instance);
+    await expect(lab.instances.console?.(instance)).rejects.toMatchObject({ code: 'console_busy' });
+    expect(await shell.run('hostname')).toBe('web-1');
+    shell.close();
+    await until('its end', () => shell.ended);
+    const again = await Shell.open(lab, instance);
+    expect(await again.run('echo again')).toBe('again');
+    again.close();
+    expect(await consoleText()).toContain('again');
+    await expect(lab.instances.console?.(refTo('instance'))).rejects.toThrow();
+  }, 60_000);
+
+  it('measures what it uses', async () => {
+    const samples = async () => {
+      const all = (await lab.instances.metrics?.()) ?? [];
+      expect(all.map(({ ref }) => ref)).toEqual([instance]);
+      const metrics = all[0]?.metrics ?? [];
+      return metrics;
+    };
+    const value = (metrics: Metric[], name: string) => metrics.find((metric) => metric.name === name)?.value ?? -1;
+    const first = await samples();
+    expect(value(first, 'up')).toBe(1);
+    expect(value(first, 'cpu_seconds_total')).toBeGreaterThan(1);
+    expect(value(first, 'memory_bytes')).toBeGreaterThan(32 * 1024 ** 2);
+    expect(first.find(({ name }) => name === 'disk_read_bytes_total')).toMatchObject({ labels: { disk: disk.id } });
+    expect(value(first, 'disk_read_bytes_total')).toBeGreaterThan(1024 ** 2);
+    expect(first.filter(({ labels }) => labels?.interface === mac).map(({ name }) => name)).toEqual([
+      'network_received_bytes_total',
+      'network_sent_bytes_total',
+    ]);
+    // Mostly towards the guest.
+    await inNetwork('bash', '-c', 'head -c 200000 /dev/zero > /dev/udp/10.77.1.10/9 || true');
+    const second = await samples();
+    const more = (name: string) => value(second, name) - value(first, name);
+    expect(more('network_received_bytes_total')).toBeGreaterThan(more('network_sent_bytes_total'));
+  }, 30_000);
+
   it('lets it run on when the agent starts anew', async () => {
     const pid = await emulator();
-    await driver.close();
-    driver = await open();
-    expect(await instances().inventory()).toEqual([{ ref: instance, status: { powerState: 'running' } }]);
-    await networks().apply(network, networkSpec, never);
-    await instances().apply(instance, spec, never);
+    await lab.driver.close();
+    await lab.startDriver();
+    expect(await lab.instances.inventory()).toEqual([{ ref: instance, status: { powerState: 'running' } }]);
+    await lab.networks.apply(network, networkSpec, never);
+    await lab.instances.apply(instance, spec, never);
     expect(await emulator()).toBe(pid);
     expect(await http()).toContain('10.77.1.10');
   }, 30_000);
 
   it('says so when libvirt is away, and finds the machine running when it is back', async () => {
     const pid = await emulator();
-    await host.exec(['sh', '-c', 'kill -9 $(cat /run/libvirt/libvirtd.pid)']);
+    await lab.host.exec(['sh', '-c', 'kill -9 $(cat /run/libvirt/libvirtd.pid)']);
     const unreachable = { code: 'hypervisor_unreachable', permanent: false };
-    await expect(instances().apply(instance, spec, never)).rejects.toMatchObject(unreachable);
-    await host.startLibvirt();
-    expect(await instances().apply(instance, spec, never)).toEqual({ powerState: 'running' });
+    await expect(lab.instances.apply(instance, spec, never)).rejects.toMatchObject(unreachable);
+    await lab.host.startLibvirt();
+    expect(await lab.instances.apply(instance, spec, never)).toEqual({ powerState: 'running' });
     expect(await emulator()).toBe(pid);
   }, 30_000);
 
   it('stops, starts and reboots it, and tells none of that as news', async () => {
     const news: Found<InstanceStatus>[] = [];
-    const end = instances().watch?.((found) => news.push(found));
+    const end = lab.instances.watch?.((found) => news.push(found));
     const stopped = { ...spec, powerState: 'stopped' as const };
-    expect(await instances().apply(instance, stopped, never)).toEqual({ powerState: 'stopped' });
+    expect(await lab.instances.apply(instance, stopped, never)).toEqual({ powerState: 'stopped' });
     expect(await consoleText()).toContain('power button');
-    expect(await instances().apply(instance, stopped, never)).toEqual({ powerState: 'stopped' });
-    await instances().apply(instance, spec, never);
+    expect(await lab.instances.apply(instance, stopped, never)).toEqual({ powerState: 'stopped' });
+    await lab.instances.apply(instance, spec, never);
     await booted(2);
-    await instances().operate?.(instance, 'reboot', {}, never);
+    await lab.instances.operate?.(instance, 'reboot', {}, never);
     await booted(3);
-    await expect(instances().operate?.(instance, 'explode', {}, never)).rejects.toMatchObject({ code: 'unknown_verb' });
+    await lab.instances.operate?.(instance, 'reset', {}, never);
+    await booted(4);
+    await expect(lab.instances.operate?.(instance, 'explode', {}, never)).rejects.toMatchObject({
+      code: 'unknown_verb',
+    });
     expect(news).toEqual([]);
     end?.();
   }, 90_000);
 
   it('tells within 5 s of a guest that shut down, also after its listener died', async () => {
     const news: Found<InstanceStatus>[] = [];
-    const end = instances().watch?.((found) => news.push(found));
+    const end = lab.instances.watch?.((found) => news.push(found));
     await sleep(500);
-    const listeners = await host.exec(['pgrep', '-f', 'virsh .*event --all']);
+    const listeners = await lab.host.exec(['pgrep', '-f', 'virsh .*event --all']);
     for (const pid of listeners.trim().split('\n')) {
       const inside = await createRunner().run(['readlink', `/proc/${pid}/ns/uts`]);
-      if (inside === (await createRunner().run(['readlink', `/proc/${host.pid}/ns/uts`]))) process.kill(Number(pid));
+      if (inside === (await createRunner().run(['readlink', `/proc/${lab.host.pid}/ns/uts`])))
+        process.kill(Number(pid));
     }
     await sleep(1500);
-    const domain = domainName(installation, instance.id);
-    await host.exec(['virsh', '-c', host.libvirtUri, 'shutdown', domain]);
-    await until('off', async () =>
-      (await host.exec(['virsh', '-c', host.libvirtUri, 'domstate', domain])).includes('off'),
-    );
+    await lab.virsh('shutdown', domain());
+    await until('off', async () => (await lab.virsh('domstate', domain())).includes('off'));
     await until('news', async () => news.some(({ status }) => status.powerState === 'stopped'), 5000);
     expect(news).toEqual([{ ref: instance, status: { powerState: 'stopped' } }]);
     end?.();
-    await instances().apply(instance, spec, never);
+    await lab.instances.apply(instance, spec, never);
   }, 60_000);
 
   it('comes back after the restart of the machine, with its disk', async () => {
-    const disk = join(context.stateDir, 'instance', instance.id, 'disk.qcow2');
-    const { ino } = await stat(disk);
+    const { ino } = await stat(lab.diskPath(disk));
     const count = await boots();
-    await driver.close();
-    await host.stop();
-    host = await startHost({ dir: join(dir, 'host'), cacheDir: join(cache, 'libvirt'), hostname: 'rz-virt' });
-    driver = await open();
-    expect(await instances().inventory()).toEqual([
+    await lab.driver.close();
+    await lab.host.stop();
+    await lab.startHost();
+    await lab.startDriver();
+    expect(await lab.instances.inventory()).toEqual([
       { ref: instance, status: { powerState: 'unknown' }, damaged: true },
     ]);
-    expect(await networks().inventory()).toMatchObject([{ ref: network, damaged: true }]);
-    await networks().apply(network, networkSpec, never);
-    await instances().apply(instance, spec, never);
+    expect(await lab.networks.inventory()).toMatchObject([{ ref: network, damaged: true }]);
+    await lab.networks.apply(network, networkSpec, never);
+    await lab.instances.apply(instance, spec, never);
     await booted(count + 1);
-    expect((await stat(disk)).ino).toBe(ino);
+    expect((await stat(lab.diskPath(disk))).ino).toBe(ino);
     expect(await http()).toContain('web-1 10.77.1.10');
   }, 90_000);
 
+  it('says what to do when a guest does not let go of a disk', async () => {
+    const more = refTo('disk');
+    await lab.disks.apply(more, { sizeBytes: 1024 ** 2, image: null, snapshot: null }, never);
+    const stubborn = refTo('instance');
+    // From an empty disk nothing boots, and the firmware releases nothing.
+    await lab.instances.apply(stubborn, lab.spec([more, disk]), never).catch((error) => {
+      expect(error).toMatchObject({ code: 'in_use' });
+    });
+    const [root, data] = [refTo('disk'), more];
+    await lab.disks.apply(root, { sizeBytes: 1024 ** 2, image: null, snapshot: null }, never);
+    await lab.instances.apply(stubborn, lab.spec([root, data]), never);
+    await lab.driver.close();
+    await lab.startDriver({ releaseGraceMs: 2000 });
+    await expect(lab.instances.apply(stubborn, lab.spec([root]), never)).rejects.toMatchObject({
+      code: 'guest_refused',
+      permanent: true,
+      message: expect.stringContaining('stop the instance'),
+    });
+    await expect(lab.disks.remove(data, never)).rejects.toMatchObject({ code: 'in_use' });
+    await lab.instances.apply(stubborn, lab.spec([root], { powerState: 'stopped' }), never);
+    await lab.disks.remove(data, never);
+    await lab.instances.remove(stubborn, never);
+    await lab.disks.remove(root, never);
+  }, 60_000);
+
   it('leaves nothing behind', async () => {
-    await instances().remove(instance, never);
-    await instances().remove(instance, never);
-    await networks().remove(network, never);
-    expect(await instances().inventory()).toEqual([]);
-    expect((await host.exec(['virsh', '-c', host.libvirtUri, 'list', '--all', '--name'])).trim()).toBe('');
-    expect(await host.exec(['ls', '/sys/class/net'])).toBe(links);
-    expect(await readdir(join(context.stateDir, 'instance'))).toEqual([]);
-    expect(await readdir(join(context.stateDir, 'network'))).toEqual([]);
+    await lab.instances.remove(instance, never);
+    await lab.instances.remove(instance, never);
+    await lab.networks.remove(network, never);
+    await lab.disks.remove(disk, never);
+    expect(await lab.instances.inventory()).toEqual([]);
+    expect((await lab.virsh('list', '--all', '--name')).trim()).toBe('');
+    expect(await lab.host.exec(['ls', '/sys/class/net'])).toBe(lab.links);
+    for (const kind of ['instance', 'network', 'disk']) {
+      expect(await readdir(join(lab.context.stateDir, kind))).toEqual([]);
+    }
   }, 30_000);
 });

@@ -9,6 +9,16 @@ export interface DomainState {
   reason: number;
 }
 
+/** A domain with what belongs to it: while it is on, as it runs, else as it is defined. */
+export interface Domain {
+  state: DomainState;
+  /** Target name (vda …) and file of each disk. */
+  disks: { name: string; path: string }[];
+}
+
+/** Values by name, as `virsh domstats` gives them. */
+export type Stats = ReadonlyMap<string, string>;
+
 export const domainState = { running: 1, blocked: 2, paused: 3, shuttingDown: 4, off: 5, crashed: 6, suspended: 7 };
 
 export interface Virsh {
@@ -18,6 +28,10 @@ export interface Virsh {
   states(): Promise<Map<string, DomainState>>;
   /** Null: there is no such domain. */
   state(domain: string): Promise<DomainState | null>;
+  /** Null: there is no such domain. */
+  domain(domain: string): Promise<Domain | null>;
+  /** What every domain uses, by domain (virsh(1), domstats). */
+  stats(): Promise<Map<string, Stats>>;
   /** A child that prints a line for each event. */
   events(): ChildProcess;
 }
@@ -32,17 +46,36 @@ export function openVirsh(runner: Runner, uri: string): Virsh {
       throw toDriverError(error);
     }
   };
+  const known = async (domain: string, groups: readonly string[]): Promise<Stats | null> => {
+    try {
+      return parseStats(await run(['domstats', ...groups, domain])).get(domain) ?? null;
+    } catch (error) {
+      if (isNoDomain(error)) return null;
+      throw error;
+    }
+  };
   return {
     run,
-    states: async () => parseStates(await run(['domstats', '--state'])),
-    async state(domain) {
-      try {
-        return parseStates(await run(['domstats', '--state', domain])).get(domain) ?? null;
-      } catch (error) {
-        if (isNoDomain(error)) return null;
-        throw error;
-      }
+    async states() {
+      const all = parseStats(await run(['domstats', '--state']));
+      return new Map([...all].map(([domain, stats]) => [domain, stateOf(stats)]));
     },
+    async state(domain) {
+      const stats = await known(domain, ['--state']);
+      return stats && stateOf(stats);
+    },
+    async domain(domain) {
+      const stats = await known(domain, ['--state', '--block']);
+      if (!stats) return null;
+      const disks = numbered(stats, 'block').map((n) => ({
+        name: stats.get(`block.${n}.name`) ?? '',
+        path: stats.get(`block.${n}.path`) ?? '',
+      }));
+      return { state: stateOf(stats), disks };
+    },
+    // One that is busy is left out of what takes its time.
+    stats: async () =>
+      parseStats(await run(['domstats', '--state', '--cpu-total', '--balloon', '--interface', '--block', '--nowait'])),
     events: () => runner.spawn(argv(['event', '--all', '--loop', '--timestamp'])),
   };
 }
@@ -63,19 +96,28 @@ function toDriverError(error: CommandError): DriverError {
   return new DriverError('hypervisor_refused', message, { cause: error });
 }
 
-/** Blocks of `Domain: 'name'` and `  state.state=1` lines (virsh(1), domstats). */
-function parseStates(text: string): Map<string, DomainState> {
-  const states = new Map<string, DomainState>();
-  let current: DomainState = { state: 0, reason: 0 };
+/** Numbers of a group's entries, e.g. 0 and 1 for `block.count=2`. */
+export function numbered(stats: Stats, group: 'block' | 'net'): number[] {
+  return Array.from({ length: Number(stats.get(`${group}.count`) ?? 0) }, (_, n) => n);
+}
+
+export function stateOf(stats: Stats): DomainState {
+  return { state: Number(stats.get('state.state') ?? 0), reason: Number(stats.get('state.reason') ?? 0) };
+}
+
+/** Blocks of `Domain: 'name'` and `  name=value` lines (virsh(1), domstats). */
+function parseStats(text: string): Map<string, Stats> {
+  const all = new Map<string, Stats>();
+  let current = new Map<string, string>();
   for (const line of text.split('\n')) {
     const domain = /^Domain: '(.*)'$/.exec(line)?.[1];
-    const value = /^ {2}state\.(state|reason)=(\d+)$/.exec(line);
+    const value = /^ {2}([a-z0-9._-]+)=(.*)$/i.exec(line);
     if (domain !== undefined) {
-      current = { state: 0, reason: 0 };
-      states.set(domain, current);
+      current = new Map();
+      all.set(domain, current);
     } else if (value) {
-      current[value[1] as 'state' | 'reason'] = Number(value[2]);
+      current.set(value[1] as string, value[2] as string);
     }
   }
-  return states;
+  return all;
 }

@@ -138,11 +138,13 @@ export class Lab {
   /** What a served port says; empty: nothing within 2 s. */
   async get(guest: string, host: string): Promise<string> {
     const url = `http://${host}/cgi-bin/who`;
-    return this.orEmpty(`ip netns exec ${guest} timeout 2 busybox wget -q -O - ${url}`);
+    const said = await this.orEmpty(`ip netns exec ${guest} timeout 2 busybox wget -q -O - ${url}`);
+    return said.replace(/\[(?:::ffff:)?(.*)\]/, '$1');
   }
 
+  /** With all that runs in it, which would keep the namespace and its end. */
   unplug(guest: string): Promise<string> {
-    return this.run(`ip netns del ${guest}`);
+    return this.sh(`ip netns pids ${guest} | xargs -r kill -9; ip netns del ${guest}`);
   }
 
   /** Gives the guest this one address. */

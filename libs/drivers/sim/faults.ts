@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DriverError } from '#libs/drivers/contract';
 
 export interface SimFault {
-  /** `network` or `instance`; all kinds unless given. */
+  /** `network`, `disk`, `snapshot` or `instance`; all kinds unless given. */
   kind?: string;
   /** `shutdown` is not a failure: the guest switches itself off. */
   operation: 'apply' | 'remove' | 'operate' | 'inventory' | 'shutdown';

@@ -4,9 +4,11 @@
  */
 import { join } from 'node:path';
 import type { Capability, Driver, DriverContext, MachineCapacity } from '#libs/drivers/contract';
+import { SimDiskCapability } from './disk.js';
 import { SimFaults } from './faults.js';
 import { SimInstanceCapability } from './instance.js';
 import { SimNetworkCapability } from './network.js';
+import { SimSnapshotCapability } from './snapshot.js';
 import { SimState } from './state.js';
 
 export type { SimFault } from './faults.js';
@@ -26,8 +28,13 @@ export async function createSimDriver(ctx: DriverContext, options: SimOptions = 
   const state = await SimState.load(join(ctx.stateDir, 'sim-state.json'));
   const faults = new SimFaults(join(ctx.stateDir, 'sim-faults.json'));
   const images = options.fetchImages === false ? undefined : ctx.images;
-  const instances = new SimInstanceCapability(state, faults, images, ctx.log);
-  const capabilities: Capability<any, any>[] = [new SimNetworkCapability(state, faults), instances];
+  const instances = new SimInstanceCapability(state, faults, ctx.log);
+  const capabilities: Capability<any, any>[] = [
+    new SimNetworkCapability(state, faults),
+    new SimDiskCapability(state, faults, images),
+    new SimSnapshotCapability(state, faults, ctx),
+    instances,
+  ];
   const capacity: MachineCapacity = { vcpus: 4096, memoryMiB: 16 * 1024 * 1024, diskGiB: 1024 * 1024 };
   return {
     name: 'sim',

@@ -3,11 +3,30 @@
  * running. Changes that happen together are written together.
  */
 import { readFile, rename, writeFile } from 'node:fs/promises';
-import type { InstanceSpec, InstanceStatus, NetworkSpec, Ref } from '#libs/drivers/contract';
+import type { DiskSpec, ImageSpec, InstanceSpec, InstanceStatus, NetworkSpec, Ref } from '#libs/drivers/contract';
 
 export interface SimNetwork {
   ref: Ref;
   spec: NetworkSpec;
+}
+
+export interface SimDisk {
+  ref: Ref;
+  spec: DiskSpec;
+  sizeBytes: number;
+  /** The image that its content builds on; of a disk made from a snapshot: that of the snapshot's disk. */
+  image: ImageSpec | null;
+  /** What became of its content, oldest first: `empty`, `image:SHA256`, `snapshot:ID`, `restore:ID`. */
+  lineage: string[];
+}
+
+export interface SimSnapshot {
+  ref: Ref;
+  diskId: string;
+  virtualSizeBytes: number;
+  image: ImageSpec | null;
+  /** Its disk's at that moment. */
+  lineage: string[];
 }
 
 export interface SimInstance {
@@ -16,15 +35,16 @@ export interface SimInstance {
   powerState: InstanceStatus['powerState'];
   /** How often its guest has booted. */
   boots: number;
+  /** When it was last switched on (ms since 1970). */
+  startedAt: number;
 }
 
-interface Snapshot {
-  networks: [string, SimNetwork][];
-  instances: [string, SimInstance][];
-}
+type Maps = 'networks' | 'disks' | 'snapshots' | 'instances';
 
 export class SimState {
   readonly networks = new Map<string, SimNetwork>();
+  readonly disks = new Map<string, SimDisk>();
+  readonly snapshots = new Map<string, SimSnapshot>();
   readonly instances = new Map<string, SimInstance>();
   private writing: Promise<void> | undefined;
   private queued: Promise<void> | undefined;
@@ -35,13 +55,19 @@ export class SimState {
   static async load(file: string): Promise<SimState> {
     const state = new SimState(file);
     const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return '{"networks":[],"instances":[]}';
+      if (error.code === 'ENOENT') return '{}';
       throw error;
     });
-    const snapshot = JSON.parse(text) as Snapshot;
-    for (const [id, network] of snapshot.networks) state.networks.set(id, network);
-    for (const [id, instance] of snapshot.instances) state.instances.set(id, instance);
+    const held = JSON.parse(text) as { [map in Maps]?: [string, never][] };
+    for (const map of ['networks', 'disks', 'snapshots', 'instances'] as const) {
+      for (const [id, entry] of held[map] ?? []) state[map].set(id, entry);
+    }
     return state;
+  }
+
+  /** The instance that a disk is attached to. */
+  userOf(diskId: string): SimInstance | undefined {
+    return [...this.instances.values()].find(({ spec }) => spec.disks.some((disk) => disk.diskId === diskId));
   }
 
   /** Resolves when all that is in memory now is in the file. */
@@ -61,9 +87,10 @@ export class SimState {
   }
 
   private async write(): Promise<void> {
-    const snapshot: Snapshot = { networks: [...this.networks], instances: [...this.instances] };
+    const { networks, disks, snapshots, instances } = this;
+    const held = { networks: [...networks], disks: [...disks], snapshots: [...snapshots], instances: [...instances] };
     const aside = `${this.file}.new`;
-    await writeFile(aside, JSON.stringify(snapshot));
+    await writeFile(aside, JSON.stringify(held));
     await rename(aside, this.file);
   }
 }

@@ -1,0 +1,54 @@
+/** The serial line of a machine that is on: the end of QEMU's pseudo terminal that it leaves for us (pty(7)). */
+import { closeSync, constants, openSync } from 'node:fs';
+import { ReadStream } from 'node:tty';
+import { type ConsoleLine, DriverError } from '#libs/drivers/contract';
+import type { Virsh } from './virsh.js';
+
+/** Throws DriverError `not_running`. `onClose` is called once. */
+export async function openSerialLine(virsh: Virsh, domain: string, onClose: () => void): Promise<ConsoleLine> {
+  const path = (await virsh.run(['ttyconsole', domain])).trim();
+  if (!/^\/dev\/pts\/\d+$/.test(path)) {
+    throw new DriverError('not_running', 'The machine is off and has no console.', { permanent: true });
+  }
+  const fd = openSync(path, constants.O_RDWR | constants.O_NOCTTY);
+  let stream: ReadStream;
+  try {
+    stream = new ReadStream(fd);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  let open = true;
+  const closed = () => {
+    if (open) onClose();
+    open = false;
+  };
+  stream.once('close', closed);
+  return {
+    output: readLine(stream),
+    write: (data) =>
+      new Promise((resolve, reject) => {
+        stream.write(data, (error) => (error ? reject(lineEnded(error)) : resolve()));
+      }),
+    close() {
+      stream.destroy();
+      closed();
+    },
+  };
+}
+
+async function* readLine(stream: ReadStream): AsyncGenerator<Uint8Array> {
+  try {
+    for await (const data of stream) yield data as Buffer;
+  } catch (error) {
+    // EIO: the emulator has closed its end, the machine is off. A line that was closed here ends as well.
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'EIO' && code !== 'ERR_STREAM_PREMATURE_CLOSE') throw error;
+  } finally {
+    stream.destroy();
+  }
+}
+
+function lineEnded(cause: Error): DriverError {
+  return new DriverError('not_running', 'The console has ended with its machine.', { permanent: true, cause });
+}

@@ -1,0 +1,82 @@
+/** Disks of the simulated machine: no bytes, but a size, where their content came from, and the same refusals. */
+import {
+  type Capability,
+  type DiskSpec,
+  type DiskStatus,
+  DriverError,
+  type Found,
+  type ImageSource,
+  type Ref,
+} from '#libs/drivers/contract';
+import type { SimFaults } from './faults.js';
+import type { SimDisk, SimState } from './state.js';
+
+export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
+  readonly kind = 'disk';
+  readonly after = [];
+
+  constructor(
+    private readonly state: SimState,
+    private readonly faults: SimFaults,
+    private readonly images: ImageSource | undefined,
+  ) {}
+
+  async apply(ref: Ref, spec: DiskSpec, signal: AbortSignal): Promise<DiskStatus> {
+    if (!Number.isSafeInteger(spec?.sizeBytes) || spec.sizeBytes < 1 || (spec.image && spec.snapshot)) {
+      throw new DriverError('invalid_spec', 'The disk has no size, or is made from two things.', { permanent: true });
+    }
+    await this.faults.strike('apply', ref, signal);
+    const before = this.state.disks.get(ref.id);
+    const smallest = before?.sizeBytes ?? this.sourceBytes(spec);
+    if (spec.sizeBytes < smallest) {
+      const message = `A disk cannot shrink: it has ${smallest} bytes, ${spec.sizeBytes} are asked for.`;
+      throw new DriverError('invalid_spec', message, { permanent: true });
+    }
+    if (!before && spec.image) await this.images?.path(spec.image, signal);
+    signal.throwIfAborted();
+    const disk = this.state.disks.get(ref.id) ?? this.make(ref, spec);
+    this.state.disks.set(ref.id, { ...disk, spec, sizeBytes: spec.sizeBytes });
+    await this.state.save();
+    return { sizeBytes: spec.sizeBytes };
+  }
+
+  async remove(ref: Ref, signal: AbortSignal): Promise<void> {
+    await this.faults.strike('remove', ref, signal);
+    const user = this.state.userOf(ref.id);
+    if (user) throw new DriverError('in_use', `The disk is still attached to instance ${user.spec.name}.`);
+    if ([...this.state.snapshots.values()].some(({ diskId }) => diskId === ref.id)) {
+      throw new DriverError('in_use', 'The disk still has snapshots.');
+    }
+    this.state.disks.delete(ref.id);
+    await this.state.save();
+  }
+
+  async inventory(): Promise<Found<DiskStatus>[]> {
+    await this.faults.strike('inventory', { kind: this.kind, id: '' });
+    return [...this.state.disks.values()].map(({ ref, sizeBytes }) => ({ ref, status: { sizeBytes } }));
+  }
+
+  async imagesInUse(): Promise<ReadonlySet<string>> {
+    return new Set([...this.state.disks.values()].flatMap(({ image }) => (image ? [image.sha256] : [])));
+  }
+
+  private sourceBytes({ image, snapshot }: DiskSpec): number {
+    if (image) return image.virtualSizeBytes;
+    return snapshot ? this.source(snapshot.snapshotId).virtualSizeBytes : 0;
+  }
+
+  private make(ref: Ref, spec: DiskSpec): SimDisk {
+    const made = { ref, spec, sizeBytes: spec.sizeBytes };
+    if (!spec.snapshot) {
+      return { ...made, image: spec.image, lineage: [spec.image ? `image:${spec.image.sha256}` : 'empty'] };
+    }
+    const { image, lineage } = this.source(spec.snapshot.snapshotId);
+    return { ...made, image, lineage: [...lineage, `snapshot:${spec.snapshot.snapshotId}`] };
+  }
+
+  private source(snapshotId: string) {
+    const snapshot = this.state.snapshots.get(snapshotId);
+    if (!snapshot) throw new DriverError('snapshot_missing', `Snapshot ${snapshotId} is not on this node yet.`);
+    return snapshot;
+  }
+}
