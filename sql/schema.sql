@@ -722,6 +722,8 @@ CREATE INDEX network_domain ON public.network USING btree (tenant_id, domain);
 
 CREATE INDEX network_part_network ON public.network_part USING btree (tenant_id, network_id);
 
+CREATE INDEX network_subnet ON public.network USING btree (tenant_id, subnet);
+
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
 
 CREATE INDEX public_pool_range_pool ON public.public_pool_range USING btree (pool);

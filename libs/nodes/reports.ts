@@ -3,7 +3,7 @@
 import { sql } from 'kysely';
 import { isTenantId, isUuid } from '#libs/core';
 import type { Database } from '#libs/db';
-import { lockSubject, wakeJobs } from '#libs/jobs';
+import { lockSubject, wakeJobs, wakeWaiters } from '#libs/jobs';
 import type { KindRegistry, PlacementReport } from '#libs/resources';
 import { DeedOutcome, type DeedResult, type Failure, type Observed, Phase } from '#libs/rpc';
 import { countFrom, objectFrom, textFrom } from './node-words.js';
@@ -81,6 +81,7 @@ export async function recordReport(
     await wakeJobs(tx, ref.tenantId, [ref.id]);
     return { isNews: true, followUp: next };
   });
+  if (isNews) await wakeWaiters(db, ref.tenantId, ref.id);
   if (followUp) await db.tenantTransaction(ref.tenantId, followUp);
   return isNews;
 }

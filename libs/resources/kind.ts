@@ -104,7 +104,7 @@ type DtoClass = new () => object;
 export interface FilterDefinition {
   /** The column that is compared, e.g. sql.ref('k.node_id'); it needs an index on (tenant_id, column). */
   column: RawBuilder<unknown>;
-  type: 'text' | 'uuid' | 'integer' | 'boolean';
+  type: 'text' | 'uuid' | 'integer' | 'boolean' | 'cidr';
   description: string;
 }
 

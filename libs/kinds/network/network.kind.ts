@@ -21,8 +21,8 @@ export const network: KindDefinition<NetworkRow> = defineKind<NetworkRow>({
   },
   readOnly: ['gateway6', 'addresses'],
   filters: {
-    subnet: { column: sql`k.subnet::text`, type: 'text', description: 'Exactly this subnet.' },
-    subnet6: { column: sql`k.subnet6::text`, type: 'text', description: 'Exactly this IPv6 subnet.' },
+    subnet: { column: sql.ref('k.subnet'), type: 'cidr', description: 'Exactly this subnet.' },
+    subnet6: { column: sql.ref('k.subnet6'), type: 'cidr', description: 'Exactly this IPv6 subnet.' },
     domain: { column: sql.ref('k.domain'), type: 'text', description: 'Exactly this domain.' },
   },
   view: (row) => ({

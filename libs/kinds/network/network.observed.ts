@@ -1,29 +1,15 @@
-/** What a node's report makes of a network: where its VPN door is, and that jobs of its parts may go on. */
+/** What a node's report makes of a network: where its VPN door is. */
 import { sql } from 'kysely';
 import type { Tx } from '#libs/db';
-import { wakeJobs } from '#libs/jobs';
 import type { FollowUp, PlacementReport } from '#libs/resources';
-import { PART_RELATION } from './parts.js';
 
 const endpointShape = /^[0-9A-Za-z.:[\]-]{1,255}:[0-9]{1,5}$/;
 
 export async function observed(tx: Tx, tenantId: string, report: PlacementReport): Promise<FollowUp | void> {
   const { resourceId: id } = report;
   const hasMoved = await keepEndpoint(tx, tenantId, report);
-  const waiting = await sql<{ id: string }>`
-    select j.resource_id as id from dependency d
-    join job j on j.tenant_id = d.tenant_id and j.resource_id = d.resource_id and j.finished_at is null
-    where d.target_tenant_id = ${tenantId} and d.target_id = ${id} and d.relation = ${PART_RELATION}`.execute(tx);
-  if (!hasMoved && waiting.rows.length === 0) return undefined;
-  // Jobs lock their resource before the network: nothing of theirs is locked while the network is.
-  return async (after) => {
-    if (hasMoved) await touchPeers(after, tenantId, id);
-    await wakeJobs(
-      after,
-      tenantId,
-      waiting.rows.map((row) => row.id),
-    );
-  };
+  // Peers are locked before their network elsewhere, too: nothing of theirs is locked while the network is.
+  return hasMoved ? (after) => touchPeers(after, tenantId, id) : undefined;
 }
 
 /** True if the door is elsewhere than before. */
