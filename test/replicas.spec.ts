@@ -1,73 +1,27 @@
 /** Servers that run twice: either answers for both, jobs and events are shared, and one may die without a word. */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
-import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { apiOf, type Client, clientWith } from './harness/client.js';
 import { EventStream } from './harness/events.js';
 import { expectProblem } from './harness/expect-problem.js';
+import { type SecondReplica, startSecondReplica } from './harness/second-replica.js';
 import { type Stack, stackNamed } from './harness/stack.js';
 import { until } from './harness/until.js';
 
-const root = resolve(import.meta.dirname, '..');
 let stack: Stack;
 let base: string;
 let one: Client;
 let two: Client;
-let children: { api: ChildProcess; grpc: ChildProcess };
+let replica: SecondReplica;
 
 beforeAll(async () => {
   stack = await stackNamed('unlucky', { driver: 'sim' });
   one = await apiOf(stack, 'acme');
-  const ports = await freePorts(4);
-  const at = (index: number) => `127.0.0.1:${ports[index]}`;
-  const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
-  const folder = join(stack.data, 'second');
-  mkdirSync(folder, { recursive: true });
-  const config = join(folder, 'rhyzome-api.json');
-  const second = {
-    ...settings,
-    api: { ...settings.api, listen: at(0), monitoring: at(1), publicUrl: `http://${at(0)}` },
-    grpc: { ...settings.grpc, listen: [at(2)], advertise: at(2), monitoring: at(3) },
-  };
-  writeFileSync(config, JSON.stringify(second), { mode: 0o600 });
-  children = { api: run('api', config, folder), grpc: run('grpc', config, folder) };
-  for (const monitoring of [at(1), at(3)])
-    await until(`${monitoring} is ready`, () =>
-      fetch(`http://${monitoring}/readyz`)
-        .then(({ ok }) => ok)
-        .catch(() => false),
-    );
-  base = `http://${at(0)}`;
+  replica = await startSecondReplica(stack);
+  base = replica.base;
   two = clientWith(base, one.token);
 }, 120_000);
 
-afterAll(async () => {
-  for (const child of Object.values(children ?? {})) {
-    child.kill('SIGTERM');
-    await until('its end', () => child.exitCode !== null || child.signalCode !== null, 20_000);
-  }
-}, 60_000);
-
-function run(program: 'api' | 'grpc', config: string, folder: string): ChildProcess {
-  const log = openSync(join(folder, `${program}.log`), 'a', 0o600);
-  const main = join(root, 'dist', 'apps', program, 'main.js');
-  const child = spawn(process.execPath, [main, '--config', config], { cwd: root, stdio: ['ignore', log, log] });
-  closeSync(log);
-  return child;
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer());
-  const ports: number[] = [];
-  for (const server of servers) {
-    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
-    ports.push((server.address() as { port: number }).port);
-  }
-  for (const server of servers) await new Promise((done) => server.close(done));
-  return ports;
-}
+afterAll(() => replica?.stop(), 60_000);
 
 describe('two of each server', () => {
   it('share what one of them was told, its conditions and its answers', async () => {
@@ -102,7 +56,7 @@ describe('two of each server', () => {
     const made = await Promise.all(
       names.map((name, n) => (n % 2 ? one : two).post('/v1/networks', { name, subnet: `10.172.${n}.0/29` })),
     );
-    children.grpc.kill('SIGKILL');
+    replica.children.grpc.kill('SIGKILL');
     for (const { body } of made) {
       const job = await one.get(`/v1/jobs/${body.job.id}?wait=30s`);
       expect(job.body).toMatchObject({ state: 'succeeded', attempts: 1 });

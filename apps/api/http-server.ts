@@ -23,9 +23,9 @@ export function createAdapter() {
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     // Headers have their own time limit (Node's), bodies theirs below: one for all would end every long upload.
     requestTimeout: 0,
+    http: { headersTimeout: HEADERS_MS, shouldUpgradeCallback: shouldUpgrade },
     keepAliveTimeout: 72_000,
     forceCloseConnections: 'idle',
-    http: { headersTimeout: HEADERS_MS, shouldUpgradeCallback: shouldUpgrade },
     clientErrorHandler: (error, socket) => refuseRaw(error, socket as Socket),
     frameworkErrors: (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
       request.requestId ??= newId();

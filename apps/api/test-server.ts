@@ -13,7 +13,7 @@ import { ApiModule } from './api.module.js';
 import { acceptBodies, acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 
 /** `role.tenant` instead of a signed token; libs/auth tests those. */
-class PlainTokens extends TokenVerifier {
+export class PlainTokens extends TokenVerifier {
   override async verify(bearer: string) {
     const [role, tenant, subject] = bearer.split('.') as [Role, string, string?];
     if (bearer === 'broken') throw new Error('secret insides');
@@ -21,6 +21,8 @@ class PlainTokens extends TokenVerifier {
     return callerIn(tenant, role, subject).actor;
   }
 }
+
+export const plainTokens = () => new PlainTokens({ directory: undefined as never, audience: 'x' });
 
 /** Limits that no test comes near. */
 export const generous: RateLimits = {
@@ -32,8 +34,11 @@ export const generous: RateLimits = {
   addressBurst: 1e6,
 };
 
-export async function serve(platform: Platform, limits: RateLimits = generous): Promise<NestFastifyApplication> {
-  const verifier = new PlainTokens({ directory: undefined as never, audience: 'x' });
+export async function serve(
+  platform: Platform,
+  limits: RateLimits = generous,
+  { relay = {} as ConsoleRelay, verifier = plainTokens() }: { relay?: ConsoleRelay; verifier?: TokenVerifier } = {},
+): Promise<NestFastifyApplication> {
   const adapter = createAdapter();
   const fastify = adapter.getInstance();
   const routes = recordRoutes(fastify as never);
@@ -44,7 +49,7 @@ export async function serve(platform: Platform, limits: RateLimits = generous): 
     listener,
     registry,
     verifier,
-    relay: {} as ConsoleRelay,
+    relay,
     tokenKey: Buffer.alloc(32, 1),
     openapi: describeApi(kinds, '0'),
     log: createLog('api', 'silent'),

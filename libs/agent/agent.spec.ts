@@ -20,7 +20,7 @@ describe('connecting', () => {
     expect(second).toMatchObject({
       installationId: fixture.controller.installationId,
       driver: 'sim',
-      kinds: ['network', 'instance'],
+      kinds: ['network', 'disk', 'snapshot', 'instance'],
       labels: { rack: '7' },
       capacity: { vcpus: 4096 },
     });

@@ -15,6 +15,8 @@ import {
   type RpcChannel,
   type Welcome,
 } from '#libs/rpc';
+import { ContentSender } from './content.js';
+import { contentChannel } from './content-channel.js';
 import { takeInventory } from './drift.js';
 import { ForeignInstallationError, Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
@@ -215,6 +217,7 @@ class NodeAgent {
       createDriver: this.options.createDriver,
       fetchImage: (sha256, offset, signal) => this.fetchImage(sha256, offset, signal),
       timing: this.timing,
+      content: new ContentSender(contentChannel(this.client), this.options.log),
       onObserved: (observed) => this.session?.report(observed),
       metricsSender: () => {
         const { session } = this;

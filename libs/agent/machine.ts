@@ -4,7 +4,7 @@
  * come and go.
  */
 import { join } from 'node:path';
-import { type ContentSink, type Driver, type DriverContext, DriverError, type DriverLog } from '#libs/drivers/contract';
+import type { ContentSink, Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
 import type { Capacity, MetricsReport, Observed } from '#libs/rpc';
 import { Deeds } from './deeds.js';
 import { checkDrift } from './drift.js';
@@ -44,6 +44,7 @@ export interface MachineOptions {
   log: DriverLog;
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   fetchImage: FetchImage;
+  content: ContentSink;
   timing: MachineTiming;
   onObserved: (observed: Observed) => void;
   /** Sends metrics; undefined: there is no stream now. */
@@ -98,14 +99,13 @@ export class Machine {
   }
 
   static async create(options: MachineOptions): Promise<Machine> {
-    const { installation, stateDir, log, timing, ca } = options;
+    const { installation, stateDir, log, timing, ca, content } = options;
     const images = await ImageCache.open({ dir: join(stateDir, 'images'), fetch: options.fetchImage, log });
     const guests = await GuestDirectory.open(join(stateDir, 'guests.json'), log);
     const guestMetrics = new GuestMetrics();
     const metadataSocket = await metadataSocketPath(stateDir);
     const metadata = await startMetadataService({ path: metadataSocket, guests, metrics: guestMetrics, ca, log });
     try {
-      const content = noContentStore;
       const driver = await options.createDriver({ installation, stateDir, images, content, metadataSocket, log });
       const queue = new KeyedQueue();
       const closing = new AbortController();
@@ -196,9 +196,3 @@ function imageOf(spec: unknown): string | undefined {
   const image = (spec as { image?: { sha256?: unknown } | null } | undefined)?.image;
   return typeof image?.sha256 === 'string' ? image.sha256 : undefined;
 }
-
-const noContentStore: ContentSink = {
-  put: async () => {
-    throw new DriverError('content_store_failed', 'This agent brings nothing into the content store.');
-  },
-};

@@ -75,6 +75,8 @@ export class Waiting {
     readonly message: string,
     /** True: for a node that is away or an operator's word; the job's state says `waiting`. */
     readonly outside: boolean = false,
+    /** Id of the resource whose news ends the wait, where that is not the job's own. */
+    readonly on?: string,
   ) {}
 }
 

@@ -129,23 +129,44 @@ export class JobRun implements Job<Tx> {
     const known = this.recorded(ordinal, name);
     if (known?.state === 'succeeded') return known.result as Result;
     if (this.phase === 'undo') throw new Unwinding();
-    const outcome = await this.fenced(async (tx) => {
-      const answer = await probe(tx);
-      const waiting = answer instanceof Waiting;
-      if (waiting && known?.message === answer.message) return answer;
-      await this.record(tx, {
-        ordinal,
-        name,
-        state: waiting ? 'waiting' : 'succeeded',
-        started: known?.started_at ?? new Date(),
-        result: waiting ? undefined : answer,
-        message: waiting ? answer.message : options.message,
+    const look = () =>
+      this.fenced(async (tx) => {
+        const answer = await probe(tx);
+        const waiting = answer instanceof Waiting;
+        if (waiting) await this.waitFor(tx, answer);
+        if (waiting && known?.message === answer.message) return answer;
+        await this.record(tx, {
+          ordinal,
+          name,
+          state: waiting ? 'waiting' : 'succeeded',
+          started: known?.started_at ?? new Date(),
+          result: waiting ? undefined : answer,
+          message: waiting ? answer.message : options.message,
+        });
+        if (!waiting) await this.advance(tx, ordinal, options.message ?? name, options.cancellable);
+        return answer;
       });
-      if (!waiting) await this.advance(tx, ordinal, options.message ?? name, options.cancellable);
-      return answer;
-    });
+    let outcome = await look();
+    // News of another resource that came before it was written down whose are waited for woke nobody: once more.
+    if (outcome instanceof Waiting && this.isForeign(outcome)) outcome = await look();
     if (outcome instanceof Waiting) throw new Parked(outcome, POLL_MS);
     return outcome;
+  }
+
+  private isForeign({ on }: Waiting): boolean {
+    return on !== undefined && on !== this.lease.resource_id;
+  }
+
+  /** Writes down whose news wakes the job, beside those of its own resource. */
+  private async waitFor(tx: Tx, waiting: Waiting): Promise<void> {
+    if (!this.isForeign(waiting)) return;
+    await tx
+      .updateTable('job')
+      .set({ waits_for: waiting.on! })
+      .where('tenant_id', '=', this.lease.tenant_id)
+      .where('id', '=', this.lease.id)
+      .where((eb) => eb('waits_for', 'is distinct from', waiting.on!))
+      .execute();
   }
 
   /**
@@ -170,11 +191,15 @@ export class JobRun implements Job<Tx> {
       });
     }
     if (!undone) return;
-    const answer = await this.write(async (tx) => {
-      const state = await undone(tx);
-      if (state === true) await this.setStepState(tx, step, 'undone');
-      return state;
-    });
+    const look = () =>
+      this.write(async (tx) => {
+        const state = await undone(tx);
+        if (state === true) await this.setStepState(tx, step, 'undone');
+        else await this.waitFor(tx, state);
+        return state;
+      });
+    let answer = await look();
+    if (answer !== true && this.isForeign(answer)) answer = await look();
     if (answer !== true) throw new Parked(answer, POLL_MS);
   }
 

@@ -10,6 +10,8 @@ export interface NewDeed {
   arguments?: object;
   /** A repetition after a crash in the middle does no harm. */
   repeatable: boolean;
+  /** The resource whose job asks, where it is not the deed's own. */
+  askedBy?: string;
 }
 
 export async function askDeed(tx: Tx, core: ResourceCore, deed: NewDeed): Promise<void> {
@@ -25,6 +27,7 @@ export async function askDeed(tx: Tx, core: ResourceCore, deed: NewDeed): Promis
       verb: deed.verb,
       arguments: JSON.stringify(deed.arguments ?? {}),
       repeatable: deed.repeatable,
+      asked_by: deed.askedBy ?? null,
     })
     .onConflict((oc) => oc.columns(['tenant_id', 'id']).doNothing())
     .execute();

@@ -81,7 +81,7 @@ export async function probeReady(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>): Pro
   for (const placement of placements) {
     if (placement.isCurrent && placement.phase === 'ready') continue;
     if (placement.isCurrent && placement.phase === 'failed') throw failureOf(placement);
-    return waitingFor(placement);
+    return waitingFor(placement, who.id);
   }
   return placements;
 }
@@ -90,14 +90,13 @@ export async function probeReady(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>): Pro
 export async function probeAbsent(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>): Promise<true | Waiting> {
   const left = (await placementsOf(tx, who)).find((placement) => !placement.isPresent);
   if (!left) return true;
-  return waitingFor(left);
+  return waitingFor(left, who.id);
 }
 
-function waitingFor(placement: PlacementState): Waiting {
-  if (!placement.isConnected)
-    return new Waiting(`Node ${placement.nodeName} is away; it goes on when it is back.`, true);
-  if (placement.failure) return new Waiting(`Node ${placement.nodeName} tries again: ${placement.failure.message}`);
-  return new Waiting(`Node ${placement.nodeName} is at work.`);
+function waitingFor({ nodeName, isConnected, failure }: PlacementState, id: string): Waiting {
+  if (!isConnected) return new Waiting(`Node ${nodeName} is away; it goes on when it is back.`, true, id);
+  if (failure) return new Waiting(`Node ${nodeName} tries again: ${failure.message}`, false, id);
+  return new Waiting(`Node ${nodeName} is at work.`, false, id);
 }
 
 function failureOf(placement: PlacementState): RhyzomeError {

@@ -118,6 +118,8 @@ export interface PlacementReport {
   failure: { code: string; message: string } | null;
 }
 
+export type FollowUp = (tx: Tx) => Promise<void>;
+
 export interface KindDefinition<Row extends CoreRow = any> {
   /** Singular, e.g. `network`. */
   name: string;
@@ -153,8 +155,11 @@ export interface KindDefinition<Row extends CoreRow = any> {
   refresh?(tx: Tx, tenantId: string, id: string): Promise<void>;
   /** What falls due by itself (expiries), done now and then by one rhyzome-grpc at a time; repeatable at any moment. */
   upkeep?(db: Database, signal: AbortSignal): Promise<void>;
-  /** A node reported about one of its resources. In the tenant's scope; returns true if something visible changed. */
-  observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<void>;
+  /**
+   * A node reported about one of its resources, which is locked. In the tenant's scope. What has to lock other resources
+   * is returned, and done in a transaction of its own right after.
+   */
+  observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<FollowUp | void>;
   /** Nest controllers for verbs of its own. */
   controllers?: readonly (new (
     ...args: any[]

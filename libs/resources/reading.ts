@@ -10,7 +10,7 @@ import { countStatement, type ListQuery, type ListShape, pageStatement, parseLis
 import { kindCount, kindPage } from './list-statement.js';
 import { decodePageToken, encodePageToken } from './page-token.js';
 import { coreOf, findResource } from './repository.js';
-import { etagOf, type ResourceView, resourceView } from './view.js';
+import { etagOf, type ResourceView, resourceViewFor } from './view.js';
 
 export interface Page<Item> {
   items: Item[];
@@ -90,7 +90,7 @@ export class ResourceReader {
     const row = await findResource(perQuery(this.db, caller.actor.tenantId), kind, idOrName);
     if (!row) throw notFound(kind.name, idOrName);
     authorize(caller.actor, 'read', { ...coreOf(row), isPublic: row.tenant_id !== caller.actor.tenantId }, idOrName);
-    return { body: resourceView(kind, row), etag: etagOf(row), row };
+    return { body: resourceViewFor(caller.actor.tenantId, kind, row), etag: etagOf(row), row };
   }
 
   /** Throws RhyzomeError `invalid`, `forbidden`. */
@@ -105,7 +105,7 @@ export class ResourceReader {
       page: (after) => kindPage(kind, actor.tenantId, query, after),
       count: () => kindCount(kind, actor.tenantId, query),
       inOrder: true,
-      view: (row) => resourceView(kind, row),
+      view: (row) => resourceViewFor(actor.tenantId, kind, row),
     });
   }
 

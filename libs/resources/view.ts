@@ -1,5 +1,5 @@
 /** What users see of rows: resources and jobs, as JSON in camelCase with RFC 3339 times in UTC. */
-import { codeEntry, type ErrorCode, errorCodes, RhyzomeError } from '#libs/core';
+import { codeEntry, type ErrorCode, errorCodes, RhyzomeError, SYSTEM_TENANT } from '#libs/core';
 import type { JobRow, JobStepRow } from '#libs/jobs';
 import type { CoreRow, KindDefinition } from './kind.js';
 
@@ -21,6 +21,13 @@ export function resourceView(kind: KindDefinition, row: CoreRow): ResourceView {
     createdBy: row.created_by,
     ...kind.view(row),
   };
+}
+
+/** As its own tenant sees it, or others, who are told neither who made it nor what went wrong with it. */
+export function resourceViewFor(tenantId: string, kind: KindDefinition, row: CoreRow): ResourceView {
+  const view = resourceView(kind, row);
+  const isLent = row.tenant_id !== tenantId && row.tenant_id !== SYSTEM_TENANT;
+  return isLent ? { ...view, createdBy: '', conditions: [] } : view;
 }
 
 /** Strong, and new at any visible change (RFC 9110 §8.8.3). */

@@ -1,5 +1,6 @@
 export { type ContentLab, contentLab } from './content-lab.js';
 export * from './database.js';
+export * from './guests.js';
 export * from './job-lab.js';
 export * from './obedient-node.js';
 export * from './platform.js';

@@ -112,6 +112,10 @@ create index deleted_disk_content on deleted_disk (image_sha256) where image_sha
 create index deleted_disk_node on deleted_disk (node_id);
 call wall_off('deleted_disk');
 
+-- Whose news a parked job waits for, where that is not its own resource: a machine's job for its disk.
+alter table job add column waits_for uuid;
+create index job_waits_for on job (tenant_id, waits_for) where finished_at is null and waits_for is not null;
+
 alter table reservation add constraint reservation_sizes check (vcpus >= 0 and memory_mib >= 0 and disk_gib >= 0);
 
 -- As before, and further: `p_only` and `p_never` narrow the choice (null: they do not); `p_stays` is for what lies on its

@@ -67,4 +67,7 @@ end $$;
 create trigger keep_published after update of published on resource
   for each row when (new.published is distinct from old.published) execute function keep_published();
 
+-- Whose job asked for the deed, where that is another resource than the deed's own: it is woken, too.
+alter table deed add column asked_by uuid;
+
 grant select, insert, update, delete on image_upload to rhyzome_app, rhyzome_operator;

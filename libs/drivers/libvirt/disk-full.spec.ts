@@ -88,6 +88,17 @@ describe.skipIf(!(await canLab('a full disk on libvirt')))('a full disk', () => 
     await expect(lab.snapshots.operate?.(kept, 'restore', {}, never)).rejects.toMatchObject(full);
     await expect(lab.snapshots.apply(refused, { diskId: data.id }, never)).rejects.toMatchObject(full);
     await check(data);
+    // What needs no room goes on.
+    await lab.disks.apply(data, empty, never);
+    await lab.instances.apply(instance, lab.spec([boot, data], { powerState: 'stopped' }), never);
+    const told = lab.spec([boot, data]);
+    const greater = { ...told, guest: { ...told.guest, userData: 'x'.repeat(300_000) } };
+    await lab.host.exec(['sh', '-c', `cat /dev/zero > ${filler()}2 || true`]);
+    await expect(lab.instances.apply(instance, greater, never)).rejects.toMatchObject({
+      code: 'disk_full',
+      permanent: false,
+    });
+    await lab.host.exec(['rm', `${filler()}2`]);
     await free();
     await lab.instances.apply(instance, lab.spec([boot, data]), never);
     const shell = await Shell.open(lab, instance);

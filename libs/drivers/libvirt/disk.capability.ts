@@ -8,6 +8,7 @@ import type { Runner } from '#libs/drivers/host';
 import { checkRef } from '#libs/drivers/network';
 import { checkDiskSpec } from './disk-spec.js';
 import type { Disks } from './disks.js';
+import type { LongWork } from './long-work.js';
 import { copySnapshot, createDisk, growDisk, makeAside, toDiskError, virtualSizeOf, wholeSectors } from './qcow2.js';
 import type { SnapshotRecords } from './snapshot-records.js';
 import type { Virsh } from './virsh.js';
@@ -18,11 +19,13 @@ export interface DiskParts {
   virsh: Virsh;
   disks: Disks;
   snapshots: SnapshotRecords;
+  /** Copies of snapshots, by the disk that is being made. */
+  copies: LongWork;
 }
 
 /** Kind `disk`. Its images in use are those that files here build on. */
 export function createDiskCapability(parts: DiskParts): Capability<DiskSpec, DiskStatus> {
-  const { installation, disks, snapshots } = parts;
+  const { installation, disks, snapshots, copies } = parts;
   return {
     kind: 'disk',
     after: [],
@@ -32,10 +35,11 @@ export function createDiskCapability(parts: DiskParts): Capability<DiskSpec, Dis
       if (await isAsWanted(parts, ref.id, spec)) return { sizeBytes: spec.sizeBytes };
       try {
         await disks.folders.claim(ref);
-        const isThere = existsSync(disks.path(ref.id));
-        if (isThere) await disks.changing([ref.id], signal, () => converge(parts, ref, spec, signal));
-        else if (spec.snapshot) await makeFromSnapshot(parts, ref, spec, spec.snapshot, signal);
-        else await disks.changing([ref.id], signal, () => make(parts, ref, spec, signal));
+        const { snapshot } = spec;
+        if (snapshot && !existsSync(disks.path(ref.id))) {
+          await copies.join(ref.id, signal, (own) => makeFromSnapshot(parts, ref, spec, snapshot, own));
+        }
+        await disks.changing([ref.id], signal, () => make(parts, ref, spec, signal));
       } catch (error) {
         throw toDiskError(error);
       }
@@ -43,6 +47,7 @@ export function createDiskCapability(parts: DiskParts): Capability<DiskSpec, Dis
     },
     async remove(ref, signal) {
       checkRef(installation, ref);
+      await copies.cancel(ref.id);
       await disks.changing([ref.id], signal, async () => {
         const user = await disks.userOf(ref.id);
         if (user) throw new DriverError('in_use', `The disk is still attached to instance ${user}.`);
@@ -120,7 +125,7 @@ async function makeFromSnapshot(
 ): Promise<void> {
   const { disks, runner, snapshots } = parts;
   await disks.reading(diskId, ref.id, signal, async () => {
-    if (existsSync(disks.path(ref.id))) return converge(parts, ref, spec, signal);
+    if (existsSync(disks.path(ref.id))) return;
     const snapshot = await snapshots.load(snapshotId);
     if (!snapshot?.made || snapshot.diskId !== diskId) {
       throw new DriverError('snapshot_missing', `Snapshot ${snapshotId} is not on this node yet.`);

@@ -8,6 +8,7 @@ import { type Accelerator, findProbe, probeAccelerator } from './accelerator.js'
 import { createDiskCapability } from './disk.capability.js';
 import { Disks } from './disks.js';
 import { createInstanceCapability } from './instance.capability.js';
+import { LongWork } from './long-work.js';
 import { openPlaces } from './places.js';
 import { createSnapshotCapability } from './snapshot.capability.js';
 import { forgetExports } from './snapshot-export.js';
@@ -45,6 +46,7 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
   context.log.info({ accelerator }, 'libvirt driver ready');
   const disks = new Disks({ context, runner, virsh });
   const snapshots = openSnapshotRecords(context.stateDir);
+  const copies = new LongWork();
   const instances = createInstanceCapability({
     ...{ context, runner, virsh, disks, accelerator },
     places: openPlaces(context.stateDir),
@@ -66,7 +68,7 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
     name: 'libvirt',
     capabilities: [
       createNetworkCapability(context, options),
-      createDiskCapability({ installation: context.installation, runner, virsh, disks, snapshots }),
+      createDiskCapability({ installation: context.installation, runner, virsh, disks, snapshots, copies }),
       createSnapshotCapability({ context, runner, virsh, disks, snapshots }),
       instances,
     ],
@@ -82,6 +84,7 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
     async close() {
       for (const end of watchers) end();
       watchers.clear();
+      await copies.close();
     },
   };
 }

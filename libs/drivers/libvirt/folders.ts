@@ -22,7 +22,8 @@ export function openFolders(stateDir: string, kind: string): Folders {
       await mkdir(of(ref.id), { recursive: true });
       // The hypervisor's own user must get through to the disk, and nobody may list, whatever the umask is.
       for (const each of [root, of(ref.id)]) await chmod(each, 0o711);
-      await writeJson(join(of(ref.id), 'ref.json'), ref);
+      // Written once: on a full disk, what is there must go on to work.
+      if ((await readJson(join(of(ref.id), 'ref.json'))) === null) await writeJson(join(of(ref.id), 'ref.json'), ref);
     },
     async release(id) {
       const names = await readdirOr(of(id));

@@ -45,7 +45,10 @@ function checksOfGuest({ hostname, userData, sshKeys }: Partial<InstanceSpec['gu
   const isKey = (key: unknown) => typeof key === 'string' && key.length <= mostKeyBytes && !/[\r\n\0]/.test(key);
   return [
     [typeof hostname === 'string' && /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/i.test(hostname), 'host name'],
-    [userData === null || (typeof userData === 'string' && userData.length <= mostUserDataBytes), 'user data'],
+    [
+      userData === null || (typeof userData === 'string' && Buffer.byteLength(userData) <= mostUserDataBytes),
+      'user data',
+    ],
     [Array.isArray(sshKeys) && sshKeys.length <= 16 && sshKeys.every(isKey), 'list of SSH keys'],
   ];
 }

@@ -26,6 +26,7 @@ import { checkInstanceSpec } from './instance-spec.js';
 import { macsOf, metricsOf } from './metrics.js';
 import { domainName, instanceOf, type Places } from './places.js';
 import { destroyDomain, isActive, powerStateOf, startDomain, stopDomain } from './power.js';
+import { toDiskError } from './qcow2.js';
 import { ensureSeed, seedFiles, wantSeed } from './seed.js';
 import { openSerialLine } from './serial-line.js';
 import { isNoDomain, type Virsh } from './virsh.js';
@@ -60,7 +61,13 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
     async apply(ref, spec, signal) {
       checkRef(context.installation, ref);
       checkInstanceSpec(spec);
-      return known.during(ref.id, async () => noted(ref, await apply(parts, ref, spec, signal)));
+      return known.during(ref.id, async () => {
+        try {
+          return noted(ref, await apply(parts, ref, spec, signal));
+        } catch (error) {
+          throw toDiskError(error, false);
+        }
+      });
     },
     async remove(ref, signal) {
       checkRef(context.installation, ref);

@@ -27,7 +27,8 @@ export class Locks {
   }
 }
 
-async function untilAborted(waiting: Promise<unknown>, signal: AbortSignal): Promise<void> {
+/** Waits; an abort throws the signal's reason, and what was waited for goes on. */
+export async function untilAborted(waiting: Promise<unknown>, signal: AbortSignal): Promise<void> {
   let stop = () => {};
   const aborted = new Promise<never>((_, reject) => {
     stop = () => reject(signal.reason);

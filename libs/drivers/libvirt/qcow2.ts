@@ -2,7 +2,7 @@
  * Disk files through `qemu-img` (qemu-img(1)): always qcow2 and always named so, with the format of what they build on
  * named, too: a raw image may hold what looks like another format. Files that a machine has open are only read here.
  */
-import { open, rename, rm, statfs } from 'node:fs/promises';
+import { chmod, open, rename, rm, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DriverError } from '#libs/drivers/contract';
 import { CommandError, type Runner } from '#libs/drivers/host';
@@ -39,7 +39,7 @@ export function wholeSectors(bytes: number): number {
 export async function requireRoom(dir: string, virtualSizeBytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(dir);
   // An L1 table has 8 bytes for 512 MiB; a snapshot copies it.
-  if (bavail * bsize < spareBytes + (virtualSizeBytes / 512 / 1024 ** 2) * 16) throw diskFull();
+  if (bavail * bsize < spareBytes + (virtualSizeBytes / 512 / 1024 ** 2) * 16) throw diskFull(true);
 }
 
 export async function qcow2Info(runner: Runner, path: string): Promise<Qcow2Info> {
@@ -80,6 +80,8 @@ export async function makeAside(path: string, make: (part: string) => Promise<vo
   await rm(part, { force: true });
   try {
     await make(part);
+    // The hypervisor gives it to its own user; nobody else may read a tenant's data.
+    await chmod(part, 0o600);
     await sync(part);
     await rename(part, path);
   } catch (error) {
@@ -144,16 +146,19 @@ async function image(runner: Runner, argv: readonly string[], signal?: AbortSign
   }
 }
 
-/** What a failure about a disk means. A full disk does not become empty by trying again: it is told at once. */
-export function toDiskError(error: unknown): unknown {
+/**
+ * What a failure about a disk means. `permanent`: whether a full disk is told at once, because somebody waits for an
+ * answer; what must come about some time is tried again instead.
+ */
+export function toDiskError(error: unknown, permanent = true): unknown {
   const text = error instanceof CommandError ? error.stderr : error instanceof Error ? error.message : '';
   const isFull = (error as NodeJS.ErrnoException | null)?.code === 'ENOSPC' || /No space left/i.test(text);
-  if (isFull) return diskFull(error);
+  if (isFull) return diskFull(permanent, error);
   if (!(error instanceof CommandError)) return error;
   if (/Failed to get .*lock/i.test(text)) return new DriverError('in_use', 'The disk is in use.', { cause: error });
   return new DriverError('disk_failed', `Work on the disk failed: ${error.message}`, { cause: error });
 }
 
-function diskFull(cause?: unknown): DriverError {
-  return new DriverError('disk_full', 'There is no room left on the node’s disk.', { permanent: true, cause });
+function diskFull(permanent: boolean, cause?: unknown): DriverError {
+  return new DriverError('disk_full', 'There is no room left on the node’s disk.', { permanent, cause });
 }

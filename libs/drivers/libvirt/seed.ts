@@ -43,6 +43,8 @@ const wantedFile = (place: Place) => join(place.dir, 'seed-wanted.json');
 
 /** Notes what the next start is to tell the guest, also a start that nobody gives a spec for. */
 export async function wantSeed(place: Place, files: SeedFiles): Promise<void> {
+  const last = await readJson<SeedFiles>(wantedFile(place));
+  if (JSON.stringify(last) === JSON.stringify(files)) return;
   await writeJson(wantedFile(place), files);
   await chmod(wantedFile(place), 0o600);
 }
@@ -76,6 +78,6 @@ export async function ensureSeed(runner: Runner, place: Place): Promise<void> {
     await chmod(told, 0o600);
   } catch (error) {
     for (const path of [source, volume]) await rm(path, { recursive: true, force: true });
-    throw toDiskError(error);
+    throw toDiskError(error, false);
   }
 }

@@ -2,14 +2,16 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import { ReadStream } from 'node:tty';
 import { type ConsoleLine, DriverError } from '#libs/drivers/contract';
+import { isActive } from './power.js';
 import type { Virsh } from './virsh.js';
 
-/** Throws DriverError `not_running`. `onClose` is called once. */
+/** Throws DriverError `not_found` or `not_running`. `onClose` is called once. */
 export async function openSerialLine(virsh: Virsh, domain: string, onClose: () => void): Promise<ConsoleLine> {
+  const state = await virsh.state(domain);
+  if (!state) throw new DriverError('not_found', 'There is no such instance on this node.', { permanent: true });
+  if (!isActive(state)) throw new DriverError('not_running', 'The machine is off.', { permanent: true });
   const path = (await virsh.run(['ttyconsole', domain])).trim();
-  if (!/^\/dev\/pts\/\d+$/.test(path)) {
-    throw new DriverError('not_running', 'The machine is off and has no console.', { permanent: true });
-  }
+  if (!/^\/dev\/pts\/\d+$/.test(path)) throw new DriverError('hypervisor_refused', 'The machine has no serial line.');
   const fd = openSync(path, constants.O_RDWR | constants.O_NOCTTY);
   let stream: ReadStream;
   try {

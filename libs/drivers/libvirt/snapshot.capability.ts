@@ -41,6 +41,9 @@ export function createSnapshotCapability(parts: SnapshotParts): Capability<Snaps
       checkRef(installation, ref);
       checkSnapshotSpec(spec);
       const known = await snapshots.load(ref.id);
+      if (known && known.diskId !== spec.diskId) {
+        throw new DriverError('invalid_spec', 'The snapshot is of another disk.', { permanent: true });
+      }
       if (known?.made && (await isThere(parts, ref.id, known))) return status(known);
       return disks.changing([spec.diskId], signal, () => apply(parts, ref, spec));
     },
@@ -82,9 +85,6 @@ export function createSnapshotCapability(parts: SnapshotParts): Capability<Snaps
 async function apply(parts: SnapshotParts, ref: Ref, { diskId }: SnapshotSpec): Promise<SnapshotStatus> {
   const { disks, snapshots, runner } = parts;
   const known = await snapshots.load(ref.id);
-  if (known && known.diskId !== diskId) {
-    throw new DriverError('invalid_spec', 'The snapshot is of another disk.', { permanent: true });
-  }
   const path = disks.path(diskId);
   if (known && (await isThere(parts, ref.id, known))) {
     await snapshots.save(ref.id, { ...known, made: true });

@@ -1,10 +1,11 @@
 /** Disks and snapshots after an agent that died at any point, after its images moved, and of images that would deceive. */
+import { existsSync } from 'node:fs';
 import { copyFile, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { DiskSpec, Ref } from '#libs/drivers/contract';
 import { writeJson } from './folders.js';
-import { canLab, never, refTo, VirtLab } from './lab.js';
+import { canLab, never, refTo, until, VirtLab } from './lab.js';
 
 const MiB = 1024 ** 2;
 
@@ -56,7 +57,9 @@ describe.skipIf(!(await canLab('disks on libvirt after a crash')))('disks and sn
     await writeJson(record(snapshot), { ...known, made: false });
     await lab.snapshots.apply(snapshot, { diskId: disk.id }, never);
     expect(await snapshotsOf(disk)).toBe(1);
-    await expect(lab.snapshots.apply(snapshot, { diskId: refTo('disk').id }, never)).resolves.toBeDefined();
+    await expect(lab.snapshots.apply(snapshot, { diskId: refTo('disk').id }, never)).rejects.toMatchObject({
+      code: 'invalid_spec',
+    });
     await lab.snapshots.remove(snapshot, never);
     expect(await snapshotsOf(disk)).toBe(0);
   });
@@ -94,6 +97,32 @@ describe.skipIf(!(await canLab('disks on libvirt after a crash')))('disks and sn
     expect(await lab.disks.imagesInUse?.()).toContain(image.sha256);
     expect((await stat(lab.diskPath(copy))).blocks * 512).toBeLessThan(MiB);
   });
+
+  it('goes on with a long copy when a try is given up, and ends it when nobody wants it', async () => {
+    const [disk, snapshot, copy] = [refTo('disk'), refTo('snapshot'), refTo('disk')];
+    const large = { ...empty, sizeBytes: 512 * MiB };
+    await lab.disks.apply(disk, large, never);
+    await io(disk, 'write -P 9 0 400M');
+    await lab.snapshots.apply(snapshot, { diskId: disk.id }, never);
+    const spec = { ...large, snapshot: { diskId: disk.id, snapshotId: snapshot.id } };
+    const part = `${lab.diskPath(copy)}.new`;
+    const begun = async () => {
+      const impatient = new AbortController();
+      const tried = lab.disks.apply(copy, spec, impatient.signal);
+      await until('a copy', () => existsSync(part), 10_000);
+      impatient.abort(new Error('gave up'));
+      await expect(tried).rejects.toThrow('gave up');
+    };
+    await begun();
+    const { ino } = await stat(part);
+    await lab.disks.apply(copy, spec, never);
+    expect((await stat(lab.diskPath(copy))).ino).toBe(ino);
+    expect(await io(copy, 'read -P 9 0 400M')).not.toContain('verification failed');
+    await lab.disks.remove(copy, never);
+    await begun();
+    await lab.disks.remove(copy, never);
+    expect(existsSync(join(lab.context.stateDir, 'disk', copy.id))).toBe(false);
+  }, 60_000);
 
   it('does not stop for a copy that was given up, and lets others have their turn', async () => {
     const [disk, snapshot, copy] = [refTo('disk'), refTo('snapshot'), refTo('disk')];

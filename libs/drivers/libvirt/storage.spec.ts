@@ -35,6 +35,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
       'full-backing-filename': join(lab.dir, 'tiny'),
     });
     expect((await stat(join(lab.diskPath(boot), '..'))).mode & 0o777).toBe(0o711);
+    expect((await stat(lab.diskPath(boot))).mode & 0o777).toBe(0o600);
     const permanently = { code: 'invalid_spec', permanent: true };
     await expect(lab.disks.apply(data, { ...empty, sizeBytes: 16 * MiB }, never)).rejects.toMatchObject(permanently);
     await expect(lab.disks.apply(refTo('disk'), { ...bootSpec(), sizeBytes: MiB }, never)).rejects.toMatchObject(
@@ -95,6 +96,33 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
     await shell.run('sleep 1; mkdir /copy; mount /dev/vdc /copy');
     expect(await shell.run('cat /copy/file; cat /sys/block/vdc/size')).toBe(`one\n${(80 * MiB) / 512}`);
     expect(await shell.run('cat /mnt/file')).toBe('three');
+  }, 60_000);
+
+  it('copies the same from one snapshot, whatever its disk goes through meanwhile', async () => {
+    await shell.run(
+      '( while [ -e /mnt/file ]; do dd if=/dev/urandom of=/mnt/noise bs=16k count=256 conv=fsync; done 2>/dev/null & )',
+    );
+    const [snapshot, more] = [refTo('snapshot'), refTo('snapshot')];
+    await lab.snapshots.apply(snapshot, { diskId: data.id }, never);
+    const spec = { sizeBytes: 64 * MiB, image: null, snapshot: { diskId: data.id, snapshotId: snapshot.id } };
+    const copies = [refTo('disk'), refTo('disk'), refTo('disk')];
+    for (const one of copies) {
+      await lab.disks.apply(one, spec, never);
+      await lab.snapshots.apply(more, { diskId: data.id }, never);
+      await lab.snapshots.remove(more, never);
+    }
+    const [a, ...others] = copies.map((one) => lab.diskPath(one)) as [string, string, string];
+    for (const b of others) await lab.host.exec(['qemu-img', 'compare', '-f', 'qcow2', '-F', 'qcow2', a, b]);
+    // Not because nothing was written.
+    await lab.snapshots.apply(more, { diskId: data.id }, never);
+    const later = refTo('disk');
+    await lab.disks.apply(later, { ...spec, snapshot: { diskId: data.id, snapshotId: more.id } }, never);
+    await expect(
+      lab.host.exec(['qemu-img', 'compare', '-f', 'qcow2', '-F', 'qcow2', a, lab.diskPath(later)]),
+    ).rejects.toThrow();
+    await shell.run('mv /mnt/file /mnt/moved; sleep 2; mv /mnt/moved /mnt/file');
+    for (const one of [...copies, later]) await lab.disks.remove(one, never);
+    for (const one of [snapshot, more]) await lab.snapshots.remove(one, never);
   }, 60_000);
 
   it('detaches from a machine that runs, and the disk can go then', async () => {

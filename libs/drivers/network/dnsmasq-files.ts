@@ -47,8 +47,8 @@ export function configuration(dir: string, spec: CheckedNetwork, resolvers: read
   ];
   if (spec.ipv6) {
     const { network, prefixLength, stateful } = spec.ipv6;
-    // Seldom enough for a thousand networks, and soon enough for a change (RFC 4861 §6.2.1).
-    lines.push('enable-ra', `ra-param=${lan},mtu:${spec.mtu},120`);
+    // Seldom enough for a thousand networks, and soon enough for a change (RFC 4861 §6.2.1). The MTU is the link's.
+    lines.push('enable-ra', `ra-param=${lan},120`);
     lines.push(stateful ? `dhcp-range=${network},static,${prefixLength},1h` : `dhcp-range=${network},ra-stateless,64`);
   }
   if (spec.domain) lines.push(`domain=${spec.domain}`, `local=/${spec.domain}/`, 'expand-hosts');

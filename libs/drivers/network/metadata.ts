@@ -1,7 +1,7 @@
 /**
  * The metadata address of one network: a socat in the router's namespace that hands each connection to the agent's Unix
  * socket, after one line that says who it is: `<networkId> <guestIp>`. The guard sees to it that a guest's address is
- * its own. At most 32 connections at once, each for a minute.
+ * its own. At most 32 connections at once, each for 10 s.
  */
 import { createHash } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
@@ -19,14 +19,21 @@ export interface MetadataDoor {
 }
 
 const listen = `TCP4-LISTEN:80,bind=${metadataAddress},reuseaddr,fork,max-children=32,backlog=32`;
-const seconds = 60;
+
+/** For a question and its answer, together. */
+const seconds = 10;
 
 /**
- * What runs for each connection; values come by the environment. The half that the guest has ended stays open for its
- * answer. The socket is named from its directory, so that its path may be long and have any character.
+ * What runs for each connection; values come by the environment. A guest that has ended its half still gets its answer,
+ * and the end of the answer ends all of it. The socket is named from its directory, so that its path may be long and
+ * have any character.
  */
-const handler = `cd "$RHYZOME_DIR" && { printf '%s %s\\n' "$RHYZOME_NETWORK" "$SOCAT_PEERADDR"; exec cat; } |
-exec timeout ${seconds} socat -t ${seconds} - "UNIX-CONNECT:$RHYZOME_SOCKET"`;
+const handler = `cd "$RHYZOME_DIR" || exit
+exec 3< <(printf '%s %s\\n' "$RHYZOME_NETWORK" "$SOCAT_PEERADDR"; exec cat)
+reader=$!
+timeout ${seconds} socat -t 0.2 'STDIN,ignoreeof!!STDOUT' "UNIX-CONNECT:$RHYZOME_SOCKET" <&3 3<&-
+kill "$reader" 2> /dev/null
+exit 0`;
 
 function residentOf({ namespace, dir }: MetadataDoor): Resident {
   return { program: 'socat', mark: listen, pidFile: join(dir, 'metadata.pid'), namespace };
@@ -38,11 +45,12 @@ export async function applyMetadata(runner: Runner, door: MetadataDoor, socket: 
   if (!/^[\w.-]+$/.test(name)) throw new DriverError('metadata_failed', `The socket's name ${name} is malformed.`);
   const resident = residentOf(door);
   const pid = await runningPid(runner, resident);
-  // Its name in its own log tells one that leads to another socket.
-  const tag = `-lprhyzome-${createHash('sha256').update(socket).digest('hex').slice(0, 16)}`;
-  if (pid !== null && (await commandLine(pid))?.includes(tag)) return;
+  // The name that the handler goes by tells one that leads to another socket.
+  const tag = createHash('sha256').update(socket).digest('hex').slice(0, 16);
+  const command = `SYSTEM:exec bash -c \\"$RHYZOME_HANDLER\\" metadata-${tag}`;
+  if (pid !== null && (await commandLine(pid))?.includes(command)) return;
   await endResident(runner, resident);
-  const argv = ['socat', '-d0', tag, listen, 'SYSTEM:eval "$RHYZOME_HANDLER"'];
+  const argv = ['socat', '-t', String(seconds), listen, command];
   await startResident(runner, resident, argv, {
     RHYZOME_HANDLER: handler,
     RHYZOME_NETWORK: door.networkId,

@@ -6,7 +6,7 @@ import type { Capability, NetworkSpec } from '#libs/drivers/contract';
 import { canHost, machineState } from '#libs/drivers/host';
 import type { LocalNetworkStatus } from './converge.js';
 import { Lab, lease, networkRef, networkSpec, never } from './lab.js';
-import { bridgeName, namespaceName } from './names.js';
+import { bridgeName, leasePortName, namespaceName } from './names.js';
 
 const ability = await canHost();
 if (!ability.ok) console.warn(`skipped: networks: ${ability.reason}`);
@@ -24,6 +24,10 @@ describe.skipIf(!ability.ok)('networks', () => {
   let before: Record<string, string>;
   const stateOf = (id: string, file: string) => join(lab.stateDir, 'network', id, file);
   const outside = () => lab.sh('ls /sys/class/net; ip netns; nft list ruleset');
+
+  const guardEntriesBefore = (id: string) => [
+    { port: leasePortName(lab.installation, id, lease(11).mac), mac: lease(11).mac, ip: lease(11).ip },
+  ];
 
   beforeAll(async () => {
     before = await machineState();
@@ -137,6 +141,8 @@ describe.skipIf(!ability.ok)('networks', () => {
       `kill -9 $(cat ${stateOf(ref.id, 'dnsmasq.pid')})`,
       `rm ${stateOf(ref.id, 'dnsmasq.pid')}`,
       `rm -r ${lab.stateDir}/network`,
+      // As an agent of before wrote it.
+      `echo '${JSON.stringify({ ref, slot: null, entries: guardEntriesBefore(ref.id) })}' > ${stateOf(ref.id, 'record.json')}`,
     ]) {
       await lab.sh(damage);
       await networks.apply(ref, networkSpec(lease(10)), never);
@@ -149,6 +155,31 @@ describe.skipIf(!ability.ok)('networks', () => {
     expect(await outside()).toBe(empty);
     expect(await lab.sh(`pgrep -f 'dnsmasq --conf-file=${lab.stateDir}' | grep -vw $$ || true`)).toBe('');
   }, 90_000);
+
+  it('keeps its leases when MTU, resolvers and domain change, and tells guests when they ask again', async () => {
+    const ref = networkRef('acme');
+    const leases = [{ ...lease(10, 'web'), ip6: 'fd77:2::a' }];
+    const spec = { ...networkSpec(...leases), subnet6: 'fd77:2::/112', gateway6: 'fd77:2::1' };
+    await networks.apply(ref, spec, never);
+    await lab.plug('guest', ref, lease(10).mac);
+    expect(await lab.dhcp('guest')).toBe('10.77.1.10 web 10.77.1.1 1450');
+    const [pid, held] = [await readFile(stateOf(ref.id, 'dnsmasq.pid'), 'utf8'), stateOf(ref.id, 'dnsmasq.leases')];
+    const client = (await readFile(held, 'utf8')).split('\n').find((line) => line.includes(lease(10).mac));
+    expect(client).toContain('10.77.1.10');
+    const dns = ['192.0.2.53', '2001:db8::53'];
+    await networks.apply(ref, { ...spec, mtu: 1400, dns }, never);
+    expect(await readFile(held, 'utf8')).toContain(client);
+    expect(await lab.reaches('guest', '10.77.1.1')).toBe(true);
+    expect(await lab.dhcp('guest')).toBe('10.77.1.10 web 192.0.2.53 1400');
+    expect(await readFile(stateOf(ref.id, 'dnsmasq.pid'), 'utf8')).toBe(pid);
+    const now = (await readFile(held, 'utf8')).split('\n').filter((line) => /^(duid|[0-9]+ 52)/.test(line));
+    await networks.apply(ref, { ...spec, mtu: 1400, dns, domain: 'other.example' }, never);
+    const after = (await readFile(held, 'utf8')).split('\n');
+    expect(after).toEqual(expect.arrayContaining(now));
+    expect(await lab.lookup('guest', 'web.other.example')).toContain('10.77.1.10');
+    await lab.unplug('guest');
+    await networks.remove(ref, never);
+  }, 30_000);
 
   it('takes a changed subnet, gateway and domain', async () => {
     const ref = networkRef('acme');

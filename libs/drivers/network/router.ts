@@ -1,6 +1,6 @@
 /**
  * What the router of a network lets through, inside its namespace. Guests get DHCP, DNS, metadata and ICMP of the
- * gateway and nothing else of it; they go out by the uplink where there is one; from outside comes what a public address
+ * gateway and nothing else of it, peers of the VPN door DNS and ICMP; they go out by the uplink where there is one; from outside comes what a public address
  * or a forward leads in, and what peers of the VPN door send; the firewall decides about all of it.
  */
 import type { Runner } from '#libs/drivers/host';
@@ -31,7 +31,7 @@ export async function applyRouterRules(
     `add table ${t}`,
     `delete table ${t}`,
     `add table ${t}`,
-    ...input(spec),
+    ...input(spec, door),
     ...forward(spec, door),
     ...translation(spec),
   ];
@@ -43,15 +43,15 @@ export async function applyRouterRules(
 }
 
 /** What the router itself takes. */
-function input(spec: CheckedNetwork): string[] {
+function input(spec: CheckedNetwork, door: string): string[] {
   const rule = (text: string) => `add rule ${t} input ${text}`;
   const limit = 'limit rate 100/second burst 100 packets accept';
   const lines = [
     `add chain ${t} input { type filter hook input priority filter; policy drop; }`,
     rule('iifname "lo" accept'),
     rule('ct state established,related accept'),
-    rule(`iifname "${lan}" udp dport { 53, 67 } accept`),
-    rule(`iifname "${lan}" tcp dport 53 accept`),
+    rule(`iifname "${lan}" udp dport 67 accept`),
+    rule(`iifname { "${lan}", "${door}" } meta l4proto { tcp, udp } th dport 53 accept`),
     rule(`iifname "${lan}" ip daddr ${metadataAddress} tcp dport 80 accept`),
     rule(`iifname != "${wan}" icmp type echo-request ${limit}`),
   ];

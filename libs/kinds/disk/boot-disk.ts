@@ -112,12 +112,14 @@ export async function retireBootDisk(tx: Tx, instance: Who): Promise<boolean> {
   return true;
 }
 
-/** Deletes the rows of a boot disk that went with its instance. */
+/** Deletes the rows of a boot disk that went with its instance; one that a job of its own removes is left to that. */
 export async function releaseBootDisk(tx: Tx, instance: Who): Promise<void> {
   const result = await sql<{ id: string }>`
     select k.id from disk k join resource r on r.tenant_id = k.tenant_id and r.id = k.id
     where k.tenant_id = ${instance.tenantId} and k.instance_id = ${instance.id} and k.with_instance
-      and r.state in ('deleting', 'pending', 'failed')`.execute(tx);
+      and r.state in ('deleting', 'pending', 'failed')
+      and not exists (select 1 from job j where j.tenant_id = r.tenant_id and j.resource_id = r.id
+        and j.finished_at is null)`.execute(tx);
   for (const { id } of result.rows) {
     const disk = { tenantId: instance.tenantId, id };
     await dropEdges(tx, instance);

@@ -98,8 +98,8 @@ async function askNode(core: ResourceCore, row: ImageRow, job: Job<Tx>): Promise
     act: async (tx) => {
       const snapshot = { tenantId, kind: 'snapshot', id: row.source_snapshot_id!, name: '', tags: {} };
       const nodeId = await nodeOf(tx, snapshot);
-      const asked = { operationId: operation };
-      await askDeed(tx, snapshot, { id: operation, nodeId, verb: 'export', arguments: asked, repeatable: true });
+      const exported = { id: operation, nodeId, verb: 'export', arguments: { operationId: operation } };
+      await askDeed(tx, snapshot, { ...exported, repeatable: true, askedBy: core.id });
     },
     undo: async (tx) => {
       // Also one that is done: what it brought goes, so it would have to be asked for again.

@@ -6,7 +6,6 @@ import type { RhyzomeError } from '#libs/core';
 import { kinds } from '#libs/kinds';
 import type { Caller, ChangeResult } from '#libs/resources';
 import { type ContentLab, callerIn, contentLab, gate, type Platform, startPlatform } from '#libs/testing';
-import { collectParts } from './index.js';
 import { ImageUploads, type Piece } from './upload.js';
 
 let platform: Platform;
@@ -55,6 +54,13 @@ const refusal = (work: Promise<unknown>): Promise<RhyzomeError> =>
     },
     (error: RhyzomeError) => error,
   );
+/** Names the part of the try that is under way. */
+async function operationOf(id: string): Promise<string> {
+  const { rows } = await sql<{ operation: string }>`
+    select operation_id as operation from image_upload where image_id = ${id}`.execute(platform.db.operator);
+  return rows[0]!.operation;
+}
+
 const waiting = (jobId: string) =>
   expect.poll(async () => (await platform.jobs.get(caller, jobId)).state, { timeout: 5_000 }).toBe('waiting');
 
@@ -181,14 +187,16 @@ describe('an upload', () => {
       await held.pass();
       yield bytes.subarray(100);
     }
+    const operation = await operationOf(id);
     const running = refusal(uploads.receive(caller, id, whole(bytes.length), slow(), never));
     await held.arrived;
+    expect(await lab.contents.store.parts.size(operation)).toBe(100);
     await platform.jobs.cancel(caller, created.jobId!);
     expect((await platform.ended(caller, created.jobId!)).state).toBe('cancelled');
     held.open();
     expect((await running).code).toBe('conflict');
     expect((await refusal(uploads.state(caller, id))).code).toBe('not_found');
-    expect(await collectParts(platform.db, lab.contents.store, 0)).toBeLessThanOrEqual(1);
+    expect(await lab.contents.store.parts.size(operation)).toBe(0);
   });
 
   test('is ended by a removal of the image, in any state', async () => {
