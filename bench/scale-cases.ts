@@ -12,14 +12,13 @@ import {
   ResourceReader,
   readInstallation,
 } from '#libs/resources';
-import { callerIn } from '#libs/testing';
-import { FEW } from './scale-data.js';
+import { callerIn, FEW } from '#libs/testing';
 
 type Query = Record<string, string>;
 
 export interface ScaleCase {
   name: string;
-  /** The tenants' ways to ask once; they return how many items came. */
+  /** For a tenant: the request, which returns how many items came. */
   prepare(tenantId: string): Promise<() => Promise<number>>;
   /** The tenant beside `big`. */
   against: 'small' | 'empty';
@@ -79,10 +78,6 @@ const selections: [Query, number][] = [
   [{ tagSelector: 'env=prod', state: 'failed' }, 5],
   [{ tagSelector: 'nobody=has-it' }, 50],
 ];
-
-export interface ScaleBench {
-  cases: ScaleCase[];
-}
 
 /** The cases over one database. */
 export async function scaleCases(db: Database, listener: Listener): Promise<ScaleCase[]> {

@@ -2,9 +2,14 @@
  * How much more a request costs in a tenant of 100,000 resources, with 1,000,000 in all, than in one of 500: asked in turn
  * in one process, medians of the rounds, in CPU time of this process and of its PostgreSQL backend together.
  */
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
-import { Database, Listener } from '#libs/db';
+import { Database, Listener, migrate } from '#libs/db';
+import { startPostgres } from '#libs/devdb';
+import { fullSize, loadScale, quickSize } from '#libs/testing';
 import { type ScaleCase, scaleCases } from './scale-cases.js';
 
 export interface ScaleResult {
@@ -101,4 +106,40 @@ async function compare(
 /** CPU time of a process so far, in ms, by the scheduler's clock of nanoseconds (proc_pid_schedstat). */
 function schedulerMs(pid: number): number {
   return Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
+}
+
+const migrations = fileURLToPath(new URL('../../sql/migrations', import.meta.url));
+
+export interface ScaleReport {
+  size: typeof fullSize;
+  loadSeconds: number;
+  rounds: number;
+  results: ScaleResult[];
+}
+
+/** On a PostgreSQL of its own, which goes afterwards. `log` is told each result at once. */
+export async function benchScale(isQuick: boolean, log?: (result: ScaleResult) => void): Promise<ScaleReport> {
+  const dir = mkdtempSync(join(tmpdir(), 'rhyzome-scale-'));
+  const postgres = await startPostgres({ dir, fast: true });
+  try {
+    const url = postgres.superuserUrl('postgres');
+    const size = isQuick ? quickSize : fullSize;
+    await migrate({ connectionString: url }, migrations);
+    const loadSeconds = Math.round(await loadScale(url, size));
+    const rounds = isQuick ? 3 : 7;
+    const results = await measureScale(url, { rounds, times: isQuick ? 5 : 12, log });
+    return { size, loadSeconds, rounds, results };
+  } finally {
+    await postgres.stop();
+    rmSync(dir, { recursive: true });
+  }
+}
+
+/** One line a case. */
+export function printScale({ case: name, ratio, cpuMs, databaseMs, items, statements, isCounting }: ScaleResult): void {
+  const both = (values: readonly number[]) => values.join(' / ').padEnd(16);
+  const mark = isCounting ? '#' : ratio > 1.5 ? '!' : ' ';
+  console.log(
+    `${String(ratio).padEnd(6)}${mark} ${both(cpuMs)} ${both(databaseMs)} ${both(statements)} ${both(items)} ${name}`,
+  );
 }

@@ -127,6 +127,27 @@ create table event_counter (
   constraint event_counter_pkey PRIMARY KEY (tenant_id)
 );
 
+create table firewallrule (
+  tenant_id text not null,
+  id uuid not null,
+  network_id uuid not null,
+  priority integer not null,
+  direction text not null,
+  action text not null,
+  protocol text not null,
+  ports text[] default '{}'::text[] not null,
+  remote_cidrs text[],
+  remote_tags text,
+  target_tags text,
+  constraint firewallrule_pkey PRIMARY KEY (tenant_id, id),
+  constraint firewallrule_action_check CHECK ((action = ANY (ARRAY['allow'::text, 'deny'::text]))),
+  constraint firewallrule_check CHECK (((remote_cidrs IS NULL) OR (remote_tags IS NULL))),
+  constraint firewallrule_direction_check CHECK ((direction = ANY (ARRAY['in'::text, 'out'::text]))),
+  constraint firewallrule_priority_check CHECK (((priority >= 0) AND (priority <= 65535))),
+  constraint firewallrule_protocol_check CHECK ((protocol = ANY (ARRAY['any'::text, 'tcp'::text, 'udp'::text, 'icmp'::text]))),
+  constraint firewallrule_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table idempotency (
   tenant_id text not null,
   subject text not null,
@@ -292,6 +313,7 @@ create table lease (
   instance_id uuid,
   ordinal integer,
   created_at timestamp(3) with time zone default now() not null,
+  ip6 inet,
   constraint lease_pkey PRIMARY KEY (tenant_id, id),
   constraint lease_check CHECK ((automatic = (instance_id IS NOT NULL))),
   constraint lease_ip_check CHECK ((masklen(ip) = 32)),
@@ -328,8 +350,23 @@ create table network (
   address_total bigint not null,
   address_used bigint default 0 not null,
   address_hint inet not null,
+  subnet6 cidr,
   constraint network_pkey PRIMARY KEY (tenant_id, id),
+  constraint network_subnet6_check CHECK (((subnet6 IS NULL) OR ((family((subnet6)::inet) = 6) AND ((masklen((subnet6)::inet) >= 64) AND (masklen((subnet6)::inet) <= 120))))),
   constraint network_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table network_part (
+  tenant_id text not null,
+  resource_id uuid not null,
+  network_id uuid not null,
+  kind text not null,
+  "position" integer default 0 not null,
+  spec jsonb not null,
+  constraint network_part_pkey PRIMARY KEY (tenant_id, resource_id),
+  constraint network_part_kind_check CHECK ((kind = ANY (ARRAY['publicAddress'::text, 'forward'::text, 'firewallRule'::text, 'wireguardPeer'::text]))),
+  constraint network_part_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES network(tenant_id, id) ON DELETE CASCADE,
+  constraint network_part_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
 create table node (
@@ -379,6 +416,67 @@ create table placement (
   constraint placement_pkey PRIMARY KEY (tenant_id, resource_id, node_id),
   constraint placement_phase_check CHECK ((phase = ANY (ARRAY['progressing'::text, 'ready'::text, 'absent'::text, 'failed'::text]))),
   constraint placement_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id)
+);
+
+create table portforward (
+  tenant_id text not null,
+  id uuid not null,
+  public_address_id uuid not null,
+  protocol text not null,
+  port integer not null,
+  instance_id uuid not null,
+  network_id uuid not null,
+  network_asked boolean not null,
+  target_port integer,
+  constraint portforward_pkey PRIMARY KEY (tenant_id, id),
+  constraint portforward_port_check CHECK (((port >= 1) AND (port <= 65535))),
+  constraint portforward_protocol_check CHECK ((protocol = ANY (ARRAY['tcp'::text, 'udp'::text]))),
+  constraint portforward_target_port_check CHECK (((target_port >= 1) AND (target_port <= 65535))),
+  constraint portforward_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table public_pool (
+  name text not null,
+  description text default ''::text not null,
+  created_at timestamp(3) with time zone default now() not null,
+  constraint public_pool_pkey PRIMARY KEY (name),
+  constraint public_pool_name_check CHECK ((name ~ '^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$'::text))
+);
+
+create table public_pool_range (
+  first_ip inet not null,
+  last_ip inet not null,
+  pool text not null,
+  hint inet not null,
+  constraint public_pool_range_pkey PRIMARY KEY (first_ip),
+  constraint public_pool_range_check CHECK (((family(first_ip) = 4) AND (masklen(first_ip) = 32) AND (family(last_ip) = 4) AND (masklen(last_ip) = 32))),
+  constraint public_pool_range_check1 CHECK ((first_ip <= last_ip)),
+  constraint public_pool_range_pool_fkey FOREIGN KEY (pool) REFERENCES public_pool(name) ON DELETE CASCADE,
+  constraint public_pool_range_apart EXCLUDE USING gist (int8range((first_ip - '0.0.0.0'::inet), (last_ip - '0.0.0.0'::inet), '[]'::text) WITH &&)
+);
+
+create table public_port (
+  tenant_id text not null,
+  public_address_id uuid not null,
+  protocol text not null,
+  port integer not null,
+  resource_id uuid not null,
+  constraint public_port_pkey PRIMARY KEY (tenant_id, public_address_id, protocol, port),
+  constraint public_port_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table publicaddress (
+  tenant_id text not null,
+  id uuid not null,
+  pool text not null,
+  ip inet not null,
+  instance_id uuid,
+  network_id uuid,
+  constraint publicaddress_pkey PRIMARY KEY (tenant_id, id),
+  constraint publicaddress_ip_key UNIQUE (ip),
+  constraint publicaddress_check CHECK (((instance_id IS NULL) = (network_id IS NULL))),
+  constraint publicaddress_pool_fkey FOREIGN KEY (pool) REFERENCES public_pool(name),
+  constraint publicaddress_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
 create table quota (
@@ -498,6 +596,32 @@ create table tenant_issuer (
   constraint tenant_issuer_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
 );
 
+create table wireguard_door (
+  tenant_id text not null,
+  network_id uuid not null,
+  port integer not null,
+  private_key text not null,
+  public_key text not null,
+  endpoint text,
+  constraint wireguard_door_pkey PRIMARY KEY (tenant_id, network_id),
+  constraint wireguard_door_port_key UNIQUE (port),
+  constraint wireguard_door_port_check CHECK (((port >= 16384) AND (port <= 32767))),
+  constraint wireguard_door_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES network(tenant_id, id) ON DELETE CASCADE
+);
+
+create table wireguardpeer (
+  tenant_id text not null,
+  id uuid not null,
+  network_id uuid not null,
+  public_key text not null,
+  address inet not null,
+  allowed_addresses text[],
+  preshared_key text,
+  constraint wireguardpeer_pkey PRIMARY KEY (tenant_id, id),
+  constraint wireguardpeer_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
+  constraint wireguardpeer_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES wireguard_door(tenant_id, network_id)
+);
+
 -- Indexes
 
 CREATE INDEX audit_action ON public.audit USING btree (tenant_id, action, id);
@@ -522,6 +646,8 @@ CREATE INDEX deleted_disk_node ON public.deleted_disk USING btree (node_id);
 
 CREATE INDEX deleted_disk_time ON public.deleted_disk USING btree (tenant_id, deleted_at, id);
 
+CREATE UNIQUE INDEX dependency_public_address ON public.dependency USING btree (target_tenant_id, target_id) WHERE (relation = 'is the public address of'::text);
+
 CREATE INDEX dependency_target ON public.dependency USING btree (target_tenant_id, target_id);
 
 CREATE INDEX disk_content ON public.disk USING btree (image_sha256) WHERE (image_sha256 IS NOT NULL);
@@ -539,6 +665,8 @@ CREATE INDEX event_age ON public.event USING btree (at);
 CREATE UNIQUE INDEX event_number ON public.event USING btree (tenant_id, number) WHERE (number IS NOT NULL);
 
 CREATE INDEX event_unnumbered ON public.event USING btree (id) WHERE (number IS NULL);
+
+CREATE INDEX firewallrule_network ON public.firewallrule USING btree (tenant_id, network_id);
 
 CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
@@ -592,7 +720,17 @@ CREATE UNIQUE INDEX lease_mac ON public.lease USING btree (tenant_id, network_id
 
 CREATE INDEX network_domain ON public.network USING btree (tenant_id, domain);
 
+CREATE INDEX network_part_network ON public.network_part USING btree (tenant_id, network_id);
+
+CREATE INDEX network_subnet ON public.network USING btree (tenant_id, subnet);
+
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
+
+CREATE INDEX public_pool_range_pool ON public.public_pool_range USING btree (pool);
+
+CREATE INDEX public_port_resource ON public.public_port USING btree (tenant_id, resource_id);
+
+CREATE INDEX publicaddress_pool ON public.publicaddress USING btree (pool, ip);
 
 CREATE INDEX reservation_node ON public.reservation USING btree (node_id);
 
@@ -621,6 +759,10 @@ CREATE INDEX resource_updated ON public.resource USING btree (tenant_id, kind, u
 CREATE INDEX snapshot_disk ON public.snapshot USING btree (tenant_id, disk_id);
 
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
+
+CREATE UNIQUE INDEX wireguardpeer_address ON public.wireguardpeer USING btree (tenant_id, network_id, address);
+
+CREATE UNIQUE INDEX wireguardpeer_key ON public.wireguardpeer USING btree (tenant_id, network_id, public_key);
 
 -- Functions and procedures
 
@@ -658,6 +800,16 @@ begin
   perform charge(coalesce(new.tenant_id, old.tenant_id), 'diskGiB',
     case when tg_op = 'DELETE' then 0 else (new.size_gib)::bigint end - case when tg_op = 'INSERT' then 0 else (old.size_gib)::bigint end);
   perform charge(coalesce(new.tenant_id, old.tenant_id), 'disks',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_firewallrule()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'firewallrules',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -706,12 +858,42 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.charge_portforward()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'portforwards',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_publicaddress()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'publicaddresses',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.charge_snapshot()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
 begin
   perform charge(coalesce(new.tenant_id, old.tenant_id), 'snapshots',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_wireguardpeer()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'wireguardpeers',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -738,6 +920,40 @@ begin
   if candidate >= final then return null; end if;
   update network set address_hint = candidate where tenant_id = p_tenant and id = p_network;
   return candidate;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.claim_public_address(p_pool text)
+ RETURNS inet
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+declare r public_pool_range; candidate inet; taken inet;
+begin
+  perform 1 from public_pool where name = p_pool for no key update;
+  for r in select * from public_pool_range where pool = p_pool order by first_ip for update loop
+    candidate := r.hint;
+    for taken in select p.ip from publicaddress p where p.ip >= candidate and p.ip <= r.last_ip order by p.ip loop
+      exit when taken > candidate;
+      candidate := taken + 1;
+    end loop;
+    if candidate <> r.hint then update public_pool_range set hint = candidate where first_ip = r.first_ip; end if;
+    if candidate <= r.last_ip then return candidate; end if;
+  end loop;
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.claim_wireguard_port()
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('rhyzome.wireguard_port', 0));
+  return (
+    select min(c.port) from (select 16384 as port union all select d.port + 1 from wireguard_door d) c
+    where c.port <= 32767 and not exists (select 1 from wireguard_door d where d.port = c.port));
 end $function$;
 
 CREATE OR REPLACE PROCEDURE public.count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text DEFAULT '1'::text)
@@ -783,6 +999,23 @@ CREATE OR REPLACE FUNCTION public.current_tenant()
  STABLE PARALLEL SAFE
 RETURN NULLIF(current_setting('rhyzome.tenant_id'::text, true), ''::text);
 
+CREATE OR REPLACE FUNCTION public.gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet)
+ RETURNS inet
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN (masklen((p_subnet6)::inet) = 64) THEN (set_masklen((p_subnet6)::inet, 128) + (1)::bigint) ELSE ip6_of(p_subnet6, p_subnet, p_gateway, NULL::macaddr) END;
+
+CREATE OR REPLACE FUNCTION public.give_back_public_address()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+begin
+  update public_pool_range set hint = least(hint, old.ip) where old.ip between first_ip and last_ip;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.give_default_quotas()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -791,6 +1024,23 @@ begin
   insert into quota (tenant_id, name, max, used) select new.id, name, max, 0 from quota_default;
   return null;
 end $function$;
+
+CREATE OR REPLACE FUNCTION public.give_ip6()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform 1 from resource where tenant_id = new.tenant_id and id = new.network_id for no key update;
+  select ip6_of(n.subnet6, n.subnet, new.ip, new.mac) into new.ip6
+  from network n where n.tenant_id = new.tenant_id and n.id = new.network_id;
+  return new;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr)
+ RETURNS inet
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN (p_subnet6 IS NULL) THEN NULL::inet WHEN (masklen((p_subnet6)::inet) > 64) THEN (set_masklen((p_subnet6)::inet, 128) + (set_masklen(p_ip, 32) - set_masklen((p_subnet)::inet, 32))) ELSE (set_masklen((p_subnet6)::inet, 128) | (('::'::text || regexp_replace(replace(((((p_mac)::macaddr8 | '02:00:00:00:00:00:00:00'::macaddr8) & (~ ((p_mac)::macaddr8 & '02:00:00:00:00:00:00:00'::macaddr8))))::text, ':'::text, ''::text), '(....)(....)(....)(....)'::text, '\1:\2:\3:\4'::text)))::inet) END;
 
 CREATE OR REPLACE FUNCTION public.issuer_directory()
  RETURNS TABLE(issuer text, tenant_id text, tenant_state text, audience text, jwks_uri text)
@@ -871,6 +1121,22 @@ begin
   perform pg_notify('rhyzome_tenant', '');
   return null;
 end $function$;
+
+CREATE OR REPLACE FUNCTION public.public_pool_use()
+ RETURNS TABLE(name text, total bigint, used bigint)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT p.name,
+     ( SELECT (COALESCE(sum(((r.last_ip - r.first_ip) + 1)), (0)::numeric))::bigint AS "coalesce"
+            FROM public_pool_range r
+           WHERE (r.pool = p.name)) AS "coalesce",
+     ( SELECT count(*) AS count
+            FROM publicaddress a
+           WHERE (a.pool = p.name)) AS count
+    FROM public_pool p;
+END;
 
 CREATE OR REPLACE FUNCTION public.raise_version()
  RETURNS trigger
@@ -1031,6 +1297,8 @@ CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_disk();
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.firewallrule DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_firewallrule();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.image DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_image();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF held_memory_mib, held_vcpus, memory_mib, vcpus ON public.instance DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_instance();
@@ -1043,7 +1311,15 @@ CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.lease DE
 
 CREATE TRIGGER count_lease AFTER INSERT OR DELETE ON public.lease FOR EACH ROW EXECUTE FUNCTION count_lease();
 
+CREATE TRIGGER give_ip6 BEFORE INSERT ON public.lease FOR EACH ROW EXECUTE FUNCTION give_ip6();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.network DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_network();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.portforward DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_portforward();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.publicaddress DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_publicaddress();
+
+CREATE TRIGGER give_back_public_address AFTER DELETE ON public.publicaddress FOR EACH ROW EXECUTE FUNCTION give_back_public_address();
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
@@ -1064,6 +1340,8 @@ CREATE TRIGGER give_default_quotas AFTER INSERT ON public.tenant FOR EACH ROW EX
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_issuer FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.wireguardpeer DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_wireguardpeer();
 
 -- Row level security
 
@@ -1101,6 +1379,11 @@ alter table event_counter enable row level security;
 alter table event_counter force row level security;
 create policy all_tenants on event_counter as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on event_counter as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table firewallrule enable row level security;
+alter table firewallrule force row level security;
+create policy all_tenants on firewallrule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on firewallrule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table idempotency enable row level security;
 alter table idempotency force row level security;
@@ -1154,10 +1437,30 @@ alter table network force row level security;
 create policy all_tenants on network as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on network as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table network_part enable row level security;
+alter table network_part force row level security;
+create policy all_tenants on network_part as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on network_part as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table placement enable row level security;
 alter table placement force row level security;
 create policy all_tenants on placement as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on placement as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table portforward enable row level security;
+alter table portforward force row level security;
+create policy all_tenants on portforward as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on portforward as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table public_port enable row level security;
+alter table public_port force row level security;
+create policy all_tenants on public_port as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on public_port as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table publicaddress enable row level security;
+alter table publicaddress force row level security;
+create policy all_tenants on publicaddress as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on publicaddress as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table quota enable row level security;
 alter table quota force row level security;
@@ -1198,6 +1501,16 @@ alter table tenant_issuer force row level security;
 create policy all_tenants on tenant_issuer as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on tenant_issuer as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table wireguard_door enable row level security;
+alter table wireguard_door force row level security;
+create policy all_tenants on wireguard_door as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on wireguard_door as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table wireguardpeer enable row level security;
+alter table wireguardpeer force row level security;
+create policy all_tenants on wireguardpeer as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on wireguardpeer as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 -- Owners and privileges
 
 alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
@@ -1208,6 +1521,9 @@ grant execute on function charge_deleted_disk() to public;
 
 alter function charge_disk() owner to rhyzome_owner;
 grant execute on function charge_disk() to public;
+
+alter function charge_firewallrule() owner to rhyzome_owner;
+grant execute on function charge_firewallrule() to public;
 
 alter function charge_image() owner to rhyzome_owner;
 grant execute on function charge_image() to public;
@@ -1221,13 +1537,31 @@ grant execute on function charge_lease() to public;
 alter function charge_network() owner to rhyzome_owner;
 grant execute on function charge_network() to public;
 
+alter function charge_portforward() owner to rhyzome_owner;
+grant execute on function charge_portforward() to public;
+
+alter function charge_publicaddress() owner to rhyzome_owner;
+grant execute on function charge_publicaddress() to public;
+
 alter function charge_snapshot() owner to rhyzome_owner;
 grant execute on function charge_snapshot() to public;
+
+alter function charge_wireguardpeer() owner to rhyzome_owner;
+grant execute on function charge_wireguardpeer() to public;
 
 alter function claim_address(p_tenant text, p_network uuid) owner to rhyzome_owner;
 grant execute on function claim_address(p_tenant text, p_network uuid) to public;
 grant execute on function claim_address(p_tenant text, p_network uuid) to rhyzome_app;
 grant execute on function claim_address(p_tenant text, p_network uuid) to rhyzome_operator;
+
+alter function claim_public_address(p_pool text) owner to rhyzome_owner;
+grant execute on function claim_public_address(p_pool text) to public;
+grant execute on function claim_public_address(p_pool text) to rhyzome_app;
+
+alter function claim_wireguard_port() owner to rhyzome_owner;
+grant execute on function claim_wireguard_port() to public;
+grant execute on function claim_wireguard_port() to rhyzome_app;
+grant execute on function claim_wireguard_port() to rhyzome_operator;
 
 alter function count_lease() owner to rhyzome_owner;
 grant execute on function count_lease() to public;
@@ -1235,8 +1569,24 @@ grant execute on function count_lease() to public;
 alter function current_tenant() owner to rhyzome_owner;
 grant execute on function current_tenant() to public;
 
+alter function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) owner to rhyzome_owner;
+grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to public;
+grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to rhyzome_app;
+grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to rhyzome_operator;
+
+alter function give_back_public_address() owner to rhyzome_owner;
+grant execute on function give_back_public_address() to public;
+
 alter function give_default_quotas() owner to rhyzome_owner;
 grant execute on function give_default_quotas() to public;
+
+alter function give_ip6() owner to rhyzome_owner;
+grant execute on function give_ip6() to public;
+
+alter function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) owner to rhyzome_owner;
+grant execute on function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) to public;
+grant execute on function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) to rhyzome_app;
+grant execute on function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) to rhyzome_operator;
 
 alter function issuer_directory() owner to rhyzome_owner;
 grant execute on function issuer_directory() to public;
@@ -1259,6 +1609,10 @@ grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) 
 
 alter function notify_tenant() owner to rhyzome_owner;
 grant execute on function notify_tenant() to public;
+
+alter function public_pool_use() owner to rhyzome_owner;
+grant execute on function public_pool_use() to public;
+grant execute on function public_pool_use() to rhyzome_operator;
 
 alter function raise_version() owner to rhyzome_owner;
 grant execute on function raise_version() to public;
@@ -1333,6 +1687,10 @@ alter table event_counter owner to rhyzome_owner;
 grant select on table event_counter to rhyzome_app;
 grant delete, insert, select, update on table event_counter to rhyzome_operator;
 
+alter table firewallrule owner to rhyzome_owner;
+grant delete, insert, select, update on table firewallrule to rhyzome_app;
+grant delete, insert, select, update on table firewallrule to rhyzome_operator;
+
 alter table idempotency owner to rhyzome_owner;
 grant delete, insert, select, update on table idempotency to rhyzome_app;
 grant delete, insert, select, update on table idempotency to rhyzome_operator;
@@ -1381,6 +1739,10 @@ alter table network owner to rhyzome_owner;
 grant delete, insert, select, update on table network to rhyzome_app;
 grant delete, insert, select, update on table network to rhyzome_operator;
 
+alter table network_part owner to rhyzome_owner;
+grant delete, insert, select, update on table network_part to rhyzome_app;
+grant delete, insert, select, update on table network_part to rhyzome_operator;
+
 alter table node owner to rhyzome_owner;
 grant select on table node to rhyzome_app;
 grant delete, insert, select, update on table node to rhyzome_operator;
@@ -1392,6 +1754,25 @@ grant delete, insert, select, update on table node_session to rhyzome_operator;
 alter table placement owner to rhyzome_owner;
 grant delete, insert, select, update on table placement to rhyzome_app;
 grant delete, insert, select, update on table placement to rhyzome_operator;
+
+alter table portforward owner to rhyzome_owner;
+grant delete, insert, select, update on table portforward to rhyzome_app;
+grant delete, insert, select, update on table portforward to rhyzome_operator;
+
+alter table public_pool owner to rhyzome_owner;
+grant select on table public_pool to rhyzome_app;
+grant delete, insert, select, update on table public_pool to rhyzome_operator;
+
+alter table public_pool_range owner to rhyzome_owner;
+grant delete, insert, select, update on table public_pool_range to rhyzome_operator;
+
+alter table public_port owner to rhyzome_owner;
+grant delete, insert, select, update on table public_port to rhyzome_app;
+grant delete, insert, select, update on table public_port to rhyzome_operator;
+
+alter table publicaddress owner to rhyzome_owner;
+grant delete, insert, select, update on table publicaddress to rhyzome_app;
+grant delete, insert, select, update on table publicaddress to rhyzome_operator;
 
 alter table quota owner to rhyzome_owner;
 grant select on table quota to rhyzome_app;
@@ -1429,6 +1810,14 @@ grant delete, insert, select, update on table tenant to rhyzome_operator;
 
 alter table tenant_issuer owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_issuer to rhyzome_operator;
+
+alter table wireguard_door owner to rhyzome_owner;
+grant delete, insert, select, update on table wireguard_door to rhyzome_app;
+grant delete, insert, select, update on table wireguard_door to rhyzome_operator;
+
+alter table wireguardpeer owner to rhyzome_owner;
+grant delete, insert, select, update on table wireguardpeer to rhyzome_app;
+grant delete, insert, select, update on table wireguardpeer to rhyzome_operator;
 
 alter view quota_drift owner to rhyzome_owner;
 grant select on view quota_drift to rhyzome_app;

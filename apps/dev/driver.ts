@@ -18,9 +18,14 @@ export async function chooseDriver(asked: 'sim' | 'libvirt' | undefined): Promis
   return { driver: 'sim', why: `machines are simulated, since libvirt does not work here: ${ability.reason}` };
 }
 
-/** Starts the host; what a killed start left behind in it is ended first. */
+/** Starts the host, with a world outside for its networks to lead to; what a killed start left behind in it is ended first. */
 export async function startLibvirtHost(dir: string, checkout: string): Promise<Host> {
-  return startHost({ dir, cacheDir: join(checkout, '.rhyzome', 'cache', 'libvirt'), hostname: nodeName });
+  return startHost({
+    dir,
+    cacheDir: join(checkout, '.rhyzome', 'cache', 'libvirt'),
+    hostname: nodeName,
+    hasWorld: true,
+  });
 }
 
 /** Ends what a killed start left behind; nothing there is success. */

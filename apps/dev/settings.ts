@@ -1,5 +1,6 @@
 /** The settings file of the development stack: one for all its processes, and what `npx rhyzome --config` takes. */
 import type { RhyzomeConfig } from '#libs/config';
+import { worldLink } from '#libs/drivers/host';
 import type { DevCertificates } from './certificates.js';
 import { type DataFolder, writeWhole } from './data-folder.js';
 import type { DevDatabase } from './database.js';
@@ -34,7 +35,9 @@ export function writeSettings(folder: DataFolder, input: SettingsInput): void {
       driver: input.driver,
       labels: {},
       pki: certificates.node,
-      ...(input.libvirtUri ? { libvirt: { uri: input.libvirtUri } } : {}),
+      ...(input.libvirtUri
+        ? { libvirt: { uri: input.libvirtUri }, network: { uplink: { interface: worldLink.interface } } }
+        : {}),
     },
     storage: { dir: folder.storage },
   };

@@ -43,6 +43,8 @@ export const errorCodes = {
   already_exists: { http: 409, grpc: GrpcCode.alreadyExists, title: 'It exists already' },
   address_in_use: { http: 409, grpc: GrpcCode.alreadyExists, title: 'The address is in use' },
   mac_in_use: { http: 409, grpc: GrpcCode.alreadyExists, title: 'The MAC address is in use' },
+  port_in_use: { http: 409, grpc: GrpcCode.alreadyExists, title: 'The port is in use' },
+  limit_reached: { http: 409, grpc: GrpcCode.resourceExhausted, title: 'There are as many as there can be' },
   no_free_address: { http: 409, grpc: GrpcCode.resourceExhausted, title: 'No free address is left' },
   no_capacity: { http: 409, grpc: GrpcCode.resourceExhausted, title: 'No node has the capacity', retryable: true },
   quota_exceeded: { http: 409, grpc: GrpcCode.resourceExhausted, title: 'A quota is used up' },

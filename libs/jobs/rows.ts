@@ -2,7 +2,14 @@
 
 import type { Selectable } from 'kysely';
 import { RhyzomeError } from '#libs/core';
-import { allInOrder, type JobStep as JobStepTable, type Job as JobTable, type Tx, wakeAfterCommit } from '#libs/db';
+import {
+  allInOrder,
+  type Database,
+  type JobStep as JobStepTable,
+  type Job as JobTable,
+  type Tx,
+  wakeAfterCommit,
+} from '#libs/db';
 
 export type JobRow = Selectable<JobTable>;
 export type JobStepRow = Selectable<JobStepTable>;
@@ -56,17 +63,46 @@ export async function unendedJob(tx: Tx, tenantId: string, resourceId: string): 
     .executeTakeFirst();
 }
 
-/** Wakes the unended jobs of resources, and those that wait for news of them, whether parked or running right now. */
+/** Wakes the resources' unended jobs, whether they are parked or running right now. Locks them in one order. */
 export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly string[]): Promise<void> {
   if (resourceIds.length === 0) return;
   wakeWorkers();
+  if (resourceIds.length > 1) {
+    await tx
+      .selectFrom('job')
+      .select('id')
+      .where('tenant_id', '=', tenantId)
+      .where('resource_id', 'in', [...resourceIds])
+      .where('finished_at', 'is', null)
+      .orderBy('id')
+      .forUpdate()
+      .execute();
+  }
   await tx
     .updateTable('job')
     .set((eb) => ({ wakes: eb('wakes', '+', 1), run_at: eb.fn<Date>('now') }))
     .where('tenant_id', '=', tenantId)
-    .where((eb) => eb.or([eb('resource_id', 'in', [...resourceIds]), eb('waits_for', 'in', [...resourceIds])]))
+    .where('resource_id', 'in', [...resourceIds])
     .where('finished_at', 'is', null)
     .execute();
+}
+
+/**
+ * Wakes the jobs of other resources that wait for news of this one. In a transaction of its own, after the news: whoever
+ * holds such a job may be waiting for the resource.
+ */
+export async function wakeWaiters(db: Database, tenantId: string, resourceId: string): Promise<void> {
+  await db.tenantTransaction(tenantId, async (tx) => {
+    const woken = await tx
+      .updateTable('job')
+      .set((eb) => ({ wakes: eb('wakes', '+', 1), run_at: eb.fn<Date>('now') }))
+      .where('tenant_id', '=', tenantId)
+      .where('waits_for', '=', resourceId)
+      .where('finished_at', 'is', null)
+      .returning('id')
+      .execute();
+    if (woken.length > 0) wakeWorkers();
+  });
 }
 
 /** Thrown when the lease was lost: somebody else has the job, or it has ended. Nothing may be written any more. */

@@ -3,7 +3,7 @@
 import { sql } from 'kysely';
 import { isTenantId, isUuid } from '#libs/core';
 import type { Database } from '#libs/db';
-import { lockSubject, wakeJobs } from '#libs/jobs';
+import { lockSubject, wakeJobs, wakeWaiters } from '#libs/jobs';
 import type { KindRegistry, PlacementReport } from '#libs/resources';
 import { DeedOutcome, type DeedResult, type Failure, type Observed, Phase } from '#libs/rpc';
 import { countFrom, objectFrom, textFrom } from './node-words.js';
@@ -53,7 +53,7 @@ export async function recordReport(
   const failure = failureFrom(observed.failure);
   const revision = countFrom(observed.revision, 'A revision');
   const generation = countFrom(observed.generation, 'A generation');
-  return db.tenantTransaction(ref.tenantId, async (tx) => {
+  const { isNews, followUp } = await db.tenantTransaction(ref.tenantId, async (tx) => {
     await lockSubject(tx, ref.tenantId, ref.id);
     const written = await sql<{ revision: number; present: boolean; kind: string }>`
       update placement set observed_revision = ${revision}, observed_generation = ${generation},
@@ -65,7 +65,7 @@ export async function recordReport(
           ${status ? JSON.stringify(status) : null}::jsonb, ${failure ? JSON.stringify(failure) : null}::jsonb)
       returning revision, present, kind`.execute(tx);
     const row = written.rows[0];
-    if (!row) return false;
+    if (!row) return { isNews: false };
     const isCurrent = row.revision === revision;
     if (!row.present && isCurrent && phase === 'absent') {
       await tx
@@ -75,12 +75,15 @@ export async function recordReport(
         .where('node_id', '=', nodeId)
         .execute();
     }
-    await registry
+    const next = await registry
       .find(row.kind)
       ?.observed?.(tx, ref.tenantId, { resourceId: ref.id, nodeId, isCurrent, phase, status, failure });
     await wakeJobs(tx, ref.tenantId, [ref.id]);
-    return true;
+    return { isNews: true, followUp: next };
   });
+  if (isNews) await wakeWaiters(db, ref.tenantId, ref.id);
+  if (followUp) await db.tenantTransaction(ref.tenantId, followUp);
+  return isNews;
 }
 
 const outcomes: Partial<Record<DeedOutcome, string>> = {

@@ -104,7 +104,7 @@ type DtoClass = new () => object;
 export interface FilterDefinition {
   /** The column that is compared, e.g. sql.ref('k.node_id'); it needs an index on (tenant_id, column). */
   column: RawBuilder<unknown>;
-  type: 'text' | 'uuid' | 'integer' | 'boolean';
+  type: 'text' | 'uuid' | 'integer' | 'boolean' | 'cidr';
   description: string;
 }
 
@@ -117,6 +117,8 @@ export interface PlacementReport {
   status: Record<string, unknown> | null;
   failure: { code: string; message: string } | null;
 }
+
+export type FollowUp = (tx: Tx) => Promise<void>;
 
 export interface KindDefinition<Row extends CoreRow = any> {
   /** Singular, e.g. `network`. */
@@ -153,8 +155,11 @@ export interface KindDefinition<Row extends CoreRow = any> {
   refresh?(tx: Tx, tenantId: string, id: string): Promise<void>;
   /** What falls due by itself (expiries), done now and then by one rhyzome-grpc at a time; repeatable at any moment. */
   upkeep?(db: Database, signal: AbortSignal): Promise<void>;
-  /** A node reported about one of its resources. In the tenant's scope; returns true if something visible changed. */
-  observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<void>;
+  /**
+   * A node reported about one of its resources, which is locked. In the tenant's scope. What has to lock other resources
+   * is returned, and done in a transaction of its own right after.
+   */
+  observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<FollowUp | void>;
   /** Nest controllers for verbs of its own. */
   controllers?: readonly (new (
     ...args: any[]

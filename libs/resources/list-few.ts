@@ -1,6 +1,7 @@
 /**
  * What a list's condition matches, found by its own index and counted up to a limit: so few rows are fetched and sorted;
- * where there are more, a walk in order finds a page soon enough.
+ * where there are more, a walk in order finds a page soon enough. Each says an order that only the right index has, since
+ * the planner takes any index of the tenant where it believes that all tenants' rows hold the condition.
  */
 
 import { sql } from 'kysely';
@@ -18,9 +19,10 @@ import type { QueryFilter } from './list-query.js';
 
 /**
  * How many are few: from there on a walk through 50,000 rows finds the page at less cost than fetching all. (A page of P
- * out of m matches among N takes P · N / m steps of the walk, fetching takes m: they are even at √(P · N).)
+ * out of m matches among N takes P · N / m steps of the walk; fetching takes m, each as dear as six of the walk's, which
+ * finds its rows beside each other: they are even at √(P · N / 6).)
  */
-const fewFor = (plan: ListPlan): Sql => sql`${Math.ceil(Math.sqrt((plan.query.pageSize + 1) * 50_000))}::bigint`;
+const fewFor = (plan: ListPlan): Sql => sql`${Math.ceil(Math.sqrt(((plan.query.pageSize + 1) * 50_000) / 6))}::bigint`;
 
 export interface Few {
   /** A table of (tenant_id, id). */
@@ -29,61 +31,77 @@ export interface Few {
   guard: Sql;
 }
 
-function few(plan: ListPlan, ordinal: number, body: Sql, further: Sql = sql``): Few {
+/** `rows`: the matches (id) below one of `prefixes` p. */
+function few(plan: ListPlan, ordinal: number, prefixes: Sql, rows: Sql, further: Sql = sql``): Few {
   const table = `few${ordinal}`;
-  plan.tables.set(`${table} (tenant_id, id)`, sql`materialized (${body} limit ${fewFor(plan)} + 1)`);
+  plan.tables.set(
+    `${table} (tenant_id, id)`,
+    sql`materialized (select p.tenant_id, m.id from (${prefixes}) p cross join lateral (${rows} limit ${fewFor(plan)} + 1) m
+      limit ${fewFor(plan)} + 1)`,
+  );
   return { table, guard: sql`((select count(*) from ${sql.raw(table)}) <= ${fewFor(plan)}${further})` };
 }
 
-/** The kind's rows of `resource` that hold `condition`. */
-const common = (plan: ListPlan, condition: Sql) => sql`select r.tenant_id, r.id from ${plan.tenants}
-  join resource r on r.tenant_id = tn.tenant_id where r.kind = ${plan.kind.name} and ${condition}`;
+const tenants = (plan: ListPlan): Sql => sql`select tn.tenant_id from ${plan.tenants}`;
+
+/** The kind's rows of `resource` that hold `condition`, as an index on it and `order` has them. */
+const common = (plan: ListPlan, condition: Sql, order: Sql): Sql => sql`select r.id from resource r
+  where r.tenant_id = p.tenant_id and r.kind = ${plan.kind.name} and ${condition} order by ${order}`;
+
+const byCreation = sql`r.created_at, r.id`;
 
 /** Its rows of resource_tag. */
-const tagged = (
-  plan: ListPlan,
-  key: string,
-  condition: Sql,
-) => sql`select t.tenant_id, t.resource_id from ${plan.tenants}
-  join resource_tag t on t.tenant_id = tn.tenant_id where t.kind = ${plan.kind.name} and t.key = ${key}${condition}`;
+const tagged = (plan: ListPlan, key: string, condition: Sql, order: Sql): Sql => sql`select t.resource_id as id
+  from resource_tag t where t.tenant_id = p.tenant_id and t.kind = ${plan.kind.name} and t.key = ${key}${condition}
+  order by ${order}`;
+
+const oneValue = (plan: ListPlan, key: string): Sql =>
+  tagged(plan, key, sql` and t.value = p.value`, sql`t.created_at, t.resource_id`);
 
 export const fewOfName = (plan: ListPlan, { value }: QueryFilter): Few =>
-  few(plan, 0, common(plan, sql`r.name = ${value}`));
+  few(plan, 0, tenants(plan), common(plan, sql`r.name = ${value}`, sql`r.name`));
 
 export const fewOfState = (plan: ListPlan, { value }: QueryFilter, ordinal: number): Few =>
-  few(plan, ordinal, common(plan, sql`r.state = ${value}`));
+  few(plan, ordinal, tenants(plan), common(plan, sql`r.state = ${value}`, byCreation));
 
-/** Of a kind's own filter, by its index on (tenant_id, column). */
+/** Of a kind's own filter, by its index on (tenant_id, column). A range, because what is equal has no order. */
 export const fewOfFilter = (plan: ListPlan, { column, value }: QueryFilter, ordinal: number): Few =>
   few(
     plan,
     ordinal,
-    sql`select k.tenant_id, k.id from ${plan.tenants} join ${sql.table(plan.kind.table)} k on k.tenant_id = tn.tenant_id
-      where ${column} = ${value}`,
+    tenants(plan),
+    sql`select k.id from ${sql.table(plan.kind.table)} k
+      where k.tenant_id = p.tenant_id and ${column} >= ${value} and ${column} <= ${value} order by ${column}`,
   );
 
 export const fewOfTag = (plan: ListPlan, term: ValuesTerm, ordinal: number): Few =>
-  few(plan, ordinal, tagged(plan, term.key, sql` and t.value = any (${term.values}::text[])`));
+  few(
+    plan,
+    ordinal,
+    sql`select tn.tenant_id, v.value from ${plan.tenants} cross join unnest(${term.values}::text[]) v (value)`,
+    oneValue(plan, term.key),
+  );
 
 export const fewOfKey = (plan: ListPlan, key: string, ordinal: number): Few =>
-  few(plan, ordinal, tagged(plan, key, sql``));
+  few(plan, ordinal, tenants(plan), tagged(plan, key, sql``, sql`t.value, t.created_at`));
 
-const areAllSets = (table: string): Sql =>
-  sql` and (select count(*) from ${sql.raw(table)}) <= ${sql.lit(MAX_PREFIXES)}`;
+const areAll = (table: string): Sql => sql` and (select count(*) from ${sql.raw(table)}) <= ${sql.lit(MAX_PREFIXES)}`;
 
-const ofSets = (plan: ListPlan, terms: Selector): Sql => sql`select r.tenant_id, r.id from ${sql.raw(setsTable(plan))} s
-  join resource r on r.tenant_id = s.tenant_id and r.tag_set = s.tag_set where r.kind = ${plan.kind.name} and ${setsHold(terms)}`;
+const sets = (plan: ListPlan, terms: Selector): Sql =>
+  sql`select s.tenant_id, s.tag_set from ${sql.raw(setsTable(plan))} s where ${setsHold(terms)}`;
 
 /** Of the sets that lack keys. */
 export const fewOfSets = (plan: ListPlan, terms: Selector, ordinal: number): Few =>
-  few(plan, ordinal, ofSets(plan, terms), areAllSets(setsTable(plan)));
+  few(plan, ordinal, sets(plan, terms), common(plan, sql`r.tag_set = p.tag_set`, byCreation), areAll(setsTable(plan)));
 
 /** Of `k notin (…)`: the sets without the key, and the key's other values. */
 export function fewOfOthers(plan: ListPlan, term: ValuesTerm, ordinal: number): Few {
   const table = othersTable(plan, term);
-  const others = sql`select t.tenant_id, t.resource_id from ${sql.raw(table)} o
-    join resource_tag t on t.tenant_id = o.tenant_id and t.value = o.value
-    where t.kind = ${plan.kind.name} and t.key = ${term.key} and o.value <> all (${term.values}::text[])`;
-  const body = sql`select * from ((${ofSets(plan, [{ op: 'absent', key: term.key }])}) union all (${others})) o`;
-  return few(plan, ordinal, body, sql`${areAllSets(setsTable(plan))}${areAllSets(table)}`);
+  const absent = sets(plan, [{ op: 'absent', key: term.key }]);
+  const prefixes = sql`(select a.tenant_id, a.tag_set, null as value from (${absent}) a) union all
+    (select o.tenant_id, null, o.value from ${sql.raw(table)} o where o.value <> all (${term.values}::text[]))`;
+  // A prefix is a set or a value; comparing with the null of the other one finds nothing.
+  const rows = sql`select e.id from ((${common(plan, sql`r.tag_set = p.tag_set`, byCreation)}) union all
+    (${oneValue(plan, term.key)})) e`;
+  return few(plan, ordinal, prefixes, rows, sql`${areAll(setsTable(plan))}${areAll(table)}`);
 }

@@ -34,14 +34,18 @@ export function newPlan(
 ): ListPlan {
   const { field } = query.sort;
   if (!field) throw new Error('lists of kinds are sorted by what all resources have');
-  const tenants = kind.isShared ? [tenantId, SYSTEM_TENANT] : [tenantId];
+  const tenants = new Set(kind.isShared ? [tenantId, SYSTEM_TENANT] : [tenantId]);
+  // Each value is walked for itself: one that is named twice would come twice.
+  const selector = query.selector.map((term) =>
+    'values' in term ? { ...term, values: [...new Set(term.values)] } : term,
+  );
   return {
     kind,
     tenantId,
-    query,
+    query: { ...query, selector },
     field,
     after,
-    tenants: sql`unnest(${tenants}::text[]) tn (tenant_id)`,
+    tenants: sql`unnest(${[...tenants]}::text[]) tn (tenant_id)`,
     limit: sql`${query.pageSize + 1}`,
     tables: new Map(),
   };

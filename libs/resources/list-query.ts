@@ -1,5 +1,6 @@
 /** A list's query parameters, checked, and the one statement that answers it: keyset, so that page N costs what page 1 does. */
 
+import { isIP } from 'node:net';
 import { type RawBuilder, sql } from 'kysely';
 import {
   type FieldError,
@@ -35,9 +36,11 @@ export interface ListShape {
   hasTags: boolean;
 }
 
+type FilterValue = string | number | boolean | RawBuilder<unknown>;
+
 export interface QueryFilter extends Pick<FilterDefinition, 'column'> {
   name: string;
-  value: string | number | boolean;
+  value: FilterValue;
   /** Of the kind's own table, not of `resource`. */
   isOwn: boolean;
 }
@@ -135,9 +138,16 @@ export function parseSelectorParameter(text: string): Selector {
   return selector;
 }
 
+/** What PostgreSQL takes as `inet` with a prefix; host bits may be set, no range of ours is then equal. */
+function isCidr(text: string): boolean {
+  const [address = '', prefix = ''] = text.split('/', 2);
+  const bits = { 0: -1, 4: 32, 6: 128 }[isIP(address)]!;
+  return !text.includes('%') && /^\d{1,3}$/.test(prefix) && Number(prefix) <= bits && `${address}/${prefix}` === text;
+}
+
 function addFilter(query: ListQuery, filter: ListFilter, name: string, text: string, fail: Fail): void {
   const { column, type, isOwn = false } = filter;
-  const add = (value: string | number | boolean) => query.filters.push({ name, column, value, isOwn });
+  const add = (value: FilterValue) => query.filters.push({ name, column, value, isOwn });
   if (text.length > 255 || /[\p{Cc}]/u.test(text)) {
     fail(name, 'invalid_value', 'must be at most 255 printable characters');
   } else if (type === 'integer') {
@@ -149,6 +159,9 @@ function addFilter(query: ListQuery, filter: ListFilter, name: string, text: str
   } else if (type === 'uuid') {
     if (isUuid(text)) add(text);
     else fail(name, 'invalid_format', 'must be an id');
+  } else if (type === 'cidr') {
+    if (isCidr(text)) add(sql`${text}::inet`);
+    else fail(name, 'invalid_format', 'must be an address range, e.g. 10.0.0.0/24');
   } else {
     add(text);
   }

@@ -77,8 +77,8 @@ export function kindCount(kind: KindDefinition, tenantId: string, query: ListQue
 }
 
 function ownCount(plan: ListPlan): RawBuilder<{ total: number }> {
-  const { kind, query } = plan;
-  const { selector, filters } = query;
+  const { kind } = plan;
+  const { selector, filters } = plan.query;
   const found = selector.find((term) => term.op === 'in') ?? selector.find((term) => term.op === 'exists');
   if (!found) {
     return sql`select count(*) as total from ${plan.tenants} join resource r on r.tenant_id = tn.tenant_id
@@ -156,12 +156,15 @@ function fetched(plan: ListPlan, few: Few): Sql {
 function walkOf(plan: ListPlan): Walk | undefined {
   const { field } = plan;
   const { selector, filters } = plan.query;
+  const state = filters.find((filter) => filter.name === 'state');
+  const stateWalk = state && { rows: coreWalk(plan, sql`r.state = ${state.value}`) };
+  // Most resources are ready, and few are anything else.
+  if (stateWalk && state.value !== 'ready') return stateWalk;
   const has = selector.find((term): term is ValuesTerm => term.op === 'in');
   if (has && field !== 'updated_at') {
     return { rows: tagWalk(plan, has.key, sql`unnest(${has.values}::text[]) v (value)`) };
   }
-  const state = filters.find((filter) => filter.name === 'state');
-  if (state) return { rows: coreWalk(plan, sql`r.state = ${state.value}`) };
+  if (stateWalk) return stateWalk;
   if (field !== 'created_at') return undefined;
   const keys = selector.filter((term) => term.op === 'exists' || term.op === 'absent');
   if (keys.length > 0) return setWalk(plan, keys);

@@ -117,9 +117,14 @@ export class ObedientNode {
 
   /** Says that a guest is in this state now, as after it shut itself down. */
   async guestIs(resourceId: string, powerState: string): Promise<void> {
+    await this.says(resourceId, { powerState });
+  }
+
+  /** Says this of something that stands on it. */
+  async says(resourceId: string, status: object): Promise<void> {
     const row = this.machine.get(resourceId);
     if (!row) throw new Error('no such machine');
-    await this.report(row, Phase.PHASE_READY, { powerState });
+    await this.report(row, Phase.PHASE_READY, status);
   }
 
   private async report(

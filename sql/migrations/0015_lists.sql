@@ -53,3 +53,4 @@ create index network_domain on network (tenant_id, domain);
 create index image_visibility on image (tenant_id, visibility);
 create index image_format on image (tenant_id, format);
 create index image_sha256 on image (tenant_id, sha256);
+create index network_subnet on network (tenant_id, subnet);

@@ -3,7 +3,7 @@
  * process that lives in them. For looking, and for breaking things as a crash of the node would.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { CommandError, createRunner, type Runner } from '#libs/drivers/host';
+import { CommandError, createRunner, type Runner, worldLink } from '#libs/drivers/host';
 import type { Stack } from './stack.js';
 import { until } from './until.js';
 
@@ -36,7 +36,8 @@ export class NodeHost {
 
   /** Names of the routers' namespaces. */
   async routers(): Promise<string[]> {
-    return (await this.exec('ip', 'netns', 'list')).split('\n').flatMap((line) => line.split(' ')[0] || []);
+    const names = (await this.exec('ip', 'netns', 'list')).split('\n').flatMap((line) => line.split(' ')[0] || []);
+    return names.filter((name) => name.startsWith('rz-'));
   }
 
   /** Processes of a program, e.g. qemu or dnsmasq, whose command line has `part`. */
@@ -45,6 +46,11 @@ export class NodeHost {
       const [file = ''] = command.split(' ');
       return (file.split('/').at(-1) ?? '').startsWith(program) && command.includes(part);
     });
+  }
+
+  /** Runs in the namespace that plays the world outside, at the other end of the node's uplink. */
+  inWorld(...argv: string[]): Promise<string> {
+    return this.exec('ip', 'netns', 'exec', 'world', ...argv);
   }
 
   /** The body of an answer to GET http://address/path, asked from the router of a network. Throws CommandError. */
@@ -75,7 +81,7 @@ export class NodeHost {
 
   /** As if the power had failed and come back: machines, daemons, routers and links are gone, libvirt is started anew. */
   async losePower(): Promise<void> {
-    for (const program of ['qemu-system', 'dnsmasq', 'libvirtd'])
+    for (const program of ['qemu-system', 'dnsmasq', 'socat', 'wireguard-go', 'libvirtd'])
       for (const { pid } of this.processes(program)) process.kill(pid, 'SIGKILL');
     await until(
       'all processes are gone',
@@ -83,7 +89,9 @@ export class NodeHost {
     );
     for (const router of await this.routers()) await this.exec('ip', 'netns', 'delete', router);
     for (const link of await this.links()) {
-      if (link !== 'lo') await this.exec('sh', '-c', `ip link delete ${link} 2>/dev/null || true`);
+      // The cable to the world outside stays, and what is at its other end.
+      if (link !== 'lo' && link !== worldLink.interface)
+        await this.exec('sh', '-c', `ip link delete ${link} 2>/dev/null || true`);
     }
     await this.exec('nft', 'flush', 'ruleset');
     await this.exec('sh', '-c', 'rm -rf /run/libvirt/*');

@@ -135,6 +135,20 @@ export interface EventCounter {
   tenant_id: string;
 }
 
+export interface Firewallrule {
+  action: string;
+  direction: string;
+  id: string;
+  network_id: string;
+  ports: Generated<string[]>;
+  priority: number;
+  protocol: string;
+  remote_cidrs: string[] | null;
+  remote_tags: string | null;
+  target_tags: string | null;
+  tenant_id: string;
+}
+
 export interface Idempotency {
   body: Json;
   created_at: Generated<Timestamp>;
@@ -258,6 +272,7 @@ export interface Lease {
   id: string;
   instance_id: string | null;
   ip: string;
+  ip6: string | null;
   mac: string;
   network_id: string;
   ordinal: number | null;
@@ -288,6 +303,16 @@ export interface Network {
   id: string;
   mtu: number;
   subnet: string;
+  subnet6: string | null;
+  tenant_id: string;
+}
+
+export interface NetworkPart {
+  kind: string;
+  network_id: string;
+  position: Generated<number>;
+  resource_id: string;
+  spec: Json;
   tenant_id: string;
 }
 
@@ -329,6 +354,48 @@ export interface Placement {
   revision: Generated<number>;
   spec: Json | null;
   status: Json | null;
+  tenant_id: string;
+}
+
+export interface Portforward {
+  id: string;
+  instance_id: string;
+  network_asked: boolean;
+  network_id: string;
+  port: number;
+  protocol: string;
+  public_address_id: string;
+  target_port: number | null;
+  tenant_id: string;
+}
+
+export interface Publicaddress {
+  id: string;
+  instance_id: string | null;
+  ip: string;
+  network_id: string | null;
+  pool: string;
+  tenant_id: string;
+}
+
+export interface PublicPool {
+  created_at: Generated<Timestamp>;
+  description: Generated<string>;
+  name: string;
+}
+
+export interface PublicPoolRange {
+  first_ip: string;
+  hint: string;
+  last_ip: string;
+  pool: string;
+}
+
+export interface PublicPort {
+  port: number;
+  protocol: string;
+  public_address_id: string;
+  resource_id: string;
   tenant_id: string;
 }
 
@@ -431,6 +498,25 @@ export interface TenantIssuer {
   tenant_id: string;
 }
 
+export interface WireguardDoor {
+  endpoint: string | null;
+  network_id: string;
+  port: number;
+  private_key: string;
+  public_key: string;
+  tenant_id: string;
+}
+
+export interface Wireguardpeer {
+  address: string;
+  allowed_addresses: string[] | null;
+  id: string;
+  network_id: string;
+  preshared_key: string | null;
+  public_key: string;
+  tenant_id: string;
+}
+
 export interface DB {
   audit: Audit;
   deed: Deed;
@@ -439,6 +525,7 @@ export interface DB {
   disk: Disk;
   event: Event;
   event_counter: EventCounter;
+  firewallrule: Firewallrule;
   idempotency: Idempotency;
   image: Image;
   image_upload: ImageUpload;
@@ -451,9 +538,15 @@ export interface DB {
   metric_sample: MetricSample;
   migration: Migration;
   network: Network;
+  network_part: NetworkPart;
   node: Node;
   node_session: NodeSession;
   placement: Placement;
+  portforward: Portforward;
+  public_pool: PublicPool;
+  public_pool_range: PublicPoolRange;
+  public_port: PublicPort;
+  publicaddress: Publicaddress;
   quota: Quota;
   quota_default: QuotaDefault;
   quota_drift: QuotaDrift;
@@ -465,4 +558,6 @@ export interface DB {
   snapshot: Snapshot;
   tenant: Tenant;
   tenant_issuer: TenantIssuer;
+  wireguard_door: WireguardDoor;
+  wireguardpeer: Wireguardpeer;
 }

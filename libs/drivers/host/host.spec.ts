@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { canHost, machineState, startHost } from '#libs/drivers/host';
+import { canHost, machineState, startHost, worldLink } from '#libs/drivers/host';
 import { adoptOrCleanHost } from './host.js';
 import { startTime } from './processes.js';
 
@@ -33,6 +33,15 @@ describe.skipIf(!ability.ok)('a host', () => {
     await host.stop();
     expect(await startTime(host.pid)).toBeNull();
     expect(await machineState()).toEqual(before);
+  }, 60_000);
+
+  it('has a world outside where it is asked for', async () => {
+    const host = await startHost({ dir, cacheDir, hostname: 'rz-world', hasWorld: true });
+    const ping = (from: string[], address: string) =>
+      host.exec([...from, 'busybox', 'ping', '-c', '1', '-W', '5', address]);
+    await ping([], worldLink.world);
+    await ping(['ip', 'netns', 'exec', 'world'], worldLink.host);
+    await host.stop();
   }, 60_000);
 
   it('ends what a killed owner left behind, and only that', async () => {

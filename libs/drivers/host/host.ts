@@ -18,7 +18,12 @@ export interface HostOptions {
   /** libvirt's cache of what each QEMU can do: kept, since filling it takes 8 s. May serve many hosts. */
   cacheDir: string;
   hostname: string;
+  /** With a namespace `world` beyond the host's link `up0`, as the network outside that an uplink leads to. */
+  hasWorld?: boolean;
 }
+
+/** Addresses of the host and of what plays the world outside, on the link between them (RFC 5737). */
+export const worldLink = { interface: 'up0', host: '203.0.113.1', world: '203.0.113.2', prefixLength: 24 } as const;
 
 export interface Host {
   /** The holder; its namespaces are the host's. */
@@ -40,7 +45,10 @@ interface HostRecord {
   id: string;
 }
 
-/** $1 hostname, $2 host directory, $3 libvirt's cache, $4 the host's id (kept as the namespace's NIS domain name). */
+/**
+ * $1 hostname, $2 host directory, $3 libvirt's cache, $4 the host's id (kept as the namespace's NIS domain name), $5
+ * whether there is a world.
+ */
 const holderScript = `set -e
 echo "$4" > /proc/sys/kernel/domainname
 hostname "$1"
@@ -51,6 +59,16 @@ mount --bind "$2/resolv.conf" /etc/resolv.conf
 mount --bind "$2/hosts" /etc/hosts
 mount -t sysfs sysfs /sys
 ip link set lo up
+if [ "$5" = world ]; then
+  ip netns add world
+  ip link add ${worldLink.interface} type veth peer name eth0 netns world
+  ip addr add ${worldLink.host}/${worldLink.prefixLength} dev ${worldLink.interface}
+  ip -n world addr add ${worldLink.world}/${worldLink.prefixLength} dev eth0
+  ip link set ${worldLink.interface} up
+  ip -n world link set lo up
+  ip -n world link set eth0 up
+  ip route add default via ${worldLink.world}
+fi
 cp "$2/libvirtd.conf" "$2/qemu.conf" /etc/libvirt/
 echo ready
 exec sleep infinity </dev/null >/dev/null 2>&1`;
@@ -91,7 +109,7 @@ export async function startHost(options: HostOptions): Promise<Host> {
   const record: HostRecord = { id: randomBytes(12).toString('hex') };
   await writeFile(join(dir, 'host.json.new'), JSON.stringify(record));
   await rename(join(dir, 'host.json.new'), join(dir, 'host.json'));
-  const pid = await startHolder([options.hostname, dir, cacheDir, record.id]);
+  const pid = await startHolder([options.hostname, dir, cacheDir, record.id, options.hasWorld ? 'world' : '']);
   const host = hostOf(pid, record, dir);
   try {
     await host.startLibvirt();

@@ -40,8 +40,7 @@ describe.skipIf(!ability.ok)('a firewall', () => {
   };
 
   beforeAll(async () => {
-    lab = await Lab.open('rz-fw');
-    await lab.world();
+    lab = await Lab.open('rz-fw', true);
     networks = lab.networks({ interface: 'up0' });
     ref = networkRef('acme');
     await rules();

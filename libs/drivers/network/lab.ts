@@ -64,9 +64,11 @@ export class Lab {
     readonly host: Host,
   ) {}
 
-  static async open(hostname: string): Promise<Lab> {
+  /** `hasWorld`: with the namespace `world`, 203.0.113.2, beyond the host's link `up0`, 203.0.113.1. */
+  static async open(hostname: string, hasWorld = false): Promise<Lab> {
     const dir = await mkdtemp(join(tmpdir(), 'rz-lab-'));
-    const host = await startHost({ dir: join(dir, 'host'), cacheDir: resolve('.rhyzome/cache/libvirt'), hostname });
+    const cacheDir = resolve('.rhyzome/cache/libvirt');
+    const host = await startHost({ dir: join(dir, 'host'), cacheDir, hostname, hasWorld });
     await writeFile(join(dir, 'udhcpc'), dhcpScript, { mode: 0o755 });
     await mkdir(join(dir, 'www', 'cgi-bin'), { recursive: true });
     await writeFile(join(dir, 'www', 'cgi-bin', 'who'), whoScript, { mode: 0o755 });
@@ -112,21 +114,6 @@ export class Lab {
     await this.run(`ip link add ${tap} type veth peer name eth0 netns ${guest}`);
     await this.run(`ip link set ${tap} master ${bridgeName(this.installation, network.id)} up`);
     await this.run(`ip -n ${guest} link set eth0 address ${mac} up`);
-  }
-
-  /** A namespace `world` at the other end of the host's link `up0`: 203.0.113.2 and 10.9.0.1 beyond 203.0.113.1. */
-  async world(): Promise<void> {
-    await this.run('ip netns add world');
-    await this.run('ip link add up0 type veth peer name eth0 netns world');
-    await this.run('ip addr add 203.0.113.1/24 dev up0');
-    await this.run('ip link set up0 up');
-    for (const address of ['203.0.113.2/24', '10.9.0.1/32', '198.51.100.7/32']) {
-      await this.run(`ip -n world addr add ${address} dev eth0`);
-    }
-    await this.run('ip -n world link set eth0 up');
-    await this.run('ip route add default via 203.0.113.2');
-    await this.run('ip netns exec world sysctl -q -w net.ipv6.conf.all.disable_ipv6=1');
-    await this.run('ip netns exec world ip link set lo up');
   }
 
   /** HTTP in a namespace; `get` of it says `<namespace> sees <address>`. */

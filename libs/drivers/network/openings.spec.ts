@@ -24,8 +24,7 @@ describe.skipIf(!ability.ok)('from outside', () => {
   const proxies = async () => (await lab.run('ip neigh show proxy')).trim().split(/\s*\n/).filter(Boolean).sort();
 
   beforeAll(async () => {
-    lab = await Lab.open('rz-open');
-    await lab.world();
+    lab = await Lab.open('rz-open', true);
     // A client in a range that guests may not reach by themselves.
     await lab.run('ip -n world addr add 192.168.7.7/32 dev eth0');
     networks = lab.networks({ interface: 'up0' });

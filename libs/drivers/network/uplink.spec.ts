@@ -18,8 +18,8 @@ describe.skipIf(!ability.ok)('the way out', () => {
   };
 
   beforeAll(async () => {
-    lab = await Lab.open('rz-uplink');
-    await lab.world();
+    lab = await Lab.open('rz-uplink', true);
+    for (const address of ['10.9.0.1/32', '198.51.100.7/32']) await lab.run(`ip -n world addr add ${address} dev eth0`);
     const answers = '--no-resolv --no-hosts --pid-file= --listen-address=10.9.0.1 --bind-interfaces --user=root';
     await lab.run(`ip netns exec world dnsmasq --conf-file=/dev/null ${answers} --address=/example.org/192.0.2.80`);
     for (const [guest, ref] of [

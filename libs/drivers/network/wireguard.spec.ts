@@ -47,8 +47,7 @@ describe.skipIf(!ability.ok)('a VPN door', () => {
   const peerLink = `wp${Math.random().toString(16).slice(2, 10)}`;
 
   beforeAll(async () => {
-    lab = await Lab.open('rz-vpn');
-    await lab.world();
+    lab = await Lab.open('rz-vpn', true);
     networks = lab.networks({ interface: 'up0' });
     await networks.apply(ref, spec(), never);
     await lab.plug('guest', ref, lease(10).mac);

@@ -1,5 +1,18 @@
+export { cidrFindings, parseCidr6 } from './cidr6.js';
+export { type FoundGuest, type FoundNetwork, findGuest, findNetwork } from './guests.js';
 export { claimLease, randomMac, releaseLeasesOf, renameLeasesOf } from './leases.js';
 export { IsIpv4Address } from './network.dto.js';
 export { network } from './network.kind.js';
-export { leaveNode, placeNetworks, refreshNetworks } from './on-nodes.js';
+export { leaveNode, lockNetworks, placeNetworks, refreshNetworks } from './on-nodes.js';
+export { doorAddress } from './part-specs.js';
+export {
+  addPart,
+  changePart,
+  holdEdges,
+  keepEdges,
+  type NetworkPart,
+  PART_RELATION,
+  setPart,
+  takePart,
+} from './parts.js';
 export { addressErrors } from './subnet.js';

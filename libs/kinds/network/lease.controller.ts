@@ -26,11 +26,11 @@ import type { NetworkRow } from './network.resource.js';
 import { refreshNetwork } from './on-nodes.js';
 import { addressErrors } from './subnet.js';
 
-const readOnly = ['id', 'automatic', 'instance'];
+const readOnly = ['id', 'ip6', 'automatic', 'instance'];
 
-function leaseView(row: Pick<LeaseRow, 'id' | 'ip' | 'mac' | 'hostname' | 'automatic' | 'instance_id'>) {
+function leaseView(row: Pick<LeaseRow, 'id' | 'ip' | 'ip6' | 'mac' | 'hostname' | 'automatic' | 'instance_id'>) {
   const { id, ip, mac, hostname, automatic } = row;
-  return { id, ip, mac, hostname, automatic, instance: row.instance_id };
+  return { id, ip, ip6: row.ip6, mac, hostname, automatic, instance: row.instance_id };
 }
 
 @Controller('v1/networks/:network/leases')
@@ -53,7 +53,7 @@ export class LeaseController {
       name: `lease/${found.row.id}`,
       shape: leaseList,
       raw: request.query as Record<string, unknown>,
-      select: sql<LeaseRow>`select r.*, host(r.ip) as ip from lease r`,
+      select: sql<LeaseRow>`select r.*, host(r.ip) as ip, host(r.ip6) as ip6 from lease r`,
       base: sql`r.tenant_id = ${caller.actor.tenantId} and r.network_id = ${found.row.id}`,
       view: leaseView,
     });

@@ -60,8 +60,10 @@ async function refuseNoGround(tx: Tx, lease: NewLease, ip: string): Promise<void
   const { tenantId, networkId } = lease;
   const result = await sql<{ job: string | null; fits: boolean; used: number }>`
     select (select j.id from job j where j.tenant_id = n.tenant_id and j.resource_id = n.id and j.finished_at is null
-        and j.request ? 'document' and (j.request -> 'previous' -> 'subnet', j.request -> 'previous' -> 'gateway')
-          is distinct from (j.request -> 'document' -> 'subnet', j.request -> 'document' -> 'gateway')) as job,
+        and j.request ? 'document'
+        and (j.request -> 'previous' -> 'subnet', j.request -> 'previous' -> 'gateway', j.request -> 'previous' -> 'subnet6')
+          is distinct from
+          (j.request -> 'document' -> 'subnet', j.request -> 'document' -> 'gateway', j.request -> 'document' -> 'subnet6')) as job,
       ${ip}::inet << n.subnet and ${ip}::inet <> n.gateway as fits,
       n.address_used as used
     from network n where n.tenant_id = ${tenantId} and n.id = ${networkId}`.execute(tx);

@@ -4,6 +4,7 @@ import { ArrayMaxSize, IsArray, IsInt, IsString, Matches, Max, MaxLength, Min } 
 import { isIpv4 } from '#libs/core';
 import { Check, Describe, Optional } from '#libs/openapi';
 import { CoreCreate } from '#libs/resources';
+import { subnet6Findings } from './cidr6.js';
 import { subnetFindings } from './subnet.js';
 
 export const DEFAULT_MTU = 1450;
@@ -44,6 +45,16 @@ export class NetworkCreate extends CoreCreate {
   @IsString()
   @Check<string>('isSubnet', subnetFindings)
   subnet!: string;
+
+  @Describe(
+    'IPv6 CIDR without host bits, unique local (RFC 4193) or global unicast, /64 (machines make their addresses by SLAAC) ' +
+      'to /120 (they get them by DHCPv6); default: no IPv6.',
+    { example: 'fd12:3456:789a::/64' },
+  )
+  @Optional()
+  @IsString()
+  @Check<string>('isSubnet6', subnet6Findings)
+  subnet6?: string;
 
   @Describe('Address of the router; default: the first host address.', { example: '10.20.0.1' })
   @Optional()
@@ -86,6 +97,10 @@ class NetworkAddresses {
 }
 
 export class NetworkView extends NetworkCreate {
+  @Describe('IPv6 address of the router; null without IPv6.', { readOnly: true, nullable: true })
+  @IsString()
+  gateway6!: string | null;
+
   @Describe('How many addresses there are and how many are taken.', { readOnly: true })
   addresses!: NetworkAddresses;
 }
@@ -113,6 +128,10 @@ export class LeaseView extends LeaseCreate {
   @Describe('The id of the lease.', { readOnly: true })
   @IsString()
   id!: string;
+
+  @Describe('Its IPv6 address, which follows from the network; null without IPv6.', { readOnly: true, nullable: true })
+  @IsString()
+  ip6!: string | null;
 
   @Describe('True: came with an instance, leaves with it.', { readOnly: true })
   automatic!: boolean;

@@ -5,6 +5,7 @@ import { defineKind, type KindDefinition } from '#libs/resources';
 import { LeaseController } from './lease.controller.js';
 import { leasePaths, leaseSchemas } from './lease.openapi.js';
 import { NetworkCreate, NetworkUpdate, NetworkView } from './network.dto.js';
+import { observed } from './network.observed.js';
 import { NetworkResource, type NetworkRow } from './network.resource.js';
 
 export const network: KindDefinition<NetworkRow> = defineKind<NetworkRow>({
@@ -13,22 +14,29 @@ export const network: KindDefinition<NetworkRow> = defineKind<NetworkRow>({
   description: 'A virtual network with a subnet, a router and DHCP leases.',
   dto: { create: NetworkCreate, update: NetworkUpdate, view: NetworkView },
   table: 'network',
-  columns: ['subnet', 'dns', 'domain', 'mtu', 'address_total', 'address_used'],
-  selections: { gateway: sql`host(k.gateway)` },
-  readOnly: ['addresses'],
+  columns: ['subnet', 'subnet6', 'dns', 'domain', 'mtu', 'address_total', 'address_used'],
+  selections: {
+    gateway: sql`host(k.gateway)`,
+    gateway6: sql`host(gateway6_of(k.subnet6, k.subnet, k.gateway))`,
+  },
+  readOnly: ['gateway6', 'addresses'],
   filters: {
-    subnet: { column: sql`k.subnet::text`, type: 'text', description: 'Exactly this subnet.' },
+    subnet: { column: sql.ref('k.subnet'), type: 'cidr', description: 'Exactly this subnet.' },
+    subnet6: { column: sql.ref('k.subnet6'), type: 'cidr', description: 'Exactly this IPv6 subnet.' },
     domain: { column: sql.ref('k.domain'), type: 'text', description: 'Exactly this domain.' },
   },
   view: (row) => ({
     subnet: row.subnet,
+    subnet6: row.subnet6,
     gateway: row.gateway,
+    gateway6: row.gateway6,
     dns: row.dns,
     domain: row.domain,
     mtu: row.mtu,
     addresses: { total: row.address_total, used: row.address_used },
   }),
   make: (scope) => new NetworkResource(scope, network),
+  observed,
   controllers: [LeaseController],
   extraPaths: leasePaths,
   extraSchemas: leaseSchemas,

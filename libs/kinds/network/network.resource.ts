@@ -1,26 +1,18 @@
 /** Kind network: a virtual network of its tenant. On nodes it appears with the first instance that uses it. */
 
 import { sql } from 'kysely';
-import { type FieldError, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
+import { type FieldError, parseCidr4, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { probeAbsent, probeReady, withdraw } from '#libs/nodes';
-import {
-  type Claim,
-  type CoreDocument,
-  type CoreRow,
-  coreOf,
-  findResource,
-  type Job,
-  type KindDefinition,
-  type KindResource,
-  type RowScope,
-} from '#libs/resources';
+import { type Claim, type CoreDocument, type CoreRow, type Job, RowResource } from '#libs/resources';
+import { parseCidr6 } from './cidr6.js';
 import { DEFAULT_MTU } from './network.dto.js';
 import { refreshNetwork } from './on-nodes.js';
 import { firstHost, gatewayErrors, usableAddresses } from './subnet.js';
 
 export interface NetworkDocument extends CoreDocument {
   subnet: string;
+  subnet6?: string;
   gateway?: string;
   dns?: string[];
   domain?: string;
@@ -29,7 +21,9 @@ export interface NetworkDocument extends CoreDocument {
 
 export interface NetworkRow extends CoreRow {
   subnet: string;
+  subnet6: string | null;
   gateway: string;
+  gateway6: string | null;
   dns: string[];
   domain: string | null;
   mtu: number;
@@ -37,38 +31,20 @@ export interface NetworkRow extends CoreRow {
   address_used: number;
 }
 
-export class NetworkResource implements KindResource<NetworkDocument> {
-  private core!: ResourceCore;
-  private asked!: NetworkDocument;
+/** RFC 8200 §5: every link that carries IPv6 has at least this. */
+const IPV6_MIN_MTU = 1280;
 
-  constructor(
-    private readonly scope: RowScope,
-    private readonly kind: KindDefinition,
-  ) {}
-
-  getCore(): ResourceCore {
-    return this.core;
-  }
-
-  async load(core: ResourceCore): Promise<this> {
-    const row = (await findResource(this.scope, this.kind, core.id)) as NetworkRow | undefined;
-    if (!row) throw notFound('network', core.id);
-    this.core = coreOf(row);
-    const { name, tags, subnet, dns, mtu } = row;
-    this.asked = { name, tags, deletionProtection: row.deletion_protection, subnet, dns, mtu };
-    // A gateway that is the default follows the subnet when that changes.
-    if (row.gateway !== firstHost(subnet)) this.asked.gateway = row.gateway;
-    if (row.domain !== null) this.asked.domain = row.domain;
-    return this;
-  }
-
-  propose(core: ResourceCore, document: NetworkDocument): void {
-    this.core = core;
-    this.asked = document;
-  }
-
-  document(): NetworkDocument {
-    return this.asked;
+export class NetworkResource extends RowResource<NetworkDocument, NetworkRow> {
+  protected documentOf({ subnet, subnet6, gateway, dns, domain, mtu }: NetworkRow) {
+    return {
+      subnet,
+      dns,
+      mtu,
+      ...(subnet6 !== null && { subnet6 }),
+      // A gateway that is the default follows the subnet when that changes.
+      ...(gateway !== firstHost(subnet) && { gateway }),
+      ...(domain !== null && { domain }),
+    };
   }
 
   private get gateway(): string {
@@ -76,14 +52,31 @@ export class NetworkResource implements KindResource<NetworkDocument> {
   }
 
   async validate(_isNew: boolean): Promise<FieldError[]> {
-    return gatewayErrors(this.asked.subnet, this.gateway);
+    return [...gatewayErrors(this.asked.subnet, this.gateway), ...this.ipv6Errors()];
+  }
+
+  private ipv6Errors(): FieldError[] {
+    const { subnet, subnet6, mtu } = this.asked;
+    if (subnet6 === undefined) return [];
+    const errors: FieldError[] = [];
+    const most = 96 + parseCidr4(subnet)!.prefix;
+    const { prefix } = parseCidr6(subnet6)!;
+    if (prefix > 64 && prefix > most) {
+      const message = `must have room for the addresses of ${subnet}: /${most} or shorter`;
+      errors.push({ pointer: '/subnet6', code: 'out_of_range', message });
+    }
+    if ((mtu ?? DEFAULT_MTU) < IPV6_MIN_MTU) {
+      errors.push({ pointer: '/mtu', code: 'out_of_range', message: `must be at least ${IPV6_MIN_MTU} with IPv6` });
+    }
+    return errors;
   }
 
   async claim(tx: Tx, claim: Claim<NetworkDocument>): Promise<void> {
     const { tenantId, id } = this.core;
-    const { subnet, dns, domain, mtu } = this.asked;
+    const { subnet, subnet6, dns, domain, mtu } = this.asked;
     const columns = {
       subnet,
+      subnet6: subnet6 ?? null,
       gateway: this.gateway,
       dns: dns ?? [],
       domain: domain ?? null,
@@ -100,7 +93,11 @@ export class NetworkResource implements KindResource<NetworkDocument> {
       return;
     }
     await this.refuseLosingLeases(tx, subnet, this.gateway);
+    if (!claim.isRestore) await this.refuseRenumbering(tx, claim.previous);
     await tx.updateTable('network').set(columns).where('tenant_id', '=', tenantId).where('id', '=', id).execute();
+    await sql`update lease set ip6 = ip6_of(${subnet6 ?? null}, ${subnet}, ip, mac)
+      where tenant_id = ${tenantId} and network_id = ${id}
+        and ip6 is distinct from ip6_of(${subnet6 ?? null}, ${subnet}, ip, mac)`.execute(tx);
     if (claim.isRestore) await refreshNetwork(tx, tenantId, id);
   }
 
@@ -116,6 +113,22 @@ export class NetworkResource implements KindResource<NetworkDocument> {
     if (!lost) return;
     throw new RhyzomeError('in_use', `The address ${lost.ip} has a lease that would have no place any more.`, {
       errors: [{ pointer: '/subnet', code: 'in_use', message: `must keep the lease of ${lost.ip}` }],
+    });
+  }
+
+  /** Nor so that something has another IPv6 address than before; where it had none, it gets one. */
+  private async refuseRenumbering(tx: Tx, previous: NetworkDocument): Promise<void> {
+    const { subnet, subnet6 = null } = this.asked;
+    const result = await sql<{ ip6: string }>`
+      select host(ip6) as ip6 from lease
+      where tenant_id = ${this.core.tenantId} and network_id = ${this.core.id} and ip6 is not null
+        and ip6 is distinct from ip6_of(${subnet6}, ${subnet}, ip, mac)
+      order by lease.ip6 limit 1`.execute(tx);
+    const lost = result.rows[0];
+    if (!lost) return;
+    const pointer = subnet6 === (previous.subnet6 ?? null) ? '/subnet' : '/subnet6';
+    throw new RhyzomeError('in_use', `The address ${lost.ip6} has a lease and would become another one.`, {
+      errors: [{ pointer, code: 'in_use', message: `must keep the lease of ${lost.ip6}` }],
     });
   }
 

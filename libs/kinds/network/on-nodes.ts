@@ -4,9 +4,11 @@
  */
 import { createHash } from 'node:crypto';
 import { sql } from 'kysely';
+import type { Tags } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { NetworkSpec } from '#libs/drivers/contract';
 import { desire, withdraw } from '#libs/nodes';
+import { type Door, type Guest, type Part, type PartSpec, partFields } from './part-specs.js';
 
 const KIND = 'network';
 
@@ -17,26 +19,71 @@ export function gatewayMacOf(networkId: string): string {
   return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
 
-/** What a node is told of a network: all of it, with its leases. Locks the network, so that the last writer is right. */
+/** Locks networks until the transaction ends, in the order of their ids: the last writer of each knows all that was written. */
+export async function lockNetworks(tx: Tx, tenantId: string, ids: readonly string[]): Promise<void> {
+  if (ids.length === 0) return;
+  await tx
+    .selectFrom('resource')
+    .select('id')
+    .where('tenant_id', '=', tenantId)
+    .where('id', 'in', [...new Set(ids)])
+    .orderBy('id')
+    .forNoKeyUpdate()
+    .execute();
+}
+
+interface Fields extends Omit<NetworkSpec, 'leases' | 'publicAddresses' | 'forwards' | 'firewall' | 'wireguard'> {
+  generation: number;
+  door: Door | null;
+}
+
+/** What a node is told of a network: all of it, with its leases and parts. Locks the network. */
 async function specOf(tx: Tx, tenantId: string, id: string): Promise<{ spec: NetworkSpec; generation: number } | null> {
-  const result = await sql<{
-    subnet: string;
-    gateway: string;
-    dns: string[];
-    domain: string | null;
-    mtu: number;
-    generation: number;
-  }>`
-    select k.subnet, host(k.gateway) as gateway, k.dns, k.domain, k.mtu, r.generation
+  await lockNetworks(tx, tenantId, [id]);
+  const result = await sql<Fields>`
+    select k.subnet, host(k.gateway) as gateway, k.subnet6, host(gateway6_of(k.subnet6, k.subnet, k.gateway)) as gateway6,
+      k.dns, k.domain, k.mtu, r.generation,
+      (select json_build_object('privateKey', d.private_key, 'port', d.port) from wireguard_door d
+        where d.tenant_id = k.tenant_id and d.network_id = k.id) as door
     from resource r join network k on k.tenant_id = r.tenant_id and k.id = r.id
-    where r.tenant_id = ${tenantId} and r.id = ${id} for no key update`.execute(tx);
+    where r.tenant_id = ${tenantId} and r.id = ${id}`.execute(tx);
   const row = result.rows[0];
   if (!row) return null;
-  const leases = await sql<{ ip: string; mac: string; hostname: string | null }>`
-    select host(ip) as ip, mac, hostname from lease
-    where tenant_id = ${tenantId} and network_id = ${id} order by ip`.execute(tx);
-  const { generation, ...fields } = row;
-  return { generation, spec: { ...fields, gatewayMac: gatewayMacOf(id), leases: leases.rows } };
+  const parts = await partsOf(tx, tenantId, id);
+  const leases = await leasesOf(
+    tx,
+    tenantId,
+    id,
+    parts.some(({ spec }) => spec.kind === 'firewallRule'),
+  );
+  const { generation, door, ...fields } = row;
+  const spec = {
+    ...fields,
+    gatewayMac: gatewayMacOf(id),
+    leases: leases.map(({ ip, mac, hostname, ip6 }) => ({ ip, mac, hostname, ip6 })),
+    ...partFields(parts, leases, door),
+  };
+  return { generation, spec };
+}
+
+async function partsOf(tx: Tx, tenantId: string, id: string): Promise<Part[]> {
+  const result = await sql<{ resourceId: string; spec: PartSpec }>`
+    select p.resource_id as "resourceId", p.spec || jsonb_build_object('kind', p.kind) as spec
+    from network_part p join resource r on r.tenant_id = p.tenant_id and r.id = p.resource_id
+    where p.tenant_id = ${tenantId} and p.network_id = ${id} order by p.position, r.name, r.id`.execute(tx);
+  return result.rows;
+}
+
+/** By address; an instance's tags only where something asks for them. */
+async function leasesOf(tx: Tx, tenantId: string, id: string, withTags: boolean) {
+  const tags = withTags
+    ? sql`(select r.tags from resource r where r.tenant_id = l.tenant_id and r.id = l.instance_id)`
+    : sql`null::jsonb`;
+  const result = await sql<Omit<Guest, 'tags'> & { tags: Tags | null; mac: string; hostname: string | null }>`
+    select host(l.ip) as ip, host(l.ip6) as ip6, l.mac, l.hostname, l.instance_id as "instanceId", ${tags} as tags
+    from lease l where l.tenant_id = ${tenantId} and l.network_id = ${id}
+    order by l.ordinal nulls last, l.ip`.execute(tx);
+  return result.rows.map((row) => ({ ...row, tags: row.tags ?? {} }));
 }
 
 /** Lets networks stand on a node. */
@@ -49,6 +96,8 @@ export async function placeNetworks(tx: Tx, tenantId: string, nodeId: string, id
 
 /** Tells every node that has the network what it is now. */
 export async function refreshNetwork(tx: Tx, tenantId: string, id: string): Promise<void> {
+  // Before looking where it stands: somebody may be placing it by what the rows were before.
+  await lockNetworks(tx, tenantId, [id]);
   const placed = await tx
     .selectFrom('placement')
     .select('node_id')
@@ -62,7 +111,10 @@ export async function refreshNetwork(tx: Tx, tenantId: string, id: string): Prom
   for (const { node_id } of placed) await desire(tx, { tenantId, id, kind: KIND }, node_id, known);
 }
 
-/** The same of several, each once, locked in the order of their ids. */
+/**
+ * The same of several, each once, locked in the order of their ids. Whoever changes what a network's spec is made of calls
+ * it: leases, host names, and tags of instances, which firewall rules select by.
+ */
 export async function refreshNetworks(tx: Tx, tenantId: string, ids: readonly string[]): Promise<void> {
   for (const id of [...new Set(ids)].sort()) await refreshNetwork(tx, tenantId, id);
 }
@@ -76,7 +128,7 @@ export async function leaveNode(
   exceptInstance: string,
 ): Promise<void> {
   for (const id of [...new Set(ids)].sort()) {
-    await specOf(tx, tenantId, id);
+    await lockNetworks(tx, tenantId, [id]);
     const used = await sql`
       select 1 from lease l
       join placement p on p.tenant_id = l.tenant_id and p.resource_id = l.instance_id and p.node_id = ${nodeId} and p.present

@@ -62,7 +62,8 @@ insert into dependency (tenant_id, resource_id, target_tenant_id, target_id, rel
   select i.tenant_id, i.id, i.tenant_id, w.id, 'is attached to'
   from seed i join seed w on w.tenant_id = i.tenant_id and w.kind = 'network' and w.n = i.n / 50 where i.kind = 'instance';
 insert into job (tenant_id, id, resource_id, kind, resource_name, action, state, created_by, created_at, started_at, finished_at)
-  select tenant_id, uuidv7(at - clock_timestamp()), id, kind, name, 'create', case when state = 'failed' then 'failed' else 'succeeded' end,
+  select tenant_id, uuidv7(at - clock_timestamp()), id, kind, name, case when tenant_id = 'big' then 'create' else (array['create', 'update', 'delete', 'start'])[1 + n % 4] end,
+    case when state = 'failed' then 'failed' else 'succeeded' end,
     'bench', at, at, at from seed order by at;
 insert into event (tenant_id, number, type, kind, resource_id, tags_after, body, at)
   select tenant_id, row_number() over (partition by tenant_id order by at, id), 'resource.created', kind, id, tags,

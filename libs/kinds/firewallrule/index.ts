@@ -1,0 +1,1 @@
+export { firewallrule } from './firewallrule.kind.js';

@@ -1,0 +1,1 @@
+export { portforward } from './portforward.kind.js';

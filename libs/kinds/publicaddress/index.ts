@@ -1,0 +1,1 @@
+export { publicaddress } from './publicaddress.kind.js';

@@ -1,0 +1,1 @@
+export { wireguardpeer } from './wireguardpeer.kind.js';
