@@ -9,4 +9,14 @@ import { publicaddress } from './publicaddress/index.js';
 import { snapshot } from './snapshot/index.js';
 import { wireguardpeer } from './wireguardpeer/index.js';
 
-export const kinds = [disk, firewallrule, image, instance, network, portforward, publicaddress, snapshot, wireguardpeer];
+export const kinds = [
+  disk,
+  firewallrule,
+  image,
+  instance,
+  network,
+  portforward,
+  publicaddress,
+  snapshot,
+  wireguardpeer,
+];
