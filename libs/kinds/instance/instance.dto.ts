@@ -31,6 +31,9 @@ export class InterfaceCreate {
   @IsIpv4Address()
   ip?: string;
 
+  @Describe('Its IPv6 address; null where the network has none.', { readOnly: true, nullable: true })
+  ip6?: string;
+
   @Describe('MAC address of the interface.', { readOnly: true })
   mac?: string;
 }

@@ -29,7 +29,7 @@ export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
   ],
   selections: {
     node: sql`(select n.name from node n where n.id = k.node_id)`,
-    interfaces: sql`(select coalesce(json_agg(json_build_object('network', l.network_id, 'ip', host(l.ip), 'mac', l.mac)
+    interfaces: sql`(select coalesce(json_agg(json_build_object('network', l.network_id, 'ip', host(l.ip), 'ip6', host(l.ip6), 'mac', l.mac)
       order by l.ordinal), '[]') from lease l where l.tenant_id = k.tenant_id and l.instance_id = k.id)`,
     disks: sql`(select coalesce(json_agg(json_build_object('id', d.id, 'bootOrder', d.boot_order, 'sizeGiB', d.size_gib,
       'isOwn', d.with_instance, 'nodeId', d.node_id) order by d.slot), '[]')

@@ -67,7 +67,7 @@ export interface InstanceRow extends CoreRow {
   node_id: string | null;
   node: string | null;
   disks: { id: string; bootOrder: number | null; sizeGiB: number; isOwn: boolean; nodeId: string | null }[];
-  interfaces: { network: string; ip: string; mac: string }[];
+  interfaces: { network: string; ip: string; ip6: string | null; mac: string }[];
 }
 
 export class InstanceResource extends RowResource<InstanceDocument, InstanceRow> {

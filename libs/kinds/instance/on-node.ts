@@ -27,7 +27,7 @@ export async function tellInstance(tx: Tx, who: Who, again = false): Promise<voi
       k.ssh_keys, (select u.user_data from instance_user_data u where u.tenant_id = k.tenant_id and u.id = k.id),
       (select coalesce(json_agg(json_build_object('diskId', d.id, 'slot', d.slot, 'bootOrder', d.boot_order)
         order by d.slot), '[]') from disk d where d.tenant_id = k.tenant_id and d.instance_id = k.id) as disks,
-      (select coalesce(json_agg(json_build_object('network', l.network_id, 'ip', host(l.ip), 'mac', l.mac, 'ip6', null)
+      (select coalesce(json_agg(json_build_object('network', l.network_id, 'ip', host(l.ip), 'mac', l.mac, 'ip6', host(l.ip6))
         order by l.ordinal), '[]') from lease l where l.tenant_id = k.tenant_id and l.instance_id = k.id) as interfaces
     from resource r join instance k on k.tenant_id = r.tenant_id and k.id = r.id
     where r.tenant_id = ${who.tenantId} and r.id = ${who.id} for no key update of r`.execute(tx);
