@@ -44,6 +44,8 @@ create index audit_result on audit (tenant_id, result, id);
 create index audit_request on audit (tenant_id, request_id, id) where request_id is not null;
 
 create index lease_created on lease (tenant_id, network_id, created_at, id);
+
+-- Kinds’ own filters.
 create index instance_power on instance (tenant_id, power_state);
 create index instance_desired on instance (tenant_id, desired_power_state);
 create index instance_vcpus on instance (tenant_id, vcpus);
@@ -54,3 +56,17 @@ create index image_visibility on image (tenant_id, visibility);
 create index image_format on image (tenant_id, format);
 create index image_sha256 on image (tenant_id, sha256);
 create index network_subnet on network (tenant_id, subnet);
+create index network_subnet6 on network (tenant_id, subnet6);
+create index publicaddress_pool_name on publicaddress (tenant_id, pool);
+create index publicaddress_instance on publicaddress (tenant_id, instance_id);
+create index publicaddress_network on publicaddress (tenant_id, network_id);
+create index portforward_address on portforward (tenant_id, public_address_id);
+create index portforward_instance on portforward (tenant_id, instance_id);
+create index portforward_network on portforward (tenant_id, network_id);
+create index portforward_protocol on portforward (tenant_id, protocol);
+create index portforward_port on portforward (tenant_id, port);
+create index firewallrule_direction on firewallrule (tenant_id, direction);
+create index firewallrule_action on firewallrule (tenant_id, action);
+create index firewallrule_priority on firewallrule (tenant_id, priority);
+create index wireguardpeer_public_key on wireguardpeer (tenant_id, public_key);
+create index image_source on image (tenant_id, source);
