@@ -124,7 +124,7 @@ describe('a console', () => {
 async function asGuest(method: string, url: string, body?: string): Promise<{ status: number; text: string }> {
   const socket = connect(join(stack.data, 'agent', 'metadata.sock'));
   socket.write(`${machine.interfaces[0].network} ${machine.interfaces[0].ip}\n`);
-  const headers = { connection: 'close', 'content-type': 'application/json' };
+  const headers = { connection: 'close', host: '169.254.169.254', 'content-type': 'application/json' };
   const sent = request({ createConnection: () => socket, method, path: url, headers });
   sent.end(body);
   const [response] = await once(sent, 'response');

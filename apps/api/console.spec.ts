@@ -130,6 +130,19 @@ describe('a console', () => {
     expect(console.typed).toEqual([]);
   });
 
+  test('is written down where it is typed into, and where that is refused', async () => {
+    await attach();
+    await attach(`${path}?watch=true`);
+    await refused(path, { token: 'viewer.acme' });
+    const answer = await fetch(`${base}/v1/audit?pageSize=500`, { headers: { authorization: 'Bearer admin.acme' } });
+    const { items } = (await answer.json()) as { items: { action: string }[] };
+    const told = items.filter(({ action }) => action === 'instance.console').slice(-2);
+    expect(told).toMatchObject([
+      { actor: 'admin@acme', result: 'done', resource: { id: running, name: 'web' } },
+      { actor: 'viewer@acme', result: 'refused', code: 'forbidden' },
+    ]);
+  });
+
   test('takes a browser’s token from the protocols, and never says it again', async () => {
     const protocols = ['rhyzome.console', 'bearer.admin.acme'];
     const socket = dial(path, { token: null, protocols });
@@ -192,6 +205,17 @@ describe('a console', () => {
     await expect.poll(stands, { interval: 500, timeout: 10_000 }).toBe(true);
     expect(before).toBeGreaterThan(200);
   });
+});
+
+test('ends when its server does, which waits for nobody', async () => {
+  const other = await serve(platform, generous, { relay });
+  const socket = new WebSocket((await other.getUrl()).replace('http', 'ws') + path, ['rhyzome.console'], {
+    headers: { authorization: 'Bearer admin.acme' },
+  });
+  const client = new Client(socket);
+  await once(socket, 'open');
+  await other.close();
+  await expect.poll(() => [client.code, client.reason]).toEqual([1012, 'restart: The server restarts; attach again.']);
 });
 
 describe('before the upgrade, with an ordinary problem, is refused', () => {

@@ -104,7 +104,7 @@ function ask(url: string, { method = 'GET', body, type, headers = {}, line = `${
         createConnection: () => socket,
         path: url,
         method,
-        headers: { connection: 'close', ...(type && { 'content-type': type }), ...headers },
+        headers: { connection: 'close', host: '169.254.169.254', ...(type && { 'content-type': type }), ...headers },
       },
       (response) => {
         let text = '';
@@ -177,6 +177,8 @@ describe('a guest', () => {
   test('that is unknown, forged or forwarded gets nothing', async () => {
     expect((await ask('/v1/identity', { line: `${netA} 10.0.0.6\n` })).status).toBe(404);
     expect((await ask('/v1/identity', { headers: { 'x-forwarded-for': '1.2.3.4' } })).status).toBe(403);
+    expect((await ask('/v1/identity', { headers: { host: 'evil.example' } })).status).toBe(403);
+    expect(await raw(`${netA} 10.0.0.5\nGET /v1/user-data HTTP/1.0\r\n\r\n`)).toMatch(/ 200 /);
     for (const line of ['GET / HTTP/1.1\r\n\r\n', '\n', `${netA}\n`, `${netA} 10.0.0.5 x\n`, 'x'.repeat(500)]) {
       expect(await raw(line)).toBe('');
     }
@@ -185,7 +187,7 @@ describe('a guest', () => {
   });
 
   test('may send its first line together with its request, or in small pieces', async () => {
-    const bytes = `${netA} 10.0.0.5\nGET /v1/user-data HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`;
+    const bytes = `${netA} 10.0.0.5\nGET /v1/user-data HTTP/1.1\r\nhost: 169.254.169.254:80\r\nconnection: close\r\n\r\n`;
     for (const pieces of [1, 12]) expect(await raw(bytes, pieces)).toMatch(/^HTTP\/1.1 200 .*#cloud-config web$/s);
   });
 

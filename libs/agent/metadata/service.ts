@@ -33,6 +33,9 @@ const mostBodyBytes = 64 * 1024;
 /** What a guest reports in a shorter time than this is refused (ms). */
 const reportEveryMs = 1_000;
 
+/** Values of the Host header (RFC 9112 §3.2) that get an answer. */
+const addresses: ReadonlySet<string> = new Set(['169.254.169.254', '169.254.169.254:80']);
+
 /** Who is at the other end of a connection. */
 const origins = new WeakMap<Socket, { networkId: string; ip: string }>();
 
@@ -147,10 +150,8 @@ function createHttp({ guests, metrics, ca, log }: MetadataOptions): Server {
 
   const serve = async (request: IncomingMessage, response: ServerResponse, guest: Guest): Promise<void> => {
     const path = (request.url ?? '/').split('?')[0]!;
-    // A proxy inside the guest that forwards strangers' requests must not give away what is the guest's alone.
-    if (request.headers['x-forwarded-for'] !== undefined) {
-      return answer(response, 403, 'text/plain; charset=utf-8', 'Forwarded requests get no answer here.\n');
-    }
+    const strange = strangeness(request);
+    if (strange) return answer(response, 403, 'text/plain; charset=utf-8', `${strange}\n`);
     if (path === '/v1/metrics') return take(request, response, guest);
     const document = documentAt(path, guest, ca);
     if (!document) return answer(response, 404, 'text/plain; charset=utf-8', 'There is nothing at this path.\n');
@@ -179,6 +180,16 @@ function createHttp({ guests, metrics, ca, log }: MetadataOptions): Server {
   };
 
   return server;
+}
+
+/**
+ * What says that somebody else than the guest itself asks: a proxy in it that forwards strangers' requests, or a page in
+ * its browser whose name was made to mean this address (DNS rebinding). Neither may learn what is the guest's alone.
+ */
+function strangeness({ headers }: IncomingMessage): string | undefined {
+  if (headers['x-forwarded-for'] !== undefined) return 'Forwarded requests get no answer here.';
+  const isAddressed = headers.host === undefined || headers.host === '' || addresses.has(headers.host);
+  return isAddressed ? undefined : 'Ask for 169.254.169.254 by its address.';
 }
 
 /** Undefined: it is too large. */

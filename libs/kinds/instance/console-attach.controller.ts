@@ -5,9 +5,18 @@
 import { Controller, Get, Inject, type OnModuleDestroy, Param, Req, Res } from '@nestjs/common';
 import { type Actor, authorize, InvalidToken, TokenVerifier } from '#libs/auth';
 import { invalid, RhyzomeError } from '#libs/core';
+import { Database } from '#libs/db';
 import { type AttachedConsole, ConsoleRelay } from '#libs/nodes';
 import { responsesWith } from '#libs/openapi';
-import { type Caller, type CoreRow, coreOf, KindRegistry, ResourceReader } from '#libs/resources';
+import {
+  auditDone,
+  auditingRefusals,
+  type Caller,
+  type CoreRow,
+  coreOf,
+  KindRegistry,
+  ResourceReader,
+} from '#libs/resources';
 import {
   acceptUpgrade,
   bearerOf,
@@ -35,6 +44,7 @@ export class ConsoleAttachController implements OnModuleDestroy {
     @Inject(ResourceReader) private readonly reader: ResourceReader,
     @Inject(ConsoleRelay) private readonly relay: ConsoleRelay,
     @Inject(TokenVerifier) private readonly verifier: TokenVerifier,
+    @Inject(Database) private readonly db: Database,
   ) {}
 
   onModuleDestroy(): void {
@@ -46,7 +56,11 @@ export class ConsoleAttachController implements OnModuleDestroy {
     const { watch, tailBytes } = parametersOf(request);
     const caller = callerOf(request);
     const mayType = !watch;
-    const row = await this.permitted(caller, id, mayType);
+    const refusal = { kind: 'instance', resourceName: id.slice(0, 63) };
+    // Who types changes things, and is written down; who watches is not, as with every reading.
+    const row = mayType
+      ? await auditingRefusals(this.db, caller, 'console', refusal, () => this.permitted(caller, id, mayType))
+      : await this.permitted(caller, id, mayType);
     requireUpgrade(request, reply);
     if (row.node_id === null || row.power_state !== 'running') {
       throw new RhyzomeError('not_ready', 'The instance does not run; a console needs a running machine.');
@@ -58,6 +72,7 @@ export class ConsoleAttachController implements OnModuleDestroy {
       const offGone = onUpgradeGone(request, leave);
       try {
         const console = await this.relay.attach(target, caller, gone.signal);
+        if (mayType) await this.writeDown(caller, row);
         await this.run(request, reply, console, mayType, () => this.assertWelcome(request, caller, row, mayType));
       } finally {
         offGone();
@@ -76,6 +91,11 @@ export class ConsoleAttachController implements OnModuleDestroy {
     const socket = await acceptUpgrade(request, reply).catch(() => undefined); // Gone: there is nobody to tell.
     if (!socket) return;
     await runConsole({ socket, console, mayType, assertWelcome, closing: this.closing.signal });
+  }
+
+  private async writeDown(caller: Caller, row: InstanceRow): Promise<void> {
+    const target = { kind: 'instance', resourceId: row.id, resourceName: row.name };
+    await this.db.tenantTransaction(row.tenant_id, (tx) => auditDone(tx, caller, 'console', target));
   }
 
   /** Throws RhyzomeError: not_found, forbidden. */

@@ -82,22 +82,18 @@ export class PublicaddressResource extends RowResource<PublicaddressDocument, Pu
     const { tenantId, id } = this.core;
     if (claim.action === 'update' && claim.isRestore) return this.restore(tx);
     const target = { instance_id: this.guest?.instanceId ?? null, network_id: this.guest?.networkId ?? null };
+    await holdEdges(tx, this.core, this.edges(this.guest));
+    if (this.guest) await this.refuseSecond(tx, this.guest.instanceId);
     if (claim.action === 'create') {
+      // Last, since all tenants wait for the pool.
       const ip = await this.claimAddress(tx);
       await tx
         .insertInto('publicaddress')
         .values({ tenant_id: tenantId, id, pool: this.pool!, ip, ...target })
         .execute();
-    } else {
-      await tx
-        .updateTable('publicaddress')
-        .set(target)
-        .where('tenant_id', '=', tenantId)
-        .where('id', '=', id)
-        .execute();
+      return;
     }
-    await holdEdges(tx, this.core, this.edges(this.guest));
-    if (this.guest) await this.refuseSecond(tx, this.guest.instanceId);
+    await tx.updateTable('publicaddress').set(target).where('tenant_id', '=', tenantId).where('id', '=', id).execute();
   }
 
   /** The instance of before: its edges are held still, only where it is on the network is looked up anew. */

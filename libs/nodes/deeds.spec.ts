@@ -1,0 +1,105 @@
+/** Deeds: asked once, done once, unclear until somebody says; on a real database. */
+import 'reflect-metadata';
+import { sql } from 'kysely';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { newId, Waiting } from '#libs/core';
+import type { Tx } from '#libs/db';
+import { askDeed, type NodeSession, openSession, probeDeed, recordDeed, resolveDeed, withdrawDeed } from '#libs/nodes';
+import { DeedOutcome } from '#libs/rpc';
+import { type TestDatabase, testDatabase } from '#libs/testing';
+
+const TENANT = 'acme';
+let database: TestDatabase;
+let node: NodeSession;
+let otherNode: NodeSession;
+
+const hello = (name: string) => ({
+  name,
+  driver: 'test',
+  agentVersion: '0',
+  kinds: ['network'],
+  labels: {},
+  vcpus: 2,
+  memoryMiB: 1024,
+  diskGiB: 10,
+});
+
+beforeAll(async () => {
+  database = await testDatabase();
+  await sql`insert into tenant (id, display_name) values (${TENANT}, 'A'), ('globex', 'G')`.execute(
+    database.db.operator,
+  );
+  node = await openSession(database.db, hello('n1'), 'replica:1');
+  otherNode = await openSession(database.db, hello('n2'), 'replica:1');
+});
+afterAll(() => database?.close());
+
+const inTenant = <T>(work: (tx: Tx) => Promise<T>) => database.db.tenantTransaction(TENANT, work);
+
+describe('deeds', () => {
+  const core = { tenantId: TENANT, id: newId(), kind: 'instance', name: 'vm', tags: {} };
+  const ask = async () => {
+    const id = newId();
+    await inTenant((tx) => askDeed(tx, core, { id, nodeId: node.nodeId, verb: 'reboot', repeatable: false }));
+    return id;
+  };
+  const say = (
+    id: string,
+    outcome: DeedOutcome,
+    by = node,
+    failure?: { code: string; message: string },
+    resultJson = '',
+  ) => recordDeed(database.db, by, { operationId: id, outcome, failure, resultJson });
+  const probe = (id: string) => inTenant((tx) => probeDeed(tx, core, id));
+
+  test('asked twice are asked once, and are done when their node says so', async () => {
+    const id = await ask();
+    await inTenant((tx) => askDeed(tx, core, { id, nodeId: otherNode.nodeId, verb: 'reset', repeatable: true }));
+    expect(await probe(id)).toMatchObject({ outside: false });
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE, otherNode);
+    await say(newId(), DeedOutcome.DEED_OUTCOME_DONE);
+    await say('nonsense', DeedOutcome.DEED_OUTCOME_DONE);
+    expect(await probe(id)).toBeInstanceOf(Waiting);
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE, node, undefined, '{"sizeBytes":5}');
+    expect(await probe(id)).toEqual({ result: { sizeBytes: 5 } });
+    await say(id, DeedOutcome.DEED_OUTCOME_FAILED);
+    expect(await probe(id)).toEqual({ result: { sizeBytes: 5 } });
+  });
+
+  test('count only from the stream that the node has now', async () => {
+    const id = await ask();
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE, { ...node, session: node.session - 1 });
+    expect(await probe(id)).toBeInstanceOf(Waiting);
+    await say(id, DeedOutcome.DEED_OUTCOME_DONE);
+    expect(await probe(id)).toEqual({ result: null });
+  });
+
+  test('that failed say why; that are unclear wait for an operator’s word', async () => {
+    const failed = await ask();
+    await say(failed, DeedOutcome.DEED_OUTCOME_FAILED, node, { code: 'stopped', message: 'It is off.' });
+    await expect(probe(failed)).rejects.toMatchObject({ code: 'job_failed', message: 'It is off.' });
+    for (const [word, after] of [
+      ['done', { result: null }],
+      ['redo', expect.any(Waiting)],
+    ] as const) {
+      const id = await ask();
+      await say(id, DeedOutcome.DEED_OUTCOME_UNCLEAR);
+      expect(await probe(id)).toMatchObject({ outside: true });
+      await database.db.operatorTransaction((tx) => resolveDeed(tx, TENANT, id, word));
+      expect(await probe(id)).toEqual(after);
+      const again = database.db.operatorTransaction((tx) => resolveDeed(tx, TENANT, id, word));
+      await expect(again).rejects.toMatchObject({ code: 'conflict' });
+    }
+  });
+
+  test('are withdrawn while they are not done', async () => {
+    const [open, done] = [await ask(), await ask()];
+    await say(done, DeedOutcome.DEED_OUTCOME_DONE);
+    await inTenant((tx) => withdrawDeed(tx, core, open));
+    await inTenant((tx) => withdrawDeed(tx, core, done));
+    const left = await sql<{ id: string }>`select id from deed where id in (${open}, ${done})`.execute(
+      database.db.operator,
+    );
+    expect(left.rows).toEqual([{ id: done }]);
+  });
+});
