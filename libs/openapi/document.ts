@@ -193,7 +193,11 @@ function createOperation(kind: KindDescription, dto: DtoClass, change: JsonSchem
     summary: `Create a ${kind.name}`,
     parameters: changeParameters,
     requestBody: { required: true, content: { 'application/json': { schema: body } } },
-    responses: changeResponses(created, changing),
+    // What its body refers to and is not there is a wrong field: 422.
+    responses: changeResponses(
+      created,
+      changing.filter((status) => status !== 404),
+    ),
   };
 }
 

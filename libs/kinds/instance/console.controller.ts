@@ -65,7 +65,7 @@ export const consolePaths = {
       parameters: [name, tail],
       responses: responsesWith(
         { 200: { description: 'The log.', content: { 'text/plain': { schema: { type: 'string' } } } } },
-        [401, 403, 404, 422, 503],
+        [401, 404, 406, 422, 429, 503],
       ),
     },
   },
