@@ -14,24 +14,18 @@ import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { ImageCache } from '#libs/agent';
-import { fixedCredentials, loadCredentials } from '#libs/pki';
-import { createChannel, type FetchImageResponse, NodeServiceClient } from '#libs/rpc';
 import { residentMiB } from './stack.js';
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url));
 const MIB = 2 ** 20;
 const START_MS = 180_000;
-const FETCH_MS = 300_000;
-const JOB_MS = 120_000;
+const JOB_MS = 300_000;
 const IDLE_MS = 3_000;
 const SAMPLE_MS = 50;
-const silent = { info: () => undefined, warn: () => undefined, error: () => undefined, debug: () => undefined };
 
 interface DevJson {
   api: string;
   grpc: string;
-  config: string;
   processes: Record<string, number>;
   tenants: Record<string, { issuer: string; clientId: string; clientSecret: string }>;
 }
@@ -117,27 +111,6 @@ async function ended(api: Api, jobId: string): Promise<void> {
   }
 }
 
-/** As an agent does, into a cache of this process's own. */
-async function fetchAsNode(dev: DevJson, dir: string, image: any): Promise<void> {
-  const { agent } = JSON.parse(readFileSync(dev.config, 'utf8'));
-  const credentials = fixedCredentials(await loadCredentials(agent.pki));
-  const channel = createChannel({ target: dev.grpc, serverName: 'localhost', credentials });
-  const client = channel.client(NodeServiceClient);
-  const cache = await ImageCache.open({
-    dir,
-    log: silent,
-    fetch: async function* (sha256, offset) {
-      const call = client.fetchImage({ sha256, offset }, { deadline: Number.POSITIVE_INFINITY });
-      for await (const { data } of call as AsyncIterable<FetchImageResponse>) yield data;
-    },
-  });
-  try {
-    await cache.path(image, AbortSignal.timeout(FETCH_MS));
-  } finally {
-    channel.close();
-  }
-}
-
 const { values } = parseArgs({ options: { gib: { type: 'string', default: '4' } } });
 const sizeMiB = Math.round(Number(values.gib) * 1024);
 const folder = mkdtempSync(join(tmpdir(), 'rhyzome-bench-images-'));
@@ -152,15 +125,14 @@ try {
   for await (const chunk of disk(sizeMiB, data)) hash.update(chunk);
   const announced = { name: 'large', sha256: hash.digest('hex'), sizeBytes: sizeMiB * MIB, format: 'raw' };
   const { id, job } = await api('POST', '/v1/images', announced);
-  const { api: apiPid, grpc: grpcPid } = dev.processes as { api: number; grpc: number };
+  const { api: apiPid, grpc: grpcPid, agent: agentPid } = dev.processes as Record<'api' | 'grpc' | 'agent', number>;
   const sent = await watched({ api: apiPid, grpc: grpcPid }, () => upload(dev, token, id, sizeMiB, data));
   const checked = await watched({ grpc: grpcPid }, () => ended(api, job.id));
-  const image = await api('GET', `/v1/images/${id}`);
-  const made = await api('POST', '/v1/disks', { name: 'large', image: id });
-  await ended(api, made.job.id);
-  const fetched = await watched({ grpc: grpcPid, node: process.pid }, () =>
-    fetchAsNode(dev, join(folder, 'cache'), image),
-  );
+  const fetched = await watched({ grpc: grpcPid, agent: agentPid }, async () => {
+    // The node has the disk when it has fetched the image.
+    const made = await api('POST', '/v1/disks', { name: 'large', image: id });
+    await ended(api, made.job.id);
+  });
   process.stdout.write(
     `${JSON.stringify({ sizeMiB, upload: sent.report, check: checked.report, fetchByNode: fetched.report }, null, 1)}\n`,
   );

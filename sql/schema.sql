@@ -760,7 +760,7 @@ CREATE INDEX publicaddress_pool_name ON public.publicaddress USING btree (tenant
 
 CREATE INDEX reservation_node ON public.reservation USING btree (node_id);
 
-CREATE INDEX resource_created ON public.resource USING btree (tenant_id, kind, created_at, id);
+CREATE INDEX resource_created ON public.resource USING btree (tenant_id, kind, created_at, id) INCLUDE (published);
 
 CREATE UNIQUE INDEX resource_name ON public.resource USING btree (tenant_id, kind, name);
 
@@ -774,7 +774,7 @@ CREATE INDEX resource_state_name ON public.resource USING btree (tenant_id, kind
 
 CREATE INDEX resource_state_updated ON public.resource USING btree (tenant_id, kind, state, updated_at, id);
 
-CREATE INDEX resource_tag_created ON public.resource_tag USING btree (tenant_id, kind, key, value, created_at, resource_id);
+CREATE INDEX resource_tag_created ON public.resource_tag USING btree (tenant_id, kind, key, value, created_at, resource_id) INCLUDE (published);
 
 CREATE INDEX resource_tag_name ON public.resource_tag USING btree (tenant_id, kind, key, value, name, resource_id);
 

@@ -1,4 +1,3 @@
 export { type Agent, type AgentOptions, type AgentTiming, startAgent } from './agent.js';
 export { chooseDriver, type DriverChoice } from './choose-driver.js';
-export { type FetchImage, ImageCache } from './images.js';
 export { ForeignInstallationError } from './installation.js';

@@ -20,7 +20,7 @@ import {
 } from '#libs/resources';
 import { TooManyBytes } from '#libs/storage';
 import { asStoreFailure, imageContents } from './contents.js';
-import type { ImageRow } from './image.resource.js';
+import type { ImageRow } from './image.row.js';
 
 /** What a request says of its body. */
 export interface Piece {

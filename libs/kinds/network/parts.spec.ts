@@ -6,6 +6,7 @@ import type { NetworkSpec } from '#libs/drivers/contract';
 import { kinds } from '#libs/kinds';
 import type { Caller, ChangeResult } from '#libs/resources';
 import { type Guest, guestOn, type Platform, publicPool, startPlatform } from '#libs/testing';
+import { checkNetworkSpec } from '../../drivers/network/network-spec.js';
 import { placeNetworks, refreshNetworks } from './index.js';
 
 let platform: Platform;
@@ -81,6 +82,7 @@ test('made, changed and removed by many at once, all of it is on the node as it 
     await refreshNetworks(tx, tenantId, [net]);
   });
   const spec = await onNode();
+  expect(() => checkNetworkSpec(spec)).not.toThrow();
   expect(spec.mtu).toBe(1400);
   expect(spec.leases).toHaveLength(8);
   expect(spec.publicAddresses.map(({ ip }) => ip).toSorted()).toEqual(more.map(({ ips }) => ips[0]).toSorted());
