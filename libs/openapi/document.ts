@@ -15,7 +15,7 @@ import {
 import { commonHeaders, commonParameters, commonSchemas, problemResponses } from './components.js';
 import type { DtoClass } from './dto-plan.js';
 import type { JsonSchema } from './json-schema.js';
-import type { KindDescription } from './kind-description.js';
+import type { ActionDescription, KindDescription } from './kind-description.js';
 import { deleteMatchingOperation, deleteOperation } from './removal-operations.js';
 import { schemaOf } from './schema.js';
 
