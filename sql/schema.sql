@@ -666,7 +666,13 @@ CREATE UNIQUE INDEX event_number ON public.event USING btree (tenant_id, number)
 
 CREATE INDEX event_unnumbered ON public.event USING btree (id) WHERE (number IS NULL);
 
+CREATE INDEX firewallrule_action ON public.firewallrule USING btree (tenant_id, action);
+
+CREATE INDEX firewallrule_direction ON public.firewallrule USING btree (tenant_id, direction);
+
 CREATE INDEX firewallrule_network ON public.firewallrule USING btree (tenant_id, network_id);
+
+CREATE INDEX firewallrule_priority ON public.firewallrule USING btree (tenant_id, priority);
 
 CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
@@ -677,6 +683,8 @@ CREATE INDEX image_format ON public.image USING btree (tenant_id, format);
 CREATE UNIQUE INDEX image_operation ON public.image USING btree (operation_id) WHERE (operation_id IS NOT NULL);
 
 CREATE INDEX image_sha256 ON public.image USING btree (tenant_id, sha256);
+
+CREATE INDEX image_source ON public.image USING btree (tenant_id, source);
 
 CREATE INDEX image_visibility ON public.image USING btree (tenant_id, visibility);
 
@@ -724,17 +732,35 @@ CREATE INDEX network_part_network ON public.network_part USING btree (tenant_id,
 
 CREATE INDEX network_subnet ON public.network USING btree (tenant_id, subnet);
 
+CREATE INDEX network_subnet6 ON public.network USING btree (tenant_id, subnet6);
+
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
+
+CREATE INDEX portforward_address ON public.portforward USING btree (tenant_id, public_address_id);
+
+CREATE INDEX portforward_instance ON public.portforward USING btree (tenant_id, instance_id);
+
+CREATE INDEX portforward_network ON public.portforward USING btree (tenant_id, network_id);
+
+CREATE INDEX portforward_port ON public.portforward USING btree (tenant_id, port);
+
+CREATE INDEX portforward_protocol ON public.portforward USING btree (tenant_id, protocol);
 
 CREATE INDEX public_pool_range_pool ON public.public_pool_range USING btree (pool);
 
 CREATE INDEX public_port_resource ON public.public_port USING btree (tenant_id, resource_id);
 
+CREATE INDEX publicaddress_instance ON public.publicaddress USING btree (tenant_id, instance_id);
+
+CREATE INDEX publicaddress_network ON public.publicaddress USING btree (tenant_id, network_id);
+
 CREATE INDEX publicaddress_pool ON public.publicaddress USING btree (pool, ip);
+
+CREATE INDEX publicaddress_pool_name ON public.publicaddress USING btree (tenant_id, pool);
 
 CREATE INDEX reservation_node ON public.reservation USING btree (node_id);
 
-CREATE INDEX resource_created ON public.resource USING btree (tenant_id, kind, created_at, id);
+CREATE INDEX resource_created ON public.resource USING btree (tenant_id, kind, created_at, id) INCLUDE (published);
 
 CREATE UNIQUE INDEX resource_name ON public.resource USING btree (tenant_id, kind, name);
 
@@ -748,7 +774,7 @@ CREATE INDEX resource_state_name ON public.resource USING btree (tenant_id, kind
 
 CREATE INDEX resource_state_updated ON public.resource USING btree (tenant_id, kind, state, updated_at, id);
 
-CREATE INDEX resource_tag_created ON public.resource_tag USING btree (tenant_id, kind, key, value, created_at, resource_id);
+CREATE INDEX resource_tag_created ON public.resource_tag USING btree (tenant_id, kind, key, value, created_at, resource_id) INCLUDE (published);
 
 CREATE INDEX resource_tag_name ON public.resource_tag USING btree (tenant_id, kind, key, value, name, resource_id);
 
@@ -763,6 +789,8 @@ CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id
 CREATE UNIQUE INDEX wireguardpeer_address ON public.wireguardpeer USING btree (tenant_id, network_id, address);
 
 CREATE UNIQUE INDEX wireguardpeer_key ON public.wireguardpeer USING btree (tenant_id, network_id, public_key);
+
+CREATE INDEX wireguardpeer_public_key ON public.wireguardpeer USING btree (tenant_id, public_key);
 
 -- Functions and procedures
 

@@ -24,6 +24,25 @@ beforeAll(async () => {
 afterAll(() => replica?.stop(), 60_000);
 
 describe('two of each server', () => {
+  it('take the pieces of one upload, whichever gets them', async () => {
+    const image = (await one.post('/v1/images', { name: 'in-pieces', format: 'raw' })).body;
+    const path = `/v1/images/${image.id}/content`;
+    const piece = (api: Client, first: number, last: number) =>
+      api.call('PUT', `${path}?wait=30s`, {
+        raw: new Uint8Array(last - first + 1).fill(first % 251),
+        headers: { 'content-type': 'application/octet-stream', 'content-range': `bytes ${first}-${last}/3000` },
+      });
+    expect((await piece(one, 0, 999)).status).toBe(200);
+    expect((await two.call('HEAD', path)).headers.get('upload-offset')).toBe('1000');
+    expect((await piece(two, 1000, 1999)).status).toBe(200);
+    expect((await piece(one, 2000, 2999)).body).toMatchObject({
+      state: 'ready',
+      sizeBytes: 3000,
+      job: { state: 'succeeded' },
+    });
+    await two.remove('images', image.id);
+  });
+
   it('share what one of them was told, its conditions and its answers', async () => {
     const made = await one.make('networks', { name: 'shared', subnet: '10.170.0.0/24' });
     const seen = await two.get('/v1/networks/shared');

@@ -1,19 +1,17 @@
 /**
- * Fastify under Nest: limits, body parsing, who calls, which representations are accepted; and problems for all that the
- * HTTP server itself refuses.
+ * Fastify under Nest: limits, who calls, which representations are accepted; and problems for all that the HTTP server
+ * itself refuses. Bodies: bodies.ts.
  */
 import type { Socket } from 'node:net';
-import type { Readable } from 'node:stream';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Actor, TokenVerifier } from '#libs/auth';
-import { invalid, isNestedDeeper, MAX_NESTING, newId, RhyzomeError, requestIdFrom } from '#libs/core';
+import { newId, RhyzomeError, requestIdFrom } from '#libs/core';
 import { bearerOf, type RateLimiter, renderProblem, routeUpgrades, shouldUpgrade, toRhyzomeError } from '#libs/rest';
 import { docsTypeOf } from './controllers/docs.controller.js';
 
 const MAX_BODY_BYTES = 1024 * 1024;
 const HEADERS_MS = 60_000;
-const BODY_MS = 60_000;
 const MAX_URL_LENGTH = 8_000;
 const MAX_PARAM_LENGTH = 1_000;
 
@@ -56,57 +54,6 @@ function refuseRaw(error: NodeJS.ErrnoException, socket: Socket): void {
   socket.end(
     `HTTP/1.1 ${status} ${body.title}\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n${text}`,
   );
-}
-
-/** Routes whose body is a stream of bytes of any length; their controllers limit it, and how long it takes. */
-const streamedRoutes = /^PUT \/v1\/images\/:[^/]+\/content$/;
-
-function isStreamed({ method, routeOptions }: FastifyRequest): boolean {
-  return streamedRoutes.test(`${method} ${routeOptions.url}`);
-}
-
-/** Bodies are JSON or nothing; an empty one is undefined and judged by the route. Some routes take streams of bytes. */
-export function acceptBodies(fastify: FastifyInstance): void {
-  fastify.removeAllContentTypeParsers();
-  fastify.addHook('preParsing', async (request, _reply, payload) => {
-    if (!isStreamed(request)) endLate(request, payload as Readable);
-    return payload;
-  });
-  fastify.addContentTypeParser('*', (request: FastifyRequest, payload: unknown, done) => {
-    const type = request.headers['content-type']?.split(';')[0]?.trim().toLowerCase();
-    if (isStreamed(request) && (type === undefined || type === 'application/octet-stream')) return done(null, payload);
-    const wanted = isStreamed(request) ? 'application/octet-stream' : 'application/json';
-    done(new RhyzomeError('unsupported_media_type', `The body must be ${wanted}.`));
-  });
-  const parse = (_: FastifyRequest, text: string, done: (error: Error | null, body?: unknown) => void) => {
-    if (text.length === 0) return done(null, undefined);
-    let body: unknown;
-    try {
-      body = JSON.parse(text);
-    } catch {
-      return done(new RhyzomeError('malformed_json', 'The body is not JSON.'));
-    }
-    done(isNestedDeeper(body) ? tooDeep() : null, body);
-  };
-  for (const type of ['application/json', 'application/merge-patch+json']) {
-    fastify.addContentTypeParser(type, { parseAs: 'string' }, parse as never);
-  }
-}
-
-/** A body that is not there in time is given up, so that nobody holds connections by sending slowly. */
-function endLate(request: FastifyRequest, payload: Readable): void {
-  if (request.raw.complete) return;
-  const timer = setTimeout(() => payload.destroy(tooLate()), BODY_MS);
-  payload.once('close', () => clearTimeout(timer));
-  payload.once('end', () => clearTimeout(timer));
-}
-
-function tooLate(): RhyzomeError {
-  return new RhyzomeError('request_timeout', `The request took longer than ${BODY_MS / 1000} s to arrive.`);
-}
-
-function tooDeep(): RhyzomeError {
-  return invalid([{ pointer: '', code: 'invalid_value', message: `is nested deeper than ${MAX_NESTING} levels` }]);
 }
 
 /** What everybody may read: the description of this API, and the page that shows it. */

@@ -173,6 +173,52 @@ describe('PUT …/content', () => {
   });
 });
 
+describe('a client that asks first', () => {
+  /** Sends `Expect: 100-continue`, and the body only when it is told to. */
+  const asking = (headers: Record<string, string>, path = contentOf(), method = 'PUT', body: Uint8Array = bytes) =>
+    new Promise<{ status: number; wasTold: boolean }>((resolve, reject) => {
+      let wasTold = false;
+      const all = { authorization: 'Bearer admin.acme', expect: '100-continue', ...headers };
+      const sending = request(
+        `${base}${path}`,
+        { method, headers: { ...all, 'content-length': String(body.length) } },
+        (answer) => {
+          answer.resume();
+          resolve({ status: answer.statusCode!, wasTold });
+          sending.destroy();
+        },
+      );
+      sending.on('continue', () => {
+        wasTold = true;
+        sending.end(body);
+      });
+      sending.on('error', reject);
+      sending.flushHeaders();
+    });
+
+  test('is told to send once it was let in, on every route, and otherwise refused before it sends', async () => {
+    expect(await asking({ ...octets, 'content-range': 'bytes 5-1000004/2000000' })).toEqual({
+      status: 422,
+      wasTold: false,
+    });
+    expect(await asking(octets, contentOf('absent'))).toEqual({ status: 404, wasTold: false });
+    expect(await asking({ ...octets, authorization: 'Bearer none' })).toEqual({ status: 401, wasTold: false });
+    expect(await asking(octets)).toEqual({ status: 202, wasTold: true });
+    const json = Buffer.from(JSON.stringify({ name: `n-${newId().slice(-12)}`, subnet: '10.9.0.0/24' }));
+    expect(await asking({ 'content-type': 'application/json' }, '/v1/networks', 'POST', json)).toEqual({
+      status: 202,
+      wasTold: true,
+    });
+  });
+
+  test('that does not ask and sends in vain reads its refusal all the same', async () => {
+    const big = new Uint8Array(20_000_000);
+    await expectProblem(put(big, octets, contentOf('absent')), 404, 'not_found');
+    await expectProblem(put(big), 422, 'invalid');
+    await expectProblem(put(big, { ...octets, 'content-encoding': 'br' }), 415, 'unsupported_media_type');
+  });
+});
+
 describe('other routes', () => {
   test('take no streams of bytes', async () => {
     for (const [method, path] of [

@@ -15,7 +15,8 @@ import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
 import { RateLimiter } from '#libs/rest';
 import { IssuerCache } from '#libs/tenants';
 import { ApiModule } from './api.module.js';
-import { acceptBodies, acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { acceptBodies } from './bodies.js';
+import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);

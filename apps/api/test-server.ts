@@ -10,7 +10,8 @@ import { describeApi } from '#libs/resources';
 import { RateLimiter, type RateLimits } from '#libs/rest';
 import { callerIn, type Platform } from '#libs/testing';
 import { ApiModule } from './api.module.js';
-import { acceptBodies, acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { acceptBodies } from './bodies.js';
+import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 
 /** `role.tenant` instead of a signed token; libs/auth tests those. */
 export class PlainTokens extends TokenVerifier {

@@ -49,6 +49,7 @@ interface Coded extends Error {
 const byCode: Record<string, ExitStatus> = {
   not_found: exitStatus.notFound,
   invalid: exitStatus.usage,
+  image_refused: exitStatus.usage,
   database_unavailable: exitStatus.databaseAway,
 };
 

@@ -5,6 +5,7 @@ import { generateCommand } from './commands/generate.js';
 import { imageCommand } from './commands/image.js';
 import { jobCommand } from './commands/job.js';
 import { nodeCommand } from './commands/node.js';
+import { poolCommand } from './commands/pool.js';
 import { quotaCommand } from './commands/quota.js';
 import { serviceCommand } from './commands/service.js';
 import { tenantCommand } from './commands/tenant.js';
@@ -15,6 +16,7 @@ import { programVersion } from './installed.js';
 const commands = [
   tenantCommand,
   quotaCommand,
+  poolCommand,
   dbCommand,
   serviceCommand,
   nodeCommand,

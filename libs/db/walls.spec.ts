@@ -20,7 +20,15 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     state: 'ready',
     created_by: 'x',
   }),
-  resource_tag: (tenant_id, resource_id) => ({ tenant_id, kind: 'network', key: 'k', value: 'v', resource_id }),
+  resource_tag: (tenant_id, resource_id) => ({
+    tenant_id,
+    kind: 'network',
+    key: 'k',
+    value: 'v',
+    resource_id,
+    created_at: new Date(),
+    name: 'n',
+  }),
   dependency: (tenant_id, id) => ({
     tenant_id,
     resource_id: id,
@@ -95,10 +103,60 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     virtual_size_bytes: 1,
     sha256: 'a'.repeat(64),
   }),
+  image_upload: (tenant_id, image_id) => ({ tenant_id, image_id, operation_id: image_id }),
+  metric_sample: (tenant_id, resource_id) => ({ tenant_id, resource_id, source: 's', at: new Date(), metrics: '[]' }),
+  disk: (tenant_id, id) => ({ tenant_id, id, size_gib: 1 }),
+  snapshot: (tenant_id, id) => ({ tenant_id, id, disk_id: id }),
+  deleted_disk: (tenant_id, id) => ({
+    tenant_id,
+    id,
+    name: 'd',
+    tags: '{}',
+    created_by: 'x',
+    created_at: new Date(),
+    size_gib: 1,
+    node_id: NODE,
+    expires_at: new Date(),
+  }),
+  instance_user_data: (tenant_id, id) => ({ tenant_id, id, user_data: '#cloud-config' }),
+  network_part: (tenant_id, id) => ({ tenant_id, resource_id: id, network_id: id, kind: 'forward', spec: '{}' }),
+  wireguard_door: (tenant_id, network_id) => ({
+    tenant_id,
+    network_id,
+    port: tenant_id === 'a' ? 16_384 : 16_385,
+    private_key: 'p',
+    public_key: 'q',
+  }),
+  wireguardpeer: (tenant_id, id) => ({ tenant_id, id, network_id: id, public_key: 'k', address: '198.18.0.2' }),
+  publicaddress: (tenant_id, id) => ({
+    tenant_id,
+    id,
+    pool: 'public',
+    ip: tenant_id === 'a' ? '203.0.113.1' : '203.0.113.2',
+  }),
+  portforward: (tenant_id, id) => ({
+    tenant_id,
+    id,
+    public_address_id: id,
+    protocol: 'tcp',
+    port: 80,
+    instance_id: id,
+    network_id: id,
+    network_asked: false,
+  }),
+  public_port: (tenant_id, id) => ({ tenant_id, public_address_id: id, protocol: 'tcp', port: 80, resource_id: id }),
+  firewallrule: (tenant_id, id) => ({
+    tenant_id,
+    id,
+    network_id: id,
+    priority: 1,
+    direction: 'in',
+    action: 'allow',
+    protocol: 'any',
+  }),
   instance: (tenant_id, id) => ({
     tenant_id,
     id,
-    image_tenant_id: tenant_id,
     image_id: id,
     vcpus: 1,
     memory_mib: 64,
@@ -108,7 +166,7 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
 };
 
 /** In an order in which what is referred to comes first. */
-const order = ['resource', 'job', 'network', 'image'];
+const order = ['resource', 'job', 'network', 'image', 'instance', 'disk', 'wireguard_door'];
 
 function insert(tx: Tx, table: string, row: Record<string, unknown>): Promise<unknown> {
   const columns = sql.join(Object.keys(row).map((name) => sql.ref(name)));
@@ -131,6 +189,7 @@ beforeAll(async () => {
     await sql`insert into tenant (id, display_name) values ('a', 'A'), ('b', 'B')`.execute(tx);
     await sql`insert into node (id, name, driver, agent_version, kinds, vcpus, memory_mib, disk_gib)
       values (${NODE}, 'n1', 'sim', '0', '{}', 1, 1, 1)`.execute(tx);
+    await sql`insert into public_pool (name) values ('public')`.execute(tx);
   });
   for (const tenant of ['a', 'b']) {
     const id = newId();
@@ -239,7 +298,9 @@ describe('row level security', () => {
       select policyname as policy, tablename as name, cmd from pg_policies
       where 'rhyzome_app' = any(roles) or 'public' = any(roles) order by 1, 2`.execute(database.db.operator);
     const expected = [
-      ...['image', 'resource', 'resource_tag'].map((name) => ({ policy: 'global_images', name, cmd: 'SELECT' })),
+      ...['global_images', 'published'].flatMap((policy) =>
+        ['image', 'resource', 'resource_tag'].map((name) => ({ policy, name, cmd: 'SELECT' })),
+      ),
       ...tables.map((name) => ({ policy: 'own_tenant', name, cmd: 'ALL' })),
       { policy: 'own_tenant', name: 'tenant', cmd: 'SELECT' },
     ];
@@ -250,7 +311,17 @@ describe('row level security', () => {
   test('lets these functions of the owner past it and no others', async () => {
     const found = await sql<{ name: string }>`select proname as name from pg_proc
       where prosecdef and pronamespace = 'public'::regnamespace order by 1`.execute(database.db.operator);
-    expect(found.rows.map(({ name }) => name)).toEqual(['issuer_directory', 'node_headroom', 'reserve_node']);
+    expect(found.rows.map(({ name }) => name)).toEqual([
+      'claim_public_address',
+      'claim_wireguard_port',
+      'give_back_public_address',
+      'issuer_directory',
+      'node_headroom',
+      'public_pool_use',
+      'reserve_node',
+      'shrink_reservation',
+      'split_reservation',
+    ]);
   });
 
   test('shows global images to every tenant, and lets none change them', async () => {

@@ -65,7 +65,7 @@ export function metricsPaths(kind: { name: string; plural: string }, schema: Jso
         tags: [kind.name],
         summary: `What a ${kind.name} uses, and what is reported of it`,
         parameters,
-        responses: responsesWith({ 200: answer }, [401, 403, 404, 406, 422, 429, 503]),
+        responses: responsesWith({ 200: answer }, [401, 404, 406, 422, 429, 503]),
       },
     },
   };

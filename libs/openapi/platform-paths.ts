@@ -33,7 +33,8 @@ const quotas: JsonSchema = {
 
 /** @param eventSchema, auditSchema the $ref or schema of one event and one audit entry. */
 export function platformPaths(eventSchema: JsonSchema, auditSchema: JsonSchema): Record<string, object> {
-  const listStatuses = [401, 403, 406, 422, 429, 503];
+  // What you may not read is left out of them.
+  const listStatuses = [401, 406, 422, 429, 503];
   const pageParameters = ['PageSize', 'PageToken', 'Count', 'RequestId'].map(parameter);
   return {
     '/v1/jobs': {
@@ -54,8 +55,8 @@ export function platformPaths(eventSchema: JsonSchema, auditSchema: JsonSchema):
         operationId: 'getJob',
         tags: ['job'],
         summary: 'Get one job',
-        parameters: [jobId, parameter('IfNoneMatch'), parameter('RequestId')],
-        responses: responsesWith({ 200: jsonAnswer('The job.', job) }, [401, 403, 404, 406, 429, 503]),
+        parameters: [jobId, parameter('Wait'), parameter('RequestId')],
+        responses: responsesWith({ 200: jsonAnswer('The job.', job) }, [401, 404, 406, 422, 429, 503]),
       },
     },
     '/v1/jobs/{id}/cancel': { post: jobOperation('cancelJob', 'Cancel a job; what was done so far is undone') },
@@ -100,7 +101,10 @@ export function platformPaths(eventSchema: JsonSchema, auditSchema: JsonSchema):
         tags: ['audit'],
         summary: 'Who did what to which resource, with which result',
         parameters: pageParameters,
-        responses: responsesWith({ 200: jsonAnswer('A page.', page(auditSchema), { Link: 'Link' }) }, listStatuses),
+        responses: responsesWith({ 200: jsonAnswer('A page.', page(auditSchema), { Link: 'Link' }) }, [
+          403,
+          ...listStatuses,
+        ]),
       },
     },
   };

@@ -1,7 +1,7 @@
 /** The end of every change: its job, its audit row and the answer, in one statement. */
 import { sql } from 'kysely';
 import { newId, type ResourceCore } from '#libs/core';
-import type { Tx } from '#libs/db';
+import { committingWith, type Tx } from '#libs/db';
 import { type JobRow, jobValues, wakeWorkers } from '#libs/jobs';
 import { type Caller, type ChangeResult, doneValues } from './caller.js';
 import type { CoreRow, KindDefinition } from './kind.js';
@@ -15,13 +15,14 @@ export interface JobToEnqueue {
   supersedes?: string;
 }
 
-/** The last statement of a change; gives the resource as the change has left it. */
+/** The last statement of a change; gives the resource as the change has left it. `commits`: and ends the transaction. */
 export async function enqueue(
   tx: Tx,
   caller: Caller,
   kind: KindDefinition,
   core: ResourceCore,
   job: JobToEnqueue,
+  options: { commits?: boolean } = {},
 ): Promise<ChangeResult> {
   const values = jobValues({
     tenantId: core.tenantId,
@@ -35,9 +36,11 @@ export async function enqueue(
   });
   wakeWorkers();
   const audit = doneValues(caller, job.action, { kind: kind.name, resourceId: core.id, resourceName: core.name });
-  const after = await sql<CoreRow>`
-    with enqueued as (${tx.insertInto('job').values(values)}), audited as (${tx.insertInto('audit').values(audit)})
-    ${findQuery(core, kind, core.id)}`.execute(tx);
+  const write = () =>
+    sql<CoreRow>`
+      with enqueued as (${tx.insertInto('job').values(values)}), audited as (${tx.insertInto('audit').values(audit)})
+      ${findQuery(core, kind, core.id)}`.execute(tx);
+  const after = await (options.commits ? committingWith(tx, write) : write());
   return accepted(kind, after.rows[0]!, { id: values.id, state: 'queued' });
 }
 

@@ -71,7 +71,8 @@ export class Pipeline {
           refuseHeldName(tx, core, core.name),
           claimed(resource.claim(tx, { action: 'create', isRetry: false })),
         ]);
-        const result = await enqueue(tx, caller, kind, core, { action: 'create', request: {} });
+        const commits = !options.dryRun && !options.idempotency;
+        const result = await enqueue(tx, caller, kind, core, { action: 'create', request: {} }, { commits });
         return { ...result, secrets: resource.secrets?.() };
       });
     });

@@ -16,6 +16,8 @@ declare module 'fastify' {
     /** Set by the guard of the API; absent on public routes. */
     caller?: Caller;
     requestId: string;
+    /** Set where the client waits for a word before it sends its body. */
+    sendContinue?: () => void;
   }
 }
 

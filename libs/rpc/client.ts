@@ -34,12 +34,16 @@ export interface RpcChannel {
   close(): void;
 }
 
+const RECEIVE_WINDOW_BYTES = 4 * 1024 * 1024;
+
 /** Dials lazily: the first call connects. */
 export function createChannel(settings: ChannelSettings): RpcChannel {
   const serverName = settings.serverName ?? (settings.target.startsWith('unix:') ? 'localhost' : undefined);
   const options: grpc.ChannelOptions = {
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': maxMessageBytes,
+    // HTTP/2's own 64 KiB would be all that comes between two turns of a busy event loop.
+    'grpc-node.flow_control_window': RECEIVE_WINDOW_BYTES,
     'grpc.keepalive_time_ms': 20_000,
     'grpc.keepalive_timeout_ms': 10_000,
     'grpc.initial_reconnect_backoff_ms': 100,

@@ -40,6 +40,8 @@ export interface ContentStore {
 export const contentTooLarge = (maxBytes: number): RhyzomeError =>
   new RhyzomeError('body_too_large', `The content is larger than ${maxBytes} bytes.`);
 
+/** Read at once, and sent to nodes as one message: far below the largest (bytes). */
+const READ_BYTES = 256 * 1024;
 const digestPattern = /^[0-9a-f]{64}$/;
 
 /** Files under dir/aa/bb/<sha256>, being written under dir/tmp. */
@@ -91,7 +93,7 @@ export class DirectoryStore implements ContentStore {
       await file.close();
       throw new RhyzomeError('invalid', `The offset ${offset} lies outside the content’s ${size} bytes.`);
     }
-    return { stream: createReadStream(path, { fd: file, start: offset }), sizeBytes: size };
+    return { stream: createReadStream(path, { fd: file, start: offset, highWaterMark: READ_BYTES }), sizeBytes: size };
   }
 
   async has(sha256: string): Promise<boolean> {

@@ -11,9 +11,9 @@ export interface Guest {
   ips: string[];
 }
 
-/** Makes one with an interface on each of the networks. */
+/** Makes one on the platform's node with an interface on each of the networks. */
 export async function guestOn(
-  platform: Pick<Platform, 'db'>,
+  platform: Pick<Platform, 'db' | 'node'>,
   tenantId: string,
   networkIds: readonly string[],
   tags: Tags = {},
@@ -30,6 +30,8 @@ export async function guestOn(
     }
     return taken;
   });
+  await sql`insert into reservation (tenant_id, resource_id, node_id, vcpus, memory_mib, disk_gib)
+    values (${tenantId}, ${id}, ${platform.node.id}, 0, 0, 0)`.execute(platform.db.operator);
   return { id, name, ips };
 }
 

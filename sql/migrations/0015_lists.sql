@@ -9,7 +9,8 @@ alter table resource_tag alter column created_at set not null, alter column name
 alter table resource_tag drop constraint resource_tag_pkey;
 drop index resource_tag_resource;
 alter table resource_tag add primary key (tenant_id, resource_id, key);
-create index resource_tag_created on resource_tag (tenant_id, kind, key, value, created_at, resource_id);
+-- With what row level security asks of a row, so that counting reads the index alone.
+create index resource_tag_created on resource_tag (tenant_id, kind, key, value, created_at, resource_id) include (published);
 create index resource_tag_name on resource_tag (tenant_id, kind, key, value, name, resource_id);
 
 create or replace function keep_tags() returns trigger language plpgsql as $$
@@ -30,6 +31,8 @@ create trigger keep_tags_update after update of tags, name on resource
 create function tag_keys_digest(tags jsonb) returns uuid language sql immutable strict parallel safe
 return md5((select coalesce(string_agg(key, ',' order by key collate "C"), '') from jsonb_object_keys(tags) key))::uuid;
 alter table resource add column tag_set uuid not null generated always as (tag_keys_digest(tags)) stored;
+drop index resource_created;
+create index resource_created on resource (tenant_id, kind, created_at, id) include (published);
 create index resource_tag_set on resource (tenant_id, kind, tag_set, created_at, id);
 create index resource_state_name on resource (tenant_id, kind, state, name);
 create index resource_state_updated on resource (tenant_id, kind, state, updated_at, id);
@@ -44,6 +47,8 @@ create index audit_result on audit (tenant_id, result, id);
 create index audit_request on audit (tenant_id, request_id, id) where request_id is not null;
 
 create index lease_created on lease (tenant_id, network_id, created_at, id);
+
+-- Kinds’ own filters.
 create index instance_power on instance (tenant_id, power_state);
 create index instance_desired on instance (tenant_id, desired_power_state);
 create index instance_vcpus on instance (tenant_id, vcpus);
@@ -54,3 +59,17 @@ create index image_visibility on image (tenant_id, visibility);
 create index image_format on image (tenant_id, format);
 create index image_sha256 on image (tenant_id, sha256);
 create index network_subnet on network (tenant_id, subnet);
+create index network_subnet6 on network (tenant_id, subnet6);
+create index publicaddress_pool_name on publicaddress (tenant_id, pool);
+create index publicaddress_instance on publicaddress (tenant_id, instance_id);
+create index publicaddress_network on publicaddress (tenant_id, network_id);
+create index portforward_address on portforward (tenant_id, public_address_id);
+create index portforward_instance on portforward (tenant_id, instance_id);
+create index portforward_network on portforward (tenant_id, network_id);
+create index portforward_protocol on portforward (tenant_id, protocol);
+create index portforward_port on portforward (tenant_id, port);
+create index firewallrule_direction on firewallrule (tenant_id, direction);
+create index firewallrule_action on firewallrule (tenant_id, action);
+create index firewallrule_priority on firewallrule (tenant_id, priority);
+create index wireguardpeer_public_key on wireguardpeer (tenant_id, public_key);
+create index image_source on image (tenant_id, source);

@@ -61,13 +61,13 @@ describe.skipIf(!(await canLab('a full disk on libvirt')))('a full disk', () => 
     await lab.disks.remove(copy, never);
     await lab.snapshots.apply(refused, { diskId: data.id }, never);
     await lab.snapshots.remove(refused, never);
-  }, 60_000);
+  }, 240_000);
 
   it('lets what is there be read and written again as soon as there is room', async () => {
     const shell = await Shell.open(lab, instance);
     expect(await shell.run('cat /mnt/file; md5sum -c /mnt/sum')).toBe('new\n/mnt/noise: OK');
     shell.close();
-  }, 60_000);
+  }, 240_000);
 
   it('halts a machine that finds no room to write, says so, and lets it go on', async () => {
     const shell = await Shell.open(lab, instance);
@@ -80,7 +80,7 @@ describe.skipIf(!(await canLab('a full disk on libvirt')))('a full disk', () => 
     expect(await writing).toBe(String(4 * MiB));
     expect(await power()).toBe('running');
     shell.close();
-  }, 60_000);
+  }, 240_000);
 
   it('restores nothing in part', async () => {
     await lab.instances.apply(instance, lab.spec([boot, data], { powerState: 'stopped' }), never);
@@ -107,5 +107,5 @@ describe.skipIf(!(await canLab('a full disk on libvirt')))('a full disk', () => 
     await lab.instances.apply(instance, lab.spec([boot, data], { powerState: 'stopped' }), never);
     await lab.snapshots.operate?.(kept, 'restore', {}, never);
     await check(data);
-  }, 90_000);
+  }, 240_000);
 });

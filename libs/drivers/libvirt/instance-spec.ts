@@ -1,4 +1,5 @@
 /** Checks an instance's spec before any of it reaches a command, a path or XML. */
+import { isIPv6 } from 'node:net';
 import { DriverError, type InstanceSpec } from '#libs/drivers/contract';
 import { mostDiskSlots } from './domain-xml.js';
 
@@ -21,6 +22,7 @@ export function checkInstanceSpec(spec: InstanceSpec): void {
     [interfaces.length <= 8 && interfaces.length === spec.interfaces?.length, 'list of interfaces'],
     [interfaces.every(({ networkId }) => uuid.test(networkId)), 'network id'],
     [interfaces.every(({ mac }) => /^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$/.test(mac)), 'MAC address'],
+    [interfaces.every(({ ip6 }) => ip6 === null || isIPv6(ip6)), 'IPv6 address'],
     ...checksOfDisks(Array.isArray(spec.disks) ? spec.disks : null),
     ...checksOfGuest(spec.guest ?? {}),
   ];

@@ -6,7 +6,6 @@ import { existsSync } from 'node:fs';
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import {
   type Capability,
-  type ConsoleLine,
   type DriverContext,
   DriverError,
   type Found,
@@ -28,7 +27,7 @@ import { domainName, instanceOf, type Places } from './places.js';
 import { destroyDomain, isActive, powerStateOf, startDomain, stopDomain } from './power.js';
 import { toDiskError } from './qcow2.js';
 import { ensureSeed, seedFiles, wantSeed } from './seed.js';
-import { openSerialLine } from './serial-line.js';
+import { SerialLines } from './serial-line.js';
 import { isNoDomain, type Virsh } from './virsh.js';
 import { Known, watchInstances } from './watch.js';
 
@@ -49,8 +48,7 @@ export interface InstanceParts {
 export function createInstanceCapability(parts: InstanceParts): Capability<InstanceSpec, InstanceStatus> {
   const { context, virsh, places } = parts;
   const known = new Known();
-  const lines = new Map<string, Promise<ConsoleLine>>();
-  const name = (ref: Ref) => domainName(context.installation, ref.id);
+  const lines = new SerialLines(virsh);
   const noted = (ref: Ref, status: InstanceStatus) => {
     known.note(ref.id, status);
     return status;
@@ -82,11 +80,10 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
     },
     async operate(ref, verb, _args, signal) {
       checkRef(context.installation, ref);
-      if (verb !== 'reboot' && verb !== 'reset') {
-        throw new DriverError('unknown_verb', `Unknown verb ${verb}.`, { permanent: true });
-      }
+      const deed = deeds.get(verb);
+      if (!deed) throw new DriverError('unknown_verb', `Unknown verb ${verb}.`, { permanent: true });
       await known.during(ref.id, async () => {
-        await (verb === 'reset' ? reset(parts, ref) : reboot(parts, ref, signal));
+        await deed(parts, ref, signal);
         noted(ref, { powerState: 'running' });
       });
       return undefined;
@@ -111,12 +108,7 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
     },
     async console(ref) {
       checkRef(context.installation, ref);
-      // Two readers of one line would each get a part of it.
-      if (lines.has(ref.id)) throw new DriverError('console_busy', 'The console is open already.');
-      const line = openSerialLine(virsh, name(ref), () => lines.delete(ref.id));
-      lines.set(ref.id, line);
-      line.catch(() => lines.delete(ref.id));
-      return line;
+      return lines.take(domainName(context.installation, ref.id));
     },
     metrics: () => metrics(parts),
   };
@@ -231,6 +223,11 @@ async function inventory(parts: InstanceParts): Promise<Found<InstanceStatus>[]>
   }
   return found;
 }
+
+const deeds = new Map<string, (parts: InstanceParts, ref: Ref, signal: AbortSignal) => Promise<void>>([
+  ['reboot', reboot],
+  ['reset', reset],
+]);
 
 async function metrics({ virsh, places, disks, context }: InstanceParts): Promise<{ ref: Ref; metrics: Metric[] }[]> {
   const all = [];

@@ -160,7 +160,7 @@ export class VirtLab {
 }
 
 /** Waits until it holds; throws with `what` after the limit. */
-export async function until(what: string, holds: () => Promise<boolean> | boolean, limitMs = 40_000): Promise<void> {
+export async function until(what: string, holds: () => Promise<boolean> | boolean, limitMs = 120_000): Promise<void> {
   for (const end = Date.now() + limitMs; !(await holds()); await sleep(100)) {
     if (Date.now() > end) throw new Error(`${what} did not come about in ${limitMs} ms`);
   }
@@ -193,12 +193,12 @@ export class Shell {
     return shell;
   }
 
-  /** Runs a line and gives what it printed. Throws after 20 s. */
+  /** Runs a line and gives what it printed. Throws after 60 s. */
   async run(command: string): Promise<string> {
     const mark = randomBytes(4).toString('hex');
     const from = this.text.length;
     await this.line.write(Buffer.from(`${command}; echo end''-${mark}\n`));
-    await until(`the end of “${command}”`, () => this.text.includes(`end-${mark}`, from), 20_000);
+    await until(`the end of “${command}”`, () => this.text.includes(`end-${mark}`, from), 60_000);
     const [, ...lines] = this.text.slice(from, this.text.indexOf(`end-${mark}`, from)).split(/\r?\n/);
     return lines.join('\n').trim();
   }

@@ -72,7 +72,7 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     expect(await consoleText()).toMatch(/address=10\.77\.1\.10\r?\nhostname=web-1/);
     expect(await consoleText(12)).toHaveLength(12);
     expect(await http()).toContain('web-1 10.77.1.10');
-  }, 90_000);
+  }, 240_000);
 
   it('tells the guest what it is by its seed', async () => {
     await until('the user data', async () => (await consoleText()).includes('told: web-1'));
@@ -84,7 +84,7 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     });
     expect(JSON.parse(await shell.run('cat /seed/network-config'))).toMatchObject({ version: 2 });
     shell.close();
-  }, 60_000);
+  }, 240_000);
 
   it('gives its console to one at a time, and again after that', async () => {
     const shell = await Shell.open(lab, instance);
@@ -97,7 +97,7 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     again.close();
     expect(await consoleText()).toContain('again');
     await expect(lab.instances.console?.(refTo('instance'))).rejects.toMatchObject({ code: 'not_found' });
-  }, 60_000);
+  }, 240_000);
 
   it('measures what it uses', async () => {
     const samples = async () => {
@@ -122,7 +122,7 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     const second = await samples();
     const more = (name: string) => value(second, name) - value(first, name);
     expect(more('network_received_bytes_total')).toBeGreaterThan(more('network_sent_bytes_total'));
-  }, 30_000);
+  }, 240_000);
 
   it('lets it run on when the agent starts anew', async () => {
     const pid = await emulator();
@@ -133,7 +133,7 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     await lab.instances.apply(instance, spec, never);
     expect(await emulator()).toBe(pid);
     expect(await http()).toContain('10.77.1.10');
-  }, 30_000);
+  }, 240_000);
 
   it('says so when libvirt is away, and finds the machine running when it is back', async () => {
     const pid = await emulator();
@@ -143,7 +143,7 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     await lab.host.startLibvirt();
     expect(await lab.instances.apply(instance, spec, never)).toEqual({ powerState: 'running' });
     expect(await emulator()).toBe(pid);
-  }, 30_000);
+  }, 240_000);
 
   it('stops, starts and reboots it, and tells none of that as news', async () => {
     const news: Found<InstanceStatus>[] = [];
@@ -165,7 +165,7 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     });
     expect(news).toEqual([]);
     end?.();
-  }, 180_000);
+  }, 240_000);
 
   it('tells within 5 s of a guest that shut down, also after its listener died', async () => {
     const news: Found<InstanceStatus>[] = [];
@@ -184,7 +184,7 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     expect(news).toEqual([{ ref: instance, status: { powerState: 'stopped' } }]);
     end?.();
     await lab.instances.apply(instance, spec, never);
-  }, 60_000);
+  }, 240_000);
 
   it('comes back after the restart of the machine, with its disk', async () => {
     const { ino } = await stat(lab.diskPath(disk));
@@ -202,7 +202,7 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     await booted(count + 1);
     expect((await stat(lab.diskPath(disk))).ino).toBe(ino);
     expect(await http()).toContain('web-1 10.77.1.10');
-  }, 90_000);
+  }, 240_000);
 
   it('says what to do when a guest does not let go of a disk', async () => {
     const more = refTo('disk');
@@ -227,7 +227,7 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     await lab.disks.remove(data, never);
     await lab.instances.remove(stubborn, never);
     await lab.disks.remove(root, never);
-  }, 60_000);
+  }, 240_000);
 
   it('leaves nothing behind', async () => {
     await lab.instances.remove(instance, never);
@@ -240,5 +240,5 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     for (const kind of ['instance', 'network', 'disk']) {
       expect(await readdir(join(lab.context.stateDir, kind))).toEqual([]);
     }
-  }, 30_000);
+  }, 240_000);
 });

@@ -22,7 +22,13 @@ export async function monitor(virsh: Virsh, domain: string, execute: string, arg
 /** Name of the block node that has this qcow2 file open. */
 export async function formatNode(virsh: Virsh, domain: string, path: string): Promise<string> {
   const nodes = (await monitor(virsh, domain, 'query-named-block-nodes', { flat: true })) as BlockNode[];
-  const name = nodes.find(({ drv, file }) => drv === 'qcow2' && file === path)?.['node-name'];
+  const name = nodes.find(({ drv, file }) => drv === 'qcow2' && fileOf(file ?? '') === path)?.['node-name'];
   if (name === undefined) throw new DriverError('in_use', 'The machine has the disk open in a way not known here.');
   return name;
+}
+
+/** A file's name as it was given; in JSON where QEMU was told more of it than the name says (qemu(1), -drive). */
+function fileOf(name: string): unknown {
+  if (!name.startsWith('json:')) return name;
+  return (JSON.parse(name.slice('json:'.length)) as { file?: { filename?: unknown } }).file?.filename;
 }

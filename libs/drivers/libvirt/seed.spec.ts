@@ -12,6 +12,7 @@ const spec = {
   interfaces: [
     { networkId: '', mac: '52:54:00:00:00:0A', ip: '10.0.0.5', ip6: null },
     { networkId: '', mac: '52:54:00:00:00:0b', ip: '10.0.1.5', ip6: 'fd00::5' },
+    { networkId: '', mac: '52:54:00:12:34:56', ip: '10.0.2.5', ip6: 'fd00:1::5054:ff:fe12:3456' },
   ],
   guest: { hostname: 'web-1', tags: {}, userData: null, sshKeys: ['ssh-ed25519 AAAA "a" me'] },
 } as unknown as InstanceSpec;
@@ -28,8 +29,18 @@ describe('what a seed says', () => {
     expect(JSON.parse(files['network-config'])).toEqual({
       version: 2,
       ethernets: {
-        net0: { match: { macaddress: '52:54:00:00:00:0a' }, dhcp4: true },
-        net1: { match: { macaddress: '52:54:00:00:00:0b' }, dhcp4: true, dhcp6: true },
+        eth0: { match: { macaddress: '52:54:00:00:00:0a' }, 'set-name': 'eth0', dhcp4: true },
+        eth1: {
+          match: { macaddress: '52:54:00:00:00:0b' },
+          'set-name': 'eth1',
+          ...{ dhcp4: true, 'accept-ra': true, dhcp6: true },
+        },
+        // Its address is made from its MAC.
+        eth2: {
+          match: { macaddress: '52:54:00:12:34:56' },
+          'set-name': 'eth2',
+          ...{ dhcp4: true, 'accept-ra': true },
+        },
       },
     });
   });

@@ -6,6 +6,7 @@
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import ipaddr from 'ipaddr.js';
 import type { InstanceSpec, Ref } from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
 import { readJson, writeJson } from './folders.js';
@@ -28,15 +29,32 @@ export function seedFiles(ref: Ref, { guest, interfaces }: InstanceSpec): SeedFi
     ...(userData !== null && sshKeys.length > 0 && { 'public-keys': sshKeys }),
   };
   const config = { hostname, ...(sshKeys.length > 0 && { ssh_authorized_keys: sshKeys }) };
+  // Named, since a renderer that matches by MAC alone still writes the entry's name as the interface's.
   const ethernets = interfaces.map(({ mac, ip6 }, n) => [
-    `net${n}`,
-    { match: { macaddress: mac.toLowerCase() }, dhcp4: true, ...(ip6 !== null && { dhcp6: true }) },
+    `eth${n}`,
+    {
+      match: { macaddress: mac.toLowerCase() },
+      'set-name': `eth${n}`,
+      dhcp4: true,
+      ...(ip6 !== null && { 'accept-ra': true, ...(!isFromMac(ip6, mac) && { dhcp6: true }) }),
+    },
   ]);
   return {
     'meta-data': JSON.stringify(metaData, null, 1),
     'user-data': userData ?? `#cloud-config\n${JSON.stringify(config, null, 1)}\n`,
     'network-config': JSON.stringify({ version: 2, ethernets: Object.fromEntries(ethernets) }, null, 1),
   };
+}
+
+/**
+ * Whether an address is the one that SLAAC makes of a MAC (RFC 4291, appendix A): then no DHCPv6 server answers, and a guest
+ * that asked would wait in vain.
+ */
+function isFromMac(ip6: string, mac: string): boolean {
+  const [a = 0, b, c, d, e, f] = mac.split(':').map((octet) => Number.parseInt(octet, 16));
+  const identifier = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+  const octets = ipaddr.parse(ip6).toByteArray().slice(-8);
+  return octets.every((octet, n) => octet === identifier[n]);
 }
 
 const wantedFile = (place: Place) => join(place.dir, 'seed-wanted.json');

@@ -5,8 +5,24 @@ import { type ConsoleLine, DriverError } from '#libs/drivers/contract';
 import { isActive } from './power.js';
 import type { Virsh } from './virsh.js';
 
+/** One reader a line: two would each get a part of what comes. */
+export class SerialLines {
+  private readonly open = new Map<string, Promise<ConsoleLine>>();
+
+  constructor(private readonly virsh: Virsh) {}
+
+  /** Throws DriverError `console_busy`, and what openSerialLine throws. */
+  async take(domain: string): Promise<ConsoleLine> {
+    if (this.open.has(domain)) throw new DriverError('console_busy', 'The console is open already.');
+    const line = openSerialLine(this.virsh, domain, () => this.open.delete(domain));
+    this.open.set(domain, line);
+    line.catch(() => this.open.delete(domain));
+    return line;
+  }
+}
+
 /** Throws DriverError `not_found` or `not_running`. `onClose` is called once. */
-export async function openSerialLine(virsh: Virsh, domain: string, onClose: () => void): Promise<ConsoleLine> {
+async function openSerialLine(virsh: Virsh, domain: string, onClose: () => void): Promise<ConsoleLine> {
   const state = await virsh.state(domain);
   if (!state) throw new DriverError('not_found', 'There is no such instance on this node.', { permanent: true });
   if (!isActive(state)) throw new DriverError('not_running', 'The machine is off.', { permanent: true });

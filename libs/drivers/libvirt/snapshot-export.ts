@@ -6,12 +6,20 @@
 import { existsSync } from 'node:fs';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DriverError } from '#libs/drivers/contract';
+import { type DriverContext, DriverError } from '#libs/drivers/contract';
+import type { Runner } from '#libs/drivers/host';
+import type { Disks } from './disks.js';
 import { copySnapshot, makeAside } from './qcow2.js';
-import type { SnapshotParts } from './snapshot.capability.js';
 import type { SnapshotRecord, SnapshotRecords } from './snapshot-records.js';
 
 const keepMs = 24 * 60 * 60 * 1000;
+
+export interface ExportParts {
+  context: DriverContext;
+  runner: Runner;
+  disks: Disks;
+  snapshots: SnapshotRecords;
+}
 
 export interface ExportedImage {
   sha256: string;
@@ -22,7 +30,7 @@ export interface ExportedImage {
 
 /** Throws DriverError `disk_full`, `content_store_failed`, `invalid_spec`. */
 export async function exportSnapshot(
-  parts: SnapshotParts,
+  parts: ExportParts,
   id: string,
   { diskId, virtualSizeBytes }: SnapshotRecord,
   args: unknown,

@@ -67,7 +67,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
       permanent: false,
     });
     await expect(lab.disks.remove(data, never)).rejects.toMatchObject({ code: 'in_use', permanent: false });
-  }, 90_000);
+  }, 240_000);
 
   it('takes snapshots while the machine writes, each once, and copies what one held', async () => {
     const of = { diskId: data.id };
@@ -96,7 +96,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
     await shell.run('sleep 1; mkdir /copy; mount /dev/vdc /copy');
     expect(await shell.run('cat /copy/file; cat /sys/block/vdc/size')).toBe(`one\n${(80 * MiB) / 512}`);
     expect(await shell.run('cat /mnt/file')).toBe('three');
-  }, 60_000);
+  }, 240_000);
 
   it('copies the same from one snapshot, whatever its disk goes through meanwhile', async () => {
     await shell.run(
@@ -123,7 +123,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
     await shell.run('mv /mnt/file /mnt/moved; sleep 2; mv /mnt/moved /mnt/file');
     for (const one of [...copies, later]) await lab.disks.remove(one, never);
     for (const one of [snapshot, more]) await lab.snapshots.remove(one, never);
-  }, 60_000);
+  }, 240_000);
 
   it('detaches from a machine that runs, and the disk can go then', async () => {
     await shell.run('umount /copy');
@@ -132,7 +132,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
     await lab.disks.remove(copy, never);
     await lab.disks.remove(copy, never);
     await expect(lab.disks.remove(data, never)).rejects.toMatchObject({ code: 'in_use' });
-  }, 60_000);
+  }, 240_000);
 
   it('restores in place, only while the machine is off, also what was smaller', async () => {
     await lab.disks.apply(data, { ...empty, sizeBytes: 96 * MiB }, never);
@@ -148,7 +148,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
     expect(await shell.run('mount /dev/vdb /mnt; cat /mnt/file; cat /sys/block/vdb/size')).toBe(
       `one\n${(96 * MiB) / 512}`,
     );
-  }, 90_000);
+  }, 240_000);
 
   it('exports what stands by itself, with nothing left here, and goes on after it was cut short', async () => {
     const ofBoot = refTo('snapshot');
@@ -173,7 +173,7 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
       code: 'invalid_spec',
     });
     await lab.snapshots.remove(ofBoot, never);
-  }, 60_000);
+  }, 240_000);
 
   it('says of what is lost that it is lost, and makes nothing up', async () => {
     const off = lab.spec([boot, data], { powerState: 'stopped' });
@@ -196,5 +196,5 @@ describe.skipIf(!(await canLab('disks and snapshots on libvirt')))('disks and sn
     for (const kind of ['disk', 'snapshot', 'instance']) {
       expect(await readdir(join(lab.context.stateDir, kind))).toEqual([]);
     }
-  }, 60_000);
+  }, 240_000);
 });

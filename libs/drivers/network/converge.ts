@@ -126,10 +126,11 @@ export async function apply(
     const lines = flush.map((ip) => ['neigh', 'flush', 'to', ip, 'dev', lan]);
     await ipBatch(runner, lines, namespace);
   }
-  if (spec.wireguard) await applyWireguard(runner, vpn, spec.wireguard);
-  else if (before?.door) await removeWireguard(runner, vpn);
   if (metadataSocket !== null) await applyMetadata(runner, meta, metadataSocket);
   else await removeMetadata(runner, meta);
+  // Last, since it is the one that a machine may lack the programs for.
+  if (spec.wireguard) await applyWireguard(runner, vpn, spec.wireguard);
+  else if (before?.door) await removeWireguard(runner, vpn);
   const door = spec.wireguard && { port: spec.wireguard.port, process: await isProcess(runner, vpn) };
   await records.save({ ...record, entries, openings: record.openings.slice(-1), door });
   return statusOf(installation, ref.id, door?.port ?? null, await uplinkAddress(parts));

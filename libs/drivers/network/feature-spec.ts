@@ -8,7 +8,7 @@ import type {
 } from '#libs/drivers/contract';
 import { addressNumber, addressText, type Cidr, checkAddress, checkRange, overlap, refuse } from './addresses.js';
 
-const limits = { publicAddresses: 1024, forwards: 4096, rules: 1024, ports: 64, remotes: 4096, guests: 65_536 };
+const limits = { publicAddresses: 1024, forwards: 4096, rules: 1024, ports: 64, remotes: 20_000, guests: 65_536 };
 const maxPeers = 1024;
 const maxAllowedIps = 64;
 

@@ -84,7 +84,8 @@ export class Lab {
     return join(this.dir, 'state');
   }
 
-  networks(uplink?: Uplink): Capability<NetworkSpec, LocalNetworkStatus> {
+  /** `before`: what stands before every command, inside the host. */
+  networks(uplink?: Uplink, before: readonly string[] = []): Capability<NetworkSpec, LocalNetworkStatus> {
     const log = { info() {}, warn() {}, error() {}, debug() {} };
     const nothing = () => Promise.reject(new Error('neither images nor content here'));
     const context: DriverContext = {
@@ -95,7 +96,7 @@ export class Lab {
       metadataSocket: this.metadataSocket,
       log,
     };
-    return createNetworkCapability(context, { enter: this.host.command([]), uplink });
+    return createNetworkCapability(context, { enter: this.host.command(before), uplink });
   }
 
   /** Runs words separated by blanks inside the host. */

@@ -8,8 +8,8 @@ import type { Tx } from '#libs/db';
 import { addEdges, updateResource, type Who } from '#libs/resources';
 import { isNamed } from './rows.js';
 
-/** How many disks a machine has at most, the boot disk with them. */
-export const MAX_DISKS = 16;
+/** How many disks a machine has at most, the boot disk with them: as many as there are virtio slots for (drivers/libvirt). */
+export const MAX_DISKS = 14;
 
 export interface Machine {
   id: string;

@@ -41,7 +41,7 @@ export const deletedDiskPaths = {
             }),
           },
         },
-        [401, 403, 422, 503],
+        [401, 403, 406, 422, 429, 503],
       ),
     },
   },
@@ -53,7 +53,7 @@ export const deletedDiskPaths = {
       requestBody: { required: false, content: json(ref('DeletedDiskRestore')) },
       responses: responsesWith(
         { 200: { description: 'The disk.', content: json(ref('Disk')) } },
-        [400, 401, 403, 404, 409, 422, 503],
+        [400, 401, 403, 404, 406, 409, 413, 415, 422, 429, 503],
       ),
     },
   },
@@ -62,7 +62,7 @@ export const deletedDiskPaths = {
       tags: ['disks'],
       summary: 'Takes away what it holds, for good.',
       parameters: [id],
-      responses: responsesWith({ 204: { description: 'It is gone.' } }, [401, 403, 404, 422, 503]),
+      responses: responsesWith({ 204: { description: 'It is gone.' } }, [401, 403, 404, 406, 422, 429, 503]),
     },
   },
 };

@@ -1,6 +1,6 @@
 /** What users write and read of a disk. */
 
-import { IsIn, IsInt, IsOptional, IsString, Max, Min } from 'class-validator';
+import { IsInt, IsOptional, IsString, Max, Min } from 'class-validator';
 import { Describe, Optional } from '#libs/openapi';
 import { CoreCreate, IsReference } from '#libs/resources';
 
@@ -49,7 +49,7 @@ export class DiskView extends DiskCreate {
     example: 'vdb',
   })
   @IsOptional()
-  @IsIn(['vda', 'vdb'])
+  @IsString()
   device!: string | null;
 
   @Describe('Name of the node that carries it.', { readOnly: true })

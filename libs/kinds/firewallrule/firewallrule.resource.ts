@@ -1,15 +1,14 @@
 /** Kind firewallrule: what may pass between a network's machines and everybody else. Part of that network. */
-import { sql } from 'kysely';
-import { type FieldError, type ResourceCore, RhyzomeError } from '#libs/core';
+import type { FieldError, ResourceCore } from '#libs/core';
 import type { Tx } from '#libs/db';
 import {
   addPart,
   changePart,
   findNetwork,
   holdEdges,
-  lockNetworks,
   type NetworkPart,
   PART_RELATION,
+  refuseFull,
   setPart,
   takePart,
 } from '#libs/kinds/network';
@@ -105,17 +104,7 @@ export class FirewallruleResource extends RowResource<FirewallruleDocument, Fire
       .values({ tenant_id: tenantId, id, network_id: this.networkId!, ...columns })
       .execute();
     await holdEdges(tx, this.core, [{ targetTenantId: tenantId, targetId: this.networkId!, relation: PART_RELATION }]);
-    await this.refuseTooMany(tx, this.networkId!);
-  }
-
-  /** Counted under the network's lock, so that of two that race for the last place exactly one gets it. */
-  private async refuseTooMany(tx: Tx, networkId: string): Promise<void> {
-    const { tenantId } = this.core;
-    await lockNetworks(tx, tenantId, [networkId]);
-    const result = await sql<{ rules: number }>`select count(*)::int as rules from firewallrule
-      where tenant_id = ${tenantId} and network_id = ${networkId}`.execute(tx);
-    if (result.rows[0]!.rules <= MAX_RULES) return;
-    throw new RhyzomeError('limit_reached', `A network has at most ${MAX_RULES} firewall rules; join some of them.`);
+    await refuseFull(tx, this.core, this.networkId!, MAX_RULES);
   }
 
   async release(tx: Tx): Promise<void> {

@@ -120,6 +120,9 @@ describe('firewall rules', () => {
       await sql`insert into firewallrule (tenant_id, id, network_id, priority, direction, action, protocol)
         select tenant_id, id, ${net}, 1, 'in', 'allow', 'any' from resource
         where tenant_id = ${tenantId} and kind = 'firewallrule'`.execute(tx);
+      await sql`insert into dependency (tenant_id, resource_id, target_tenant_id, target_id, relation)
+        select tenant_id, id, tenant_id, network_id, 'is part of' from firewallrule
+        where tenant_id = ${tenantId}`.execute(tx);
     });
     const outcomes = await Promise.allSettled(
       Array.from({ length: 10 }, () => platform.pipeline.create(caller, firewallrule, rule({}))),

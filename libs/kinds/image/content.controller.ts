@@ -41,17 +41,14 @@ export class ContentController implements OnModuleDestroy {
 
   @Put(':id/content')
   async put(@Req() request: Request, @Res() reply: Reply, @Param('id') id: string): Promise<void> {
-    // Until all of the body was read, the connection is good for nothing else.
-    reply.header('connection', 'close');
     refuseUnknownParameters(request.query as Record<string, unknown>, ['wait']);
     const caller = callerOf(request);
     const body = bodyOf(request);
     const piece = pieceOf(request);
     const target = { kind: 'image', resourceName: id.slice(0, 63) };
     const { core, state } = await auditingRefusals(this.db, caller, 'upload', target, () =>
-      this.uploads.receive(caller, id, piece, awake(body), this.closing.signal),
+      this.uploads.receive(caller, id, piece, awake(request, body), this.closing.signal),
     );
-    reply.removeHeader('connection');
     offsets(reply, state);
     await this.answer(request, reply, caller, core.id, state);
   }
@@ -113,7 +110,8 @@ function wrongHeader(header: string, code: string, message: string): RhyzomeErro
 }
 
 /** The body, ended with an error where nothing comes any more; a broken connection is the client's doing. */
-async function* awake(body: Readable): AsyncGenerator<Uint8Array> {
+async function* awake(request: Request, body: Readable): AsyncGenerator<Uint8Array> {
+  request.sendContinue?.();
   const stalled = new RhyzomeError('request_timeout', `Nothing came for ${STALL_MS / 1000} s; go on where it stopped.`);
   const stop = () => body.destroy(stalled);
   let timer = setTimeout(stop, STALL_MS);
@@ -121,6 +119,7 @@ async function* awake(body: Readable): AsyncGenerator<Uint8Array> {
     for await (const chunk of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       clearTimeout(timer);
       yield chunk;
+      giveBack(chunk);
       timer = setTimeout(stop, STALL_MS);
     }
   } catch (error) {
@@ -129,4 +128,13 @@ async function* awake(body: Readable): AsyncGenerator<Uint8Array> {
   } finally {
     clearTimeout(timer);
   }
+}
+
+/**
+ * Frees a chunk that has been written, at once: the collector would let 64 MiB of them come together first. Only where the
+ * chunk is all of its memory, as those of the HTTP parser are.
+ */
+function giveBack({ buffer, byteLength }: Buffer): void {
+  const memory = buffer as ArrayBuffer & { transfer(newByteLength: number): ArrayBuffer };
+  if (memory.byteLength === byteLength) memory.transfer(0);
 }

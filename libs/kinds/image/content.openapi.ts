@@ -54,7 +54,7 @@ export const contentPaths = {
       parameters: [parameter('IdOrName'), parameter('RequestId')],
       responses: responsesWith(
         { 200: { description: 'How much has arrived.', headers: offsets } },
-        [401, 403, 404, 406, 409, 429, 503],
+        [401, 404, 406, 422, 429, 503],
       ),
     },
   },

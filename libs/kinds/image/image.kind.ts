@@ -6,7 +6,8 @@ import { defineKind, type KindDefinition } from '#libs/resources';
 import { ContentController } from './content.controller.js';
 import { contentPaths } from './content.openapi.js';
 import { ImageCreate, ImageUpdate, ImageView } from './image.dto.js';
-import { type ImageDocument, ImageResource, type ImageRow } from './image.resource.js';
+import { ImageResource } from './image.resource.js';
+import type { ImageDocument, ImageRow } from './image.row.js';
 
 export const image: KindDefinition<ImageRow> = defineKind<ImageRow>({
   name: 'image',

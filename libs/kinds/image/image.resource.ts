@@ -5,44 +5,10 @@
 import { sql } from 'kysely';
 import { type FieldError, isName, isUuid, newId, type ResourceCore, RhyzomeError } from '#libs/core';
 import { type Tx, wakeAfterCommit } from '#libs/db';
-import {
-  addEdges,
-  type Claim,
-  type CoreDocument,
-  type CoreRow,
-  dropEdges,
-  type Job,
-  RowResource,
-} from '#libs/resources';
+import { addEdges, type Claim, type CoreDocument, dropEdges, type Job, RowResource } from '#libs/resources';
 import { imageContents } from './contents.js';
+import type { ImageDocument, ImageRow } from './image.row.js';
 import { obtainContent } from './obtaining.js';
-
-export interface ImageDocument extends CoreDocument {
-  osInfo?: Record<string, string>;
-  visibility?: 'global' | 'published' | 'private';
-  sourceUrl?: string;
-  snapshot?: string;
-  sha256?: string;
-  sizeBytes?: number;
-  format?: 'qcow2' | 'raw';
-}
-
-export interface ImageRow extends CoreRow {
-  visibility: 'global' | 'published' | 'private';
-  publisher_name: string | null;
-  source: 'import' | 'upload' | 'url' | 'snapshot';
-  source_url: string | null;
-  source_snapshot_id: string | null;
-  announced_sha256: string | null;
-  announced_size_bytes: number | null;
-  announced_format: 'qcow2' | 'raw' | null;
-  operation_id: string | null;
-  format: 'qcow2' | 'raw' | null;
-  size_bytes: number | null;
-  virtual_size_bytes: number | null;
-  sha256: string | null;
-  os_info: Record<string, string>;
-}
 
 export class ImageResource extends RowResource<ImageDocument, ImageRow> {
   private snapshotId: string | undefined;

@@ -8,7 +8,7 @@ export {
 } from './collecting.js';
 export { type ImageContents, imageContents, openImageContents, provideImageContents } from './contents.js';
 export { image } from './image.kind.js';
-export type { ImageDocument, ImageRow } from './image.resource.js';
+export type { ImageDocument, ImageRow } from './image.row.js';
 export {
   addGlobalImage,
   checkImageImport,

@@ -10,7 +10,7 @@ import type { Job } from '#libs/resources';
 import { download, inspectImage } from '#libs/storage';
 import { lockContent } from './collecting.js';
 import { asStoreFailure, imageContents } from './contents.js';
-import type { ImageRow } from './image.resource.js';
+import type { ImageRow } from './image.row.js';
 
 /** What a content turned out to be. */
 interface CheckedContent {

@@ -9,6 +9,7 @@ import { newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
 import { lockSubject, wakeJobs } from '#libs/jobs';
 import {
+  auditDone,
   type Caller,
   coreOf,
   findResource,
@@ -19,7 +20,7 @@ import {
 } from '#libs/resources';
 import { TooManyBytes } from '#libs/storage';
 import { asStoreFailure, imageContents } from './contents.js';
-import type { ImageRow } from './image.resource.js';
+import type { ImageRow } from './image.row.js';
 
 /** What a request says of its body. */
 export interface Piece {
@@ -98,7 +99,7 @@ export class ImageUploads {
       if (piece.offset !== undefined && piece.offset !== before) throw wrongOffset(before, writing.total);
       const size = await this.write(writing, body, lease.mayGoOn);
       const state = stateAfter(writing, piece, size);
-      await this.end(writing, state);
+      await this.end(caller, writing, state);
       if (!state.isComplete) refuseFewer(writing, piece, size);
       return { core: writing.core, state };
     } catch (error) {
@@ -176,7 +177,7 @@ export class ImageUploads {
     return { mayGoOn, end: () => clearInterval(timer) };
   }
 
-  private async end(writing: Writing, state: UploadState): Promise<void> {
+  private async end(caller: Caller, writing: Writing, state: UploadState): Promise<void> {
     const { core, operation, writer } = writing;
     await this.db.tenantTransaction(core.tenantId, async (tx) => {
       await lockSubject(tx, core.tenantId, core.id);
@@ -186,7 +187,9 @@ export class ImageUploads {
         where tenant_id = ${core.tenantId} and image_id = ${core.id} and operation_id = ${operation} and writer = ${writer}
         returning 1`.execute(tx);
       if (written.rows.length === 0) throw cancelled();
-      if (state.isComplete) await wakeJobs(tx, core.tenantId, [core.id]);
+      if (!state.isComplete) return;
+      await wakeJobs(tx, core.tenantId, [core.id]);
+      await auditDone(tx, caller, 'upload', { kind: core.kind, resourceId: core.id, resourceName: core.name });
     });
   }
 

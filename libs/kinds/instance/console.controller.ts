@@ -7,7 +7,7 @@ import { ConsoleRelay } from '#libs/nodes';
 import { responsesWith } from '#libs/openapi';
 import { KindRegistry, ResourceReader } from '#libs/resources';
 import { callerOf, type Reply, type Request, refuseUnknownParameters } from '#libs/rest';
-import type { InstanceRow } from './instance.resource.js';
+import type { InstanceRow } from './rows.js';
 
 const MAX_TAIL_BYTES = 4 * 1024 * 1024;
 const DEFAULT_TAIL_BYTES = 1024 * 1024;
@@ -65,7 +65,7 @@ export const consolePaths = {
       parameters: [name, tail],
       responses: responsesWith(
         { 200: { description: 'The log.', content: { 'text/plain': { schema: { type: 'string' } } } } },
-        [401, 403, 404, 422, 503],
+        [401, 404, 406, 422, 429, 503],
       ),
     },
   },

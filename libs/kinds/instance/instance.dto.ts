@@ -131,10 +131,10 @@ export class InstanceCreate extends InstanceUpdate {
   @IsReference()
   bootDisk?: string;
 
-  @Describe('Ids or names of further disks, at most 15; later ones are attached and detached as disks. Answered by id.')
+  @Describe('Ids or names of further disks, at most 13; later ones are attached and detached as disks. Answered by id.')
   @Optional()
   @IsArray()
-  @ArrayMaxSize(15)
+  @ArrayMaxSize(13)
   @AreReferences()
   disks?: string[];
 

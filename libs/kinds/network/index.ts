@@ -12,6 +12,7 @@ export {
   keepEdges,
   type NetworkPart,
   PART_RELATION,
+  refuseFull,
   setPart,
   takePart,
 } from './parts.js';

@@ -31,7 +31,7 @@ export const leasePaths = {
             }),
           },
         },
-        [401, 403, 404, 422, 503],
+        [401, 404, 406, 422, 429, 503],
       ),
     },
     post: {
@@ -41,7 +41,7 @@ export const leasePaths = {
       requestBody: { required: true, content: json({ $ref: '#/components/schemas/LeaseCreate' }) },
       responses: responsesWith(
         { 201: { description: 'The lease.', content: json(lease) } },
-        [400, 401, 403, 404, 409, 422, 503],
+        [400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 429, 503],
       ),
     },
   },
@@ -50,7 +50,7 @@ export const leasePaths = {
       tags: ['networks'],
       summary: 'Gives up a static lease.',
       parameters: [network, id],
-      responses: responsesWith({ 204: { description: 'It is gone.' } }, [401, 403, 404, 409, 503]),
+      responses: responsesWith({ 204: { description: 'It is gone.' } }, [401, 403, 404, 406, 409, 412, 422, 429, 503]),
     },
   },
 };

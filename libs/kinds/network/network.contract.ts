@@ -6,7 +6,7 @@ export const contract = kindContract({
   install: async (platform) => {
     await globalImage(platform);
   },
-  create: (ctx) => ({ name: ctx.unique(), subnet: '10.60.0.0/24' }),
+  create: (ctx) => ({ name: ctx.unique(), subnet: '10.60.0.0/24', subnet6: 'fd00:60::/64' }),
   patch: { mtu: 1400, tags: { tier: 'back' } },
   dependant: (ctx, id) => ({
     kind: 'instance',
@@ -17,6 +17,10 @@ export const contract = kindContract({
     { change: { subnet: '10.60.0.0/30' }, pointer: '/subnet' },
     { change: { subnet: '8.8.8.0/24' }, pointer: '/subnet' },
     { change: { subnet: '10.0.0.0/7' }, pointer: '/subnet' },
+    { change: { subnet6: 'fd00:60::1/64' }, pointer: '/subnet6' },
+    { change: { subnet6: 'fd00:60::/48' }, pointer: '/subnet6' },
+    { change: { subnet6: 'fe80::/64' }, pointer: '/subnet6' },
+    { change: { subnet6: '10.60.0.0/24' }, pointer: '/subnet6' },
     { change: { gateway: '10.61.0.1' }, pointer: '/gateway' },
     { change: { gateway: '10.60.0.0' }, pointer: '/gateway' },
     { change: { gateway: '10.60.0.255' }, pointer: '/gateway' },

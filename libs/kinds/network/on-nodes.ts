@@ -8,7 +8,7 @@ import type { Tags } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { NetworkSpec } from '#libs/drivers/contract';
 import { desire, withdraw } from '#libs/nodes';
-import { type Door, type Guest, type Part, type PartSpec, partFields } from './part-specs.js';
+import { type Door, type Guest, type Part, type PartFields, type PartSpec, partFields } from './part-specs.js';
 
 const KIND = 'network';
 
@@ -32,38 +32,52 @@ export async function lockNetworks(tx: Tx, tenantId: string, ids: readonly strin
     .execute();
 }
 
-interface Fields extends Omit<NetworkSpec, 'leases' | 'publicAddresses' | 'forwards' | 'firewall' | 'wireguard'> {
+interface Fields extends Omit<NetworkSpec, 'gatewayMac' | 'leases' | keyof PartFields> {
   generation: number;
   door: Door | null;
+  /** The node that has the network longest: where its VPN door is. */
+  doorNode: string | null;
 }
 
-/** What a node is told of a network: all of it, with its leases and parts. Locks the network. */
-async function specOf(tx: Tx, tenantId: string, id: string): Promise<{ spec: NetworkSpec; generation: number } | null> {
+/** All that a network's spec is made of. */
+interface Known extends Fields {
+  parts: Part[];
+  leases: (Guest & { mac: string; hostname: string | null })[];
+}
+
+/** Reads a network with its leases and parts. Locks it, so that the last writer is right. */
+async function read(tx: Tx, tenantId: string, id: string): Promise<Known | null> {
   await lockNetworks(tx, tenantId, [id]);
   const result = await sql<Fields>`
     select k.subnet, host(k.gateway) as gateway, k.subnet6, host(gateway6_of(k.subnet6, k.subnet, k.gateway)) as gateway6,
       k.dns, k.domain, k.mtu, r.generation,
       (select json_build_object('privateKey', d.private_key, 'port', d.port) from wireguard_door d
-        where d.tenant_id = k.tenant_id and d.network_id = k.id) as door
+        where d.tenant_id = k.tenant_id and d.network_id = k.id) as door,
+      (select p.node_id from placement p where p.tenant_id = k.tenant_id and p.resource_id = k.id and p.present
+        order by p.created_at, p.node_id limit 1) as "doorNode"
     from resource r join network k on k.tenant_id = r.tenant_id and k.id = r.id
     where r.tenant_id = ${tenantId} and r.id = ${id}`.execute(tx);
   const row = result.rows[0];
   if (!row) return null;
   const parts = await partsOf(tx, tenantId, id);
-  const leases = await leasesOf(
-    tx,
-    tenantId,
-    id,
-    parts.some(({ spec }) => spec.kind === 'firewallRule'),
-  );
-  const { generation, door, ...fields } = row;
-  const spec = {
+  const withTags = parts.some(({ spec }) => spec.kind === 'firewallRule');
+  return { ...row, parts, leases: await leasesOf(tx, tenantId, id, withTags) };
+}
+
+/**
+ * Tells a node of a network: all of it, but what leads to a guest only where that guest is, since each node answers for the
+ * public addresses that it is told.
+ */
+async function tell(tx: Tx, tenantId: string, id: string, nodeId: string, known: Known): Promise<void> {
+  const { generation, door, doorNode, parts, leases, ...fields } = known;
+  const hasDoor = (doorNode ?? nodeId) === nodeId;
+  const spec: NetworkSpec = {
     ...fields,
     gatewayMac: gatewayMacOf(id),
     leases: leases.map(({ ip, mac, hostname, ip6 }) => ({ ip, mac, hostname, ip6 })),
-    ...partFields(parts, leases, door),
+    ...partFields(parts, leases, hasDoor ? door : null, nodeId),
   };
-  return { generation, spec };
+  await desire(tx, { tenantId, id, kind: KIND }, nodeId, { generation, spec });
 }
 
 async function partsOf(tx: Tx, tenantId: string, id: string): Promise<Part[]> {
@@ -74,14 +88,16 @@ async function partsOf(tx: Tx, tenantId: string, id: string): Promise<Part[]> {
   return result.rows;
 }
 
-/** By address; an instance's tags only where something asks for them. */
-async function leasesOf(tx: Tx, tenantId: string, id: string, withTags: boolean) {
+/** In the order of interfaces, then addresses; an instance's tags only where something asks for them. */
+async function leasesOf(tx: Tx, tenantId: string, id: string, withTags: boolean): Promise<Known['leases']> {
   const tags = withTags
     ? sql`(select r.tags from resource r where r.tenant_id = l.tenant_id and r.id = l.instance_id)`
     : sql`null::jsonb`;
-  const result = await sql<Omit<Guest, 'tags'> & { tags: Tags | null; mac: string; hostname: string | null }>`
-    select host(l.ip) as ip, host(l.ip6) as ip6, l.mac, l.hostname, l.instance_id as "instanceId", ${tags} as tags
-    from lease l where l.tenant_id = ${tenantId} and l.network_id = ${id}
+  const result = await sql<Omit<Known['leases'][number], 'tags'> & { tags: Tags | null }>`
+    select host(l.ip) as ip, host(l.ip6) as ip6, l.mac, l.hostname, l.instance_id as "instanceId", v.node_id as "nodeId",
+      ${tags} as tags
+    from lease l left join reservation v on v.tenant_id = l.tenant_id and v.resource_id = l.instance_id
+    where l.tenant_id = ${tenantId} and l.network_id = ${id}
     order by l.ordinal nulls last, l.ip`.execute(tx);
   return result.rows.map((row) => ({ ...row, tags: row.tags ?? {} }));
 }
@@ -89,8 +105,8 @@ async function leasesOf(tx: Tx, tenantId: string, id: string, withTags: boolean)
 /** Lets networks stand on a node. */
 export async function placeNetworks(tx: Tx, tenantId: string, nodeId: string, ids: readonly string[]): Promise<void> {
   for (const id of [...new Set(ids)].sort()) {
-    const known = await specOf(tx, tenantId, id);
-    if (known) await desire(tx, { tenantId, id, kind: KIND }, nodeId, known);
+    const known = await read(tx, tenantId, id);
+    if (known) await tell(tx, tenantId, id, nodeId, known);
   }
 }
 
@@ -106,9 +122,9 @@ export async function refreshNetwork(tx: Tx, tenantId: string, id: string): Prom
     .where('present', '=', true)
     .execute();
   if (placed.length === 0) return;
-  const known = await specOf(tx, tenantId, id);
+  const known = await read(tx, tenantId, id);
   if (!known) return;
-  for (const { node_id } of placed) await desire(tx, { tenantId, id, kind: KIND }, node_id, known);
+  for (const { node_id } of placed) await tell(tx, tenantId, id, node_id, known);
 }
 
 /**
@@ -135,6 +151,9 @@ export async function leaveNode(
       where l.tenant_id = ${tenantId} and l.network_id = ${id} and l.instance_id <> ${exceptInstance} limit 1`.execute(
       tx,
     );
-    if (used.rows.length === 0) await withdraw(tx, { tenantId, id }, nodeId);
+    if (used.rows.length > 0) continue;
+    await withdraw(tx, { tenantId, id }, nodeId);
+    // Its VPN door moves to another node, if there is one.
+    await refreshNetwork(tx, tenantId, id);
   }
 }

@@ -36,6 +36,8 @@ export interface Guest {
   instanceId: string | null;
   ip: string;
   ip6: string | null;
+  /** Where its instance is; null: nowhere, or it has none. */
+  nodeId: string | null;
   /** Of its instance. */
   tags: Tags;
 }
@@ -45,7 +47,7 @@ export interface Door {
   port: number;
 }
 
-type PartFields = Pick<NetworkSpec, 'publicAddresses' | 'forwards' | 'firewall' | 'wireguard'>;
+export type PartFields = Pick<NetworkSpec, 'publicAddresses' | 'forwards' | 'firewall' | 'wireguard'>;
 
 /**
  * Selectors of all rules together name at most so many addresses: nodes are told a network in one message (libs/rpc limits
@@ -53,11 +55,20 @@ type PartFields = Pick<NetworkSpec, 'publicAddresses' | 'forwards' | 'firewall' 
  */
 export const MAX_RULE_ADDRESSES = 20_000;
 
-/** Guests by their interfaces' order, parts in theirs. Throws RhyzomeError `limit_reached`. */
-export function partFields(parts: readonly Part[], guests: readonly Guest[], door: Door | null): PartFields {
+/**
+ * What one node is told. Guests by their interfaces' order, parts in theirs; without the door no peers. Throws RhyzomeError
+ * `limit_reached`.
+ */
+export function partFields(
+  parts: readonly Part[],
+  guests: readonly Guest[],
+  door: Door | null,
+  nodeId: string,
+): PartFields {
   const addresses = new Map<string, string>();
-  for (const { instanceId, ip } of guests) {
-    if (instanceId !== null && !addresses.has(instanceId)) addresses.set(instanceId, ip);
+  for (const guest of guests) {
+    const { instanceId, ip } = guest;
+    if (instanceId !== null && guest.nodeId === nodeId && !addresses.has(instanceId)) addresses.set(instanceId, ip);
   }
   const fields: PartFields = { publicAddresses: [], forwards: [], firewall: [], wireguard: null };
   const peers: WireguardSpec['peers'] = [];
@@ -67,7 +78,7 @@ export function partFields(parts: readonly Part[], guests: readonly Guest[], doo
       peers.push({ publicKey, presharedKey, allowedIps });
     } else if (spec.kind === 'firewallRule') fields.firewall.push(...ruleFor(resourceId, spec, guests));
     else {
-      // Without an interface here there is nowhere to lead to.
+      // Without a machine here there is nowhere to lead to.
       const ip = addresses.get(spec.instance);
       if (ip === undefined) continue;
       const { publicIp } = spec;

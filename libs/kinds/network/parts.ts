@@ -116,6 +116,22 @@ export async function holdEdges(tx: Tx, who: Who, edges: readonly Edge[]): Promi
   await addEdges(tx, who, edges, (id) => new RhyzomeError('conflict', `${id} is being removed; take another.`));
 }
 
+/**
+ * After the edge is held: refuses a part where the network has `most` others of its kind, counted under the network's lock,
+ * so that of two that race for the last place exactly one gets it. Throws RhyzomeError `limit_reached`.
+ */
+export async function refuseFull(tx: Tx, who: Who & { kind: string }, networkId: string, most: number): Promise<void> {
+  await lockNetworks(tx, who.tenantId, [networkId]);
+  const result = await sql<{ parts: number }>`
+    select count(*)::int as parts from dependency d
+    join resource r on r.tenant_id = d.tenant_id and r.id = d.resource_id and r.kind = ${who.kind}
+    where d.target_tenant_id = ${who.tenantId} and d.target_id = ${networkId} and d.relation = ${PART_RELATION}`.execute(
+    tx,
+  );
+  if (result.rows[0]!.parts <= most) return;
+  throw new RhyzomeError('limit_reached', `The network has ${most} of kind ${who.kind}, which is the limit.`);
+}
+
 /** In `settled`: drops all edges of a resource but these. */
 export async function keepEdges(tx: Tx, who: Who, edges: readonly Edge[]): Promise<void> {
   const kept = edges.map(({ targetId, relation }) => `${targetId} ${relation}`);

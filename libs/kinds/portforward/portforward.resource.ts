@@ -11,6 +11,7 @@ import {
   keepEdges,
   type NetworkPart,
   PART_RELATION,
+  refuseFull,
   setPart,
   takePart,
 } from '#libs/kinds/network';
@@ -45,6 +46,9 @@ export interface PortforwardRow extends CoreRow {
 }
 
 type Ends = Pick<PortforwardRow, 'public_address_id' | 'instance_id' | 'network_id'>;
+
+/** Of one network: nodes are told them all in one message. */
+export const MAX_FORWARDS = 1000;
 
 export class PortforwardResource extends RowResource<PortforwardDocument, PortforwardRow> {
   private addressId: string | undefined;
@@ -105,6 +109,7 @@ export class PortforwardResource extends RowResource<PortforwardDocument, Portfo
       await tx.updateTable('portforward').set(columns).where('tenant_id', '=', tenantId).where('id', '=', id).execute();
     }
     await holdEdges(tx, this.core, this.edges(columns));
+    await refuseFull(tx, this.core, columns.network_id, MAX_FORWARDS);
     await this.takePort(tx, columns);
   }
 

@@ -1,5 +1,6 @@
 /** Port forwards: each port of an address leads to one machine, and nothing that it needs disappears. */
 import 'reflect-metadata';
+import { sql } from 'kysely';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { newId } from '#libs/core';
 import type { NetworkSpec } from '#libs/drivers/contract';
@@ -8,6 +9,7 @@ import { publicaddress } from '#libs/kinds/publicaddress';
 import type { Caller, KindDefinition } from '#libs/resources';
 import { type Guest, guestOn, type Platform, publicPool, startPlatform } from '#libs/testing';
 import { portforward } from './index.js';
+import { MAX_FORWARDS } from './portforward.resource.js';
 
 let platform: Platform;
 let caller: Caller;
@@ -94,6 +96,25 @@ describe('a port forward', () => {
     await make(portforward, body(1001));
     await platform.node.look();
     expect(new Set(onNode().map(({ port }) => port))).toEqual(new Set([1000, 1001]));
+  });
+
+  test(`is one of ${MAX_FORWARDS} of its network at most`, async () => {
+    const { tenantId } = caller.actor;
+    await platform.db.operatorTransaction(async (tx) => {
+      await sql`insert into resource (tenant_id, id, kind, name, state, created_by, observed_generation)
+        select ${tenantId}, gen_random_uuid(), 'portforward', 'many-' || n, 'ready', 't', 1
+        from generate_series(1, ${MAX_FORWARDS - 1}::int) n`.execute(tx);
+      await sql`insert into dependency (tenant_id, resource_id, target_tenant_id, target_id, relation)
+        select tenant_id, id, tenant_id, ${net}, 'is part of' from resource
+        where tenant_id = ${tenantId} and name like 'many-%'`.execute(tx);
+    });
+    const outcomes = await Promise.allSettled(
+      [1, 2, 3].map((port) => platform.pipeline.create(caller, portforward, body(port))),
+    );
+    expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'limit_reached' });
+    }
   });
 
   test('goes over the network that is asked for', async () => {

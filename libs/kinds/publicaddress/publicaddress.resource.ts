@@ -14,6 +14,7 @@ import {
   keepEdges,
   type NetworkPart,
   PART_RELATION,
+  refuseFull,
   setPart,
   takePart,
 } from '#libs/kinds/network';
@@ -41,6 +42,9 @@ export interface PublicaddressRow extends CoreRow {
 
 /** Unique in the table of edges: an instance has one at most. */
 const RELATION = 'is the public address of';
+
+/** Of one network: nodes are told them all in one message. */
+export const MAX_ADDRESSES = 1000;
 
 export class PublicaddressResource extends RowResource<PublicaddressDocument, PublicaddressRow> {
   private pool: string | undefined;
@@ -82,22 +86,21 @@ export class PublicaddressResource extends RowResource<PublicaddressDocument, Pu
     const { tenantId, id } = this.core;
     if (claim.action === 'update' && claim.isRestore) return this.restore(tx);
     const target = { instance_id: this.guest?.instanceId ?? null, network_id: this.guest?.networkId ?? null };
+    await holdEdges(tx, this.core, this.edges(this.guest));
+    if (this.guest) {
+      await this.refuseSecond(tx, this.guest.instanceId);
+      await refuseFull(tx, this.core, this.guest.networkId, MAX_ADDRESSES);
+    }
     if (claim.action === 'create') {
+      // Last, since all tenants wait for the pool.
       const ip = await this.claimAddress(tx);
       await tx
         .insertInto('publicaddress')
         .values({ tenant_id: tenantId, id, pool: this.pool!, ip, ...target })
         .execute();
-    } else {
-      await tx
-        .updateTable('publicaddress')
-        .set(target)
-        .where('tenant_id', '=', tenantId)
-        .where('id', '=', id)
-        .execute();
+      return;
     }
-    await holdEdges(tx, this.core, this.edges(this.guest));
-    if (this.guest) await this.refuseSecond(tx, this.guest.instanceId);
+    await tx.updateTable('publicaddress').set(target).where('tenant_id', '=', tenantId).where('id', '=', id).execute();
   }
 
   /** The instance of before: its edges are held still, only where it is on the network is looked up anew. */

@@ -34,7 +34,7 @@ export const configPaths = {
       parameters: [name],
       responses: responsesWith(
         { 200: { description: 'As wg-quick(8) reads it.', content: { 'text/plain': { schema: { type: 'string' } } } } },
-        [401, 403, 404, 422, 503],
+        [401, 404, 406, 422, 429, 503],
       ),
     },
   },
