@@ -35,7 +35,7 @@ const innerDoors = [
 /** Test harnesses: they may import any library, and only specs and each other's tests import them. */
 const testing = 'testing';
 /** Tests, and the fixtures of kinds before the contract suite. */
-const tests = '\\.(spec|contract)\\.ts$';
+const tests = '(\\.(spec|contract)|/test-[a-z-]+)\\.ts$';
 const names = [...Object.keys(allowed), testing].join('|');
 
 const libraryRules = Object.entries(allowed).map(([name, targets]) => ({

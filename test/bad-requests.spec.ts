@@ -96,8 +96,8 @@ describe('a request', () => {
 
   it('with a method that the path has not is 405 and says which it has', async () => {
     for (const [method, path, allow] of [
-      ['PUT', '/v1/networks', 'GET, HEAD, POST'],
-      ['DELETE', '/v1/networks', 'GET, HEAD, POST'],
+      ['PUT', '/v1/networks', 'DELETE, GET, HEAD, POST'],
+      ['DELETE', '/v1/jobs', 'GET, HEAD'],
       ['POST', '/v1/networks/req', 'DELETE, GET, HEAD, PATCH'],
       ['PATCH', '/v1/jobs', 'GET, HEAD'],
       ['DELETE', `/v1/jobs/${absent}`, 'GET, HEAD'],
@@ -108,7 +108,7 @@ describe('a request', () => {
       expectProblem(answer, 405, 'method_not_allowed');
       expect(answer.headers.get('allow')).toBe(allow);
     }
-    expectProblem(await api.post('/v1/images', { name: 'x' }), 405, 'method_not_allowed');
+    expectProblem(await api.post('/v1/quotas', { name: 'x' }), 405, 'method_not_allowed');
   });
 
   it('for a path that there is not is 404, and for a malformed one 400', async () => {

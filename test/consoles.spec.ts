@@ -3,7 +3,8 @@ import { once } from 'node:events';
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { ResourceServiceClient } from '#libs/rpc';
 import { apiOf, type Client, clientWith } from './harness/client.js';
 import { ConsoleClient } from './harness/console.js';
@@ -41,7 +42,17 @@ afterAll(async () => {
   await second?.stop();
 }, 60_000);
 
-const attach = (base: string, client: Client, query = '') => ConsoleClient.attach(base, client.token, 'talker', query);
+const open: ConsoleClient[] = [];
+afterEach(() => {
+  for (const client of open.splice(0)) client.close();
+});
+
+async function attach(base: string, client: Client, query = ''): Promise<ConsoleClient> {
+  const attached = await ConsoleClient.attach(base, client.token, 'talker', query);
+  open.push(attached);
+  return attached;
+}
+
 const here = () => stack.dev.api;
 
 describe('a console', () => {
@@ -55,6 +66,7 @@ describe('a console', () => {
       await until('what was typed', () => one.text.includes('\none-said-this\r'));
     next.type('echo nobody-hears-this\r');
     watcher.type('echo nor-this\r');
+    await sleep(1_000); // What is typed counts where the keyboard is when it arrives.
     typist.close();
     await until('the keyboard of the next', () => next.keyboard.at(-1) === true);
     next.type('echo two-said-this\r');
@@ -63,7 +75,6 @@ describe('a console', () => {
     expect([watcher.keyboard, typist.keyboard]).toEqual([[false], [true]]);
     const late = await attach(here(), viewer, '?watch=true');
     await until('the end of the log', () => late.text.includes('address=10.190.0.2'));
-    for (const one of [next, watcher, late]) one.close();
   }, 60_000);
 
   it('is not for those who may not type, not of what is off, and no plain request', async () => {
@@ -81,7 +92,6 @@ describe('a console', () => {
     await until('the end', () => brief.code === 1008, 20_000);
     expect(brief.reason).toMatch(/^unauthenticated: /);
     expect(lasting.code).toBe(0);
-    lasting.close();
   }, 30_000);
 
   it('ends with its machine, and is there again with it', async () => {

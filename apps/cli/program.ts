@@ -1,6 +1,7 @@
 /** The command line of `rhyzome`: its subcommands, its help, and how errors end it. */
 import { Command, CommanderError } from 'commander';
 import { dbCommand } from './commands/db.js';
+import { diskCommand } from './commands/disk.js';
 import { generateCommand } from './commands/generate.js';
 import { imageCommand } from './commands/image.js';
 import { jobCommand } from './commands/job.js';
@@ -21,6 +22,7 @@ const commands = [
   serviceCommand,
   nodeCommand,
   imageCommand,
+  diskCommand,
   jobCommand,
   generateCommand,
 ];

@@ -71,13 +71,12 @@ const QUOTA_EXCEEDED = 'RZ001';
 function quotaRefusal(error: unknown): RhyzomeError | undefined {
   const { code, detail } = (error ?? {}) as Partial<PgError>;
   if (code !== QUOTA_EXCEEDED || detail === undefined) return undefined;
-  const extensions = JSON.parse(detail) as { quota: string; max: number; used: number; asked: number; left: number };
-  const { quota, max, used, asked, left } = extensions;
+  const { quota, max, used, asked, left } = JSON.parse(detail) as Record<string, string | number>;
   return new RhyzomeError(
     'quota_exceeded',
     `The quota “${quota}” is ${max}: ${used} are used, so ${left} are left, and this takes ${asked} more. ` +
       `Delete what is no longer needed, or ask your administrator for more.`,
-    { extensions, cause: error },
+    { extensions: { quota, max, used, asked, left }, cause: error },
   );
 }
 

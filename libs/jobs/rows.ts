@@ -1,6 +1,6 @@
 /** The job as it stands in the database. The row is its own queue entry: due at run_at, leased, fenced. */
 
-import type { Selectable } from 'kysely';
+import { type Selectable, sql } from 'kysely';
 import { RhyzomeError } from '#libs/core';
 import {
   allInOrder,
@@ -88,21 +88,32 @@ export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly s
 }
 
 /**
- * Wakes the jobs of other resources that wait for news of this one. In a transaction of its own, after the news: whoever
- * holds such a job may be waiting for the resource.
+ * Wakes the jobs of other resources that wait for news of this one. In transactions of their own, after the news: whoever
+ * holds such a job may be waiting for the resource. And none holds one job while it waits for another: whoever ends a job
+ * holds it while waking others.
  */
 export async function wakeWaiters(db: Database, tenantId: string, resourceId: string): Promise<void> {
-  await db.tenantTransaction(tenantId, async (tx) => {
-    const woken = await tx
-      .updateTable('job')
-      .set((eb) => ({ wakes: eb('wakes', '+', 1), run_at: eb.fn<Date>('now') }))
-      .where('tenant_id', '=', tenantId)
-      .where('waits_for', '=', resourceId)
-      .where('finished_at', 'is', null)
-      .returning('id')
-      .execute();
-    if (woken.length > 0) wakeWorkers();
+  const held = await db.tenantTransaction(tenantId, async (tx) => {
+    const result = await sql<{ id: string; isFree: boolean }>`
+      with waiting as (
+        select id from job where tenant_id = ${tenantId} and waits_for = ${resourceId} and finished_at is null),
+      free as (
+        select id from job where tenant_id = ${tenantId} and waits_for = ${resourceId} and finished_at is null
+        for update skip locked),
+      woken as (
+        update job set wakes = wakes + 1, run_at = now()
+        where tenant_id = ${tenantId} and id in (select id from free) returning id)
+      select w.id, k.id is not null as "isFree" from waiting w left join woken k on k.id = w.id`.execute(tx);
+    if (result.rows.some(({ isFree }) => isFree)) wakeWorkers();
+    return result.rows.filter(({ isFree }) => !isFree);
   });
+  for (const { id } of held) {
+    await db.tenantTransaction(tenantId, async (tx) => {
+      wakeWorkers();
+      await sql`update job set wakes = wakes + 1, run_at = now()
+        where tenant_id = ${tenantId} and id = ${id} and finished_at is null`.execute(tx);
+    });
+  }
 }
 
 /** Thrown when the lease was lost: somebody else has the job, or it has ended. Nothing may be written any more. */

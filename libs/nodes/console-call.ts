@@ -1,7 +1,7 @@
 /** One viewer's console as the replica that holds the node's stream serves it to rhyzome-api: both ways until an end. */
 import type * as grpc from '@grpc/grpc-js';
 import { RhyzomeError } from '#libs/core';
-import { type ConsoleOpen, type ConsoleRequest, type ConsoleResponse, messagesOf, send } from '#libs/rpc';
+import { type ConsoleOpen, type ConsoleRequest, type ConsoleResponse, send } from '#libs/rpc';
 import type { ConsoleStream } from './relays.js';
 
 export type ConsoleCall = grpc.ServerDuplexStream<ConsoleRequest, ConsoleResponse>;
@@ -17,13 +17,12 @@ export async function serveConsole(
   signal: AbortSignal,
   attach: (open: ConsoleOpen, signal: AbortSignal) => ConsoleStream,
 ): Promise<void> {
-  const requests = messagesOf<ConsoleRequest>(call)[Symbol.asyncIterator]();
-  const open = await firstOf(requests, signal);
+  const open = await firstOf(call, signal);
   const left = new AbortController();
   const both = AbortSignal.any([signal, left.signal]);
   const seat = attach(open, both);
   let fault: unknown;
-  const typing = type(requests, seat).then(
+  const typing = type(call, seat, both).then(
     () => left.abort(),
     (error: unknown) => {
       fault = error;
@@ -37,30 +36,38 @@ export async function serveConsole(
   if (fault !== undefined && !signal.aborted) throw fault;
 }
 
-/** Until the viewer sends no more. */
-async function type(requests: AsyncIterator<ConsoleRequest>, seat: ConsoleStream): Promise<void> {
-  for (;;) {
-    const next = await requests.next();
-    if (next.done) return;
-    const { body } = next.value;
-    if (body?.$case !== 'input') throw new RhyzomeError('malformed_request', 'Only input follows after open.');
-    await seat.type(body.value);
+/** Until the viewer sends no more, or the console has ended. */
+async function type(call: ConsoleCall, seat: ConsoleStream, signal: AbortSignal): Promise<void> {
+  for (let next = await nextOf(call, signal); next; next = await nextOf(call, signal)) {
+    if (next.body?.$case !== 'input') throw new RhyzomeError('malformed_request', 'Only input follows after open.');
+    await seat.type(next.body.value);
   }
 }
 
-async function firstOf(requests: AsyncIterator<ConsoleRequest>, signal: AbortSignal): Promise<ConsoleOpen> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    const fail = () => reject(new RhyzomeError('request_timeout', 'No open came.'));
-    timer = setTimeout(fail, OPEN_MS);
-    signal.addEventListener('abort', fail, { once: true });
+/**
+ * The next message; undefined: there is no more. By events, because an iterator that waits for a message while the call
+ * ends with an error destroys the stream before its status is sent, and the other side would wait for ever.
+ */
+function nextOf(call: ConsoleCall, signal: AbortSignal): Promise<ConsoleRequest | undefined> {
+  return new Promise((resolve) => {
+    const done = (request?: ConsoleRequest) => {
+      call.pause();
+      call.removeListener('data', done);
+      call.removeListener('end', end);
+      signal.removeEventListener('abort', end);
+      resolve(request);
+    };
+    const end = () => done();
+    if (signal.aborted || call.readableEnded || call.destroyed) return resolve(undefined);
+    call.on('end', end);
+    signal.addEventListener('abort', end);
+    call.on('data', done);
+    call.resume();
   });
-  try {
-    const first = await Promise.race([requests.next(), late]);
-    const body = first.done ? undefined : first.value.body;
-    if (body?.$case !== 'open') throw new RhyzomeError('malformed_request', 'The first message must be open.');
-    return body.value;
-  } finally {
-    clearTimeout(timer);
-  }
+}
+
+async function firstOf(call: ConsoleCall, signal: AbortSignal): Promise<ConsoleOpen> {
+  const first = await nextOf(call, AbortSignal.any([signal, AbortSignal.timeout(OPEN_MS)]));
+  if (first?.body?.$case === 'open') return first.body.value;
+  throw new RhyzomeError('malformed_request', 'The first message must be open.');
 }

@@ -236,6 +236,17 @@ describe('a console', () => {
     serial.opened = serial.closed; // A line that ended by itself needs no close.
   });
 
+  test('tells its end each time, also to who may still type', async () => {
+    for (let n = 0; n < 15; n += 1) {
+      serial.isOn = true;
+      const [one, two] = [(await sit()).read(), (await sit({ mayType: false })).read()];
+      await one.type('poweroff');
+      serial.turnOff();
+      await Promise.all([one.reading, two.reading]);
+      for (const { end } of [one, two]) expect(end).toMatchObject({ code: 'not_ready' });
+    }
+  });
+
   test('goes on for the others when one reads nothing', async () => {
     const [stuck, well] = [await sit({ mayType: false }), (await sit()).read()];
     const piece = Buffer.alloc(64 * 1024, 'y');

@@ -8,8 +8,8 @@ import {
   pascal,
   responsesWith,
 } from './answers.js';
-import type { KindDescription } from './document.js';
 import type { JsonSchema } from './json-schema.js';
+import type { KindDescription } from './kind-description.js';
 
 const job: JsonSchema = { $ref: '#/components/schemas/JobReference' };
 const text: JsonSchema = { type: 'string' };

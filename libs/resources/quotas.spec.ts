@@ -56,6 +56,28 @@ describe('quotas', () => {
     await expectNoDrift();
   }, 60_000);
 
+  test('of sums let through what fits, and refuse nothing that would still fit in the end', async () => {
+    const caller = await platform.tenant();
+    const lan = await create(caller, 'network', network(0));
+    await platform.done(caller, lan);
+    await limit(caller, { vcpus: 12, addresses: 100 });
+    const sizes = [1, 3, 2, 4, 1, 2, 3, 4, 2, 1, 3, 2];
+    const outcomes = await Promise.allSettled(
+      sizes.map((vcpus, n) => {
+        const interfaces = [{ network: lan.body.id }];
+        return create(caller, 'instance', { name: `i-${n}`, image: 'tiny', vcpus, memoryMiB: 64, interfaces });
+      }),
+    );
+    expect(refused(outcomes)).toBeGreaterThan(0);
+    const made = sizes.filter((_, n) => outcomes[n]!.status === 'fulfilled');
+    const sum = made.reduce((total, vcpus) => total + vcpus, 0);
+    expect(await used(caller)).toEqual({ vcpus: sum, addresses: made.length });
+    const smallest = Math.min(...sizes.filter((_, n) => outcomes[n]!.status === 'rejected'));
+    expect(12 - sum).toBeGreaterThanOrEqual(0);
+    expect(12 - sum).toBeLessThan(smallest);
+    await expectNoDrift();
+  }, 60_000);
+
   test('say what is left, also in a dry run, which uses nothing', async () => {
     const caller = await platform.tenant();
     await limit(caller, { networks: 1 });

@@ -50,7 +50,7 @@ export const wrongNetwork: WrongField[] = [
   ...[5, true, [], {}, ['10.50.0.0/24'], '', 'x', '10.50.0.0', '/24', '10.50.0.0/', '10.50.0.0/33', '10.50.0.0/-1'].map(
     (value): WrongField => ['subnet', value],
   ),
-  ...['10.50.0.1/24', '8.8.8.0/24', '172.32.0.0/16', '10.0.0.0/7', '10.50.0.0/30', '0.0.0.0/0', 'fd00::/64'].map(
+  ...['10.50.0.1/24', '8.8.8.0/24', '172.32.0.0/16', '10.0.0.0/7', '10.50.0.0/30', '0.0.0.0/0', 'fd00::1/64'].map(
     (value): WrongField => ['subnet', value],
   ),
   ...['10.50.0.0/24 ', '010.50.0.0/24', '10.50.0/24', '10.50.0.0/024', '٣.0.0.0/8', long(10_000)].map(
@@ -68,7 +68,7 @@ export const wrongNetwork: WrongField[] = [
     (value): WrongField => ['domain', value],
   ),
   ...['1450', 575, 9001, 1450.5, -1, 0, 1e300, true, []].map((value): WrongField => ['mtu', value]),
-  ['subnet6', 'fd00::/64'],
+  ['subnet6', 'fd00::1/64'],
 ];
 
 export const wrongInstance: WrongField[] = [

@@ -17,22 +17,14 @@ import { type DiskImage, type FoundDisk, lockUsableDisk } from './rows.js';
 export async function addBootDisk(
   tx: Tx,
   instance: ResourceCore,
-  options: { sizeGiB: number; image: DiskImage; nodeId: string; createdBy?: string },
+  options: { sizeGiB: number; image: DiskImage; nodeId: string },
 ): Promise<string> {
   const { tenantId } = instance;
   const { sizeGiB, image, nodeId } = options;
   const id = newId();
   const core = { tenantId, id };
   await holdLentContent(tx, tenantId, image);
-  await sql`
-    insert into resource (tenant_id, id, kind, name, tags, state, created_by)
-    select ${tenantId}, ${id}, 'disk', case when exists (select 1 from resource t
-        where t.tenant_id = ${tenantId} and t.kind = 'disk' and t.name = ${instance.name})
-        or exists (select 1 from job j where j.tenant_id = ${tenantId} and j.kind = 'disk' and j.finished_at is null
-          and j.held_name = ${instance.name})
-      then ${`${instance.name.slice(0, 54).replace(/-+$/, '')}-${id.slice(-8)}`} else ${instance.name} end,
-      '{}', 'pending', r.created_by
-    from resource r where r.tenant_id = ${tenantId} and r.id = ${instance.id}`.execute(tx);
+  await insertNamed(tx, instance, id);
   await insertDisk(tx, core, sizeGiB, image, { with_instance: true });
   await tx
     .updateTable('disk')
@@ -47,6 +39,20 @@ export async function addBootDisk(
   await splitReservation(tx, instance.id, id, sizeGiB);
   await take(tx, core, { instanceId: instance.id, slot: 0, bootOrder: 1 });
   return id;
+}
+
+/** Of two that take a name at once the second waits for the first here, and takes another. */
+async function insertNamed(tx: Tx, { tenantId, id, name }: ResourceCore, diskId: string): Promise<void> {
+  const own = `${name.slice(0, 54).replace(/-+$/, '')}-${diskId.slice(-8)}`;
+  const insert = (taken: string) =>
+    sql<{ id: string }>`
+    insert into resource (tenant_id, id, kind, name, tags, state, created_by)
+    select ${tenantId}, ${diskId}, 'disk', ${taken}, '{}', 'pending', r.created_by
+    from resource r where r.tenant_id = ${tenantId} and r.id = ${id}
+      and not exists (select 1 from job j where j.tenant_id = ${tenantId} and j.kind = 'disk' and j.finished_at is null
+        and j.held_name = ${taken})
+    on conflict (tenant_id, kind, name) do nothing returning id`.execute(tx);
+  if ((await insert(name)).rows.length === 0) await insert(own);
 }
 
 /**

@@ -65,6 +65,23 @@ describe('a machine’s own disk', () => {
     expect((await view('disk', bootDisk as string)).name).toMatch(/^web-[0-9a-f]{8}$/);
   });
 
+  test('has a name of its own also when a disk of that name is made at the same moment', async () => {
+    const bodies = Array.from({ length: 6 }, (_, i) => `n-${i}`);
+    const outcomes = await Promise.allSettled(
+      bodies.flatMap((name) => [
+        create('instance', { name, image: 'tiny', vcpus: 1, memoryMiB: 128, interfaces: [{ network: 'lan' }] }),
+        create('disk', { name, sizeGiB: 1 }),
+      ]),
+    );
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'name_taken' });
+      else await platform.done(caller, outcome.value);
+    }
+    const { items } = await platform.reader.list(caller, kind('disk'), { pageSize: '50' });
+    expect(new Set(items.map(({ name }) => name)).size).toBe(items.length);
+    expect(items.filter(({ bootOrder }) => bootOrder === 1)).toHaveLength(6);
+  });
+
   test('stays when it is protected or has a snapshot', async () => {
     for (const [name, keep] of [
       ['safe', (id: string) => platform.pipeline.update(caller, kind('disk'), id, { deletionProtection: true })],

@@ -119,6 +119,7 @@ async function* awake(request: Request, body: Readable): AsyncGenerator<Uint8Arr
     for await (const chunk of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       clearTimeout(timer);
       yield chunk;
+      giveBack(chunk);
       timer = setTimeout(stop, STALL_MS);
     }
   } catch (error) {
@@ -127,4 +128,13 @@ async function* awake(request: Request, body: Readable): AsyncGenerator<Uint8Arr
   } finally {
     clearTimeout(timer);
   }
+}
+
+/**
+ * Frees a chunk that has been written, at once: the collector would let 64 MiB of them come together first. Only where the
+ * chunk is all of its memory, as those of the HTTP parser are.
+ */
+function giveBack({ buffer, byteLength }: Buffer): void {
+  const memory = buffer as ArrayBuffer & { transfer(newByteLength: number): ArrayBuffer };
+  if (memory.byteLength === byteLength) memory.transfer(0);
 }

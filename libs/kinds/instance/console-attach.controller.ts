@@ -28,7 +28,7 @@ import {
   requireUpgrade,
 } from '#libs/rest';
 import { runConsole } from './console-session.js';
-import type { InstanceRow } from './instance.resource.js';
+import type { InstanceRow } from './rows.js';
 
 const MAX_OPEN_PER_TENANT = 100;
 const DEFAULT_TAIL_BYTES = 64 * 1024;

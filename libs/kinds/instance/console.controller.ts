@@ -7,7 +7,7 @@ import { ConsoleRelay } from '#libs/nodes';
 import { responsesWith } from '#libs/openapi';
 import { KindRegistry, ResourceReader } from '#libs/resources';
 import { callerOf, type Reply, type Request, refuseUnknownParameters } from '#libs/rest';
-import type { InstanceRow } from './instance.resource.js';
+import type { InstanceRow } from './rows.js';
 
 const MAX_TAIL_BYTES = 4 * 1024 * 1024;
 const DEFAULT_TAIL_BYTES = 1024 * 1024;

@@ -7,8 +7,9 @@ import { ConsoleController, consolePaths } from './console.controller.js';
 import { ConsoleAttachController, consoleAttachPaths } from './console-attach.controller.js';
 import { InstanceCreate, InstanceUpdate, InstanceView, ResizeBody } from './instance.dto.js';
 import { observed } from './instance.observed.js';
-import { type InstanceDocument, InstanceResource, type InstanceRow } from './instance.resource.js';
+import { InstanceResource } from './instance.resource.js';
 import { tellInstance } from './on-node.js';
+import type { InstanceDocument, InstanceRow } from './rows.js';
 
 export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
   name: 'instance',

@@ -2,9 +2,9 @@
 import type { Tx } from '#libs/db';
 import { unendedJob } from '#libs/jobs';
 import { type KindDefinition, lockResource, type PlacementReport, updateResource } from '#libs/resources';
-import type { InstanceRow } from './instance.resource.js';
 import { tellInstance } from './on-node.js';
 import { obeyRestartPolicy } from './restart-policy.js';
+import type { InstanceRow } from './rows.js';
 
 export async function observed(kind: KindDefinition, tx: Tx, tenantId: string, report: PlacementReport): Promise<void> {
   const core = { id: report.resourceId, tenantId, kind: kind.name, name: '', tags: {} };

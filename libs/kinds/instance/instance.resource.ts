@@ -25,50 +25,12 @@ import {
   withdraw,
   withdrawDeed,
 } from '#libs/nodes';
-import {
-  addEdges,
-  type Claim,
-  type CoreDocument,
-  type CoreRow,
-  dropEdges,
-  type Job,
-  RowResource,
-} from '#libs/resources';
-import { claimAddresses, claimNode, type Placement } from './claims.js';
+import { addEdges, type Claim, dropEdges, type Job, RowResource } from '#libs/resources';
+import { claimAddresses, claimNode } from './claims.js';
 import { tellInstance } from './on-node.js';
 import { checkReferences, type References } from './references.js';
 import { obeyRestartPolicy } from './restart-policy.js';
-import { insertInstance, refuseRestoring } from './rows.js';
-
-export interface InstanceDocument extends CoreDocument {
-  image?: string;
-  bootDisk?: string;
-  disks?: string[];
-  vcpus: number;
-  memoryMiB: number;
-  diskGiB?: number;
-  interfaces: { network: string; ip?: string }[];
-  userData?: string;
-  sshKeys?: string[];
-  placement?: Placement;
-  desiredPowerState?: 'running' | 'stopped';
-  restartPolicy?: 'stay' | 'always';
-}
-
-export interface InstanceRow extends CoreRow {
-  image_id: string | null;
-  vcpus: number;
-  memory_mib: number;
-  desired_power_state: 'running' | 'stopped';
-  power_state: string;
-  restart_policy: 'stay' | 'always';
-  ssh_keys: string[];
-  placement: Placement | null;
-  node_id: string | null;
-  node: string | null;
-  disks: { id: string; bootOrder: number | null; sizeGiB: number; isOwn: boolean; nodeId: string | null }[];
-  interfaces: { network: string; ip: string; ip6: string | null; mac: string }[];
-}
+import { type InstanceDocument, type InstanceRow, insertInstance, refuseRestoring } from './rows.js';
 
 export class InstanceResource extends RowResource<InstanceDocument, InstanceRow> {
   private references: References | undefined;

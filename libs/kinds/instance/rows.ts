@@ -2,8 +2,38 @@
 import { sql } from 'kysely';
 import { type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
-import type { Who } from '#libs/resources';
-import type { InstanceDocument } from './instance.resource.js';
+import type { CoreDocument, CoreRow, Who } from '#libs/resources';
+import type { Placement } from './claims.js';
+
+export interface InstanceDocument extends CoreDocument {
+  image?: string;
+  bootDisk?: string;
+  disks?: string[];
+  vcpus: number;
+  memoryMiB: number;
+  diskGiB?: number;
+  interfaces: { network: string; ip?: string }[];
+  userData?: string;
+  sshKeys?: string[];
+  placement?: Placement;
+  desiredPowerState?: 'running' | 'stopped';
+  restartPolicy?: 'stay' | 'always';
+}
+
+export interface InstanceRow extends CoreRow {
+  image_id: string | null;
+  vcpus: number;
+  memory_mib: number;
+  desired_power_state: 'running' | 'stopped';
+  power_state: string;
+  restart_policy: 'stay' | 'always';
+  ssh_keys: string[];
+  placement: Placement | null;
+  node_id: string | null;
+  node: string | null;
+  disks: { id: string; bootOrder: number | null; sizeGiB: number; isOwn: boolean; nodeId: string | null }[];
+  interfaces: { network: string; ip: string; ip6: string | null; mac: string }[];
+}
 
 /** Writes an instance's own row, and apart from it what only its guest reads. */
 export async function insertInstance(

@@ -94,6 +94,9 @@ test('made, changed and removed by many at once, all of it is on the node as it 
   // One of two guests of the role lost its tag; the four that came later have it.
   for (const rule of spec.firewall) expect(rule.guests).toHaveLength(2 * 5);
   expect(spec.wireguard!.peers).toHaveLength(3);
+  const circles = await sql<{ n: number }>`select deadlocks::int as n from pg_stat_database
+    where datname = current_database()`.execute(platform.db.operator);
+  expect(circles.rows[0]!.n, 'waited for each other in a circle').toBe(0);
 });
 
 test('with cascade go before their network, which nothing is left of', { timeout: 60_000 }, async () => {
