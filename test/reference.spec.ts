@@ -49,7 +49,7 @@ async function run(command: string, functions = ''): Promise<{ output: string; s
   const env = { A: stack.dev.api, TOKEN: acme.token, ROOT: root, CONFIG: stack.dev.config, NODE: process.execPath };
   const output = await new Promise<string>((done, failed) => {
     const options = { cwd: folder, env: { PATH: process.env.PATH, ...env }, timeout: 90_000 };
-    execFile('bash', ['-euc', `${preamble}${functions}\n${command}`], options, (error, stdout, stderr) =>
+    execFile('bash', ['--norc', '-euc', `${preamble}${functions}\n${command}`], options, (error, stdout, stderr) =>
       error ? failed(new Error(`${command}\n${stderr}${stdout}`, { cause: error })) : done(stdout),
     );
   });
