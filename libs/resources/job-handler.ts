@@ -21,6 +21,8 @@ interface StoredRequest {
   body?: unknown;
   /** What depends on it is being removed, too, and goes first. */
   cascade?: boolean;
+  /** Its create has not succeeded: there is nothing outside to change, and it holds no room there. */
+  isUnmade?: boolean;
 }
 
 export class ResourceJobs implements JobHandler {
@@ -41,6 +43,7 @@ export class ResourceJobs implements JobHandler {
       if (isLast && (await wait()) === 'gone') return;
       return resource.remove(job);
     }
+    if ((row.request as StoredRequest).isUnmade) return;
     if (row.action === 'update' || (row.request as StoredRequest).document) return resource.update(job);
     if (!resource.perform) throw new RhyzomeError('job_failed', `There is no action ${row.action} any more.`);
     return resource.perform(row.action, job);
@@ -123,7 +126,9 @@ export class ResourceJobs implements JobHandler {
     const wasBroken = current.conditions.some(
       (c) => (c as { type: string; status: string }).type === 'Ready' && (c as { status: string }).status === 'false',
     );
-    const ready = outcome === 'succeeded' || !(isBroken || wasBroken);
+    // Nothing but its create makes it: what was changed of it meanwhile counts when that is retried.
+    const isUnmade = row.action !== 'create' && current.observed_generation === 0;
+    const ready = !isUnmade && (outcome === 'succeeded' || !(isBroken || wasBroken));
     const generation = await tx
       .selectFrom('resource')
       .select('generation')
@@ -131,13 +136,15 @@ export class ResourceJobs implements JobHandler {
       .where('id', '=', row.resource_id)
       .executeTakeFirstOrThrow();
     let conditions = current.conditions as unknown[];
-    conditions = withCondition(conditions, {
-      type: 'Ready',
-      status: ready ? 'true' : 'false',
-      reason: ready ? 'Ready' : (failure?.code ?? 'Failed'),
-      message: ready ? '' : (failure?.message ?? 'The last job was not undone wholly.'),
-      observedGeneration: generation.generation,
-    });
+    const saysWhy = isUnmade && wasBroken;
+    if (!saysWhy)
+      conditions = withCondition(conditions, {
+        type: 'Ready',
+        status: ready ? 'true' : 'false',
+        reason: ready ? 'Ready' : (failure?.code ?? 'Failed'),
+        message: ready ? '' : (failure?.message ?? 'The last job was not undone wholly.'),
+        observedGeneration: generation.generation,
+      });
     if (outcome !== 'succeeded') {
       conditions = withCondition(conditions, {
         type: 'LastChange',

@@ -160,12 +160,15 @@ export async function retryJob(tx: Tx, registry: KindRegistry, tenantId: string,
   }
   const kind = registry.get(job.kind);
   const row = await lockResource(tx, kind, { id: job.resource_id, tenantId, kind: kind.name, name: '', tags: {} });
+  // What was never made can be changed and is made by its create all the same.
+  const isUnmade = job.action === 'create' && row?.observed_generation === 0;
   const later = await tx
     .selectFrom('job')
     .select('id')
     .where('tenant_id', '=', tenantId)
     .where('resource_id', '=', job.resource_id)
     .where('created_at', '>', job.created_at)
+    .$if(isUnmade, (qb) => qb.where('finished_at', 'is', null))
     .executeTakeFirst();
   if (!row || later) {
     throw new RhyzomeError('not_retryable', 'The resource has changed since or is gone; ask for the change anew.');

@@ -88,7 +88,7 @@ export class Pipeline {
   ): Promise<ChangeResult> {
     return this.onTarget(caller, kind, 'update', idOrName, options, async (tx, target) => {
       const { core, resource } = target;
-      await this.refuseBusy(tx, core);
+      await this.refuseBusy(tx, target);
       const previous = resource.document();
       const document = patched(kind, previous, patch);
       await this.claimDocument(tx, target, previous, document);
@@ -99,7 +99,7 @@ export class Pipeline {
         { ...core, name: document.name },
         {
           action: 'update',
-          request: { previous, document },
+          request: { previous, document, ...(target.row.observed_generation === 0 && { isUnmade: true }) },
         },
       );
     });
@@ -120,7 +120,7 @@ export class Pipeline {
     return this.onTarget(caller, kind, action, idOrName, options, async (tx, target) => {
       const { core, resource } = target;
       const input = validated<object>(dto, body ?? {}, {});
-      await this.refuseBusy(tx, core);
+      await this.refuseBusy(tx, target);
       if (target.row.state === 'failed') throw notReady(kind, core);
       const previous = resource.document();
       const document = await definition.claim(resource, tx, input);
@@ -254,8 +254,12 @@ export class Pipeline {
     await claimed(resource.claim(tx, { action: 'update', previous, isRestore: false }));
   }
 
-  private async refuseBusy(tx: Tx, core: ResourceCore): Promise<void> {
+  private async refuseBusy(tx: Tx, { kind, core, row }: Target): Promise<void> {
     const running = await unendedJob(tx, core.tenantId, core.id);
+    // Without a job of its own it comes or goes by that of what it belongs to, which must find it as it left it.
+    const moves = ['pending', 'provisioning', 'deleting'].includes(row.state);
+    if (!running && moves)
+      throw new RhyzomeError('busy', `The ${kind.name} is ${row.state}.`, { retryAfterSeconds: 1 });
     if (!running) return;
     throw new RhyzomeError('busy', `Job ${running.id} (${running.action}) has not ended; wait for it or cancel it.`, {
       blockers: [{ kind: 'job', id: running.id, name: running.action, relation: 'running' }],

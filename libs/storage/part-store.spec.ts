@@ -1,6 +1,6 @@
 /** Parts on a real directory: pieces, interruptions, two processes, leftovers. */
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, rm, stat, utimes } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -37,6 +37,25 @@ describe('PartStore', () => {
     expect(await other.size(id)).toBe(100_000);
     expect(await other.write(id, 100_000, chunks(bytes.subarray(100_000)), all)).toBe(300_000);
     expect(await parts.digest(id)).toEqual({ sha256, sizeBytes: 300_000 });
+  });
+
+  it('that is sealed is changed no more by whoever still writes into it', async () => {
+    let goOn = () => {};
+    const waits = new Promise<void>((resolve) => (goOn = resolve));
+    async function* late() {
+      yield bytes;
+      await waits;
+      yield Buffer.from('more');
+    }
+    const writing = parts.write(id, 0, late(), all);
+    await expect.poll(() => parts.size(id)).toBe(bytes.length);
+    await parts.seal(id);
+    goOn();
+    await writing;
+    await parts.seal(id);
+    expect(await parts.digest(id)).toEqual({ sha256, sizeBytes: bytes.length });
+    expect(await readdir(join(dir, 'parts'))).toEqual([id]);
+    await expect(parts.seal(newId())).rejects.toMatchObject({ code: 'not_found' });
   });
 
   it('keeps what came before a stream broke off', async () => {

@@ -17,7 +17,14 @@ interface DesiredRow {
   revision: number;
   generation: number;
   present: boolean;
-  spec: { powerState?: string; name?: string; sizeBytes?: number; diskId?: string } | null;
+  spec: {
+    powerState?: string;
+    name?: string;
+    sizeBytes?: number;
+    diskId?: string;
+    image?: object | null;
+    snapshot?: object | null;
+  } | null;
 }
 
 export class ObedientNode {
@@ -28,6 +35,10 @@ export class ObedientNode {
   isAway = false;
   /** What it refuses: the failure for a resource, or undefined to obey. */
   refuse: (row: DesiredRow) => { code: string; message: string } | undefined = () => undefined;
+  /** What it has not come to yet. */
+  isStillAt: (row: DesiredRow) => boolean = () => false;
+  /** What it says of a resource where that is not the truth; undefined: the truth. */
+  lie: (row: DesiredRow) => object | undefined = () => undefined;
   /** What stands on it. */
   readonly machine = new Map<string, DesiredRow>();
   /** Deeds that it did, by verb. */
@@ -76,7 +87,7 @@ export class ObedientNode {
     const rows = await sql<DesiredRow>`
       select tenant_id, resource_id, kind, revision, generation, present, spec from placement
       where node_id = ${this.id} and observed_revision < revision order by created_at`.execute(this.db.operator);
-    for (const row of rows.rows) await this.make(row);
+    for (const row of rows.rows) if (!this.isStillAt(row)) await this.make(row);
     const deeds = await sql<{ id: string; verb: string }>`
       select id, verb from deed where node_id = ${this.id} and state = 'asked'`.execute(this.db.operator);
     for (const deed of deeds.rows) {
@@ -99,13 +110,13 @@ export class ObedientNode {
   }
 
   private async make(row: DesiredRow): Promise<void> {
-    const failure = row.present ? this.refuse(row) : undefined;
+    const failure = row.present ? (this.refuse(row) ?? impossible(row)) : undefined;
     if (!failure) {
       if (row.present) this.machine.set(row.resource_id, row);
       else this.machine.delete(row.resource_id);
     }
     const ready = row.present ? Phase.PHASE_READY : Phase.PHASE_ABSENT;
-    await this.report(row, failure ? Phase.PHASE_FAILED : ready, this.statusOf(row), failure);
+    await this.report(row, failure ? Phase.PHASE_FAILED : ready, this.lie(row) ?? this.statusOf(row), failure);
   }
 
   private statusOf({ kind, spec }: DesiredRow): object {
@@ -149,4 +160,10 @@ export class ObedientNode {
     clearInterval(this.timer);
     await this.working;
   }
+}
+
+/** What every driver refuses. */
+function impossible({ kind, spec }: DesiredRow): { code: string; message: string } | undefined {
+  if (kind !== 'disk' || !spec?.image || !spec.snapshot) return undefined;
+  return { code: 'invalid_spec', message: 'The disk is made from two things.' };
 }

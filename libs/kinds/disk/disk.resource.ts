@@ -102,6 +102,7 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
   private async claimUpdate(tx: Tx, { isRestore }: { isRestore: boolean }): Promise<void> {
     const now = await this.fresh(tx);
     const { sizeGiB, instance } = this.asked;
+    if (!now.made) return this.claimUnmade(tx, now);
     if (isRestore) await shrinkReservation(tx, this.core.id, this.demand);
     else if (sizeGiB !== now.size_gib) {
       await reserveNode(tx, this.core, this.demand, { only: now.node_id ? [now.node_id] : [], stays: true });
@@ -118,6 +119,14 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
     for (const id of new Set([instance, holder])) {
       if (id && instance !== holder) await refreshResource(tx, 'instance', this.core.tenantId, id);
     }
+  }
+
+  /** One whose create failed holds no room and stands on no node; its size counts when that is tried again. */
+  private async claimUnmade(tx: Tx, now: DiskRow): Promise<void> {
+    if (now.with_instance) {
+      throw new RhyzomeError('not_ready', 'The disk is made with its instance, whose create has not succeeded.');
+    }
+    await this.write(tx, { size_gib: this.asked.sizeGiB! });
   }
 
   /** An instance that has begun to go since takes nothing back. */

@@ -26,6 +26,7 @@ const act = (name: string, id: string, action: string, body: object = {}) =>
   platform.pipeline.act(caller, kind(name), id, action, body);
 const done = async (change: Promise<ChangeResult>) => platform.done(caller, await change);
 const remove = (name: string, id: string) => platform.pipeline.remove(caller, kind(name), id);
+const patch = (name: string, id: string, change: object) => platform.pipeline.update(caller, kind(name), id, change);
 const view = async (name: string, id: string): Promise<ResourceView> =>
   (await platform.reader.get(caller, kind(name), id)).body;
 
@@ -93,6 +94,37 @@ describe('a machine’s own disk', () => {
       await done(remove('instance', id));
       expect(await view('disk', bootDisk as string)).toMatchObject({ state: 'ready', instance: null, bootOrder: null });
     }
+  });
+
+  test('that goes with it is changed no more, and is not made anew', async () => {
+    const id = await machine('web');
+    const disk = (await view('disk', 'web')).id;
+    platform.node.isStillAt = (row) => row.resource_id === disk;
+    try {
+      const removal = await remove('instance', id);
+      await expect.poll(async () => (await view('disk', disk)).state, { timeout: 15_000 }).toBe('deleting');
+      await expect(patch('disk', disk, { tags: { a: 'b' } })).rejects.toMatchObject({ code: 'busy' });
+      await expect(act('disk', disk, 'detach')).rejects.toMatchObject({ code: 'busy' });
+      platform.node.isStillAt = () => false;
+      await platform.done(caller, removal);
+    } finally {
+      platform.node.isStillAt = () => false;
+    }
+    await expect(view('disk', disk)).rejects.toMatchObject({ code: 'not_found' });
+    expect(platform.node.machine.has(disk)).toBe(false);
+  });
+
+  test('whose machine could not be made is changed no more either, and goes with it', async () => {
+    platform.node.refuse = (row) => (row.kind === 'instance' ? { code: 'broken', message: 'No.' } : undefined);
+    const body = { name: 'web', image: 'tiny', vcpus: 1, memoryMiB: 128, interfaces: [{ network: 'lan' }] };
+    const change = await create('instance', body);
+    await platform.ended(caller, change.jobId!).finally(() => {
+      platform.node.refuse = () => undefined;
+    });
+    await expect(patch('disk', 'web', { sizeGiB: 3 })).rejects.toMatchObject({ code: 'not_ready' });
+    const { id } = await view('disk', 'web');
+    await done(remove('instance', 'web'));
+    await expect(view('disk', id)).rejects.toMatchObject({ code: 'not_found' });
   });
 
   test('grows while its machine has it, and never shrinks', async () => {
@@ -169,7 +201,7 @@ describe('attaching', () => {
         interfaces: [{ network: 'lan' }],
       });
       await expect(act('disk', 'data', 'attach', { instance: 'slow' })).rejects.toMatchObject({ code: 'not_ready' });
-      await expect(act('disk', 'slow', 'detach')).rejects.toMatchObject({ code: 'in_use' });
+      await expect(act('disk', 'slow', 'detach')).rejects.toMatchObject({ code: 'busy' });
     } finally {
       platform.node.isAway = false;
     }
@@ -247,4 +279,21 @@ describe('a machine from disks that are there', () => {
       });
     }
   });
+});
+
+test('a disk that could not be made takes no room and stands nowhere, however it is changed, until it is retried', async () => {
+  platform.node.refuse = (row) => (row.kind === 'disk' ? { code: 'broken', message: 'No.' } : undefined);
+  const change = await create('disk', { name: 'data', sizeGiB: 1 });
+  await platform.ended(caller, change.jobId!).finally(() => {
+    platform.node.refuse = () => undefined;
+  });
+  const { id } = change.body;
+  await done(patch('disk', id, { sizeGiB: 4 }));
+  expect(await view('disk', id)).toMatchObject({ state: 'failed', sizeGiB: 4 });
+  const held = await sql`select resource_id from placement where resource_id = ${id}
+    union all select resource_id from reservation where resource_id = ${id}`.execute(platform.db.operator);
+  expect(held.rows).toEqual([]);
+  await platform.jobs.retry(caller, change.jobId!);
+  await expect.poll(async () => (await view('disk', id)).state, { timeout: 15_000 }).toBe('ready');
+  expect(platform.node.machine.get(id)?.spec).toMatchObject({ sizeBytes: 4 * 2 ** 30 });
 });

@@ -29,10 +29,13 @@ export async function tellDisk(tx: Tx, who: Who): Promise<void> {
   });
 }
 
-/** What a disk that is made was made from is history: its snapshot may be gone. */
+/**
+ * What a disk that is made was made from is history: its snapshot may be gone. Until then it has one origin: the image
+ * under a snapshot is known to the snapshot's node.
+ */
 function specOf(row: ToldRow): DiskSpec {
-  const image = imageOf(row);
   const isFromSnapshot = !row.made && row.snapshot_id !== null && row.snapshot_disk_id !== null;
+  const image = isFromSnapshot ? null : imageOf(row);
   return {
     sizeBytes: row.size_gib * GIB,
     image: image && {

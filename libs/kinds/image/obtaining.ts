@@ -128,6 +128,8 @@ async function checkContent(row: ImageRow, signal: AbortSignal): Promise<Checked
   const { store, partPath, maxVirtualBytes } = imageContents();
   const operation = row.operation_id!;
   try {
+    // A node may hold a second call open and go on writing into what was found to be right.
+    if (row.source === 'snapshot') await store.parts.seal(operation);
     const { sha256, sizeBytes } = await store.parts.digest(operation, signal);
     if (row.announced_size_bytes !== null && sizeBytes !== row.announced_size_bytes) {
       throw mismatch(`has ${sizeBytes} bytes and not ${row.announced_size_bytes}`);

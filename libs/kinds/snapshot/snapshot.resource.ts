@@ -72,10 +72,10 @@ export class SnapshotResource extends RowResource<SnapshotDocument, SnapshotRow>
     }
     if (action !== 'create' || outcome !== 'succeeded') return;
     const [placement] = await placementsOf(tx, this.core);
-    const { sizeBytes, virtualSizeBytes } = (placement?.status ?? {}) as Record<string, number | undefined>;
+    const { sizeBytes, virtualSizeBytes } = placement?.status ?? {};
     await tx
       .updateTable('snapshot')
-      .set({ size_bytes: sizeBytes ?? null, virtual_size_bytes: virtualSizeBytes ?? null })
+      .set({ size_bytes: bytesFrom(sizeBytes), virtual_size_bytes: bytesFrom(virtualSizeBytes) })
       .where('tenant_id', '=', tenantId)
       .where('id', '=', id)
       .execute();
@@ -150,6 +150,11 @@ export class SnapshotResource extends RowResource<SnapshotDocument, SnapshotRow>
     const answer = await probeReady(tx, this.core);
     return answer instanceof Waiting ? answer : true;
   }
+}
+
+/** A node's word, where it is a size at all: a column that could not hold it would keep the job from ending. */
+function bytesFrom(said: unknown): number | null {
+  return Number.isSafeInteger(said) && (said as number) >= 0 ? (said as number) : null;
 }
 
 async function refuseRunning(tx: Tx, tenantId: string, instanceId: string): Promise<void> {

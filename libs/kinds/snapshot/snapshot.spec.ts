@@ -94,6 +94,19 @@ test('that the node has no room for fails with the reason, and leaves nothing', 
   await done(platform.pipeline.remove(caller, kind('snapshot'), 'late'));
 });
 
+test.each([
+  ['a fraction', 1.5],
+  ['beyond all sizes', 1e300],
+  ['below nothing', -1],
+  ['no number', 'many'],
+])('whose size the node gives as %s is taken all the same, of unknown size', async (_, sizeBytes) => {
+  platform.node.lie = (row) => (row.kind === 'snapshot' ? { sizeBytes, virtualSizeBytes: 4096 } : undefined);
+  await done(create('snapshot', { name: 'odd', disk: 'web' })).finally(() => {
+    platform.node.lie = () => undefined;
+  });
+  expect(await view('snapshot', 'odd')).toMatchObject({ state: 'ready', sizeBytes: null });
+});
+
 test('is in the way of its disk’s deletion, and named', async () => {
   await done(create('disk', { name: 'data', sizeGiB: 1 }));
   await done(create('snapshot', { name: 'before', disk: 'data' }));
