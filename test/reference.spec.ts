@@ -1,10 +1,10 @@
 /**
- * What the kinds' pages show is what happens: every command of every ```console block is run by a shell, page by page, as
+ * What the pages of the API and its kinds show is what happens: every command of every ```console block is run by a shell, page by page, as
  * somebody who reads it would, and its answer compared with what stands below it. A block that cannot be run here says why
  * in a comment of the page, and is counted.
  */
 import { execFile } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { STATUS_CODES } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -17,8 +17,7 @@ import { type Stack, stackNamed } from './harness/stack.js';
 import { until } from './harness/until.js';
 
 const root = resolve(import.meta.dirname, '..');
-const pageOf = (kind: string) => join(root, 'libs', 'kinds', kind, 'README.md');
-const kinds = readdirSync(join(root, 'libs', 'kinds')).filter((name) => existsSync(pageOf(name)));
+const pages = [...globSync('libs/kinds/*/README.md', { cwd: root }).toSorted(), 'docs/rest-api.md'];
 /** From the top down: none of them is in use when its turn comes. */
 const plurals = ['portforwards', 'publicaddresses', 'firewallrules', 'wireguardpeers', 'instances'];
 plurals.push('snapshots', 'disks', 'images', 'networks');
@@ -49,7 +48,7 @@ async function run(command: string, functions = ''): Promise<{ output: string; s
   const env = { A: stack.dev.api, TOKEN: acme.token, ROOT: root, CONFIG: stack.dev.config, NODE: process.execPath };
   const output = await new Promise<string>((done, failed) => {
     const options = { cwd: folder, env: { PATH: process.env.PATH, ...env }, timeout: 90_000 };
-    execFile('bash', ['-euc', `${preamble}${functions}\n${command}`], options, (error, stdout, stderr) =>
+    execFile('bash', ['--norc', '-euc', `${preamble}${functions}\n${command}`], options, (error, stdout, stderr) =>
       error ? failed(new Error(`${command}\n${stderr}${stdout}`, { cause: error })) : done(stdout),
     );
   });
@@ -118,17 +117,20 @@ async function request(entry: Request, ids: Ids, functions: string): Promise<str
 async function clear(): Promise<void> {
   for (const plural of plurals) {
     const { items } = (await acme.get(`/v1/${plural}?pageSize=500`)).body;
-    for (const { id, visibility } of items) if (visibility !== 'global') await acme.remove(plural, id);
+    for (const { id, visibility, deletionProtection } of items) {
+      if (deletionProtection) await acme.patch(`/v1/${plural}/${id}?wait=30s`, { deletionProtection: false });
+      if (visibility !== 'global') await acme.remove(plural, id);
+    }
   }
   for (const { id } of (await acme.get('/v1/deleted-disks')).body.items) await acme.delete(`/v1/deleted-disks/${id}`);
   for (const { name } of await rhyzome(stack, 'pool', 'list')) await rhyzome(stack, 'pool', 'delete', name);
 }
 
-describe('the page of kind', () => {
-  it.each(kinds)(
+describe('the page', () => {
+  it.each(pages)(
     '%s shows what happens',
-    async (kind) => {
-      const entries = readPage(readFileSync(pageOf(kind), 'utf8'));
+    async (page) => {
+      const entries = readPage(readFileSync(join(root, page), 'utf8'));
       const isFunction = (command: string) => /^\w+\(\) \{/.test(command);
       const requests = entries.filter((entry) => entry.is === 'request' && !isFunction(entry.command)) as Request[];
       const skipped = requests.filter(({ notRun }) => notRun);
@@ -145,9 +147,9 @@ describe('the page of kind', () => {
       } finally {
         await clear();
       }
-      if (faults.length > 0) throw new Error(`${kind}’s page is not true:\n${faults.join('\n\n')}`);
+      if (faults.length > 0) throw new Error(`${page} is not true:\n${faults.join('\n\n')}`);
       const reasons = skipped.map(({ line, notRun }) => `\n  line ${line}: ${notRun}`).join('');
-      console.log(`${kind}: ${requests.length - skipped.length} requests run, ${skipped.length} not${reasons}`);
+      console.log(`${page}: ${requests.length - skipped.length} requests run, ${skipped.length} not${reasons}`);
     },
     180_000,
   );
