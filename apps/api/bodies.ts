@@ -23,16 +23,17 @@ export function acceptBodies(fastify: FastifyInstance, bodyMs = BODY_MS): void {
   fastify.removeAllContentTypeParsers();
   fastify.addHook('onResponse', async (request) => readInVain(request));
   fastify.addHook('preParsing', async (request, reply, payload) => {
-    if (isStreamed(request)) return payload;
+    if (isStreamed(request)) {
+      refuseOtherThanBytes(request);
+      return payload;
+    }
     request.sendContinue?.();
     endLate(request, reply, bodyMs);
     return payload;
   });
   fastify.addContentTypeParser('*', (request: FastifyRequest, payload: unknown, done) => {
-    const type = request.headers['content-type']?.split(';')[0]?.trim().toLowerCase();
-    if (isStreamed(request) && (type === undefined || type === 'application/octet-stream')) return done(null, payload);
-    const wanted = isStreamed(request) ? 'application/octet-stream' : 'application/json';
-    done(new RhyzomeError('unsupported_media_type', `The body must be ${wanted}.`));
+    if (isStreamed(request)) return done(null, payload);
+    done(new RhyzomeError('unsupported_media_type', 'The body must be application/json.'));
   });
   const parse = (_: FastifyRequest, text: string, done: (error: Error | null, body?: unknown) => void) => {
     if (text.length === 0) return done(null, undefined);
@@ -47,6 +48,13 @@ export function acceptBodies(fastify: FastifyInstance, bodyMs = BODY_MS): void {
   for (const type of ['application/json', 'application/merge-patch+json']) {
     fastify.addContentTypeParser(type, { parseAs: 'string' }, parse as never);
   }
+}
+
+/** Before any of it is read, by whichever parser its type would choose. */
+function refuseOtherThanBytes({ headers }: FastifyRequest): void {
+  const type = headers['content-type']?.split(';')[0]?.trim().toLowerCase();
+  if (type === undefined || type === 'application/octet-stream') return;
+  throw new RhyzomeError('unsupported_media_type', 'The body must be application/octet-stream.');
 }
 
 /** Node would answer at once; a refusal then comes while the client sends in vain. */

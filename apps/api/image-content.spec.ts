@@ -119,7 +119,9 @@ describe('PUT …/content', () => {
   });
 
   test('takes bytes only: what is JSON or packed is a type that it does not take', async () => {
-    await expectProblem(put(Buffer.from('{}'), { 'content-type': 'application/json' }), 415, 'unsupported_media_type');
+    for (const json of [Buffer.from('{}'), Buffer.from('no json'), Buffer.alloc(1024 ** 2 + 1, 'x')]) {
+      await expectProblem(put(json, { 'content-type': 'application/json' }), 415, 'unsupported_media_type');
+    }
     await expectProblem(put(bytes, { 'content-type': 'image/png' }), 415, 'unsupported_media_type');
     await expectProblem(put(bytes, { ...octets, 'content-encoding': 'gzip' }), 415, 'unsupported_media_type');
   });
