@@ -76,12 +76,12 @@ describe.skipIf(missing.length > 0)('disks on libvirt', () => {
       30_000,
     );
     const asked = await guest.run(
-      "printf 'GET /v1/identity HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n' | nc -w 5 169.254.169.254 80",
+      "printf 'GET /v1/identity HTTP/1.0\\r\\nHost: 169.254.169.254\\r\\n\\r\\n' | nc -w 5 169.254.169.254 80",
     );
     const { id } = (await acme.get('/v1/instances/d-alpha')).body;
     expect(JSON.parse(asked.slice(asked.indexOf('{')))).toMatchObject({ id, name: 'd-alpha', tenant: 'acme' });
     const keys = await guest.run(
-      "printf 'GET /v1/ssh-keys HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n' | nc -w 5 169.254.169.254 80 | tail -n 1",
+      "printf 'GET /v1/ssh-keys HTTP/1.0\\r\\nHost: 169.254.169.254\\r\\n\\r\\n' | nc -w 5 169.254.169.254 80 | tail -n 1",
     );
     expect(keys).toContain('me@acme');
   }, 90_000);
@@ -97,7 +97,7 @@ describe.skipIf(missing.length > 0)('disks on libvirt', () => {
     expectProblem(await acme.delete('/v1/disks/d-data'), 409, 'in_use');
     const report = '{"queue_length": 7}';
     await guest.run(
-      `printf 'POST /v1/metrics HTTP/1.0\\r\\nHost: x\\r\\nContent-Type: application/json\\r\\nContent-Length: ${report.length}\\r\\n\\r\\n${report}' | nc -w 5 169.254.169.254 80`,
+      `printf 'POST /v1/metrics HTTP/1.0\\r\\nHost: 169.254.169.254\\r\\nContent-Type: application/json\\r\\nContent-Length: ${report.length}\\r\\n\\r\\n${report}' | nc -w 5 169.254.169.254 80`,
     );
     const metrics = await until(
       'what the machine uses and what its guest reports',

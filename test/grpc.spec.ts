@@ -6,6 +6,7 @@ import * as grpc from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { initPki, issueCertificate } from '#libs/pki';
 import {
+  type ActResponse,
   type CreateResponse,
   type DeleteResponse,
   type GetJobResponse,
@@ -41,7 +42,7 @@ async function clients(files?: CertificateFiles) {
   const resources = channel.client(ResourceServiceClient);
   const jobs = channel.client(JobServiceClient);
   const plain = { idempotencyKey: '', dryRun: false };
-  const all = { pageSize: 0, pageToken: '', tagSelector: '', filters: {} };
+  const all = { pageSize: 0, pageToken: '', tagSelector: '', filters: {}, sort: '', count: false };
   const get = (kind: string, id: string) =>
     call<GetResponse>((done) => resources.get({ tenantId: 'acme', kind, id }, done));
   const list = (kind: string, tenantId = 'acme', more = {}) =>
@@ -50,15 +51,21 @@ async function clients(files?: CertificateFiles) {
     call<CreateResponse>((done) => resources.create({ tenantId: 'acme', kind, body, ...plain, ...more }, done));
   const update = (kind: string, id: string, patch: object, ifMatch = '') =>
     call<UpdateResponse>((done) => resources.update({ tenantId: 'acme', kind, id, patch, ifMatch, ...plain }, done));
-  const remove = (kind: string, id: string) =>
-    call<DeleteResponse>((done) => resources.delete({ tenantId: 'acme', kind, id, ifMatch: '', ...plain }, done));
+  const remove = (kind: string, id: string, cascade = false) =>
+    call<DeleteResponse>((done) =>
+      resources.delete({ tenantId: 'acme', kind, id, ifMatch: '', ...plain, cascade }, done),
+    );
+  const act = (kind: string, id: string, action: string, body: object = {}) =>
+    call<ActResponse>((done) =>
+      resources.act({ tenantId: 'acme', kind, id, action, body, ifMatch: '', ...plain }, done),
+    );
   const job = (id: string) => call<GetJobResponse>((done) => jobs.getJob({ tenantId: 'acme', id }, done));
   const ended = (id: string) =>
     until(`job ${id}`, async () => {
       const found = (await job(id)).job!;
       return ['succeeded', 'failed', 'cancelled'].includes(found.state) && found;
     });
-  return { channel, resources, jobs, get, list, create, update, remove, job, ended };
+  return { channel, resources, jobs, get, list, create, update, remove, act, job, ended };
 }
 
 const refused = (promise: Promise<unknown>, code: number) => expect(promise).rejects.toMatchObject({ code });
@@ -97,6 +104,37 @@ describe('an internal service', () => {
     expect(cursors).toEqual([...new Set(cursors)].sort((a, b) => a - b));
     watch.cancel();
   });
+
+  it('counts, sorts, acts, and removes with all that depends on it', async () => {
+    const service = await clients();
+    const made = async (kind: string, body: object) => {
+      const { job } = await service.create(kind, body);
+      expect(await service.ended(job!.id)).toMatchObject({ state: 'succeeded' });
+    };
+    await made('network', { name: 'rpc-lan', subnet: '10.81.0.0/24' });
+    for (const name of ['rpc-b', 'rpc-a']) {
+      const machine = { image: 'tiny', vcpus: 1, memoryMiB: 128, interfaces: [{ network: 'rpc-lan' }] };
+      await made('instance', { name, ...machine, tags: { of: 'rpc' } });
+    }
+    const page = await service.list('instance', 'acme', {
+      tagSelector: 'of=rpc',
+      sort: 'name',
+      count: true,
+      pageSize: 1,
+    });
+    expect(page).toMatchObject({ totalCount: 2n, items: [{ name: 'rpc-a' }] });
+    const stopped = await service.act('instance', 'rpc-a', 'stop');
+    expect(await service.ended(stopped.job!.id)).toMatchObject({ state: 'succeeded' });
+    const resized = await service.act('instance', 'rpc-a', 'resize', { vcpus: 2 });
+    expect(resized.resource?.body).toMatchObject({ vcpus: 2 });
+    await service.ended(resized.job!.id);
+    await refused(service.act('instance', 'rpc-a', 'reboot'), status.FAILED_PRECONDITION);
+    await refused(service.act('instance', 'rpc-a', 'fly'), status.NOT_FOUND);
+    await refused(service.remove('network', 'rpc-lan'), status.FAILED_PRECONDITION);
+    const removed = await service.remove('network', 'rpc-lan', true);
+    expect(await service.ended(removed.job!.id)).toMatchObject({ state: 'succeeded' });
+    expect((await service.list('instance', 'acme', { tagSelector: 'of=rpc' })).items).toEqual([]);
+  }, 90_000);
 
   it('is refused what is wrong, with the code of its kind', async () => {
     const service = await clients();

@@ -145,6 +145,9 @@ describe('an image made from a snapshot', () => {
     await globex.remove('instances', 'borrowed');
     await globex.remove('networks', 'borrowed');
     await acme.remove('snapshots', snapshot.id);
+    // It had a snapshot when its machine went, and stayed.
+    await acme.remove('disks', disk.id);
+    expect((await acme.delete(`/v1/deleted-disks/${disk.id}`)).status).toBe(204);
     await acme.remove('networks', 'golden');
   }, 180_000);
 });

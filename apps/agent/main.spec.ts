@@ -78,22 +78,17 @@ const network = { tenantId: 'acme', kind: 'network', id: randomUUID() };
 const vm = { tenantId: 'acme', kind: 'instance', id: randomUUID() };
 const networkSpec = { subnet: '10.0.0.0/24', leases: [] };
 
-function instanceSpec(sha256: string, sizeBytes: number) {
-  const image = { sha256, format: 'raw', sizeBytes, virtualSizeBytes: sizeBytes };
-  return {
-    name: 'web',
-    vcpus: 1,
-    memoryMiB: 64,
-    diskGiB: null,
-    image,
-    interfaces: [],
-    powerState: 'running',
-    restartPolicy: 'stay',
-  };
-}
-
-/** An image of no bytes is enough for a simulated machine. */
-const empty = instanceSpec('e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855', 0);
+/** Without a disk, which is enough for a simulated machine. */
+const diskless = {
+  name: 'web',
+  vcpus: 1,
+  memoryMiB: 64,
+  disks: [],
+  interfaces: [],
+  powerState: 'running',
+  restartPolicy: 'stay',
+  guest: { hostname: 'web', tags: {}, userData: null, sshKeys: [] },
+};
 
 async function boots(stateDir: string): Promise<number> {
   const { instances } = JSON.parse(await readFile(join(stateDir, 'sim-state.json'), 'utf8'));
@@ -111,8 +106,7 @@ test.each([
   'killed in the middle of a deed, repeatable: $repeatable; machines run on',
   async ({ repeatable, outcome, bootsAfter }) => {
     const { stateDir, file } = await setUp();
-    controller.images.set(empty.image.sha256, Buffer.alloc(0));
-    controller.snapshot = [desired(network, 1n, networkSpec), desired(vm, 1n, empty)];
+    controller.snapshot = [desired(network, 1n, networkSpec), desired(vm, 1n, diskless)];
     const first = start(file);
     await controller.reached(vm.id, Phase.PHASE_READY, 1n);
     const faults = join(stateDir, 'sim-faults.json');

@@ -210,3 +210,14 @@ test('no controller lacks what it was to be made with', () => {
       expect(value, `${name}.${property}`).toBeDefined();
   }
 });
+
+test('the description has each operation on a kind under that kind', async () => {
+  const { paths } = (await ask('/v1/openapi.json', { token: null })).body;
+  for (const { name, plural } of kinds) {
+    const own = Object.entries<any>(paths).filter(([path]) => path.split('/')[2] === plural);
+    expect(own.length, plural).toBeGreaterThan(0);
+    for (const [path, operations] of own)
+      for (const { tags } of Object.values<any>(operations).filter((operation) => operation.responses))
+        expect(tags, path).toEqual([name]);
+  }
+});

@@ -49,6 +49,8 @@ export {
   RelayServiceService,
 } from './generated/rhyzome/v1/relay.js';
 export {
+  ActRequest,
+  ActResponse,
   CancelJobRequest,
   CancelJobResponse,
   CreateRequest,

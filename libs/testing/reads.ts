@@ -44,11 +44,11 @@ export interface Cost {
 
 /**
  * Runs a read again as a prepared statement whose plan knows no parameters (PREPARE, “Notes”), in the tenant's scope and
- * under the settings that lists have.
+ * under the settings that it was run with.
  */
-export function costOf(db: Database, tenantId: string, { query }: Read): Promise<Cost> {
+export function costOf(db: Database, tenantId: string, { query, inOrder }: Read): Promise<Cost> {
   return db.tenantTransaction(tenantId, async (tx) => {
-    for (const way of ['seqscan', 'bitmapscan', 'sort', 'hashjoin', 'mergejoin']) {
+    for (const way of inOrder ? ['seqscan', 'bitmapscan', 'sort', 'hashjoin', 'mergejoin'] : []) {
       await sql.raw(`set local enable_${way} = off`).execute(tx);
     }
     await sql.raw('set local plan_cache_mode = force_generic_plan').execute(tx);

@@ -35,7 +35,13 @@ write(
 
 for (const { name } of registry.all) {
   const readme = join(root, 'libs', 'kinds', name, 'README.md');
-  if (existsSync(readme)) write(`docs/reference/kinds/${name}.md`, `${note}\n\n${readFileSync(readme, 'utf8')}`);
+  if (existsSync(readme))
+    write(`docs/reference/kinds/${name}.md`, `${note}\n\n${pageOf(readFileSync(readme, 'utf8'))}`);
+}
+
+/** Without what only test/reference.spec.ts reads: what must be there first, and why something is not run. */
+function pageOf(readme) {
+  return readme.replaceAll(/^<!-- (?:given|not run):[\s\S]*?-->\n+/gm, '');
 }
 
 function write(path, content) {

@@ -22,6 +22,8 @@ import {
   reportMetrics,
 } from '#libs/resources';
 import type {
+  ActRequest,
+  ActResponse,
   CreateRequest,
   CreateResponse,
   DeleteRequest,
@@ -73,11 +75,14 @@ export class ResourceServiceController {
       ...(request.pageSize > 0 && { pageSize: String(request.pageSize) }),
       ...(request.pageToken !== '' && { pageToken: request.pageToken }),
       ...(request.tagSelector !== '' && { tagSelector: request.tagSelector }),
+      ...(request.sort !== '' && { sort: request.sort }),
+      ...(request.count && { count: 'true' }),
     };
     const page = await this.reader.list(caller, this.registry.get(request.kind), query);
     return {
       items: page.items.map((body) => message(request.tenantId, body, '')),
       nextPageToken: page.nextPageToken ?? '',
+      totalCount: page.totalCount === undefined ? undefined : BigInt(page.totalCount),
     };
   }
 
@@ -106,9 +111,19 @@ export class ResourceServiceController {
   @GrpcMethod('ResourceService', 'delete')
   async delete(request: DeleteRequest, _: grpc.Metadata, call: Unary<DeleteRequest>): Promise<DeleteResponse> {
     const caller = await this.callers.callerOf(call, request.tenantId);
-    const { kind, id } = request;
-    const options = optionsOf(caller, request, ['delete', kind, id]);
+    const { kind, id, cascade } = request;
+    const options = { ...optionsOf(caller, request, ['delete', kind, id, cascade]), cascade };
     return changed(request.tenantId, await this.pipeline.remove(caller, this.registry.get(kind), id, options));
+  }
+
+  @GrpcMethod('ResourceService', 'act')
+  async act(request: ActRequest, _: grpc.Metadata, call: Unary<ActRequest>): Promise<ActResponse> {
+    const caller = await this.callers.callerOf(call, request.tenantId);
+    const { kind, id, action } = request;
+    const body = request.body ?? {};
+    const options = optionsOf(caller, request, ['act', kind, id, action, body]);
+    const definition = this.registry.get(kind);
+    return changed(request.tenantId, await this.pipeline.act(caller, definition, id, action, body, options));
   }
 
   @GrpcMethod('ResourceService', 'reportMetrics')

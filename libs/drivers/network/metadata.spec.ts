@@ -54,10 +54,10 @@ describe.skipIf(!ability.ok)('the metadata address', () => {
     await lab?.close();
   });
 
-  const ask = async (guest: string, bind = ''): Promise<string> => {
+  const ask = async (guest: string, bind = '', limitS = 15): Promise<string> => {
     const request = `printf 'GET /latest HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'`;
     const answer = await lab.sh(
-      `${request} | ip netns exec ${guest} timeout 4 socat -t 4 - TCP4:169.254.169.254:80${bind} 2>&1 || true`,
+      `${request} | ip netns exec ${guest} timeout ${limitS} socat -t ${limitS} - TCP4:169.254.169.254:80${bind} 2>&1 || true`,
     );
     return answer.split('\r\n\r\n')[1] ?? '';
   };
@@ -77,9 +77,8 @@ describe.skipIf(!ability.ok)('the metadata address', () => {
 
   it('answers nobody who asks as another', async () => {
     await lab.run('ip -n a11 addr add 10.77.1.99/24 dev eth0');
-    const before = seen.length;
-    expect(await ask('a11', ',bind=10.77.1.99')).toBe('');
-    expect(seen).toHaveLength(before);
+    expect(await ask('a11', ',bind=10.77.1.99', 4)).toBe('');
+    expect(seen.filter((who) => who.includes('10.77.1.99'))).toEqual([]);
   }, 20_000);
 
   it('comes back when its program ended, and goes with the network', async () => {

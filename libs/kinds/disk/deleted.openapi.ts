@@ -26,7 +26,7 @@ export const deletedDiskSchemas = {
 export const deletedDiskPaths = {
   '/v1/deleted-disks': {
     get: {
-      tags: ['disks'],
+      tags: ['disk'],
       summary: 'Lists the deleted disks that can be had back.',
       responses: responsesWith(
         {
@@ -47,7 +47,7 @@ export const deletedDiskPaths = {
   },
   '/v1/deleted-disks/{id}/restore': {
     post: {
-      tags: ['disks'],
+      tags: ['disk'],
       summary: 'Makes it a disk again, with its id and what it holds.',
       parameters: [id],
       requestBody: { required: false, content: json(ref('DeletedDiskRestore')) },
@@ -59,7 +59,7 @@ export const deletedDiskPaths = {
   },
   '/v1/deleted-disks/{id}': {
     delete: {
-      tags: ['disks'],
+      tags: ['disk'],
       summary: 'Takes away what it holds, for good.',
       parameters: [id],
       responses: responsesWith({ 204: { description: 'It is gone.' } }, [401, 403, 404, 406, 422, 429, 503]),

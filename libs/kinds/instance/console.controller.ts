@@ -60,7 +60,7 @@ const tail = {
 export const consolePaths = {
   '/v1/instances/{id}/console': {
     get: {
-      tags: ['instances'],
+      tags: ['instance'],
       summary: 'The serial log of the machine, the end of it.',
       parameters: [name, tail],
       responses: responsesWith(

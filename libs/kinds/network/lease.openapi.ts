@@ -18,7 +18,7 @@ export const leaseSchemas = { Lease: schemaOf(LeaseView), LeaseCreate: schemaOf(
 export const leasePaths = {
   '/v1/networks/{network}/leases': {
     get: {
-      tags: ['networks'],
+      tags: ['network'],
       summary: 'Lists the leases of a network.',
       parameters: [network],
       responses: responsesWith(
@@ -35,7 +35,7 @@ export const leasePaths = {
       ),
     },
     post: {
-      tags: ['networks'],
+      tags: ['network'],
       summary: 'Keeps an address for a MAC address.',
       parameters: [network],
       requestBody: { required: true, content: json({ $ref: '#/components/schemas/LeaseCreate' }) },
@@ -47,7 +47,7 @@ export const leasePaths = {
   },
   '/v1/networks/{network}/leases/{lease}': {
     delete: {
-      tags: ['networks'],
+      tags: ['network'],
       summary: 'Gives up a static lease.',
       parameters: [network, id],
       responses: responsesWith({ 204: { description: 'It is gone.' } }, [401, 403, 404, 406, 409, 412, 422, 429, 503]),

@@ -29,7 +29,7 @@ const name = { name: 'id', in: 'path', required: true, description: 'Id or name.
 export const configPaths = {
   '/v1/wireguardpeers/{id}/config': {
     get: {
-      tags: ['wireguardpeers'],
+      tags: ['wireguardpeer'],
       summary: 'The configuration of the peer, without its private key.',
       parameters: [name],
       responses: responsesWith(

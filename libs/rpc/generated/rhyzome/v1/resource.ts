@@ -68,6 +68,10 @@ export interface ListRequest {
   tagSelector: string;
   /** Equality on fields, as the REST API's query parameters. */
   filters: { [key: string]: string };
+  /** E.g. "-createdAt"; empty: by createdAt. */
+  sort: string;
+  /** The number of all that match is wanted, too. */
+  count: boolean;
 }
 
 export interface ListRequest_FiltersEntry {
@@ -78,6 +82,8 @@ export interface ListRequest_FiltersEntry {
 export interface ListResponse {
   items: Resource[];
   nextPageToken: string;
+  /** With `count`. */
+  totalCount?: bigint | undefined;
 }
 
 export interface CreateRequest {
@@ -116,9 +122,28 @@ export interface DeleteRequest {
   ifMatch: string;
   idempotencyKey: string;
   dryRun: boolean;
+  /** With all that depends on it. */
+  cascade: boolean;
 }
 
 export interface DeleteResponse {
+  resource: Resource | undefined;
+  job: Job | undefined;
+}
+
+export interface ActRequest {
+  tenantId: string;
+  kind: string;
+  id: string;
+  action: string;
+  /** The action's own body; none: an empty one. */
+  body: { [key: string]: any } | undefined;
+  ifMatch: string;
+  idempotencyKey: string;
+  dryRun: boolean;
+}
+
+export interface ActResponse {
   resource: Resource | undefined;
   job: Job | undefined;
 }
@@ -533,7 +558,7 @@ export const GetResponse: MessageFns<GetResponse> = {
 };
 
 function createBaseListRequest(): ListRequest {
-  return { tenantId: "", kind: "", pageSize: 0, pageToken: "", tagSelector: "", filters: {} };
+  return { tenantId: "", kind: "", pageSize: 0, pageToken: "", tagSelector: "", filters: {}, sort: "", count: false };
 }
 
 export const ListRequest: MessageFns<ListRequest> = {
@@ -556,6 +581,12 @@ export const ListRequest: MessageFns<ListRequest> = {
     globalThis.Object.entries(message.filters).forEach(([key, value]: [string, string]) => {
       ListRequest_FiltersEntry.encode({ key: key as any, value }, writer.uint32(50).fork()).join();
     });
+    if (message.sort !== "") {
+      writer.uint32(58).string(message.sort);
+    }
+    if (message.count !== false) {
+      writer.uint32(64).bool(message.count);
+    }
     return writer;
   },
 
@@ -623,6 +654,22 @@ export const ListRequest: MessageFns<ListRequest> = {
             }
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.sort = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.count = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -654,6 +701,8 @@ export const ListRequest: MessageFns<ListRequest> = {
       },
       {},
     );
+    message.sort = object.sort ?? "";
+    message.count = object.count ?? false;
     return message;
   },
 };
@@ -726,7 +775,7 @@ export const ListRequest_FiltersEntry: MessageFns<ListRequest_FiltersEntry> = {
 };
 
 function createBaseListResponse(): ListResponse {
-  return { items: [], nextPageToken: "" };
+  return { items: [], nextPageToken: "", totalCount: undefined };
 }
 
 export const ListResponse: MessageFns<ListResponse> = {
@@ -736,6 +785,12 @@ export const ListResponse: MessageFns<ListResponse> = {
     }
     if (message.nextPageToken !== "") {
       writer.uint32(18).string(message.nextPageToken);
+    }
+    if (message.totalCount !== undefined) {
+      if (BigInt.asUintN(64, message.totalCount) !== message.totalCount) {
+        throw new globalThis.Error("value provided for field message.totalCount of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.totalCount);
     }
     return writer;
   },
@@ -769,6 +824,14 @@ export const ListResponse: MessageFns<ListResponse> = {
             message.nextPageToken = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.totalCount = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -788,6 +851,9 @@ export const ListResponse: MessageFns<ListResponse> = {
     const message = createBaseListResponse();
     message.items = object.items?.map((e) => Resource.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
+    message.totalCount = (object.totalCount !== undefined && object.totalCount !== null)
+      ? BigInt(object.totalCount)
+      : undefined;
     return message;
   },
 };
@@ -1161,7 +1227,7 @@ export const UpdateResponse: MessageFns<UpdateResponse> = {
 };
 
 function createBaseDeleteRequest(): DeleteRequest {
-  return { tenantId: "", kind: "", id: "", ifMatch: "", idempotencyKey: "", dryRun: false };
+  return { tenantId: "", kind: "", id: "", ifMatch: "", idempotencyKey: "", dryRun: false, cascade: false };
 }
 
 export const DeleteRequest: MessageFns<DeleteRequest> = {
@@ -1183,6 +1249,9 @@ export const DeleteRequest: MessageFns<DeleteRequest> = {
     }
     if (message.dryRun !== false) {
       writer.uint32(48).bool(message.dryRun);
+    }
+    if (message.cascade !== false) {
+      writer.uint32(56).bool(message.cascade);
     }
     return writer;
   },
@@ -1248,6 +1317,14 @@ export const DeleteRequest: MessageFns<DeleteRequest> = {
             message.dryRun = reader.bool();
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.cascade = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1271,6 +1348,7 @@ export const DeleteRequest: MessageFns<DeleteRequest> = {
     message.ifMatch = object.ifMatch ?? "";
     message.idempotencyKey = object.idempotencyKey ?? "";
     message.dryRun = object.dryRun ?? false;
+    message.cascade = object.cascade ?? false;
     return message;
   },
 };
@@ -1336,6 +1414,223 @@ export const DeleteResponse: MessageFns<DeleteResponse> = {
   },
   fromPartial(object: DeepPartial<DeleteResponse>): DeleteResponse {
     const message = createBaseDeleteResponse();
+    message.resource = (object.resource !== undefined && object.resource !== null)
+      ? Resource.fromPartial(object.resource)
+      : undefined;
+    message.job = (object.job !== undefined && object.job !== null) ? Job.fromPartial(object.job) : undefined;
+    return message;
+  },
+};
+
+function createBaseActRequest(): ActRequest {
+  return {
+    tenantId: "",
+    kind: "",
+    id: "",
+    action: "",
+    body: undefined,
+    ifMatch: "",
+    idempotencyKey: "",
+    dryRun: false,
+  };
+}
+
+export const ActRequest: MessageFns<ActRequest> = {
+  encode(message: ActRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.id !== "") {
+      writer.uint32(26).string(message.id);
+    }
+    if (message.action !== "") {
+      writer.uint32(34).string(message.action);
+    }
+    if (message.body !== undefined) {
+      Struct.encode(Struct.wrap(message.body), writer.uint32(42).fork()).join();
+    }
+    if (message.ifMatch !== "") {
+      writer.uint32(50).string(message.ifMatch);
+    }
+    if (message.idempotencyKey !== "") {
+      writer.uint32(58).string(message.idempotencyKey);
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(64).bool(message.dryRun);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ActRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseActRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.action = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.body = Struct.unwrap(Struct.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.ifMatch = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.idempotencyKey = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ActRequest>): ActRequest {
+    return ActRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ActRequest>): ActRequest {
+    const message = createBaseActRequest();
+    message.tenantId = object.tenantId ?? "";
+    message.kind = object.kind ?? "";
+    message.id = object.id ?? "";
+    message.action = object.action ?? "";
+    message.body = object.body ?? undefined;
+    message.ifMatch = object.ifMatch ?? "";
+    message.idempotencyKey = object.idempotencyKey ?? "";
+    message.dryRun = object.dryRun ?? false;
+    return message;
+  },
+};
+
+function createBaseActResponse(): ActResponse {
+  return { resource: undefined, job: undefined };
+}
+
+export const ActResponse: MessageFns<ActResponse> = {
+  encode(message: ActResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.resource !== undefined) {
+      Resource.encode(message.resource, writer.uint32(10).fork()).join();
+    }
+    if (message.job !== undefined) {
+      Job.encode(message.job, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ActResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseActResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.resource = Resource.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.job = Job.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ActResponse>): ActResponse {
+    return ActResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ActResponse>): ActResponse {
+    const message = createBaseActResponse();
     message.resource = (object.resource !== undefined && object.resource !== null)
       ? Resource.fromPartial(object.resource)
       : undefined;
@@ -2400,6 +2695,16 @@ export const ResourceServiceService = {
     responseSerialize: (value: DeleteResponse): Buffer => Buffer.from(DeleteResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteResponse => DeleteResponse.decode(value),
   },
+  /** Act runs an action of a kind, e.g. stop or attach. */
+  act: {
+    path: "/rhyzome.v1.ResourceService/Act" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ActRequest): Buffer => Buffer.from(ActRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ActRequest => ActRequest.decode(value),
+    responseSerialize: (value: ActResponse): Buffer => Buffer.from(ActResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ActResponse => ActResponse.decode(value),
+  },
   /** Watch streams every change of the tenant's resources and jobs, in order, from `since`. */
   watch: {
     path: "/rhyzome.v1.ResourceService/Watch" as const,
@@ -2429,6 +2734,8 @@ export interface ResourceServiceServer extends UntypedServiceImplementation {
   create: handleUnaryCall<CreateRequest, CreateResponse>;
   update: handleUnaryCall<UpdateRequest, UpdateResponse>;
   delete: handleUnaryCall<DeleteRequest, DeleteResponse>;
+  /** Act runs an action of a kind, e.g. stop or attach. */
+  act: handleUnaryCall<ActRequest, ActResponse>;
   /** Watch streams every change of the tenant's resources and jobs, in order, from `since`. */
   watch: handleServerStreamingCall<WatchRequest, WatchResponse>;
   /** ReportMetrics sets a resource's custom metrics, which its users can read and not write. Verb: metrics. */
@@ -2504,6 +2811,19 @@ export interface ResourceServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteResponse) => void,
+  ): ClientUnaryCall;
+  /** Act runs an action of a kind, e.g. stop or attach. */
+  act(request: ActRequest, callback: (error: ServiceError | null, response: ActResponse) => void): ClientUnaryCall;
+  act(
+    request: ActRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ActResponse) => void,
+  ): ClientUnaryCall;
+  act(
+    request: ActRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ActResponse) => void,
   ): ClientUnaryCall;
   /** Watch streams every change of the tenant's resources and jobs, in order, from `since`. */
   watch(request: WatchRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchResponse>;
