@@ -147,6 +147,8 @@ export interface KindDefinition<Row extends CoreRow = any> {
   filters?: Record<string, FilterDefinition>;
   /** The system tenant's rows are seen by all, and those that a tenant publishes (resource.published). */
   isShared?: boolean;
+  /** Fields of its own that tell of the tenant's other things: null for those who see it because it is shared. */
+  unshared?: readonly string[];
   /** What users can do beside reading; default: create, update, delete. */
   changes?: readonly ('create' | 'update' | 'delete')[];
   make(scope: RowScope): KindResource<any>;

@@ -27,7 +27,9 @@ export function resourceView(kind: KindDefinition, row: CoreRow): ResourceView {
 export function resourceViewFor(tenantId: string, kind: KindDefinition, row: CoreRow): ResourceView {
   const view = resourceView(kind, row);
   const isLent = row.tenant_id !== tenantId && row.tenant_id !== SYSTEM_TENANT;
-  return isLent ? { ...view, createdBy: '', conditions: [] } : view;
+  if (!isLent) return view;
+  const unshared = Object.fromEntries((kind.unshared ?? []).map((field) => [field, null]));
+  return { ...view, ...unshared, createdBy: '', conditions: [] };
 }
 
 /** Strong, and new at any visible change (RFC 9110 §8.8.3). */

@@ -224,6 +224,22 @@ describe('attaching', () => {
     expect(await toldDisks(id)).toHaveLength(2);
   });
 
+  test('or detaching is told to a machine only where that stands', async () => {
+    await make('disk', { name: 'data', sizeGiB: 1 });
+    platform.node.refuse = (row) => (row.kind === 'instance' ? { code: 'broken', message: 'No.' } : undefined);
+    const body = { name: 'web', image: 'tiny', vcpus: 1, memoryMiB: 128, interfaces: [{ network: 'lan' }] };
+    const change = await create('instance', { ...body, disks: ['data'] });
+    await platform.ended(caller, change.jobId!).finally(() => {
+      platform.node.refuse = () => undefined;
+    });
+    await done(act('disk', 'data', 'detach'));
+    const { rows } = await sql`select 1 from placement where resource_id = ${change.body.id}`.execute(
+      platform.db.operator,
+    );
+    expect(rows).toEqual([]);
+    await done(remove('instance', 'web'));
+  });
+
   test('while the machine is being deleted ends with a disk that is attached to none', async () => {
     for (let round = 0; round < 5; round += 1) {
       const id = await machine(`m-${round}`);

@@ -88,6 +88,12 @@ describe('an image from a snapshot', () => {
       },
     });
     await platform.pipeline.remove(caller, kind('snapshot'), snapshot, { dryRun: true });
+    await platform.done(caller, await platform.pipeline.act(caller, kind(), 'copy', 'publish', {}));
+    const seen = (await platform.reader.get(await platform.tenant(), kind(), image.body.id)).body;
+    expect(seen, 'others are told of nothing else of the tenant’s').toMatchObject({
+      source: 'snapshot',
+      snapshot: null,
+    });
   });
 
   test('of a node that cannot fails with its reason, and a retry asks anew', async () => {

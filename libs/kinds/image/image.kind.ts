@@ -32,6 +32,7 @@ export const image: KindDefinition<ImageRow> = defineKind<ImageRow>({
     'os_info',
   ],
   isShared: true,
+  unshared: ['snapshot'],
   readOnly: ['visibility', 'publisher', 'source', 'virtualSizeBytes'],
   immutable: ['sourceUrl', 'snapshot', 'sha256', 'sizeBytes', 'format', 'visibility'],
   filters: {

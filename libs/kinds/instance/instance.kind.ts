@@ -8,7 +8,7 @@ import { ConsoleAttachController, consoleAttachPaths } from './console-attach.co
 import { InstanceCreate, InstanceUpdate, InstanceView, ResizeBody } from './instance.dto.js';
 import { observed } from './instance.observed.js';
 import { InstanceResource } from './instance.resource.js';
-import { tellInstance } from './on-node.js';
+import { tellInstanceAgain } from './on-node.js';
 import type { InstanceDocument, InstanceRow } from './rows.js';
 
 export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
@@ -95,7 +95,7 @@ export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
       claim: (resource, _tx, body: ResizeBody) => resized(resource as InstanceResource, body),
     },
   },
-  refresh: (tx, tenantId, id) => tellInstance(tx, { tenantId, id }),
+  refresh: (tx, tenantId, id) => tellInstanceAgain(tx, { tenantId, id }),
   observed: (tx, tenantId, report) => observed(instance, tx, tenantId, report),
   controllers: [ConsoleController, ConsoleAttachController],
   extraPaths: { ...consolePaths, ...consoleAttachPaths },

@@ -27,7 +27,7 @@ import {
 } from '#libs/nodes';
 import { addEdges, type Claim, dropEdges, type Job, RowResource } from '#libs/resources';
 import { claimAddresses, claimNode } from './claims.js';
-import { tellInstance } from './on-node.js';
+import { tellInstance, tellInstanceAgain } from './on-node.js';
 import { checkReferences, type References } from './references.js';
 import { obeyRestartPolicy } from './restart-policy.js';
 import { type InstanceDocument, type InstanceRow, insertInstance, refuseRestoring } from './rows.js';
@@ -130,7 +130,7 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
       await refreshNetworks(tx, tenantId, ids);
     }
     // The steps of the job that failed or was cancelled told the node; restored values have to be told, too.
-    if (isRestore) await tellInstance(tx, this.core);
+    if (isRestore) await tellInstanceAgain(tx, this.core);
   }
 
   /** While a resize is under way, the larger of both sizes is spoken for. */

@@ -46,3 +46,14 @@ export async function tellInstance(tx: Tx, who: Who, again = false): Promise<voi
   const subject = { tenantId: who.tenantId, id: who.id, kind: 'instance' };
   await desire(tx, subject, row.node_id, { generation: row.generation, spec, again });
 }
+
+/**
+ * Tells it anew where it stands on its node, for what changed beside it. One that is leaving, or whose create failed, stays
+ * away: the placement is locked, so that a removal either sees what is told here or is seen.
+ */
+export async function tellInstanceAgain(tx: Tx, who: Who): Promise<void> {
+  await sql`select 1 from resource where tenant_id = ${who.tenantId} and id = ${who.id} for no key update`.execute(tx);
+  const stands = await sql`select 1 from placement
+    where tenant_id = ${who.tenantId} and resource_id = ${who.id} and present for update`.execute(tx);
+  if (stands.rows.length > 0) await tellInstance(tx, who);
+}

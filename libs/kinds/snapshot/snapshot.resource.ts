@@ -56,20 +56,24 @@ export class SnapshotResource extends RowResource<SnapshotDocument, SnapshotRow>
 
   async release(tx: Tx): Promise<void> {
     const { tenantId, id } = this.core;
+    await this.letDiskGo(tx);
     await dropEdges(tx, this.core);
     await tx.deleteFrom('deed').where('tenant_id', '=', tenantId).where('resource_id', '=', id).execute();
   }
 
+  /** No job of the snapshot sets its disk back any more; also a removal may have taken a restore's place. */
+  private async letDiskGo(tx: Tx): Promise<void> {
+    await tx
+      .updateTable('disk')
+      .set({ restoring: null })
+      .where('tenant_id', '=', this.core.tenantId)
+      .where('restoring', '=', this.core.id)
+      .execute();
+  }
+
   async settled(tx: Tx, action: string, outcome: string): Promise<void> {
     const { tenantId, id } = this.core;
-    if (action === 'restore') {
-      await tx
-        .updateTable('disk')
-        .set({ restoring: null })
-        .where('tenant_id', '=', tenantId)
-        .where('restoring', '=', id)
-        .execute();
-    }
+    await this.letDiskGo(tx);
     if (action !== 'create' || outcome !== 'succeeded') return;
     const [placement] = await placementsOf(tx, this.core);
     const { sizeBytes, virtualSizeBytes } = placement?.status ?? {};
