@@ -86,6 +86,26 @@ export async function send<Message>(stream: Writable<Message>, message: Message,
   });
 }
 
+interface FlushedWritable<Message> {
+  write(message: Message, done: (error?: Error | null) => void): boolean;
+}
+
+/** Writes one message and waits until it is on its way; false: the signal aborted before, or the stream broke. */
+export function sent<Message>(
+  stream: FlushedWritable<Message>,
+  message: Message,
+  signal: AbortSignal,
+): Promise<boolean> {
+  return new Promise((resolve) => {
+    const abort = () => resolve(false);
+    signal.addEventListener('abort', abort, { once: true });
+    stream.write(message, (error) => {
+      signal.removeEventListener('abort', abort);
+      resolve(!error);
+    });
+  });
+}
+
 interface EndableCall {
   end(): unknown;
   emit(event: 'error', error: unknown): boolean;

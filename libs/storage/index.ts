@@ -5,6 +5,7 @@ export {
   DirectoryStore,
 } from './content-store.js';
 export { type DownloadOptions, download } from './download.js';
+export { giveBack } from './give-back.js';
 export {
   type ImageRefusal,
   ImageRefused,

@@ -20,7 +20,7 @@ import {
   requirePeer,
   toStatus,
 } from '#libs/rpc';
-import { type ContentStore, TooManyBytes } from '#libs/storage';
+import { type ContentStore, giveBack, TooManyBytes } from '#libs/storage';
 import { streamed } from '../streaming.js';
 import { CONTENT } from '../tokens.js';
 
@@ -45,7 +45,11 @@ export class NodeController {
     _metadata: grpc.Metadata,
     call: grpc.ServerWritableStream<FetchImageRequest, FetchImageResponse>,
   ): Observable<never> {
-    return streamed(call, () => this.chunks(requirePeer(call, 'node').name, request));
+    return streamed(
+      call,
+      () => this.chunks(requirePeer(call, 'node').name, request),
+      ({ data }) => giveBack(data),
+    );
   }
 
   private async *chunks(nodeName: string, request: FetchImageRequest): AsyncGenerator<FetchImageResponse> {

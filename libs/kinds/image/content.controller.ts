@@ -5,6 +5,7 @@ import { invalid, RhyzomeError } from '#libs/core';
 import { Database } from '#libs/db';
 import { auditingRefusals, type Caller, JobService, KindRegistry, ResourceReader } from '#libs/resources';
 import { callerOf, type Reply, type Request, refuseUnknownParameters, waitForJob } from '#libs/rest';
+import { giveBack } from '#libs/storage';
 import { ImageUploads, type Piece, type UploadState } from './upload.js';
 
 /** A body that brings nothing for so long is given up; what has come of it stays. */
@@ -128,13 +129,4 @@ async function* awake(request: Request, body: Readable): AsyncGenerator<Uint8Arr
   } finally {
     clearTimeout(timer);
   }
-}
-
-/**
- * Frees a chunk that has been written, at once: the collector would let 64 MiB of them come together first. Only where the
- * chunk is all of its memory, as those of the HTTP parser are.
- */
-function giveBack({ buffer, byteLength }: Buffer): void {
-  const memory = buffer as ArrayBuffer & { transfer(newByteLength: number): ArrayBuffer };
-  if (memory.byteLength === byteLength) memory.transfer(0);
 }
