@@ -1,8 +1,7 @@
 /**
- * What a large image costs: `node dist/bench/images.js [--gib 4]` starts a Rhyzome of its own as `npm start` does, sends an
- * image in, lets the job check it, and fetches it as a node does; prints how far each process's memory rose above idle.
+ * What a large image costs: starts a Rhyzome of its own as `npm start` does, sends an image in, lets the job check it, and
+ * fetches it as a node does; says how far each process's memory rose above idle.
  */
-import 'reflect-metadata';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -13,7 +12,6 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { residentMiB } from './stack.js';
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url));
@@ -37,10 +35,7 @@ async function* disk(sizeMiB: number, data: Buffer): AsyncGenerator<Buffer> {
 }
 
 /** Runs `work` and says how far each process's memory rose above what it was before, at most. */
-async function watched<T>(
-  pids: Record<string, number>,
-  work: () => Promise<T>,
-): Promise<{ result: T; report: object }> {
+async function watched(pids: Record<string, number>, work: () => Promise<void>): Promise<Stage> {
   await sleep(IDLE_MS);
   const idle = Object.fromEntries(Object.entries(pids).map(([name, pid]) => [name, residentMiB(pid)]));
   const most = { ...idle };
@@ -48,12 +43,12 @@ async function watched<T>(
     for (const [name, pid] of Object.entries(pids)) most[name] = Math.max(most[name]!, residentMiB(pid));
   }, SAMPLE_MS);
   const began = performance.now();
-  const result = await work().finally(() => clearInterval(timer));
+  await work().finally(() => clearInterval(timer));
   const seconds = Number(((performance.now() - began) / 1000).toFixed(1));
   const rise = Object.fromEntries(
-    Object.keys(pids).map((name) => [name, { idle: idle[name], above: most[name]! - idle[name]! }]),
+    Object.keys(pids).map((name) => [name, { idle: idle[name]!, above: most[name]! - idle[name]! }]),
   );
-  return { result, report: { seconds, residentMiB: rise } };
+  return { seconds, residentMiB: rise };
 }
 
 async function started(data: string): Promise<{ dev: DevJson; supervisor: ChildProcess }> {
@@ -89,7 +84,7 @@ function apiWith(dev: DevJson, token: string): Api {
 }
 
 /** The whole body, as fast as the server takes it. */
-async function upload(dev: DevJson, token: string, id: string, sizeMiB: number, data: Buffer): Promise<void> {
+async function send(dev: DevJson, token: string, id: string, sizeMiB: number, data: Buffer): Promise<void> {
   const headers = {
     authorization: `Bearer ${token}`,
     'content-type': 'application/octet-stream',
@@ -111,13 +106,35 @@ async function ended(api: Api, jobId: string): Promise<void> {
   }
 }
 
-const { values } = parseArgs({ options: { gib: { type: 'string', default: '4' } } });
-const sizeMiB = Math.round(Number(values.gib) * 1024);
-const folder = mkdtempSync(join(tmpdir(), 'rhyzome-bench-images-'));
-let running: ChildProcess | undefined;
-try {
-  const { dev, supervisor } = await started(join(folder, 'data'));
-  running = supervisor;
+export interface Stage {
+  seconds: number;
+  /** By process. */
+  residentMiB: Record<string, { idle: number; above: number }>;
+}
+
+export interface ImageCosts {
+  sizeMiB: number;
+  upload: Stage;
+  check: Stage;
+  fetchByNode: Stage;
+}
+
+export async function benchImages(gib: number): Promise<ImageCosts> {
+  const sizeMiB = Math.round(gib * 1024);
+  const folder = mkdtempSync(join(tmpdir(), 'rhyzome-bench-images-'));
+  let running: ChildProcess | undefined;
+  try {
+    const { dev, supervisor } = await started(join(folder, 'data'));
+    running = supervisor;
+    return { sizeMiB, ...(await stages(dev, sizeMiB)) };
+  } finally {
+    running?.kill('SIGTERM');
+    if (running && running.exitCode === null) await once(running, 'exit');
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function stages(dev: DevJson, sizeMiB: number): Promise<Omit<ImageCosts, 'sizeMiB'>> {
   const token = await tokenOf(dev.tenants.acme!);
   const api = apiWith(dev, token);
   const data = randomBytes(MIB);
@@ -126,18 +143,23 @@ try {
   const announced = { name: 'large', sha256: hash.digest('hex'), sizeBytes: sizeMiB * MIB, format: 'raw' };
   const { id, job } = await api('POST', '/v1/images', announced);
   const { api: apiPid, grpc: grpcPid, agent: agentPid } = dev.processes as Record<'api' | 'grpc' | 'agent', number>;
-  const sent = await watched({ api: apiPid, grpc: grpcPid }, () => upload(dev, token, id, sizeMiB, data));
-  const checked = await watched({ grpc: grpcPid }, () => ended(api, job.id));
-  const fetched = await watched({ grpc: grpcPid, agent: agentPid }, async () => {
+  const upload = await watched({ api: apiPid, grpc: grpcPid }, () => send(dev, token, id, sizeMiB, data));
+  const check = await watched({ grpc: grpcPid }, () => ended(api, job.id));
+  const fetchByNode = await watched({ grpc: grpcPid, agent: agentPid }, async () => {
     // The node has the disk when it has fetched the image.
     const made = await api('POST', '/v1/disks', { name: 'large', image: id });
     await ended(api, made.job.id);
   });
-  process.stdout.write(
-    `${JSON.stringify({ sizeMiB, upload: sent.report, check: checked.report, fetchByNode: fetched.report }, null, 1)}\n`,
+  return { upload, check, fetchByNode };
+}
+
+export function printImages({ sizeMiB, ...all }: ImageCosts): void {
+  console.log(`\nan image of ${sizeMiB} MiB: resident memory above idle, MiB\n`);
+  console.table(
+    Object.entries(all).map(([stage, { seconds, residentMiB: resident }]) => ({
+      stage,
+      seconds,
+      ...Object.fromEntries(Object.entries(resident).map(([name, { above }]) => [name, above])),
+    })),
   );
-} finally {
-  running?.kill('SIGTERM');
-  if (running && running.exitCode === null) await once(running, 'exit');
-  rmSync(folder, { recursive: true, force: true });
 }
