@@ -163,6 +163,12 @@ describe.skipIf(missing.length > 0)('disks on libvirt', () => {
     await mountBoot(guest);
     expect(await guest.run('echo hello > /boot/hello.txt; sync; cat /boot/hello.txt; umount /boot')).toBe('hello');
     await acme.make('snapshots', { name: 'd-boot', disk: 'd-alpha' });
+    // A disk from it is thin, on the same image, and holds what was written since.
+    await acme.make('disks', { name: 'd-boot-copy', snapshot: 'd-boot' });
+    await ok(acme.post('/v1/disks/d-boot-copy/attach?wait=60s', { instance: 'd-alpha' }));
+    await until('vdc', async () => (await guest.run('ls /sys/block')).includes('vdc'), 30_000);
+    expect(await guest.run('mount -t vfat /dev/vdc /boot; cat /boot/hello.txt; umount /boot', 30_000)).toBe('hello');
+    await ok(acme.post('/v1/disks/d-boot-copy/detach?wait=60s', {}));
     const image = await acme.make('images', { name: 'd-golden', snapshot: 'd-boot' });
     expectProblem(
       await globex.post('/v1/instances', {
