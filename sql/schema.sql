@@ -656,7 +656,7 @@ CREATE INDEX disk_image ON public.disk USING btree (tenant_id, image_id) WHERE (
 
 CREATE INDEX disk_node ON public.disk USING btree (node_id);
 
-CREATE INDEX disk_size ON public.disk USING btree (tenant_id, size_gib);
+CREATE INDEX disk_size ON public.disk USING btree (tenant_id, size_gib, id);
 
 CREATE UNIQUE INDEX disk_slot ON public.disk USING btree (tenant_id, instance_id, slot) WHERE (instance_id IS NOT NULL);
 
@@ -678,27 +678,27 @@ CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
 CREATE INDEX image_content ON public.image USING btree (sha256);
 
-CREATE INDEX image_format ON public.image USING btree (tenant_id, format);
+CREATE INDEX image_format ON public.image USING btree (tenant_id, format, id);
 
 CREATE UNIQUE INDEX image_operation ON public.image USING btree (operation_id) WHERE (operation_id IS NOT NULL);
 
-CREATE INDEX image_sha256 ON public.image USING btree (tenant_id, sha256);
+CREATE INDEX image_sha256 ON public.image USING btree (tenant_id, sha256, id);
 
 CREATE INDEX image_source ON public.image USING btree (tenant_id, source);
 
-CREATE INDEX image_visibility ON public.image USING btree (tenant_id, visibility);
+CREATE INDEX image_visibility ON public.image USING btree (tenant_id, visibility, id);
 
-CREATE INDEX instance_desired ON public.instance USING btree (tenant_id, desired_power_state);
+CREATE INDEX instance_desired ON public.instance USING btree (tenant_id, desired_power_state, id);
 
 CREATE INDEX instance_image ON public.instance USING btree (tenant_id, image_id);
 
-CREATE INDEX instance_memory ON public.instance USING btree (tenant_id, memory_mib);
+CREATE INDEX instance_memory ON public.instance USING btree (tenant_id, memory_mib, id);
 
 CREATE INDEX instance_node ON public.instance USING btree (node_id);
 
-CREATE INDEX instance_power ON public.instance USING btree (tenant_id, power_state);
+CREATE INDEX instance_power ON public.instance USING btree (tenant_id, power_state, id);
 
-CREATE INDEX instance_vcpus ON public.instance USING btree (tenant_id, vcpus);
+CREATE INDEX instance_vcpus ON public.instance USING btree (tenant_id, vcpus, id);
 
 CREATE INDEX job_action ON public.job USING btree (tenant_id, action, created_at, id);
 
@@ -726,7 +726,7 @@ CREATE UNIQUE INDEX lease_ip ON public.lease USING btree (tenant_id, network_id,
 
 CREATE UNIQUE INDEX lease_mac ON public.lease USING btree (tenant_id, network_id, mac);
 
-CREATE INDEX network_domain ON public.network USING btree (tenant_id, domain);
+CREATE INDEX network_domain ON public.network USING btree (tenant_id, domain, id);
 
 CREATE INDEX network_part_network ON public.network_part USING btree (tenant_id, network_id);
 

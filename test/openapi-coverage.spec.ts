@@ -258,6 +258,8 @@ describe('routes of their own', () => {
     const octets = { 'content-type': 'application/octet-stream' };
     expect((await admin.call('PUT', path, { raw: placeholder(), headers: octets })).status).toBe(409);
     const made = await admin.post('/v1/images', { name: 'too-much', sizeBytes: 10 });
+    const large = { ...octets, 'content-range': `bytes 0-9/${2 ** 45}` };
+    await admin.call('PUT', `/v1/images/${made.body.id}/content`, { raw: '0123456789', headers: large });
     await admin.call('PUT', `/v1/images/${made.body.id}/content`, { raw: placeholder(), headers: octets });
     await succeeded(await admin.delete(`/v1/images/${made.body.id}`));
   });

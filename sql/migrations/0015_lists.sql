@@ -49,15 +49,15 @@ create index audit_request on audit (tenant_id, request_id, id) where request_id
 create index lease_created on lease (tenant_id, network_id, created_at, id);
 
 -- Kinds’ own filters.
-create index instance_power on instance (tenant_id, power_state);
-create index instance_desired on instance (tenant_id, desired_power_state);
-create index instance_vcpus on instance (tenant_id, vcpus);
-create index instance_memory on instance (tenant_id, memory_mib);
-create index disk_size on disk (tenant_id, size_gib);
-create index network_domain on network (tenant_id, domain);
-create index image_visibility on image (tenant_id, visibility);
-create index image_format on image (tenant_id, format);
-create index image_sha256 on image (tenant_id, sha256);
+create index instance_power on instance (tenant_id, power_state, id);
+create index instance_desired on instance (tenant_id, desired_power_state, id);
+create index instance_vcpus on instance (tenant_id, vcpus, id);
+create index instance_memory on instance (tenant_id, memory_mib, id);
+create index disk_size on disk (tenant_id, size_gib, id);
+create index network_domain on network (tenant_id, domain, id);
+create index image_visibility on image (tenant_id, visibility, id);
+create index image_format on image (tenant_id, format, id);
+create index image_sha256 on image (tenant_id, sha256, id);
 create index network_subnet on network (tenant_id, subnet);
 create index network_subnet6 on network (tenant_id, subnet6);
 create index publicaddress_pool_name on publicaddress (tenant_id, pool);
