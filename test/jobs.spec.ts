@@ -91,7 +91,7 @@ describe('a job', () => {
   it('under way makes others wait, and gives way to a removal', async () => {
     injectFaults(stack, [{ kind: 'instance', operation: 'apply', match: 'slow', delayMs: 60_000 }]);
     const made = await api.post('/v1/instances', machine('slow', 'work'));
-    await until('the step', async () => (await api.get(`/v1/jobs/${made.body.job.id}`)).body.steps.length === 2);
+    await until('the step', async () => (await api.get(`/v1/jobs/${made.body.job.id}`)).body.steps.length === 4);
     for (const answer of [
       await api.patch('/v1/instances/slow', { tags: { a: 'b' } }),
       await api.post('/v1/instances/slow/stop', {}),
