@@ -6,3 +6,4 @@ export * from './obedient-node.js';
 export * from './platform.js';
 export * from './reads.js';
 export { FEW, fullSize, loadScale, quickSize, type ScaleSize } from './scale-data.js';
+export * from './tenant-user.js';

@@ -8,7 +8,7 @@ import { releaseReservation, splitReservation, withdraw } from '#libs/nodes';
 import { addEdges, blockersOf, deleteResource, dropEdges, updateResource, type Who } from '#libs/resources';
 import { take } from './attaching.js';
 import { insertDisk } from './disk.resource.js';
-import { type DiskImage, type FoundDisk, lockUsableDisk } from './rows.js';
+import { type DiskImage, type FoundDisk, imageEdge, lockUsableDisk } from './rows.js';
 
 /**
  * Writes the boot disk of a new instance, a disk like any other that goes with it. It is called as the instance, or, where
@@ -32,10 +32,8 @@ export async function addBootDisk(
     .where('tenant_id', '=', tenantId)
     .where('id', '=', id)
     .execute();
-  if (image.tenantId === tenantId || image.tenantId === 'system') {
-    const edge = { targetTenantId: image.tenantId, targetId: image.id, relation: 'is made from' };
-    await addEdges(tx, core, [edge], () => new RhyzomeError('conflict', 'The image is being removed; take another.'));
-  }
+  const edges = imageEdge(tenantId, image);
+  await addEdges(tx, core, edges, () => new RhyzomeError('conflict', 'The image is being removed; take another.'));
   await splitReservation(tx, instance.id, id, sizeGiB);
   await take(tx, core, { instanceId: instance.id, slot: 0, bootOrder: 1 });
   return id;

@@ -8,7 +8,7 @@ import type { Database, Tx } from '#libs/db';
 import { releaseReservation, withdraw } from '#libs/nodes';
 import { addEdges, refuseHeldName, takingName, type Who } from '#libs/resources';
 import { tellDisk } from './on-node.js';
-import { type DiskRow, type ImageColumns } from './rows.js';
+import { type DiskRow, type ImageColumns, imageEdge, imageOf } from './rows.js';
 
 export interface DeletedDiskRow extends ImageColumns {
   tenant_id: string;
@@ -74,13 +74,11 @@ export async function restoreDeleted(tx: Tx, row: DeletedDiskRow, name: string):
 
 /** The image may have been removed since; its content is kept for the disk all the same. */
 async function keepImage(tx: Tx, core: Who, row: DeletedDiskRow): Promise<void> {
-  const { image_id: targetId, image_tenant_id: targetTenantId } = row;
-  if (targetId === null || targetTenantId === null) return;
-  if (targetTenantId !== core.tenantId && targetTenantId !== 'system') return;
-  const there = await sql`select 1 from resource where tenant_id = ${targetTenantId} and id = ${targetId}
+  const [edge] = imageEdge(core.tenantId, imageOf(row));
+  if (!edge) return;
+  const there = await sql`select 1 from resource where tenant_id = ${edge.targetTenantId} and id = ${edge.targetId}
     and state <> 'deleting'`.execute(tx);
   if (there.rows.length === 0) return;
-  const edge = { targetTenantId, targetId, relation: 'is made from' };
   await addEdges(
     tx,
     core,

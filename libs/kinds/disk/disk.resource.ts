@@ -16,7 +16,7 @@ import {
 import { attachTo, detachFrom, findMachine } from './attaching.js';
 import { keepDeleted } from './deleted.js';
 import { tellDisk } from './on-node.js';
-import { type DiskImage, type DiskRow, GIB, gibOf, imageColumns, lockUsableDisk } from './rows.js';
+import { type DiskImage, type DiskRow, GIB, gibOf, imageColumns, imageEdge, lockUsableDisk } from './rows.js';
 import { findSources, type Sources } from './sources.js';
 
 export interface DiskDocument extends CoreDocument {
@@ -66,7 +66,7 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
     if (claim.action === 'update') return this.claimUpdate(tx, claim);
     if (claim.isRetry) {
       const { node_id } = await this.fresh(tx);
-      await this.settleOn(tx, await reserveNode(tx, this.core, this.demand, node_id ? { only: [node_id] } : {}));
+      await this.place(tx, node_id);
       return;
     }
     const { image, snapshot } = this.sources;
@@ -80,23 +80,20 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
       snapshot_disk_id: snapshot?.diskId ?? null,
     });
     // What a snapshot holds lies with its disk.
-    const choice = from?.nodeId ? { only: [from.nodeId] } : {};
-    await this.settleOn(tx, await reserveNode(tx, this.core, this.demand, choice));
+    await this.place(tx, from?.nodeId ?? null);
   }
 
-  /** Other tenants' images may go at any time: their content is kept as long as a disk builds on it. */
+  /** Takes room on a node: on this one, or on any. */
+  private async place(tx: Tx, nodeId: string | null): Promise<void> {
+    const choice = nodeId === null ? {} : { only: [nodeId] };
+    await this.write(tx, { node_id: await reserveNode(tx, this.core, this.demand, choice) });
+  }
+
   private edges() {
     const { image, snapshot } = this.sources;
     const { tenantId } = this.core;
-    const isLent = image !== undefined && image.tenantId !== tenantId && image.tenantId !== 'system';
-    return [
-      ...(image && !isLent ? [{ targetTenantId: image.tenantId, targetId: image.id, relation: 'is made from' }] : []),
-      ...(snapshot ? [{ targetTenantId: tenantId, targetId: snapshot.id, relation: 'is made from' }] : []),
-    ];
-  }
-
-  private async settleOn(tx: Tx, nodeId: string): Promise<void> {
-    await this.write(tx, { node_id: nodeId });
+    const own = snapshot && { targetTenantId: tenantId, targetId: snapshot.id, relation: 'is made from' };
+    return [...imageEdge(tenantId, image), ...(own ? [own] : [])];
   }
 
   private async claimUpdate(tx: Tx, { isRestore }: { isRestore: boolean }): Promise<void> {
@@ -135,10 +132,7 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
     if (machine && machine.state !== 'deleting') await attachTo(tx, this.core, instance);
   }
 
-  private async write(
-    tx: Tx,
-    values: { node_id?: string; size_gib?: number; made?: boolean; restoring?: string | null },
-  ) {
+  private async write(tx: Tx, values: { node_id?: string; size_gib?: number; made?: boolean }) {
     await tx
       .updateTable('disk')
       .set(values)

@@ -1,9 +1,9 @@
 /** Disks as rows: what every part of this kind, and the instance that boots from one, reads and writes of them. */
 import { sql } from 'kysely';
-import { type Blocker, isUuid, RhyzomeError } from '#libs/core';
+import { type Blocker, isUuid, RhyzomeError, SYSTEM_TENANT } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { ImageSpec } from '#libs/drivers/contract';
-import { type CoreRow, inTransaction, type RowScope } from '#libs/resources';
+import { type CoreRow, type Edge, inTransaction, type RowScope } from '#libs/resources';
 
 /** The image that a disk builds on, as its own row keeps it. */
 export interface DiskImage extends ImageSpec {
@@ -83,8 +83,17 @@ export async function findImage(scope: RowScope, reference: string): Promise<Dis
 
 function namedOrShared(tenantId: string, reference: string) {
   return isUuid(reference)
-    ? sql`r.id = ${reference} and (r.tenant_id in (${tenantId}, 'system') or r.published)`
-    : sql`r.name = ${reference} and r.tenant_id in (${tenantId}, 'system')`;
+    ? sql`r.id = ${reference} and (r.tenant_id in (${tenantId}, ${SYSTEM_TENANT}) or r.published)`
+    : sql`r.name = ${reference} and r.tenant_id in (${tenantId}, ${SYSTEM_TENANT})`;
+}
+
+/**
+ * The edge that keeps the image that a disk builds on: the tenant's own and global ones. Those of other tenants are lent: they
+ * may go at any time, and only their content is kept (ADR 0024).
+ */
+export function imageEdge(tenantId: string, image: { tenantId: string; id: string } | null | undefined): Edge[] {
+  if (!image || ![tenantId, SYSTEM_TENANT].includes(image.tenantId)) return [];
+  return [{ targetTenantId: image.tenantId, targetId: image.id, relation: 'is made from' }];
 }
 
 /** A row of another kind's by id or name, in the tenant. */

@@ -7,7 +7,7 @@ import type { Tx } from '#libs/db';
 import { claimLease, randomMac } from '#libs/kinds/network';
 import { type Demand, lockPlacement, type NodeChoice, reserveNode } from '#libs/nodes';
 import { selectorCondition } from '#libs/resources';
-import type { NetworkReference, References } from './references.js';
+import type { NetworkReference } from './references.js';
 
 /** One lease an interface. Networks are locked in the order of their ids, so that two instances cannot block each other. */
 export async function claimAddresses(
@@ -42,13 +42,14 @@ export interface Placement {
   antiAffinity?: string;
 }
 
+interface Wishes {
+  /** That it takes; they lie on their nodes already. */
+  disks: readonly { nodeId: string | null }[];
+  placement?: Placement;
+}
+
 /** Reserves room and writes the node into the instance's row; gives the node's id. Throws RhyzomeError `no_capacity`, `conflict`. */
-export async function claimNode(
-  tx: Tx,
-  core: ResourceCore,
-  demand: Demand,
-  wishes: { disks: References['disks']; placement?: Placement; stays?: boolean },
-): Promise<string> {
+export async function claimNode(tx: Tx, core: ResourceCore, demand: Demand, wishes: Wishes): Promise<string> {
   const choice = await chooseFrom(tx, core, wishes);
   const nodeId = await reserveNode(tx, core, demand, choice);
   await tx
@@ -60,16 +61,12 @@ export async function claimNode(
   return nodeId;
 }
 
-async function chooseFrom(
-  tx: Tx,
-  core: ResourceCore,
-  { disks, placement, stays }: { disks: References['disks']; placement?: Placement; stays?: boolean },
-): Promise<NodeChoice> {
+async function chooseFrom(tx: Tx, core: ResourceCore, { disks, placement }: Wishes): Promise<NodeChoice> {
   const nodes = [...new Set(disks.map(({ nodeId }) => nodeId!))];
   if (nodes.length > 1) {
     throw new RhyzomeError('conflict', 'The disks are on different nodes, so no machine can have all of them.');
   }
-  const choice: NodeChoice = { ...(nodes.length > 0 && { only: nodes }), stays };
+  const choice: NodeChoice = nodes.length > 0 ? { only: nodes } : {};
   if (!placement?.affinity && !placement?.antiAffinity) return choice;
   await lockPlacement(tx);
   if (placement.antiAffinity) choice.never = await nodesOf(tx, core, placement.antiAffinity);

@@ -92,8 +92,7 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
   private async claimAgain(tx: Tx): Promise<void> {
     const { disks } = this.row!;
     const own = disks.find(({ isOwn }) => isOwn);
-    const others = disks.filter(({ isOwn }) => !isOwn);
-    const wishes = { disks: others as unknown as References['disks'], placement: this.asked.placement };
+    const wishes = { disks: disks.filter(({ isOwn }) => !isOwn), placement: this.asked.placement };
     const nodeId = await claimNode(tx, this.core, { ...this.size, diskGiB: own?.sizeGiB ?? 0 }, wishes);
     if (own) await this.placeOwnDisk(tx, own, nodeId);
   }

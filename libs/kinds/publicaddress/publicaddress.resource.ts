@@ -59,7 +59,10 @@ export class PublicaddressResource extends RowResource<PublicaddressDocument, Pu
     if (isNew) {
       this.pool = await this.findPool();
       if (this.pool === undefined) {
-        const message = this.asked.pool === undefined ? 'is needed: there is no pool' : 'is no pool that there is';
+        const message =
+          this.asked.pool === undefined
+            ? 'has no default: the administrators have given no pool yet'
+            : 'is no pool that there is';
         errors.push({ pointer: '/pool', code: 'not_found', message });
       }
     }
