@@ -1,6 +1,6 @@
 /**
  * The whole OpenAPI document, exercised on a real stack: every operation, and every status that it says it may answer with.
- * Most is provoked alike for all; what a kind needs to be made stands in coverage/kinds.ts, what single routes need below.
+ * Most is provoked alike for all; what a kind needs to be made stands in coverage/, what single routes need below.
  */
 import { readFileSync } from 'node:fs';
 import { sql } from 'kysely';
@@ -9,7 +9,8 @@ import { WebSocket } from 'ws';
 import { connectionOf } from '#libs/config';
 import { Database } from '#libs/db';
 import { publicPool } from '#libs/testing';
-import { type KindRecipe, kindRecipes, placeholder, type World } from './coverage/kinds.js';
+import { type KindRecipe, placeholder, type World } from './coverage/kinds.js';
+import { recipesOfAllKinds } from './coverage/recipes.js';
 import { type Operation, operationsOf, Record } from './coverage/record.js';
 import { type Replica, startReplica, Way } from './coverage/replicas.js';
 import { type Answer, apiOf, type Call, type Client } from './harness/client.js';
@@ -19,6 +20,8 @@ import { until } from './harness/until.js';
 
 const ABSENT = '01890000-0000-7000-8000-000000000000';
 const TENANT = 'acme';
+/** Plural → how it is made. */
+const kindRecipes = await recipesOfAllKinds();
 
 let stack: Stack;
 let db: Database;
@@ -100,6 +103,7 @@ async function prepareWorld(): Promise<void> {
   const lease = await admin.post(`/v1/networks/${lan.id}/leases`, { mac: '52:54:00:00:00:01' });
   leaseId = lease.body.id;
   for (const [plural, recipe] of Object.entries(kindRecipes)) {
+    await recipe.prepare?.(admin);
     standing[plural] = await createOne(plural, recipe, `standing-${plural}`);
   }
 }

@@ -4,169 +4,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newId } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { type TestDatabase, testDatabase } from '#libs/testing';
+import { NODE, order, rowOf } from './test-rows.js';
 
 let database: TestDatabase;
 let tables: string[];
-
-const NODE = newId();
-
-/** One row of every table with tenant data, for a tenant; the spec fails when a table is missing here. */
-const rows: Record<string, (tenant: string, id: string) => Record<string, unknown>> = {
-  resource: (tenant_id, id) => ({
-    tenant_id,
-    id,
-    kind: 'network',
-    name: `n-${tenant_id}`,
-    state: 'ready',
-    created_by: 'x',
-  }),
-  resource_tag: (tenant_id, resource_id) => ({
-    tenant_id,
-    kind: 'network',
-    key: 'k',
-    value: 'v',
-    resource_id,
-    created_at: new Date(),
-    name: 'n',
-  }),
-  dependency: (tenant_id, id) => ({
-    tenant_id,
-    resource_id: id,
-    target_tenant_id: tenant_id,
-    target_id: id,
-    relation: 'test',
-  }),
-  job: (tenant_id, id) => ({
-    tenant_id,
-    id,
-    resource_id: id,
-    kind: 'network',
-    resource_name: 'n',
-    action: 'create',
-    created_by: 'x',
-  }),
-  job_step: (tenant_id, job_id) => ({ tenant_id, job_id, ordinal: 1, name: 's', state: 'running' }),
-  event: (tenant_id, resource_id) => ({ tenant_id, type: 't', kind: 'network', resource_id, body: '{}' }),
-  event_counter: (tenant_id) => ({ tenant_id, last: 1 }),
-  audit: (tenant_id, id) => ({ tenant_id, id, actor: 'a', action: 'network.create', result: 'done' }),
-  idempotency: (tenant_id, id) => ({
-    tenant_id,
-    subject: 's',
-    key: id,
-    request_hash: Buffer.from('h'),
-    status: 202,
-    headers: '{}',
-    body: '{}',
-  }),
-  quota: (tenant_id) => ({ tenant_id, name: 'instances', max: 10, used: 0 }),
-  tenant_issuer: (tenant_id) => ({ tenant_id, issuer: `https://issuer.example/${tenant_id}` }),
-  placement: (tenant_id, resource_id) => ({
-    tenant_id,
-    resource_id,
-    node_id: NODE,
-    kind: 'network',
-    generation: 1,
-    present: true,
-  }),
-  deed: (tenant_id, id) => ({ tenant_id, id, node_id: NODE, kind: 'k', resource_id: id, verb: 'v', repeatable: true }),
-  reservation: (tenant_id, resource_id) => ({
-    tenant_id,
-    resource_id,
-    node_id: NODE,
-    vcpus: 1,
-    memory_mib: 1,
-    disk_gib: 1,
-  }),
-  network: (tenant_id, id) => ({
-    tenant_id,
-    id,
-    subnet: '10.0.0.0/24',
-    gateway: '10.0.0.1',
-    mtu: 1450,
-    address_total: 253,
-    address_hint: '10.0.0.2',
-  }),
-  lease: (tenant_id, id) => ({
-    tenant_id,
-    id,
-    network_id: id,
-    ip: '10.0.0.9',
-    mac: '52:54:00:00:00:01',
-    automatic: false,
-  }),
-  image: (tenant_id, id) => ({
-    tenant_id,
-    id,
-    visibility: 'private',
-    format: 'raw',
-    size_bytes: 1,
-    virtual_size_bytes: 1,
-    sha256: 'a'.repeat(64),
-  }),
-  image_upload: (tenant_id, image_id) => ({ tenant_id, image_id, operation_id: image_id }),
-  metric_sample: (tenant_id, resource_id) => ({ tenant_id, resource_id, source: 's', at: new Date(), metrics: '[]' }),
-  disk: (tenant_id, id) => ({ tenant_id, id, size_gib: 1 }),
-  snapshot: (tenant_id, id) => ({ tenant_id, id, disk_id: id }),
-  deleted_disk: (tenant_id, id) => ({
-    tenant_id,
-    id,
-    name: 'd',
-    tags: '{}',
-    created_by: 'x',
-    created_at: new Date(),
-    size_gib: 1,
-    node_id: NODE,
-    expires_at: new Date(),
-  }),
-  instance_user_data: (tenant_id, id) => ({ tenant_id, id, user_data: '#cloud-config' }),
-  network_part: (tenant_id, id) => ({ tenant_id, resource_id: id, network_id: id, kind: 'forward', spec: '{}' }),
-  wireguard_door: (tenant_id, network_id) => ({
-    tenant_id,
-    network_id,
-    port: tenant_id === 'a' ? 16_384 : 16_385,
-    private_key: 'p',
-    public_key: 'q',
-  }),
-  wireguardpeer: (tenant_id, id) => ({ tenant_id, id, network_id: id, public_key: 'k', address: '198.18.0.2' }),
-  publicaddress: (tenant_id, id) => ({
-    tenant_id,
-    id,
-    pool: 'public',
-    ip: tenant_id === 'a' ? '203.0.113.1' : '203.0.113.2',
-  }),
-  portforward: (tenant_id, id) => ({
-    tenant_id,
-    id,
-    public_address_id: id,
-    protocol: 'tcp',
-    port: 80,
-    instance_id: id,
-    network_id: id,
-    network_asked: false,
-  }),
-  public_port: (tenant_id, id) => ({ tenant_id, public_address_id: id, protocol: 'tcp', port: 80, resource_id: id }),
-  firewallrule: (tenant_id, id) => ({
-    tenant_id,
-    id,
-    network_id: id,
-    priority: 1,
-    direction: 'in',
-    action: 'allow',
-    protocol: 'any',
-  }),
-  instance: (tenant_id, id) => ({
-    tenant_id,
-    id,
-    image_id: id,
-    vcpus: 1,
-    memory_mib: 64,
-    desired_power_state: 'running',
-    restart_policy: 'stay',
-  }),
-};
-
-/** In an order in which what is referred to comes first. */
-const order = ['resource', 'job', 'network', 'image', 'instance', 'disk', 'wireguard_door'];
 
 function insert(tx: Tx, table: string, row: Record<string, unknown>): Promise<unknown> {
   const columns = sql.join(Object.keys(row).map((name) => sql.ref(name)));
@@ -194,18 +35,13 @@ beforeAll(async () => {
   for (const tenant of ['a', 'b']) {
     const id = newId();
     for (const table of tables) {
-      if (table === 'audit') await db.tenantTransaction(tenant, (tx) => insert(tx, table, rows[table]!(tenant, id)));
-      else await db.operatorTransaction((tx) => insert(tx, table, rowOf(table, tenant, id)));
+      const row = await rowOf(database.db, table, tenant, id);
+      if (table === 'audit') await db.tenantTransaction(tenant, (tx) => insert(tx, table, row));
+      else await db.operatorTransaction((tx) => insert(tx, table, row));
     }
   }
 });
 afterAll(() => database?.close());
-
-function rowOf(table: string, tenant: string, id: string) {
-  const make = rows[table];
-  if (!make) throw new Error(`A new table with tenant data: give libs/db/walls.spec.ts a row of ${table}.`);
-  return make(tenant, id);
-}
 
 /** As the application's role with what it may do at all: what is refused for want of a grant is refused, too. */
 async function attempt(tenant: string, statement: (tx: Tx) => Promise<number>): Promise<number | 'refused'> {
@@ -262,7 +98,7 @@ describe('row level security', () => {
   test('in tenant a, nothing of b is seen, made, changed or taken away, whatever the statement says', async () => {
     for (const table of tables) {
       const name = sql.table(table);
-      const foreign = rowOf(table, 'b', newId());
+      const foreign = await rowOf(database.db, table, 'b', newId());
       const seen = await attempt('a', async (tx) => {
         const found = await sql<{ tenant_id: string }>`select tenant_id from ${name}`.execute(tx);
         return found.rows.filter(({ tenant_id }) => tenant_id !== 'a').length;
@@ -327,10 +163,14 @@ describe('row level security', () => {
   test('shows global images to every tenant, and lets none change them', async () => {
     const id = newId();
     await database.db.operatorTransaction(async (tx) => {
-      await insert(tx, 'resource', { ...rowOf('resource', 'system', id), kind: 'image', tags: '{"os":"x"}' });
-      await insert(tx, 'image', { ...rowOf('image', 'system', id), visibility: 'global' });
+      await insert(tx, 'resource', {
+        ...(await rowOf(database.db, 'resource', 'system', id)),
+        kind: 'image',
+        tags: '{"os":"x"}',
+      });
+      await insert(tx, 'image', { ...(await rowOf(database.db, 'image', 'system', id)), visibility: 'global' });
       // Whatever else is the system tenant's is nobody's to see.
-      await insert(tx, 'resource', { ...rowOf('resource', 'system', newId()), name: 'hidden' });
+      await insert(tx, 'resource', { ...(await rowOf(database.db, 'resource', 'system', newId())), name: 'hidden' });
     });
     await database.db.tenantTransaction('a', async (tx) => {
       for (const table of ['resource', 'image', 'resource_tag']) {
