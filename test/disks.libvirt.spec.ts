@@ -222,7 +222,7 @@ describe.skipIf(missing.length > 0)('disks on libvirt', () => {
       20_000,
       200,
     );
-    expect(Date.now() - began).toBeLessThan(8_000);
+    expect(Date.now() - began).toBeLessThan(5_000);
     expect((await acme.get('/v1/instances/d-alpha')).body.desiredPowerState).toBe('stopped');
   }, 60_000);
 });
