@@ -5,7 +5,7 @@
 import type { Socket } from 'node:net';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import type { Actor, TokenVerifier } from '#libs/auth';
+import type { Actor, BearerVerifier } from '#libs/auth';
 import { newId, RhyzomeError, requestIdFrom } from '#libs/core';
 import { bearerOf, type RateLimiter, renderProblem, routeUpgrades, shouldUpgrade, toRhyzomeError } from '#libs/rest';
 import { docsTypeOf } from './controllers/docs.controller.js';
@@ -63,7 +63,7 @@ function isPublic(path: string): boolean {
 
 export interface GateOptions {
   routes: RouteTable;
-  verifier: TokenVerifier;
+  verifier: BearerVerifier;
   limiter: RateLimiter;
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;
 }

@@ -15,7 +15,11 @@ export type InvalidTokenReason =
   | 'not_yet_valid'
   | 'wrong_audience'
   | 'claim'
-  | 'bound';
+  | 'bound'
+  | 'subject_disabled'
+  | 'unknown_token'
+  | 'organization'
+  | 'wrong_host';
 
 /** A 401. `reason` is for metrics and tests, `challenge` for the WWW-Authenticate header. */
 export class InvalidToken extends RhyzomeError {
