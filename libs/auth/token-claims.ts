@@ -15,7 +15,7 @@ export const maxTokenBytes = 16_384;
 
 const maxSubjectLength = 255;
 /** What the audit trail calls others than users: no issuer may make a user look like one of them. */
-const reservedSubject = /^(admin|service|node):/;
+const reservedSubject = /^(admin|service|node|account):/;
 
 /** Checks the JOSE header before any key is looked up. */
 export function checkHeader(header: { typ?: unknown; alg?: unknown }): void {
