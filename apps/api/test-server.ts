@@ -7,7 +7,7 @@ import { kinds } from '#libs/kinds';
 import type { ConsoleRelay } from '#libs/nodes';
 import { createLog } from '#libs/process';
 import { describeApi } from '#libs/resources';
-import { RateLimiter, type RateLimits } from '#libs/rest';
+import { Addressing, RateLimiter, type RateLimits } from '#libs/rest';
 import { callerIn, type Platform } from '#libs/testing';
 import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
@@ -38,12 +38,17 @@ export const generous: RateLimits = {
 export async function serve(
   platform: Platform,
   limits: RateLimits = generous,
-  { relay = {} as ConsoleRelay, verifier = plainTokens() }: { relay?: ConsoleRelay; verifier?: TokenVerifier } = {},
+  {
+    relay = {} as ConsoleRelay,
+    verifier = plainTokens(),
+    addressing = new Addressing(() => undefined),
+  }: { relay?: ConsoleRelay; verifier?: TokenVerifier; addressing?: Addressing } = {},
 ): Promise<NestFastifyApplication> {
   const adapter = createAdapter();
   const fastify = adapter.getInstance();
   const routes = recordRoutes(fastify as never);
-  addGate(fastify as never, { routes, verifier, limiter: new RateLimiter(limits), onAnswer: () => undefined });
+  const limiter = new RateLimiter(limits);
+  addGate(fastify as never, { routes, verifier, limiter, addressing, onAnswer: () => undefined });
   const { db, listener, registry } = platform;
   const module = ApiModule.with({
     db,

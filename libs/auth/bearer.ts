@@ -15,7 +15,8 @@ export type InvalidTokenReason =
   | 'not_yet_valid'
   | 'wrong_audience'
   | 'claim'
-  | 'bound';
+  | 'bound'
+  | 'wrong_host';
 
 /** A 401. `reason` is for metrics and tests, `challenge` for the WWW-Authenticate header. */
 export class InvalidToken extends RhyzomeError {

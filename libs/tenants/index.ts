@@ -1,3 +1,13 @@
+export {
+  addDomain,
+  DomainCache,
+  type DomainRow,
+  type HostOwner,
+  type InstallationHosts,
+  listDomains,
+  removeDomain,
+  type TenantDomain,
+} from './domains.js';
 export { IssuerCache, type IssuerDirectory, type IssuerEntry, type IssuerRow, type TenantState } from './issuers.js';
 export { DEFAULT_QUOTAS, listQuotas, type Quota, quotaNames, setQuotas, unsetQuotas } from './quotas.js';
 export {

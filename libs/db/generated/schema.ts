@@ -491,6 +491,12 @@ export interface Tenant {
   updated_at: Generated<Timestamp>;
 }
 
+export interface TenantDomain {
+  created_at: Generated<Timestamp>;
+  domain: string;
+  tenant_id: string;
+}
+
 export interface TenantIssuer {
   audience: string | null;
   issuer: string;
@@ -557,6 +563,7 @@ export interface DB {
   service: Service;
   snapshot: Snapshot;
   tenant: Tenant;
+  tenant_domain: TenantDomain;
   tenant_issuer: TenantIssuer;
   wireguard_door: WireguardDoor;
   wireguardpeer: Wireguardpeer;
