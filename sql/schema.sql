@@ -6,6 +6,22 @@ create sequence placement_revision;
 
 -- Tables
 
+create table access_rule (
+  tenant_id text not null,
+  grant_id uuid not null,
+  ordinal integer not null,
+  subject_type text not null,
+  subject text not null,
+  verbs text[] not null,
+  kinds text[] not null,
+  selector text,
+  resource_ids uuid[],
+  constraint access_rule_pkey PRIMARY KEY (tenant_id, grant_id, ordinal),
+  constraint access_rule_check CHECK (((selector IS NULL) OR (resource_ids IS NULL))),
+  constraint access_rule_subject_type_check CHECK ((subject_type = ANY (ARRAY['user'::text, 'serviceaccount'::text, 'group'::text, 'role'::text, 'sub'::text]))),
+  constraint access_rule_tenant_id_grant_id_fkey FOREIGN KEY (tenant_id, grant_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table audit (
   tenant_id text not null,
   id uuid not null,
@@ -574,6 +590,19 @@ create table snapshot (
   constraint snapshot_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table subject (
+  tenant_id text not null,
+  subject text not null,
+  kind text not null,
+  resource_id uuid not null,
+  enabled boolean default true not null,
+  forget_at timestamp(3) with time zone,
+  constraint subject_pkey PRIMARY KEY (tenant_id, subject),
+  constraint subject_kind_check CHECK ((kind = ANY (ARRAY['user'::text, 'serviceaccount'::text]))),
+  constraint subject_subject_check CHECK (((length(subject) >= 1) AND (length(subject) <= 255))),
+  constraint subject_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
+);
+
 create table tenant (
   id text not null,
   display_name text not null,
@@ -585,6 +614,12 @@ create table tenant (
   constraint tenant_pkey PRIMARY KEY (id),
   constraint tenant_id_check CHECK ((id ~ '^[a-z0-9]{1,63}$'::text)),
   constraint tenant_state_check CHECK ((state = ANY (ARRAY['active'::text, 'suspended'::text])))
+);
+
+create table tenant_access (
+  tenant_id text not null,
+  epoch bigint default 1 not null,
+  constraint tenant_access_pkey PRIMARY KEY (tenant_id)
 );
 
 create table tenant_domain (
@@ -601,7 +636,9 @@ create table tenant_issuer (
   tenant_id text not null,
   audience text,
   jwks_uri text,
-  constraint tenant_issuer_pkey PRIMARY KEY (issuer),
+  organization text default ''::text not null,
+  constraint tenant_issuer_pkey PRIMARY KEY (issuer, organization),
+  constraint tenant_issuer_organization_check CHECK ((length(organization) <= 255)),
   constraint tenant_issuer_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
 );
 
@@ -632,6 +669,8 @@ create table wireguardpeer (
 );
 
 -- Indexes
+
+CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
 
 CREATE INDEX audit_action ON public.audit USING btree (tenant_id, action, id);
 
@@ -793,6 +832,10 @@ CREATE INDEX resource_updated ON public.resource USING btree (tenant_id, kind, u
 
 CREATE INDEX snapshot_disk ON public.snapshot USING btree (tenant_id, disk_id);
 
+CREATE INDEX subject_forget ON public.subject USING btree (forget_at) WHERE (forget_at IS NOT NULL);
+
+CREATE INDEX subject_resource ON public.subject USING btree (tenant_id, resource_id);
+
 CREATE INDEX tenant_domain_tenant ON public.tenant_domain USING btree (tenant_id, domain);
 
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
@@ -804,6 +847,18 @@ CREATE UNIQUE INDEX wireguardpeer_key ON public.wireguardpeer USING btree (tenan
 CREATE INDEX wireguardpeer_public_key ON public.wireguardpeer USING btree (tenant_id, public_key);
 
 -- Functions and procedures
+
+CREATE OR REPLACE FUNCTION public.access_epochs(tenants text[])
+ RETURNS TABLE(tenant_id text, epoch bigint)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT a.tenant_id,
+     a.epoch
+    FROM tenant_access a
+   WHERE (a.tenant_id = ANY (access_epochs.tenants));
+END;
 
 CREATE OR REPLACE FUNCTION public.charge(p_tenant text, p_name text, p_delta bigint)
  RETURNS void
@@ -1093,12 +1148,13 @@ CREATE OR REPLACE FUNCTION public.ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip ine
 RETURN CASE WHEN (p_subnet6 IS NULL) THEN NULL::inet WHEN (masklen((p_subnet6)::inet) > 64) THEN (set_masklen((p_subnet6)::inet, 128) + (set_masklen(p_ip, 32) - set_masklen((p_subnet)::inet, 32))) ELSE (set_masklen((p_subnet6)::inet, 128) | (('::'::text || regexp_replace(replace(((((p_mac)::macaddr8 | '02:00:00:00:00:00:00:00'::macaddr8) & (~ ((p_mac)::macaddr8 & '02:00:00:00:00:00:00:00'::macaddr8))))::text, ':'::text, ''::text), '(....)(....)(....)(....)'::text, '\1:\2:\3:\4'::text)))::inet) END;
 
 CREATE OR REPLACE FUNCTION public.issuer_directory()
- RETURNS TABLE(issuer text, tenant_id text, tenant_state text, audience text, jwks_uri text)
+ RETURNS TABLE(issuer text, organization text, tenant_id text, tenant_state text, audience text, jwks_uri text)
  LANGUAGE sql
  STABLE SECURITY DEFINER
  SET search_path TO 'public', 'pg_temp'
 BEGIN ATOMIC
  SELECT i.issuer,
+     i.organization,
      i.tenant_id,
      t.state,
      i.audience,
@@ -1106,6 +1162,19 @@ BEGIN ATOMIC
     FROM (tenant_issuer i
       JOIN tenant t ON ((t.id = i.tenant_id)));
 END;
+
+CREATE OR REPLACE FUNCTION public.keep_issuer_whole_or_shared()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform pg_advisory_xact_lock(hashtext('issuer'), hashtext(new.issuer));
+  if exists (select from tenant_issuer i where i.issuer = new.issuer and (i.organization = '') <> (new.organization = '')) then
+    raise unique_violation using message = 'an issuer is one tenant''s as a whole, or shared by organizations',
+      table = 'tenant_issuer', constraint = 'tenant_issuer_pkey';
+  end if;
+  return new;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.keep_published()
  RETURNS trigger
@@ -1187,6 +1256,21 @@ BEGIN ATOMIC
            WHERE (a.pool = p.name)) AS count
     FROM public_pool p;
 END;
+
+CREATE OR REPLACE FUNCTION public.raise_access()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+declare changed text;
+begin
+  if tg_op = 'DELETE' then changed := old.tenant_id; else changed := new.tenant_id; end if;
+  insert into tenant_access as a (tenant_id) values (changed) on conflict (tenant_id) do update set epoch = a.epoch + 1;
+  -- As for the tenants' tables: so rare that the lock that NOTIFY takes does not matter.
+  perform pg_notify('rhyzome_access', changed);
+  return null;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.raise_version()
  RETURNS trigger
@@ -1321,6 +1405,14 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE PROCEDURE public.tells_access(IN tab regclass, IN columns text DEFAULT NULL::text)
+ LANGUAGE plpgsql
+AS $procedure$
+begin
+  execute format('create trigger tells_access after insert or delete or update%s on %s for each row execute function raise_access()',
+    coalesce(' of ' || columns, ''), tab);
+end $procedure$;
+
 CREATE OR REPLACE PROCEDURE public.wall_off(IN tab regclass)
  LANGUAGE plpgsql
 AS $procedure$
@@ -1342,6 +1434,8 @@ create view quota_drift as
   WHERE (used <> measure_quota(tenant_id, name));
 
 -- Triggers
+
+CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_rule FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
 
@@ -1385,17 +1479,26 @@ CREATE TRIGGER tell_resource AFTER INSERT OR DELETE OR UPDATE ON public.resource
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.snapshot DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_snapshot();
 
+CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.subject FOR EACH ROW EXECUTE FUNCTION raise_access();
+
 CREATE TRIGGER give_default_quotas AFTER INSERT ON public.tenant FOR EACH ROW EXECUTE FUNCTION give_default_quotas();
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_domain FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
+CREATE TRIGGER keep_issuer_whole_or_shared BEFORE INSERT OR UPDATE ON public.tenant_issuer FOR EACH ROW EXECUTE FUNCTION keep_issuer_whole_or_shared();
+
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_issuer FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.wireguardpeer DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_wireguardpeer();
 
 -- Row level security
+
+alter table access_rule enable row level security;
+alter table access_rule force row level security;
+create policy all_tenants on access_rule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on access_rule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table audit enable row level security;
 alter table audit force row level security;
@@ -1543,10 +1646,20 @@ alter table snapshot force row level security;
 create policy all_tenants on snapshot as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on snapshot as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table subject enable row level security;
+alter table subject force row level security;
+create policy all_tenants on subject as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on subject as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table tenant enable row level security;
 alter table tenant force row level security;
 create policy all_tenants on tenant as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on tenant as permissive for select to rhyzome_app using ((id = current_tenant()));
+
+alter table tenant_access enable row level security;
+alter table tenant_access force row level security;
+create policy all_tenants on tenant_access as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on tenant_access as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table tenant_domain enable row level security;
 alter table tenant_domain force row level security;
@@ -1569,6 +1682,11 @@ create policy all_tenants on wireguardpeer as permissive for all to rhyzome_oper
 create policy own_tenant on wireguardpeer as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 -- Owners and privileges
+
+alter function access_epochs(tenants text[]) owner to rhyzome_owner;
+grant execute on function access_epochs(tenants text[]) to public;
+grant execute on function access_epochs(tenants text[]) to rhyzome_app;
+grant execute on function access_epochs(tenants text[]) to rhyzome_operator;
 
 alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
 grant execute on function charge(p_tenant text, p_name text, p_delta bigint) to public;
@@ -1655,6 +1773,9 @@ grant execute on function issuer_directory() to public;
 grant execute on function issuer_directory() to rhyzome_app;
 grant execute on function issuer_directory() to rhyzome_operator;
 
+alter function keep_issuer_whole_or_shared() owner to rhyzome_owner;
+grant execute on function keep_issuer_whole_or_shared() to public;
+
 alter function keep_published() owner to rhyzome_owner;
 grant execute on function keep_published() to public;
 
@@ -1675,6 +1796,9 @@ grant execute on function notify_tenant() to public;
 alter function public_pool_use() owner to rhyzome_owner;
 grant execute on function public_pool_use() to public;
 grant execute on function public_pool_use() to rhyzome_operator;
+
+alter function raise_access() owner to rhyzome_owner;
+grant execute on function raise_access() to public;
 
 alter function raise_version() owner to rhyzome_owner;
 grant execute on function raise_version() to public;
@@ -1712,6 +1836,9 @@ grant execute on procedure count_in_quota(IN p_tab regclass, IN p_name text, IN 
 alter procedure set_quota(IN p_tenant text, IN p_name text, IN p_max bigint) owner to rhyzome_owner;
 grant execute on procedure set_quota(IN p_tenant text, IN p_name text, IN p_max bigint) to public;
 
+alter procedure tells_access(IN tab regclass, IN columns text) owner to rhyzome_owner;
+grant execute on procedure tells_access(IN tab regclass, IN columns text) to public;
+
 alter procedure wall_off(IN tab regclass) owner to rhyzome_owner;
 grant execute on procedure wall_off(IN tab regclass) to public;
 
@@ -1720,6 +1847,10 @@ alter sequence event_id_seq owner to rhyzome_owner;
 alter sequence placement_revision owner to rhyzome_owner;
 grant usage on sequence placement_revision to rhyzome_app;
 grant usage on sequence placement_revision to rhyzome_operator;
+
+alter table access_rule owner to rhyzome_owner;
+grant delete, insert, select, update on table access_rule to rhyzome_app;
+grant delete, insert, select, update on table access_rule to rhyzome_operator;
 
 alter table audit owner to rhyzome_owner;
 grant insert, select on table audit to rhyzome_app;
@@ -1866,9 +1997,17 @@ alter table snapshot owner to rhyzome_owner;
 grant delete, insert, select, update on table snapshot to rhyzome_app;
 grant delete, insert, select, update on table snapshot to rhyzome_operator;
 
+alter table subject owner to rhyzome_owner;
+grant delete, insert, select, update on table subject to rhyzome_app;
+grant delete, insert, select, update on table subject to rhyzome_operator;
+
 alter table tenant owner to rhyzome_owner;
 grant select on table tenant to rhyzome_app;
 grant delete, insert, select, update on table tenant to rhyzome_operator;
+
+alter table tenant_access owner to rhyzome_owner;
+grant select on table tenant_access to rhyzome_app;
+grant select on table tenant_access to rhyzome_operator;
 
 alter table tenant_domain owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_domain to rhyzome_operator;

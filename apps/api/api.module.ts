@@ -1,7 +1,7 @@
 /** What the REST controllers are made with. Everything is made in main.ts and given in by value. */
 import { type DynamicModule, Module } from '@nestjs/common';
 import { APP_FILTER } from '@nestjs/core';
-import { TokenVerifier } from '#libs/auth';
+import { Authenticator } from '#libs/auth';
 import { Database, Listener } from '#libs/db';
 import { EventReader } from '#libs/events';
 import { ConsoleRelay } from '#libs/nodes';
@@ -21,7 +21,7 @@ export interface ApiParts {
   db: Database;
   listener: Listener;
   registry: KindRegistry;
-  verifier: TokenVerifier;
+  authenticator: Authenticator;
   relay: ConsoleRelay;
   /** Signs page tokens. */
   tokenKey: Buffer;
@@ -32,7 +32,7 @@ export interface ApiParts {
 @Module({})
 export class ApiModule {
   static with(parts: ApiParts): DynamicModule {
-    const { db, listener, registry, verifier, relay, tokenKey } = parts;
+    const { db, listener, registry, authenticator, relay, tokenKey } = parts;
     const kinds = registry.all;
     return {
       module: ApiModule,
@@ -51,7 +51,7 @@ export class ApiModule {
         { provide: Database, useValue: db },
         { provide: Listener, useValue: listener },
         { provide: KindRegistry, useValue: registry },
-        { provide: TokenVerifier, useValue: verifier },
+        { provide: Authenticator, useValue: authenticator },
         { provide: ConsoleRelay, useValue: relay },
         { provide: EventReader, useValue: new EventReader(db) },
         { provide: Pipeline, useValue: new Pipeline(db, registry) },

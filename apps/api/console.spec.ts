@@ -18,7 +18,7 @@ import { generous, PlainTokens, serve } from './test-server.js';
 const revoked = new Set<string>();
 
 class RevocableTokens extends PlainTokens {
-  override verify(bearer: string) {
+  override async verify(bearer: string) {
     if (revoked.has(bearer)) throw new InvalidToken('tenant_suspended', 'The tenant of this token is suspended.');
     return super.verify(bearer);
   }
@@ -37,8 +37,7 @@ beforeAll(async () => {
   for (const id of ['acme', 'globex']) await platform.tenant(id);
   const { db, registry } = platform;
   relay = new PlayedRelay(db, undefined as never);
-  const verifier = new RevocableTokens({ directory: undefined as never, audience: 'x' });
-  app = await serve(platform, generous, { relay, verifier });
+  app = await serve(platform, generous, { relay, tokens: new RevocableTokens() });
   base = await app.getUrl();
   const caller = callerIn('acme');
   const make = async (kind: string, body: object) => {

@@ -5,7 +5,9 @@
 import type { Socket } from 'node:net';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { type Actor, InvalidToken, type TokenVerifier } from '#libs/auth';
+
+import { type Actor, type BearerVerifier, InvalidToken } from '#libs/auth';
+
 import { newId, RhyzomeError, requestIdFrom } from '#libs/core';
 import {
   type Addressed,
@@ -73,7 +75,7 @@ function isPublic(path: string): boolean {
 
 export interface GateOptions {
   routes: RouteTable;
-  verifier: TokenVerifier;
+  verifier: BearerVerifier;
   limiter: RateLimiter;
   addressing: Addressing;
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;

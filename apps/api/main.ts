@@ -3,7 +3,7 @@ import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { sql } from 'kysely';
-import { TokenVerifier } from '#libs/auth';
+import { AccessDirectory, Authenticator, TokenVerifier } from '#libs/auth';
 import { loadConfigOrExit } from '#libs/config';
 import { RhyzomeError } from '#libs/core';
 import { openDatabases, whenReachable } from '#libs/db';
@@ -64,17 +64,23 @@ const refreshTenants = () =>
     if (!isAway) log.error({ err: error }, 'reading the tenants’ issuers and domains failed');
   });
 listener.on('rhyzome_tenant', () => void refreshTenants());
+const access = new AccessDirectory(db, (error) =>
+  log.warn({ err: error }, 'comparing the tenants’ permissions failed'),
+);
+listener.on('rhyzome_access', (tenantId) => access.forget(tenantId));
+access.start();
 await whenReachable(log, readTenants);
 await listener.start();
 
-const verifier = new TokenVerifier({ directory: issuers, audience: config.api.audience });
+const tokens = new TokenVerifier({ directory: issuers, audience: config.api.audience });
+const authenticator = new Authenticator(tokens, access);
 const relay = new ConsoleRelay(db, credentials);
 const openapi = describeApi(registry.all, version());
 const module = ApiModule.with({
   db,
   listener,
   registry,
-  verifier,
+  authenticator,
   relay,
   tokenKey: installation.tokenKey,
   openapi,
@@ -82,11 +88,11 @@ const module = ApiModule.with({
 });
 const adapter = createAdapter();
 const limiter = new RateLimiter(config.api.rateLimit);
-const metrics = httpMetrics(monitoring.registry, databases, verifier, limiter);
+const metrics = httpMetrics(monitoring.registry, databases, tokens, limiter);
 const fastify = adapter.getInstance();
 const routes = recordRoutes(fastify as never);
 const addressing = new Addressing((host) => domains.ownerOf(host), config.api.trustedProxies);
-addGate(fastify as never, { routes, verifier, limiter, addressing, onAnswer: metrics.observe });
+addGate(fastify as never, { routes, verifier: authenticator, limiter, addressing, onAnswer: metrics.observe });
 const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
   logger: ['error', 'warn', 'fatal'],
   bodyParser: false,
@@ -102,6 +108,7 @@ log.info({ listen: config.api.listen, installation: installation.id }, 'rhyzome-
 onShutdown(log, async () => {
   monitoring.drain();
   await app.close();
+  access.stop();
   relay.close();
   credentials.close();
   await databases.close();

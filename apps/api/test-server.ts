@@ -2,7 +2,7 @@
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { expect } from 'vitest';
-import { InvalidToken, type Role, TokenVerifier } from '#libs/auth';
+import { AccessDirectory, type Actor, Authenticator, type BearerVerifier, InvalidToken, type Role } from '#libs/auth';
 import { kinds } from '#libs/kinds';
 import type { ConsoleRelay } from '#libs/nodes';
 import { createLog } from '#libs/process';
@@ -14,16 +14,20 @@ import { acceptBodies } from './bodies.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 
 /** `role.tenant` instead of a signed token; libs/auth tests those. */
-export class PlainTokens extends TokenVerifier {
-  override async verify(bearer: string) {
+export class PlainTokens implements BearerVerifier {
+  private readonly actors = new Map<string, Actor>();
+
+  async verify(bearer: string): Promise<Actor> {
+    const known = this.actors.get(bearer);
+    if (known) return known;
     const [role, tenant, subject] = bearer.split('.') as [Role, string, string?];
     if (bearer === 'broken') throw new Error('secret insides');
     if (!tenant) throw new InvalidToken('malformed', 'The token is none.');
-    return callerIn(tenant, role, subject).actor;
+    const { actor } = callerIn(tenant, role, subject);
+    this.actors.set(bearer, actor);
+    return actor;
   }
 }
-
-export const plainTokens = () => new PlainTokens({ directory: undefined as never, audience: 'x' });
 
 /** Limits that no test comes near. */
 export const generous: RateLimits = {
@@ -40,21 +44,29 @@ export async function serve(
   limits: RateLimits = generous,
   {
     relay = {} as ConsoleRelay,
-    verifier = plainTokens(),
+    tokens = new PlainTokens(),
     addressing = new Addressing(() => undefined),
-  }: { relay?: ConsoleRelay; verifier?: TokenVerifier; addressing?: Addressing } = {},
+  }: { relay?: ConsoleRelay; tokens?: BearerVerifier; addressing?: Addressing } = {},
 ): Promise<NestFastifyApplication> {
   const adapter = createAdapter();
   const fastify = adapter.getInstance();
   const routes = recordRoutes(fastify as never);
-  const limiter = new RateLimiter(limits);
-  addGate(fastify as never, { routes, verifier, limiter, addressing, onAnswer: () => undefined });
   const { db, listener, registry } = platform;
+  const access = new AccessDirectory(db);
+  listener.on('rhyzome_access', (tenantId) => access.forget(tenantId));
+  const authenticator = new Authenticator(tokens, access);
+  addGate(fastify as never, {
+    routes,
+    verifier: authenticator,
+    limiter: new RateLimiter(limits),
+    addressing,
+    onAnswer: () => undefined,
+  });
   const module = ApiModule.with({
     db,
     listener,
     registry,
-    verifier,
+    authenticator,
     relay,
     tokenKey: Buffer.alloc(32, 1),
     openapi: describeApi(kinds, '0'),

@@ -16,6 +16,9 @@ export type InvalidTokenReason =
   | 'wrong_audience'
   | 'claim'
   | 'bound'
+  | 'subject_disabled'
+  | 'unknown_token'
+  | 'organization'
   | 'wrong_host';
 
 /** A 401. `reason` is for metrics and tests, `challenge` for the WWW-Authenticate header. */

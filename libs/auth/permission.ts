@@ -1,10 +1,10 @@
 /**
  * The one place where permissions are decided. Pure functions of the actor, the verb and the resource's core: what the
- * roles allow, narrowed by the token's scopes, in the actor's own tenant.
+ * roles and the tenant's grants allow, narrowed by the token's scopes, in the actor's own tenant.
  */
-import { notFound, RhyzomeError } from '#libs/core';
-import type { Actor, Role } from './actor.js';
-import { covers } from './scope.js';
+import { notFound, RhyzomeError, type Tags } from '#libs/core';
+import { isEmpty, reaches, reachOf } from './access.js';
+import type { Actor } from './actor.js';
 
 /** What a permission is decided on; every ResourceCore is one. */
 export interface AuthorizationTarget {
@@ -12,6 +12,10 @@ export interface AuthorizationTarget {
   readonly kind: string;
   readonly id?: string;
   readonly name?: string;
+  /** Absent: not known; grants by tags then do not reach it. */
+  readonly tags?: Tags;
+  /** Subject that made it. */
+  readonly createdBy?: string;
   /** True for what every tenant may read: global and published images. */
   readonly isPublic?: boolean;
 }
@@ -26,32 +30,28 @@ export interface Authorized<Verb extends string = string> {
   readonly [authorized]: Verb;
 }
 
-/** Kinds that belong to a tenant's administration: operators read them only. */
-const administration: ReadonlySet<string> = new Set(['tenant', 'grant', 'issuer', 'quota', 'user']);
-
-function roleAllows(role: Role, kind: string, verb: string): boolean {
-  switch (role) {
-    case 'admin':
-      return true;
-    case 'operator':
-      return verb === 'read' || !administration.has(kind);
-    case 'viewer':
-      return verb === 'read';
-  }
-}
-
 /**
- * Whether the actor may do this to resources of a kind in its own tenant. Verbs: create, read, update, delete and each
- * kind's actions; an action needs `kind:action` or `kind:update`.
+ * Whether there may be any resource of a kind that the actor may do this with, in its own tenant. Verbs: create, read,
+ * update, delete and each kind's actions; an action needs `kind:action` or `kind:update`.
  */
 export function may(actor: Actor, verb: string, kind: string): boolean {
-  if (!actor.roles.some((role) => roleAllows(role, kind, verb))) return false;
-  return actor.scopes === null || actor.scopes.some((scope) => covers(scope, kind, verb));
+  return !isEmpty(reachOf(actor, verb, kind));
+}
+
+/** Whether the actor may do this with every resource of a kind in its tenant, those to come included. */
+export function mayAll(actor: Actor, verb: string, kind: string): boolean {
+  return reachOf(actor, verb, kind).all;
 }
 
 /** Whether the actor may list a kind (lists hold what it may read). */
 export function mayList(actor: Actor, kind: string): boolean {
   return may(actor, 'read', kind);
+}
+
+/** Whether the actor may do this with this resource; what is public is read by whoever may read any of the kind. */
+export function isAllowed(actor: Actor, verb: string, core: AuthorizationTarget): boolean {
+  if (core.isPublic === true && verb === 'read') return may(actor, 'read', core.kind);
+  return core.tenantId === actor.tenantId && reaches(reachOf(actor, verb, core.kind), core);
 }
 
 /**
@@ -65,15 +65,16 @@ export function authorize<Verb extends string>(
   core: AuthorizationTarget,
   asked: string = core.id ?? '',
 ): Authorized<Verb> {
+  if (isAllowed(actor, verb, core)) return Object.freeze({ actor, verb, core }) as Authorized<Verb>;
   const isOwn = core.tenantId === actor.tenantId;
-  const mayRead = (isOwn || core.isPublic === true) && may(actor, 'read', core.kind);
-  const allowed = verb === 'read' ? mayRead : isOwn && may(actor, verb, core.kind);
-  if (allowed) return Object.freeze({ actor, verb, core }) as Authorized<Verb>;
-  if (mayRead || (verb === 'create' && isOwn)) {
-    throw new RhyzomeError(
-      'forbidden',
-      `You may not ${verb} this ${core.kind}: the scope ${core.kind}:${verb} is missing.`,
-    );
-  }
+  if ((verb === 'create' && isOwn) || isAllowed(actor, 'read', core)) throw forbidden(actor, verb, core.kind);
   throw notFound(core.kind, asked);
+}
+
+/** The refusal of something that the actor may know of. */
+export function forbidden(actor: Actor, verb: string, kind: string): RhyzomeError {
+  const why = may(actor, verb, kind)
+    ? `your grants for ${kind}:${verb} do not reach this one`
+    : `the scope ${kind}:${verb} is missing`;
+  return new RhyzomeError('forbidden', `You may not ${verb} this ${kind}: ${why}.`);
 }

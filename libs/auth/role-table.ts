@@ -1,6 +1,6 @@
 /** The table of what each role may do, generated for the documentation from the rules themselves. */
+import { roleAllows } from './access.js';
 import { type Role, roles } from './actor.js';
-import { may } from './permission.js';
 
 export interface RoleTableKind {
   name: string;
@@ -23,7 +23,7 @@ export function roleTable(kinds: readonly RoleTableKind[]): RoleTableRow[] {
       .map((verb) => ({
         kind: name,
         verb,
-        allowed: Object.fromEntries(roles.map((role) => [role, roleMay(role, verb, name)])) as Record<Role, boolean>,
+        allowed: Object.fromEntries(roles.map((role) => [role, roleAllows(role, verb, name)])) as Record<Role, boolean>,
       })),
   );
 }
@@ -36,8 +36,4 @@ export function renderRoleTable(kinds: readonly RoleTableKind[]): string {
       `| \`${kind}:${verb}\` | ${roles.map((role) => (allowed[role] ? 'yes' : '-')).join(' | ')} |\n`,
   );
   return head + lines.join('');
-}
-
-function roleMay(role: Role, verb: string, kind: string): boolean {
-  return may({ tenantId: '-', subject: '-', roles: [role], scopes: null, via: 'token' }, verb, kind);
 }

@@ -25,6 +25,8 @@ export interface ResourceCore {
   kind: string;
   name: string;
   tags: Tags;
+  /** Subject that made it, where it is known. */
+  createdBy?: string;
 }
 
 /**

@@ -11,6 +11,7 @@ export type Channel =
   | 'rhyzome_numbered'
   | 'rhyzome_node'
   | 'rhyzome_tenant'
+  | 'rhyzome_access'
   | 'rhyzome_content';
 type Callback = (payload: string | null) => void;
 

@@ -58,6 +58,16 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
   }),
   quota: (tenant_id) => ({ tenant_id, name: 'instances', max: 10, used: 0 }),
   tenant_issuer: (tenant_id) => ({ tenant_id, issuer: `https://issuer.example/${tenant_id}` }),
+  subject: (tenant_id, resource_id) => ({ tenant_id, subject: 's', kind: 'user', resource_id }),
+  access_rule: (tenant_id, grant_id) => ({
+    tenant_id,
+    grant_id,
+    ordinal: 0,
+    subject_type: 'group',
+    subject: 'ops',
+    verbs: '{read}',
+    kinds: '{network}',
+  }),
   placement: (tenant_id, resource_id) => ({
     tenant_id,
     resource_id,
@@ -160,6 +170,9 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
 };
 
 /** In an order in which what is referred to comes first. */
+/** They get rows of each tenant with the others'. */
+export const filledByTriggers = ['tenant_access'];
+
 export const order = ['resource', 'job', 'network', 'image', 'instance', 'disk', 'wireguard_door'];
 
 /** Of a type, what any column of it takes. */

@@ -99,7 +99,8 @@ export async function lockResource(
 }
 
 export function coreOf(row: CoreRow): ResourceCore {
-  return { id: row.id, tenantId: row.tenant_id, kind: row.kind, name: row.name, tags: row.tags };
+  const { id, tenant_id: tenantId, kind, name, tags, created_by: createdBy } = row;
+  return { id, tenantId, kind, name, tags, createdBy };
 }
 
 /** Inserts the common row; a taken name violates `resource_name`. */

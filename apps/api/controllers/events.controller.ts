@@ -1,6 +1,6 @@
 /** Server-sent events (WHATWG HTML §9.2): every change that the caller may read, in order, resumable. */
 import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
-import { may, parseBearer, TokenVerifier } from '#libs/auth';
+import { Authenticator, may, parseBearer } from '#libs/auth';
 import { isUuid, notFound, RhyzomeError } from '#libs/core';
 import { Listener } from '#libs/db';
 import { type EventFilter, EventReader, followEvents, parseCursor, type TenantEvent } from '#libs/events';
@@ -19,7 +19,7 @@ export class EventsController {
     @Inject(KindRegistry) private readonly registry: KindRegistry,
     @Inject(ResourceReader) private readonly resources: ResourceReader,
     @Inject(Listener) private readonly listener: Listener,
-    @Inject(TokenVerifier) private readonly verifier: TokenVerifier,
+    @Inject(Authenticator) private readonly authenticator: Authenticator,
   ) {}
 
   @Get()
@@ -108,7 +108,7 @@ export class EventsController {
   private async isWelcome(request: Request, caller: Caller): Promise<boolean> {
     const { tokenExpiresAt } = caller.actor;
     if (tokenExpiresAt && tokenExpiresAt.getTime() <= Date.now()) return false;
-    await this.verifier.verify(parseBearer(request.headers.authorization));
+    await this.authenticator.verify(parseBearer(request.headers.authorization));
     return true;
   }
 }

@@ -34,6 +34,18 @@ export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
+export interface AccessRule {
+  grant_id: string;
+  kinds: string[];
+  ordinal: number;
+  resource_ids: string[] | null;
+  selector: string | null;
+  subject: string;
+  subject_type: string;
+  tenant_id: string;
+  verbs: string[];
+}
+
 export interface Audit {
   action: string;
   actor: string;
@@ -481,6 +493,15 @@ export interface Snapshot {
   virtual_size_bytes: number | null;
 }
 
+export interface Subject {
+  enabled: Generated<boolean>;
+  forget_at: Timestamp | null;
+  kind: string;
+  resource_id: string;
+  subject: string;
+  tenant_id: string;
+}
+
 export interface Tenant {
   billing_key: string | null;
   created_at: Generated<Timestamp>;
@@ -489,6 +510,11 @@ export interface Tenant {
   properties: Generated<Json>;
   state: Generated<string>;
   updated_at: Generated<Timestamp>;
+}
+
+export interface TenantAccess {
+  epoch: Generated<number>;
+  tenant_id: string;
 }
 
 export interface TenantDomain {
@@ -501,6 +527,7 @@ export interface TenantIssuer {
   audience: string | null;
   issuer: string;
   jwks_uri: string | null;
+  organization: Generated<string>;
   tenant_id: string;
 }
 
@@ -524,6 +551,7 @@ export interface Wireguardpeer {
 }
 
 export interface DB {
+  access_rule: AccessRule;
   audit: Audit;
   deed: Deed;
   deleted_disk: DeletedDisk;
@@ -562,7 +590,9 @@ export interface DB {
   resource_tag: ResourceTag;
   service: Service;
   snapshot: Snapshot;
+  subject: Subject;
   tenant: Tenant;
+  tenant_access: TenantAccess;
   tenant_domain: TenantDomain;
   tenant_issuer: TenantIssuer;
   wireguard_door: WireguardDoor;

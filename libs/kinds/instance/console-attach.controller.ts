@@ -3,7 +3,7 @@
  * an ordinary problem before the upgrade.
  */
 import { Controller, Get, Inject, type OnModuleDestroy, Param, Req, Res } from '@nestjs/common';
-import { type Actor, authorize, InvalidToken, TokenVerifier } from '#libs/auth';
+import { type Actor, Authenticator, authorize, InvalidToken } from '#libs/auth';
 import { invalid, RhyzomeError } from '#libs/core';
 import { Database } from '#libs/db';
 import { type AttachedConsole, ConsoleRelay } from '#libs/nodes';
@@ -43,7 +43,7 @@ export class ConsoleAttachController implements OnModuleDestroy {
     @Inject(KindRegistry) private readonly registry: KindRegistry,
     @Inject(ResourceReader) private readonly reader: ResourceReader,
     @Inject(ConsoleRelay) private readonly relay: ConsoleRelay,
-    @Inject(TokenVerifier) private readonly verifier: TokenVerifier,
+    @Inject(Authenticator) private readonly authenticator: Authenticator,
     @Inject(Database) private readonly db: Database,
   ) {}
 
@@ -128,7 +128,7 @@ export class ConsoleAttachController implements OnModuleDestroy {
     if (tokenExpiresAt && tokenExpiresAt.getTime() <= Date.now()) {
       throw new InvalidToken('expired', 'The token has expired.');
     }
-    const actor = await this.verifier.verify(bearerOf(request));
+    const actor = await this.authenticator.verify(bearerOf(request));
     authorize(actor, 'read', coreOf(row));
     if (mayType) refuseTypist(actor, row, row.id);
   }
