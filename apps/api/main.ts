@@ -13,7 +13,7 @@ import { ConsoleRelay } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring, version } from '#libs/process';
 import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
 import { RateLimiter } from '#libs/rest';
-import { IssuerCache } from '#libs/tenants';
+import { IssuerCache, type IssuerRow } from '#libs/tenants';
 import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
@@ -42,15 +42,10 @@ const installation = await whenReachable(log, async () => {
 });
 
 const issuers = new IssuerCache(async () => {
-  const query = sql<{ issuer: string; tenant_id: string; tenant_state: 'active'; audience: string; jwks_uri: string }>`
-    select * from issuer_directory()`;
-  return (await db.unscopedRead(query.compile(db.builder))).map((row) => ({
-    issuer: row.issuer,
-    tenantId: row.tenant_id,
-    tenantState: row.tenant_state,
-    audience: row.audience,
-    jwksUri: row.jwks_uri,
-  }));
+  const query = sql<IssuerRow>`
+    select issuer, organization, tenant_id as "tenantId", tenant_state as "tenantState", audience, jwks_uri as "jwksUri"
+    from issuer_directory()`;
+  return db.unscopedRead(query.compile(db.builder));
 });
 const refreshIssuers = () =>
   issuers.refresh().catch((error: unknown) => {
@@ -103,6 +98,7 @@ onShutdown(log, async () => {
   monitoring.drain();
   await app.close();
   access.stop();
+  tokens.close();
   relay.close();
   credentials.close();
   await databases.close();

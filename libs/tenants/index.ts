@@ -1,4 +1,12 @@
-export { IssuerCache, type IssuerDirectory, type IssuerEntry, type IssuerRow, type TenantState } from './issuers.js';
+export {
+  IssuerCache,
+  type IssuerDirectory,
+  type IssuerEntry,
+  type IssuerRow,
+  type IssuerTenant,
+  issuerEntries,
+  type TenantState,
+} from './issuers.js';
 export { DEFAULT_QUOTAS, listQuotas, type Quota, quotaNames, setQuotas, unsetQuotas } from './quotas.js';
 export {
   createService,
