@@ -2,6 +2,7 @@
 import { apitoken } from './apitoken/index.js';
 import { disk } from './disk/index.js';
 import { firewallrule } from './firewallrule/index.js';
+import { group } from './group/index.js';
 import { image } from './image/index.js';
 import { instance } from './instance/index.js';
 import { network } from './network/index.js';
@@ -9,12 +10,14 @@ import { portforward } from './portforward/index.js';
 import { publicaddress } from './publicaddress/index.js';
 import { serviceaccount } from './serviceaccount/index.js';
 import { snapshot } from './snapshot/index.js';
+import { user } from './user/index.js';
 import { wireguardpeer } from './wireguardpeer/index.js';
 
 export const kinds = [
   apitoken,
   disk,
   firewallrule,
+  group,
   image,
   instance,
   network,
@@ -22,5 +25,6 @@ export const kinds = [
   publicaddress,
   serviceaccount,
   snapshot,
+  user,
   wireguardpeer,
 ];
