@@ -1,0 +1,21 @@
+export {
+  hasIdentity,
+  type IdentityProvider,
+  identity,
+  type LoginPlace,
+  type LoginPlaceMode,
+  type LoginProgram,
+  type LoginRole,
+  type LoginUser,
+  loginRoles,
+  type PlaceAddress,
+  provideIdentity,
+} from './identity-provider.js';
+export { Died, MemoryIdentity, type MemoryPlace, type MemoryUser } from './memory-identity.js';
+export {
+  hashPassword,
+  isPasswordOf,
+  newOneTimePassword,
+  type PasswordHash,
+  passwordMark,
+} from './one-time-password.js';
