@@ -4,6 +4,7 @@
  */
 import ipaddr from 'ipaddr.js';
 import { ConnectionStringError, parseConnection } from './connection.js';
+import { type KeycloakConfig, keycloakShape } from './keycloak-config.js';
 import {
   address,
   endpoint,
@@ -114,6 +115,8 @@ export interface RhyzomeConfig {
   /** The content store of images: a folder that all replicas share, absolute. */
   storage?: { dir: string };
   images: ImagesConfig;
+  /** Where tenants' people and programs are kept; without it every tenant brings an issuer of its own. */
+  keycloak?: KeycloakConfig;
   log: { level: LogLevel };
 }
 
@@ -218,6 +221,7 @@ export const configShape = object<RhyzomeConfig>({
     }),
     () => ({}),
   ),
+  keycloak: optional(keycloakShape),
   log: optional(
     object<{ level: LogLevel }>({
       level: optional(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), () => 'info'),
