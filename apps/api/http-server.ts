@@ -66,6 +66,8 @@ export interface GateOptions {
   verifier: BearerVerifier;
   limiter: RateLimiter;
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;
+  /** Told of each request without a valid token; for the operators' record. */
+  onUnauthenticated?(request: FastifyRequest, error: RhyzomeError): void;
 }
 
 /** Before the server listens: WebSocket upgrades take the same way as requests. */
@@ -103,14 +105,17 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
 
 /** Who calls; whoever cannot say is counted by address. Throws RhyzomeError `unauthenticated`, `too_many_requests`. */
 async function verified(
-  { verifier, limiter }: GateOptions,
+  { verifier, limiter, onUnauthenticated }: GateOptions,
   request: FastifyRequest,
   setHeader: (name: string, value: string) => void,
 ): Promise<Actor> {
   try {
     return await verifier.verify(bearerOf(request));
   } catch (error) {
-    if (error instanceof RhyzomeError && error.code === 'unauthenticated') limiter.countAddress(request.ip, setHeader);
+    if (error instanceof RhyzomeError && error.code === 'unauthenticated') {
+      onUnauthenticated?.(request, error);
+      limiter.countAddress(request.ip, setHeader);
+    }
     throw error;
   }
 }

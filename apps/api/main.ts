@@ -7,6 +7,7 @@ import { AccessDirectory, Authenticator, TokenVerifier } from '#libs/auth';
 import { loadConfigOrExit } from '#libs/config';
 import { RhyzomeError } from '#libs/core';
 import { openDatabases, whenReachable } from '#libs/db';
+import { UnauthenticatedLog } from '#libs/events';
 import { kinds } from '#libs/kinds';
 import { openImageContents, provideImageContents } from '#libs/kinds/image';
 import { ConsoleRelay } from '#libs/nodes';
@@ -18,6 +19,7 @@ import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
+import { recordRefusals } from './refusals.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
 const log = createLog('api', config.log.level);
@@ -81,7 +83,14 @@ const limiter = new RateLimiter(config.api.rateLimit);
 const metrics = httpMetrics(monitoring.registry, databases, tokens, limiter);
 const fastify = adapter.getInstance();
 const routes = recordRoutes(fastify as never);
-addGate(fastify as never, { routes, verifier: authenticator, limiter, onAnswer: metrics.observe });
+const unauthenticated = new UnauthenticatedLog(db, log);
+addGate(fastify as never, {
+  routes,
+  verifier: authenticator,
+  limiter,
+  onAnswer: metrics.observe,
+  onUnauthenticated: recordRefusals(unauthenticated),
+});
 const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
   logger: ['error', 'warn', 'fatal'],
   bodyParser: false,
@@ -99,6 +108,7 @@ onShutdown(log, async () => {
   await app.close();
   access.stop();
   tokens.close();
+  await unauthenticated.close();
   relay.close();
   credentials.close();
   await databases.close();

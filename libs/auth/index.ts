@@ -12,7 +12,7 @@ export { AccessDirectory } from './access-directory.js';
 export type { AccessRule, Actor, Role } from './actor.js';
 export { adminActor, roles } from './actor.js';
 export { API_TOKEN_PREFIX, Authenticator, type BearerVerifier } from './authenticator.js';
-export { challengeOf, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
+export { challengeOf, claimedIssuer, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
 export {
   type AuthorizationTarget,
   type Authorized,
