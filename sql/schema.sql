@@ -686,6 +686,15 @@ create table tenant_access (
   constraint tenant_access_pkey PRIMARY KEY (tenant_id)
 );
 
+create table tenant_domain (
+  domain text not null,
+  tenant_id text not null,
+  created_at timestamp(3) with time zone default now() not null,
+  constraint tenant_domain_pkey PRIMARY KEY (domain),
+  constraint tenant_domain_domain_check CHECK ((domain ~ '^[a-z0-9.-]{3,253}$'::text)),
+  constraint tenant_domain_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
+);
+
 create table tenant_issuer (
   issuer text not null,
   tenant_id text not null,
@@ -894,6 +903,8 @@ CREATE INDEX snapshot_disk ON public.snapshot USING btree (tenant_id, disk_id);
 CREATE INDEX subject_forget ON public.subject USING btree (forget_at) WHERE (forget_at IS NOT NULL);
 
 CREATE INDEX subject_resource ON public.subject USING btree (tenant_id, resource_id);
+
+CREATE INDEX tenant_domain_tenant ON public.tenant_domain USING btree (tenant_id, domain);
 
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
 
@@ -1149,6 +1160,17 @@ CREATE OR REPLACE FUNCTION public.current_tenant()
  LANGUAGE sql
  STABLE PARALLEL SAFE
 RETURN NULLIF(current_setting('rhyzome.tenant_id'::text, true), ''::text);
+
+CREATE OR REPLACE FUNCTION public.domain_directory()
+ RETURNS TABLE(domain text, tenant_id text)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT d.domain,
+     d.tenant_id
+    FROM tenant_domain d;
+END;
 
 CREATE OR REPLACE FUNCTION public.gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet)
  RETURNS inet
@@ -1585,6 +1607,8 @@ CREATE TRIGGER give_default_quotas AFTER INSERT ON public.tenant FOR EACH ROW EX
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
+CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_domain FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
+
 CREATE TRIGGER keep_issuer_whole_or_shared BEFORE INSERT OR UPDATE ON public.tenant_issuer FOR EACH ROW EXECUTE FUNCTION keep_issuer_whole_or_shared();
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_issuer FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
@@ -1764,6 +1788,11 @@ alter table tenant_access force row level security;
 create policy all_tenants on tenant_access as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on tenant_access as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table tenant_domain enable row level security;
+alter table tenant_domain force row level security;
+create policy all_tenants on tenant_domain as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on tenant_domain as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table tenant_issuer enable row level security;
 alter table tenant_issuer force row level security;
 create policy all_tenants on tenant_issuer as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -1841,6 +1870,11 @@ grant execute on function count_lease() to public;
 
 alter function current_tenant() owner to rhyzome_owner;
 grant execute on function current_tenant() to public;
+
+alter function domain_directory() owner to rhyzome_owner;
+grant execute on function domain_directory() to public;
+grant execute on function domain_directory() to rhyzome_app;
+grant execute on function domain_directory() to rhyzome_operator;
 
 alter function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) owner to rhyzome_owner;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to public;
@@ -2123,6 +2157,9 @@ grant delete, insert, select, update on table tenant to rhyzome_operator;
 alter table tenant_access owner to rhyzome_owner;
 grant select on table tenant_access to rhyzome_app;
 grant select on table tenant_access to rhyzome_operator;
+
+alter table tenant_domain owner to rhyzome_owner;
+grant delete, insert, select, update on table tenant_domain to rhyzome_operator;
 
 alter table tenant_issuer owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_issuer to rhyzome_operator;

@@ -9,7 +9,7 @@ export function recordRefusals(record: UnauthenticatedLog) {
   return (request: FastifyRequest, error: RhyzomeError): void =>
     record.tell({
       reason: error instanceof InvalidToken ? error.reason : error.code,
-      source: request.ip,
+      source: request.addressed.client,
       issuer: claimedIssuer(request.headers.authorization),
       method: request.method,
       path: request.is404 ? undefined : request.routeOptions.url,

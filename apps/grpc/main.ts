@@ -53,7 +53,15 @@ if (!content) log.warn('“storage” is not configured: nodes cannot fetch imag
 grpcMetrics(monitoring.registry, hub, runner, numberer);
 
 const grpc = nestGrpcOptions({ listen: config.grpc.listen, credentials });
-const module = GrpcModule.with({ db, listener, registry, hub, content, unauthenticated, tokenKey: installation.tokenKey });
+const module = GrpcModule.with({
+  db,
+  listener,
+  registry,
+  hub,
+  content,
+  unauthenticated,
+  tokenKey: installation.tokenKey,
+});
 const app = await NestFactory.createMicroservice<MicroserviceOptions>(module, {
   ...grpc.options,
   logger: ['error', 'warn', 'fatal'],

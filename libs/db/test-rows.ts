@@ -69,6 +69,7 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     verbs: '{read}',
     kinds: '{network}',
   }),
+  tenant_domain: (tenant_id) => ({ tenant_id, domain: `api.${tenant_id}.example` }),
   placement: (tenant_id, resource_id) => ({
     tenant_id,
     resource_id,

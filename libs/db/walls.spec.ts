@@ -154,14 +154,17 @@ describe('row level security', () => {
       'access_epochs',
       'claim_public_address',
       'claim_wireguard_port',
+      'domain_directory',
       'give_back_public_address',
       'issuer_directory',
       'node_headroom',
+      'open_audit_era',
       'public_pool_use',
       'raise_access',
       'reserve_node',
       'shrink_reservation',
       'split_reservation',
+      'tell_unauthenticated',
     ]);
   });
 

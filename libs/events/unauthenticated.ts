@@ -72,7 +72,17 @@ export class UnauthenticatedLog {
   }
 
   private begin(key: string, reason: string, source: string, issuer: string, now: string): Entry {
-    const entry = { reason, source, issuer, method: '', path: '', request_id: '', first_at: now, last_at: now, count: 0 };
+    const entry = {
+      reason,
+      source,
+      issuer,
+      method: '',
+      path: '',
+      request_id: '',
+      first_at: now,
+      last_at: now,
+      count: 0,
+    };
     this.entries.set(key, entry);
     return entry;
   }
@@ -102,7 +112,8 @@ export class UnauthenticatedLog {
     const since = this.entries;
     this.entries = taken;
     for (const [key, entry] of since) {
-      const known = taken.get(key) ?? (taken.size < MAX_ENTRIES ? undefined : this.overflow(entry.reason, entry.first_at));
+      const known =
+        taken.get(key) ?? (taken.size < MAX_ENTRIES ? undefined : this.overflow(entry.reason, entry.first_at));
       if (!known) taken.set(key, entry);
       else {
         const { method, path, request_id, last_at } = entry;

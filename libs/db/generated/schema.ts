@@ -567,6 +567,12 @@ export interface TenantAccess {
   tenant_id: string;
 }
 
+export interface TenantDomain {
+  created_at: Generated<Timestamp>;
+  domain: string;
+  tenant_id: string;
+}
+
 export interface TenantIssuer {
   audience: string | null;
   issuer: string;
@@ -642,6 +648,7 @@ export interface DB {
   subject: Subject;
   tenant: Tenant;
   tenant_access: TenantAccess;
+  tenant_domain: TenantDomain;
   tenant_issuer: TenantIssuer;
   wireguard_door: WireguardDoor;
   wireguardpeer: Wireguardpeer;
