@@ -13,6 +13,7 @@ export type { AccessRule, Actor, Role } from './actor.js';
 export { adminActor, roles } from './actor.js';
 export { API_TOKEN_PREFIX, Authenticator, type BearerVerifier } from './authenticator.js';
 export { challengeOf, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
+export { cutTo, type Given, type GrantableKind, type Shortfall, shortfalls, type Where } from './coverage.js';
 export {
   type AuthorizationTarget,
   type Authorized,
@@ -25,5 +26,6 @@ export {
 } from './permission.js';
 export { type RoleTableKind, type RoleTableRow, renderRoleTable, roleTable } from './role-table.js';
 export { parseScopes, type Scope } from './scope.js';
+export { selectorText } from './selector-sets.js';
 export { actorForService, type ServiceRights } from './service-rights.js';
 export { TokenVerifier, type TokenVerifierOptions } from './token-verifier.js';
