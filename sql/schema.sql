@@ -6,23 +6,6 @@ create sequence placement_revision;
 
 -- Tables
 
-create table access_grant (
-  tenant_id text not null,
-  id uuid not null,
-  subject_type text not null,
-  subject text not null,
-  verbs text[] not null,
-  kinds text[] not null,
-  selector text,
-  resource_ids uuid[],
-  rules jsonb not null,
-  rules_before jsonb,
-  constraint access_grant_pkey PRIMARY KEY (tenant_id, id),
-  constraint access_grant_check CHECK (((selector IS NULL) OR (resource_ids IS NULL))),
-  constraint access_grant_subject_type_check CHECK ((subject_type = ANY (ARRAY['user'::text, 'serviceaccount'::text, 'group'::text, 'role'::text, 'sub'::text]))),
-  constraint access_grant_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
-);
-
 create table access_rule (
   tenant_id text not null,
   grant_id uuid not null,
@@ -53,8 +36,72 @@ create table audit (
   request_id text,
   source text,
   details jsonb,
+  era smallint default 1 not null,
+  xid xid8 default pg_current_xact_id() not null,
   constraint audit_pkey PRIMARY KEY (tenant_id, id),
   constraint audit_result_check CHECK ((result = ANY (ARRAY['done'::text, 'refused'::text])))
+);
+
+create table audit_digest (
+  tenant_id text not null,
+  batch bigint not null,
+  ids uuid[] not null,
+  digest bytea not null,
+  constraint audit_digest_pkey PRIMARY KEY (tenant_id, batch),
+  constraint audit_digest_batch_fkey FOREIGN KEY (batch) REFERENCES audit_seal(batch) DEFERRABLE INITIALLY DEFERRED
+);
+
+create table audit_era (
+  era smallint not null,
+  system_identifier bigint not null,
+  started_at timestamp(3) with time zone default clock_timestamp() not null,
+  adopted_at timestamp(3) with time zone,
+  constraint audit_era_pkey PRIMARY KEY (era)
+);
+
+create table audit_pruning (
+  upto_batch bigint not null,
+  hash bytea not null,
+  before timestamp(3) with time zone not null,
+  row_count bigint not null,
+  actor text not null,
+  at timestamp(3) with time zone default clock_timestamp() not null,
+  constraint audit_pruning_pkey PRIMARY KEY (upto_batch)
+);
+
+create table audit_seal (
+  batch bigint not null,
+  era smallint not null,
+  upto_xid xid8 not null,
+  upto_id uuid not null,
+  upto_tenant text not null,
+  row_count integer not null,
+  previous bytea not null,
+  hash bytea not null,
+  sealed_at timestamp(3) with time zone not null,
+  constraint audit_seal_pkey PRIMARY KEY (batch),
+  constraint audit_seal_batch_check CHECK ((batch > 0)),
+  constraint audit_seal_era_fkey FOREIGN KEY (era) REFERENCES audit_era(era)
+);
+
+create table audit_unauthenticated (
+  day date not null,
+  reason text not null,
+  source text not null,
+  issuer text not null,
+  method text not null,
+  path text not null,
+  request_id text not null,
+  first_at timestamp(3) with time zone not null,
+  last_at timestamp(3) with time zone not null,
+  count bigint not null,
+  constraint audit_unauthenticated_pkey PRIMARY KEY (day, reason, source, issuer),
+  constraint audit_unauthenticated_issuer_check CHECK ((length(issuer) <= 255)),
+  constraint audit_unauthenticated_method_check CHECK ((length(method) <= 64)),
+  constraint audit_unauthenticated_path_check CHECK ((length(path) <= 255)),
+  constraint audit_unauthenticated_reason_check CHECK ((length(reason) <= 64)),
+  constraint audit_unauthenticated_request_id_check CHECK ((length(request_id) <= 128)),
+  constraint audit_unauthenticated_source_check CHECK ((length(source) <= 64))
 );
 
 create table deed (
@@ -639,6 +686,15 @@ create table tenant_access (
   constraint tenant_access_pkey PRIMARY KEY (tenant_id)
 );
 
+create table tenant_domain (
+  domain text not null,
+  tenant_id text not null,
+  created_at timestamp(3) with time zone default now() not null,
+  constraint tenant_domain_pkey PRIMARY KEY (domain),
+  constraint tenant_domain_domain_check CHECK ((domain ~ '^[a-z0-9.-]{3,253}$'::text)),
+  constraint tenant_domain_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
+);
+
 create table tenant_issuer (
   issuer text not null,
   tenant_id text not null,
@@ -678,15 +734,17 @@ create table wireguardpeer (
 
 -- Indexes
 
-CREATE INDEX access_grant_subject ON public.access_grant USING btree (tenant_id, subject);
-
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
 
 CREATE INDEX audit_action ON public.audit USING btree (tenant_id, action, id);
 
 CREATE INDEX audit_actor ON public.audit USING btree (tenant_id, actor, id);
 
+CREATE INDEX audit_digest_batch ON public.audit_digest USING btree (batch);
+
 CREATE INDEX audit_kind ON public.audit USING btree (tenant_id, kind, id);
+
+CREATE INDEX audit_order ON public.audit USING btree (era, xid, id);
 
 CREATE INDEX audit_request ON public.audit USING btree (tenant_id, request_id, id) WHERE (request_id IS NOT NULL);
 
@@ -846,6 +904,8 @@ CREATE INDEX subject_forget ON public.subject USING btree (forget_at) WHERE (for
 
 CREATE INDEX subject_resource ON public.subject USING btree (tenant_id, resource_id);
 
+CREATE INDEX tenant_domain_tenant ON public.tenant_domain USING btree (tenant_id, domain);
+
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
 
 CREATE UNIQUE INDEX wireguardpeer_address ON public.wireguardpeer USING btree (tenant_id, network_id, address);
@@ -880,16 +940,6 @@ begin
   update quota set used = used + p_delta, changed_by = pg_current_xact_id(),
     used_before = case when changed_by = pg_current_xact_id() then used_before else used end
   where tenant_id = p_tenant and name = p_name;
-end $function$;
-
-CREATE OR REPLACE FUNCTION public.charge_access_grant()
- RETURNS trigger
- LANGUAGE plpgsql
-AS $function$
-begin
-  perform charge(coalesce(new.tenant_id, old.tenant_id), 'grants',
-    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
-  return null;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.charge_deleted_disk()
@@ -1111,14 +1161,16 @@ CREATE OR REPLACE FUNCTION public.current_tenant()
  STABLE PARALLEL SAFE
 RETURN NULLIF(current_setting('rhyzome.tenant_id'::text, true), ''::text);
 
-CREATE OR REPLACE FUNCTION public.end_grant()
- RETURNS trigger
- LANGUAGE plpgsql
-AS $function$
-begin
-  delete from access_rule where tenant_id = new.tenant_id and grant_id = new.id;
-  return null;
-end $function$;
+CREATE OR REPLACE FUNCTION public.domain_directory()
+ RETURNS TABLE(domain text, tenant_id text)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT d.domain,
+     d.tenant_id
+    FROM tenant_domain d;
+END;
 
 CREATE OR REPLACE FUNCTION public.gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet)
  RETURNS inet
@@ -1255,6 +1307,27 @@ AS $function$
 begin
   perform pg_notify('rhyzome_tenant', '');
   return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.open_audit_era()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+declare
+  here bigint := (select system_identifier from pg_control_system());
+  last audit_era;
+begin
+  select * into last from audit_era order by era desc limit 1;
+  if last.system_identifier = here and not exists (
+    select from audit_seal where era = last.era and upto_xid >= pg_snapshot_xmax(pg_current_snapshot())
+  ) then return false; end if;
+  lock table audit in access exclusive mode;
+  if exists (select from audit_era where era > last.era) then return false; end if;
+  insert into audit_era (era, system_identifier) values (last.era + 1, here);
+  execute format('alter table audit alter column era set default %s', last.era + 1);
+  return true;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.public_pool_use()
@@ -1421,6 +1494,37 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.tell_unauthenticated(entries jsonb, most integer DEFAULT 5000, keep_days integer DEFAULT 90)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+declare
+  today date := (now() at time zone 'UTC')::date;
+  is_full boolean;
+begin
+  delete from audit_unauthenticated where day < today - keep_days;
+  select count(*) >= most into is_full from audit_unauthenticated where day = today;
+  insert into audit_unauthenticated as u (day, reason, source, issuer, method, path, request_id, first_at, last_at, count)
+  select distinct on (reason, where_from, claimed) today, reason, where_from, claimed, method, path, request_id,
+    min(least(first_at, now())) over same, max(least(last_at, now())) over same, sum(least(count, 1000000000)) over same
+  from (
+    select e.*, case when kept then e.source else '' end as where_from, case when kept then e.issuer else '' end as claimed
+    from (select left(reason, 64) as reason, left(source, 64) as source, left(issuer, 255) as issuer, left(method, 64) as method,
+        left(path, 255) as path, left(request_id, 128) as request_id, first_at, last_at, greatest(count, 1) as count
+      from jsonb_to_recordset(entries)
+        as e (reason text, source text, issuer text, method text, path text, request_id text, first_at timestamptz, last_at timestamptz, count bigint)
+      limit 1000) e,
+    lateral (select not is_full or exists (select from audit_unauthenticated k where k.day = today and k.reason = e.reason
+      and k.source = e.source and k.issuer = e.issuer) as kept) k
+  ) told
+  window same as (partition by reason, where_from, claimed)
+  order by reason, where_from, claimed, last_at desc
+  on conflict (day, reason, source, issuer) do update set method = excluded.method, path = excluded.path,
+    request_id = excluded.request_id, last_at = greatest(u.last_at, excluded.last_at), count = u.count + excluded.count;
+end $function$;
+
 CREATE OR REPLACE PROCEDURE public.tells_access(IN tab regclass, IN columns text DEFAULT NULL::text)
  LANGUAGE plpgsql
 AS $procedure$
@@ -1450,8 +1554,6 @@ create view quota_drift as
   WHERE (used <> measure_quota(tenant_id, name));
 
 -- Triggers
-
-CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.access_grant DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_access_grant();
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_rule FOR EACH ROW EXECUTE FUNCTION raise_access();
 
@@ -1485,8 +1587,6 @@ CREATE TRIGGER give_back_public_address AFTER DELETE ON public.publicaddress FOR
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
-CREATE TRIGGER end_grant AFTER UPDATE OF state ON public.resource FOR EACH ROW WHEN (((new.kind = 'grant'::text) AND (new.state = 'deleting'::text) AND (old.state <> 'deleting'::text))) EXECUTE FUNCTION end_grant();
-
 CREATE TRIGGER keep_published AFTER UPDATE OF published ON public.resource FOR EACH ROW WHEN ((new.published IS DISTINCT FROM old.published)) EXECUTE FUNCTION keep_published();
 
 CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHEN ((new.tags <> '{}'::jsonb)) EXECUTE FUNCTION keep_tags();
@@ -1497,6 +1597,8 @@ CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECU
 
 CREATE TRIGGER tell_resource AFTER INSERT OR DELETE OR UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION tell_resource();
 
+CREATE TRIGGER notify_service AFTER INSERT OR DELETE OR UPDATE ON public.service FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.snapshot DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_snapshot();
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.subject FOR EACH ROW EXECUTE FUNCTION raise_access();
@@ -1505,6 +1607,8 @@ CREATE TRIGGER give_default_quotas AFTER INSERT ON public.tenant FOR EACH ROW EX
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
+CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_domain FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
+
 CREATE TRIGGER keep_issuer_whole_or_shared BEFORE INSERT OR UPDATE ON public.tenant_issuer FOR EACH ROW EXECUTE FUNCTION keep_issuer_whole_or_shared();
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_issuer FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
@@ -1512,11 +1616,6 @@ CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_i
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.wireguardpeer DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_wireguardpeer();
 
 -- Row level security
-
-alter table access_grant enable row level security;
-alter table access_grant force row level security;
-create policy all_tenants on access_grant as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
-create policy own_tenant on access_grant as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table access_rule enable row level security;
 alter table access_rule force row level security;
@@ -1527,6 +1626,11 @@ alter table audit enable row level security;
 alter table audit force row level security;
 create policy all_tenants on audit as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on audit as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table audit_digest enable row level security;
+alter table audit_digest force row level security;
+create policy all_tenants on audit_digest as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on audit_digest as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table deed enable row level security;
 alter table deed force row level security;
@@ -1684,6 +1788,11 @@ alter table tenant_access force row level security;
 create policy all_tenants on tenant_access as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on tenant_access as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table tenant_domain enable row level security;
+alter table tenant_domain force row level security;
+create policy all_tenants on tenant_domain as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on tenant_domain as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table tenant_issuer enable row level security;
 alter table tenant_issuer force row level security;
 create policy all_tenants on tenant_issuer as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -1708,9 +1817,6 @@ grant execute on function access_epochs(tenants text[]) to rhyzome_operator;
 
 alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
 grant execute on function charge(p_tenant text, p_name text, p_delta bigint) to public;
-
-alter function charge_access_grant() owner to rhyzome_owner;
-grant execute on function charge_access_grant() to public;
 
 alter function charge_deleted_disk() owner to rhyzome_owner;
 grant execute on function charge_deleted_disk() to public;
@@ -1765,8 +1871,10 @@ grant execute on function count_lease() to public;
 alter function current_tenant() owner to rhyzome_owner;
 grant execute on function current_tenant() to public;
 
-alter function end_grant() owner to rhyzome_owner;
-grant execute on function end_grant() to public;
+alter function domain_directory() owner to rhyzome_owner;
+grant execute on function domain_directory() to public;
+grant execute on function domain_directory() to rhyzome_app;
+grant execute on function domain_directory() to rhyzome_operator;
 
 alter function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) owner to rhyzome_owner;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to public;
@@ -1812,6 +1920,9 @@ grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) 
 alter function notify_tenant() owner to rhyzome_owner;
 grant execute on function notify_tenant() to public;
 
+alter function open_audit_era() owner to rhyzome_owner;
+grant execute on function open_audit_era() to rhyzome_operator;
+
 alter function public_pool_use() owner to rhyzome_owner;
 grant execute on function public_pool_use() to public;
 grant execute on function public_pool_use() to rhyzome_operator;
@@ -1849,6 +1960,10 @@ grant execute on function tell_job() to public;
 alter function tell_resource() owner to rhyzome_owner;
 grant execute on function tell_resource() to public;
 
+alter function tell_unauthenticated(entries jsonb, most integer, keep_days integer) owner to rhyzome_owner;
+grant execute on function tell_unauthenticated(entries jsonb, most integer, keep_days integer) to rhyzome_app;
+grant execute on function tell_unauthenticated(entries jsonb, most integer, keep_days integer) to rhyzome_operator;
+
 alter procedure count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text) owner to rhyzome_owner;
 grant execute on procedure count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text) to public;
 
@@ -1867,17 +1982,28 @@ alter sequence placement_revision owner to rhyzome_owner;
 grant usage on sequence placement_revision to rhyzome_app;
 grant usage on sequence placement_revision to rhyzome_operator;
 
-alter table access_grant owner to rhyzome_owner;
-grant delete, insert, select, update on table access_grant to rhyzome_app;
-grant delete, insert, select, update on table access_grant to rhyzome_operator;
-
 alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
 grant delete, insert, select, update on table access_rule to rhyzome_operator;
 
 alter table audit owner to rhyzome_owner;
-grant insert, select on table audit to rhyzome_app;
-grant insert, select on table audit to rhyzome_operator;
+grant select on table audit to rhyzome_app;
+grant select on table audit to rhyzome_operator;
+
+alter table audit_digest owner to rhyzome_owner;
+grant insert, select on table audit_digest to rhyzome_operator;
+
+alter table audit_era owner to rhyzome_owner;
+grant select on table audit_era to rhyzome_operator;
+
+alter table audit_pruning owner to rhyzome_owner;
+grant select on table audit_pruning to rhyzome_operator;
+
+alter table audit_seal owner to rhyzome_owner;
+grant insert, select on table audit_seal to rhyzome_operator;
+
+alter table audit_unauthenticated owner to rhyzome_owner;
+grant select on table audit_unauthenticated to rhyzome_operator;
 
 alter table deed owner to rhyzome_owner;
 grant delete, insert, select, update on table deed to rhyzome_app;
@@ -2031,6 +2157,9 @@ grant delete, insert, select, update on table tenant to rhyzome_operator;
 alter table tenant_access owner to rhyzome_owner;
 grant select on table tenant_access to rhyzome_app;
 grant select on table tenant_access to rhyzome_operator;
+
+alter table tenant_domain owner to rhyzome_owner;
+grant delete, insert, select, update on table tenant_domain to rhyzome_operator;
 
 alter table tenant_issuer owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_issuer to rhyzome_operator;

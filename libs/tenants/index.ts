@@ -1,4 +1,14 @@
 export {
+  addDomain,
+  DomainCache,
+  type DomainRow,
+  type HostOwner,
+  type InstallationHosts,
+  listDomains,
+  removeDomain,
+  type TenantDomain,
+} from './domains.js';
+export {
   IssuerCache,
   type IssuerDirectory,
   type IssuerEntry,

@@ -65,6 +65,7 @@ export interface Audit {
   at: Generated<Timestamp>;
   code: string | null;
   details: Json | null;
+  era: Generated<number>;
   id: string;
   kind: string | null;
   request_id: string | null;
@@ -73,6 +74,55 @@ export interface Audit {
   result: string;
   source: string | null;
   tenant_id: string;
+  xid: Generated<string>;
+}
+
+export interface AuditDigest {
+  batch: number;
+  digest: Buffer;
+  ids: string[];
+  tenant_id: string;
+}
+
+export interface AuditEra {
+  adopted_at: Timestamp | null;
+  era: number;
+  started_at: Generated<Timestamp>;
+  system_identifier: number;
+}
+
+export interface AuditPruning {
+  actor: string;
+  at: Generated<Timestamp>;
+  before: Timestamp;
+  hash: Buffer;
+  row_count: number;
+  upto_batch: number;
+}
+
+export interface AuditSeal {
+  batch: number;
+  era: number;
+  hash: Buffer;
+  previous: Buffer;
+  row_count: number;
+  sealed_at: Timestamp;
+  upto_id: string;
+  upto_tenant: string;
+  upto_xid: string;
+}
+
+export interface AuditUnauthenticated {
+  count: number;
+  day: Timestamp;
+  first_at: Timestamp;
+  issuer: string;
+  last_at: Timestamp;
+  method: string;
+  path: string;
+  reason: string;
+  request_id: string;
+  source: string;
 }
 
 export interface Deed {
@@ -530,6 +580,12 @@ export interface TenantAccess {
   tenant_id: string;
 }
 
+export interface TenantDomain {
+  created_at: Generated<Timestamp>;
+  domain: string;
+  tenant_id: string;
+}
+
 export interface TenantIssuer {
   audience: string | null;
   issuer: string;
@@ -561,6 +617,11 @@ export interface DB {
   access_grant: AccessGrant;
   access_rule: AccessRule;
   audit: Audit;
+  audit_digest: AuditDigest;
+  audit_era: AuditEra;
+  audit_pruning: AuditPruning;
+  audit_seal: AuditSeal;
+  audit_unauthenticated: AuditUnauthenticated;
   deed: Deed;
   deleted_disk: DeletedDisk;
   dependency: Dependency;
@@ -601,6 +662,7 @@ export interface DB {
   subject: Subject;
   tenant: Tenant;
   tenant_access: TenantAccess;
+  tenant_domain: TenantDomain;
   tenant_issuer: TenantIssuer;
   wireguard_door: WireguardDoor;
   wireguardpeer: Wireguardpeer;
