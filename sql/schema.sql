@@ -6,6 +6,23 @@ create sequence placement_revision;
 
 -- Tables
 
+create table access_grant (
+  tenant_id text not null,
+  id uuid not null,
+  subject_type text not null,
+  subject text not null,
+  verbs text[] not null,
+  kinds text[] not null,
+  selector text,
+  resource_ids uuid[],
+  rules jsonb not null,
+  rules_before jsonb,
+  constraint access_grant_pkey PRIMARY KEY (tenant_id, id),
+  constraint access_grant_check CHECK (((selector IS NULL) OR (resource_ids IS NULL))),
+  constraint access_grant_subject_type_check CHECK ((subject_type = ANY (ARRAY['user'::text, 'serviceaccount'::text, 'group'::text, 'role'::text, 'sub'::text]))),
+  constraint access_grant_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table access_rule (
   tenant_id text not null,
   grant_id uuid not null,
@@ -734,6 +751,8 @@ create table wireguardpeer (
 
 -- Indexes
 
+CREATE INDEX access_grant_subject ON public.access_grant USING btree (tenant_id, subject);
+
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
 
 CREATE INDEX audit_action ON public.audit USING btree (tenant_id, action, id);
@@ -940,6 +959,16 @@ begin
   update quota set used = used + p_delta, changed_by = pg_current_xact_id(),
     used_before = case when changed_by = pg_current_xact_id() then used_before else used end
   where tenant_id = p_tenant and name = p_name;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_access_grant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'grants',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.charge_deleted_disk()
@@ -1171,6 +1200,15 @@ BEGIN ATOMIC
      d.tenant_id
     FROM tenant_domain d;
 END;
+
+CREATE OR REPLACE FUNCTION public.end_grant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  delete from access_rule where tenant_id = new.tenant_id and grant_id = new.id;
+  return null;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet)
  RETURNS inet
@@ -1555,6 +1593,8 @@ create view quota_drift as
 
 -- Triggers
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.access_grant DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_access_grant();
+
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_rule FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
@@ -1587,6 +1627,8 @@ CREATE TRIGGER give_back_public_address AFTER DELETE ON public.publicaddress FOR
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
+CREATE TRIGGER end_grant AFTER UPDATE OF state ON public.resource FOR EACH ROW WHEN (((new.kind = 'grant'::text) AND (new.state = 'deleting'::text) AND (old.state <> 'deleting'::text))) EXECUTE FUNCTION end_grant();
+
 CREATE TRIGGER keep_published AFTER UPDATE OF published ON public.resource FOR EACH ROW WHEN ((new.published IS DISTINCT FROM old.published)) EXECUTE FUNCTION keep_published();
 
 CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHEN ((new.tags <> '{}'::jsonb)) EXECUTE FUNCTION keep_tags();
@@ -1616,6 +1658,11 @@ CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_i
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.wireguardpeer DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_wireguardpeer();
 
 -- Row level security
+
+alter table access_grant enable row level security;
+alter table access_grant force row level security;
+create policy all_tenants on access_grant as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on access_grant as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table access_rule enable row level security;
 alter table access_rule force row level security;
@@ -1818,6 +1865,9 @@ grant execute on function access_epochs(tenants text[]) to rhyzome_operator;
 alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
 grant execute on function charge(p_tenant text, p_name text, p_delta bigint) to public;
 
+alter function charge_access_grant() owner to rhyzome_owner;
+grant execute on function charge_access_grant() to public;
+
 alter function charge_deleted_disk() owner to rhyzome_owner;
 grant execute on function charge_deleted_disk() to public;
 
@@ -1875,6 +1925,9 @@ alter function domain_directory() owner to rhyzome_owner;
 grant execute on function domain_directory() to public;
 grant execute on function domain_directory() to rhyzome_app;
 grant execute on function domain_directory() to rhyzome_operator;
+
+alter function end_grant() owner to rhyzome_owner;
+grant execute on function end_grant() to public;
 
 alter function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) owner to rhyzome_owner;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to public;
@@ -1981,6 +2034,10 @@ alter sequence event_id_seq owner to rhyzome_owner;
 alter sequence placement_revision owner to rhyzome_owner;
 grant usage on sequence placement_revision to rhyzome_app;
 grant usage on sequence placement_revision to rhyzome_operator;
+
+alter table access_grant owner to rhyzome_owner;
+grant delete, insert, select, update on table access_grant to rhyzome_app;
+grant delete, insert, select, update on table access_grant to rhyzome_operator;
 
 alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
