@@ -181,6 +181,8 @@ export interface Disk {
   instance_id: string | null;
   made: Generated<boolean>;
   node_id: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   restoring: string | null;
   size_gib: number;
   slot: number | null;
@@ -220,6 +222,8 @@ export interface Firewallrule {
   protocol: string;
   remote_cidrs: string[] | null;
   remote_tags: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   target_tags: string | null;
   tenant_id: string;
 }
@@ -244,6 +248,8 @@ export interface Image {
   operation_id: string | null;
   os_info: Generated<Json>;
   publisher_name: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   sha256: string | null;
   size_bytes: number | null;
   source: Generated<string>;
@@ -284,6 +290,8 @@ export interface Instance {
   node_id: string | null;
   placement: Json | null;
   power_state: Generated<string>;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   restart_policy: string;
   ssh_keys: Generated<string[]>;
   tenant_id: string;
@@ -319,6 +327,7 @@ export interface Job {
   request_id: string | null;
   resource_id: string;
   resource_name: string;
+  resource_tags: Generated<Json>;
   run_at: Generated<Timestamp>;
   started_at: Timestamp | null;
   state: Generated<string>;
@@ -377,6 +386,8 @@ export interface Network {
   gateway: string;
   id: string;
   mtu: number;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   subnet: string;
   subnet6: string | null;
   tenant_id: string;
@@ -440,6 +451,8 @@ export interface Portforward {
   port: number;
   protocol: string;
   public_address_id: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   target_port: number | null;
   tenant_id: string;
 }
@@ -450,6 +463,8 @@ export interface Publicaddress {
   ip: string;
   network_id: string | null;
   pool: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   tenant_id: string;
 }
 
@@ -551,6 +566,8 @@ export interface Service {
 export interface Snapshot {
   disk_id: string;
   id: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   size_bytes: number | null;
   tenant_id: string;
   virtual_size_bytes: number | null;
@@ -610,6 +627,8 @@ export interface Wireguardpeer {
   network_id: string;
   preshared_key: string | null;
   public_key: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   tenant_id: string;
 }
 
