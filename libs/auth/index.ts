@@ -22,6 +22,8 @@ export {
   type InvalidTokenReason,
   parseBearer,
 } from './bearer.js';
+export { challengeOf, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
+export { cutTo, type Given, type GrantableKind, type Shortfall, shortfalls, type Where } from './coverage.js';
 export {
   type AuthorizationTarget,
   type Authorized,
@@ -34,6 +36,8 @@ export {
 } from './permission.js';
 export { type RoleTableKind, type RoleTableRow, renderRoleTable, roleTable } from './role-table.js';
 export { parseScopes, type Scope, scopeWithin } from './scope.js';
+export { parseScopes, type Scope } from './scope.js';
+export { selectorText } from './selector-sets.js';
 export { actorForService, type ServiceRights } from './service-rights.js';
 export {
   accountSubject,
