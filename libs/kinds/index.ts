@@ -3,6 +3,7 @@ import { apitoken } from './apitoken/index.js';
 import { disk } from './disk/index.js';
 import { firewallrule } from './firewallrule/index.js';
 import { group } from './group/index.js';
+import { grant } from './grant/index.js';
 import { image } from './image/index.js';
 import { instance } from './instance/index.js';
 import { network } from './network/index.js';
@@ -18,6 +19,7 @@ export const kinds = [
   disk,
   firewallrule,
   group,
+  grant,
   image,
   instance,
   network,

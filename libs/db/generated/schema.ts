@@ -34,6 +34,19 @@ export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
+export interface AccessGrant {
+  id: string;
+  kinds: string[];
+  resource_ids: string[] | null;
+  rules: Json;
+  rules_before: Json | null;
+  selector: string | null;
+  subject: string;
+  subject_type: string;
+  tenant_id: string;
+  verbs: string[];
+}
+
 export interface AccessRule {
   grant_id: string;
   kinds: string[];
@@ -183,6 +196,8 @@ export interface Disk {
   instance_id: string | null;
   made: Generated<boolean>;
   node_id: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   restoring: string | null;
   size_gib: number;
   slot: number | null;
@@ -222,6 +237,8 @@ export interface Firewallrule {
   protocol: string;
   remote_cidrs: string[] | null;
   remote_tags: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   target_tags: string | null;
   tenant_id: string;
 }
@@ -252,6 +269,8 @@ export interface Image {
   operation_id: string | null;
   os_info: Generated<Json>;
   publisher_name: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   sha256: string | null;
   size_bytes: number | null;
   source: Generated<string>;
@@ -292,6 +311,8 @@ export interface Instance {
   node_id: string | null;
   placement: Json | null;
   power_state: Generated<string>;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   restart_policy: string;
   ssh_keys: Generated<string[]>;
   tenant_id: string;
@@ -327,6 +348,7 @@ export interface Job {
   request_id: string | null;
   resource_id: string;
   resource_name: string;
+  resource_tags: Generated<Json>;
   run_at: Generated<Timestamp>;
   started_at: Timestamp | null;
   state: Generated<string>;
@@ -385,6 +407,8 @@ export interface Network {
   gateway: string;
   id: string;
   mtu: number;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   subnet: string;
   subnet6: string | null;
   tenant_id: string;
@@ -448,6 +472,8 @@ export interface Portforward {
   port: number;
   protocol: string;
   public_address_id: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   target_port: number | null;
   tenant_id: string;
 }
@@ -458,6 +484,8 @@ export interface Publicaddress {
   ip: string;
   network_id: string | null;
   pool: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   tenant_id: string;
 }
 
@@ -575,6 +603,8 @@ export interface Serviceaccount {
 export interface Snapshot {
   disk_id: string;
   id: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   size_bytes: number | null;
   tenant_id: string;
   virtual_size_bytes: number | null;
@@ -653,10 +683,13 @@ export interface Wireguardpeer {
   network_id: string;
   preshared_key: string | null;
   public_key: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   tenant_id: string;
 }
 
 export interface DB {
+  access_grant: AccessGrant;
   access_rule: AccessRule;
   apitoken: Apitoken;
   audit: Audit;
