@@ -7,6 +7,7 @@ import { AccessDirectory, ApiTokens, Authenticator, TokenVerifier } from '#libs/
 import { loadConfigOrExit } from '#libs/config';
 import { RhyzomeError } from '#libs/core';
 import { openDatabases, whenReachable } from '#libs/db';
+import { UnauthenticatedLog } from '#libs/events';
 import { kinds } from '#libs/kinds';
 import { openImageContents, provideImageContents } from '#libs/kinds/image';
 import { ConsoleRelay } from '#libs/nodes';
@@ -18,6 +19,7 @@ import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
+import { recordRefusals } from './refusals.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
 const log = createLog('api', config.log.level);
@@ -91,7 +93,15 @@ const metrics = httpMetrics(monitoring.registry, databases, tokens, limiter);
 const fastify = adapter.getInstance();
 const routes = recordRoutes(fastify as never);
 const addressing = new Addressing((host) => domains.ownerOf(host), config.api.trustedProxies);
-addGate(fastify as never, { routes, verifier: authenticator, limiter, addressing, onAnswer: metrics.observe });
+const unauthenticated = new UnauthenticatedLog(db, log);
+addGate(fastify as never, {
+  routes,
+  verifier: authenticator,
+  limiter,
+  addressing,
+  onAnswer: metrics.observe,
+  onUnauthenticated: recordRefusals(unauthenticated),
+});
 const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
   logger: ['error', 'warn', 'fatal'],
   bodyParser: false,
@@ -110,6 +120,7 @@ onShutdown(log, async () => {
   access.stop();
   await apiTokens.stop();
   tokens.close();
+  await unauthenticated.close();
   relay.close();
   credentials.close();
   await databases.close();
