@@ -22,6 +22,27 @@ create table access_rule (
   constraint access_rule_tenant_id_grant_id_fkey FOREIGN KEY (tenant_id, grant_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table apitoken (
+  tenant_id text not null,
+  id uuid not null,
+  hash bytea not null,
+  prefix text not null,
+  subject text not null,
+  service_account_id uuid,
+  roles text[] not null,
+  groups text[] not null,
+  scopes text[],
+  expires_at timestamp(3) with time zone not null,
+  revoked boolean default false not null,
+  last_used_at timestamp(3) with time zone,
+  constraint apitoken_pkey PRIMARY KEY (tenant_id, id),
+  constraint apitoken_hash_key UNIQUE (hash),
+  constraint apitoken_hash_check CHECK ((length(hash) = 32)),
+  constraint apitoken_subject_check CHECK (((length(subject) >= 1) AND (length(subject) <= 255))),
+  constraint apitoken_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
+  constraint apitoken_tenant_id_service_account_id_fkey FOREIGN KEY (tenant_id, service_account_id) REFERENCES serviceaccount(tenant_id, id)
+);
+
 create table audit (
   tenant_id text not null,
   id uuid not null,
@@ -176,6 +197,8 @@ create table disk (
   boot_order integer,
   with_instance boolean default false not null,
   restoring uuid,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint disk_pkey PRIMARY KEY (tenant_id, id),
   constraint disk_check CHECK (((instance_id IS NULL) = (slot IS NULL))),
   constraint disk_check1 CHECK (((image_id IS NULL) = (image_sha256 IS NULL))),
@@ -219,6 +242,8 @@ create table firewallrule (
   remote_cidrs text[],
   remote_tags text,
   target_tags text,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint firewallrule_pkey PRIMARY KEY (tenant_id, id),
   constraint firewallrule_action_check CHECK ((action = ANY (ARRAY['allow'::text, 'deny'::text]))),
   constraint firewallrule_check CHECK (((remote_cidrs IS NULL) OR (remote_tags IS NULL))),
@@ -226,6 +251,15 @@ create table firewallrule (
   constraint firewallrule_priority_check CHECK (((priority >= 0) AND (priority <= 65535))),
   constraint firewallrule_protocol_check CHECK ((protocol = ANY (ARRAY['any'::text, 'tcp'::text, 'udp'::text, 'icmp'::text]))),
   constraint firewallrule_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table group_member (
+  tenant_id text not null,
+  group_id uuid not null,
+  user_id uuid not null,
+  constraint group_member_pkey PRIMARY KEY (tenant_id, group_id, user_id),
+  constraint group_member_tenant_id_group_id_fkey FOREIGN KEY (tenant_id, group_id) REFERENCES tenant_group(tenant_id, id) ON DELETE CASCADE,
+  constraint group_member_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES tenant_user(tenant_id, id) ON DELETE CASCADE
 );
 
 create table idempotency (
@@ -257,6 +291,8 @@ create table image (
   announced_format text,
   operation_id uuid,
   publisher_name text,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint image_pkey PRIMARY KEY (tenant_id, id),
   constraint content_is_whole CHECK ((num_nulls(format, size_bytes, virtual_size_bytes, sha256) = ANY (ARRAY[0, 4]))),
   constraint image_announced_format_check CHECK ((announced_format = ANY (ARRAY['qcow2'::text, 'raw'::text]))),
@@ -310,6 +346,8 @@ create table instance (
   held_memory_mib bigint default 0 not null,
   ssh_keys text[] default '{}'::text[] not null,
   placement jsonb,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint instance_pkey PRIMARY KEY (tenant_id, id),
   constraint instance_desired_power_state_check CHECK ((desired_power_state = ANY (ARRAY['running'::text, 'stopped'::text]))),
   constraint instance_memory_mib_check CHECK ((memory_mib >= 64)),
@@ -358,6 +396,7 @@ create table job (
   wakes bigint default 0 not null,
   failures integer default 0 not null,
   waits_for uuid,
+  resource_tags jsonb default '{}'::jsonb not null,
   constraint job_pkey PRIMARY KEY (tenant_id, id),
   constraint job_check CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])))),
   constraint job_outcome_check CHECK ((outcome = ANY (ARRAY['failed'::text, 'cancelled'::text]))),
@@ -431,6 +470,8 @@ create table network (
   address_used bigint default 0 not null,
   address_hint inet not null,
   subnet6 cidr,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint network_pkey PRIMARY KEY (tenant_id, id),
   constraint network_subnet6_check CHECK (((subnet6 IS NULL) OR ((family((subnet6)::inet) = 6) AND ((masklen((subnet6)::inet) >= 64) AND (masklen((subnet6)::inet) <= 120))))),
   constraint network_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
@@ -508,6 +549,8 @@ create table portforward (
   network_id uuid not null,
   network_asked boolean not null,
   target_port integer,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint portforward_pkey PRIMARY KEY (tenant_id, id),
   constraint portforward_port_check CHECK (((port >= 1) AND (port <= 65535))),
   constraint portforward_protocol_check CHECK ((protocol = ANY (ARRAY['tcp'::text, 'udp'::text]))),
@@ -552,6 +595,8 @@ create table publicaddress (
   ip inet not null,
   instance_id uuid,
   network_id uuid,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint publicaddress_pkey PRIMARY KEY (tenant_id, id),
   constraint publicaddress_ip_key UNIQUE (ip),
   constraint publicaddress_check CHECK (((instance_id IS NULL) = (network_id IS NULL))),
@@ -643,12 +688,26 @@ create table service (
   constraint service_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
 );
 
+create table serviceaccount (
+  tenant_id text not null,
+  id uuid not null,
+  description text,
+  public_keys jsonb,
+  enabled boolean default true not null,
+  client_id text,
+  subject text,
+  constraint serviceaccount_pkey PRIMARY KEY (tenant_id, id),
+  constraint serviceaccount_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table snapshot (
   tenant_id text not null,
   id uuid not null,
   disk_id uuid not null,
   size_bytes bigint,
   virtual_size_bytes bigint,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint snapshot_pkey PRIMARY KEY (tenant_id, id),
   constraint snapshot_tenant_id_disk_id_fkey FOREIGN KEY (tenant_id, disk_id) REFERENCES disk(tenant_id, id),
   constraint snapshot_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
@@ -695,6 +754,14 @@ create table tenant_domain (
   constraint tenant_domain_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
 );
 
+create table tenant_group (
+  tenant_id text not null,
+  id uuid not null,
+  description text,
+  constraint tenant_group_pkey PRIMARY KEY (tenant_id, id),
+  constraint tenant_group_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table tenant_issuer (
   issuer text not null,
   tenant_id text not null,
@@ -704,6 +771,23 @@ create table tenant_issuer (
   constraint tenant_issuer_pkey PRIMARY KEY (issuer, organization),
   constraint tenant_issuer_organization_check CHECK ((length(organization) <= 255)),
   constraint tenant_issuer_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
+);
+
+create table tenant_user (
+  tenant_id text not null,
+  id uuid not null,
+  email text,
+  first_name text,
+  last_name text,
+  role text,
+  enabled boolean default true not null,
+  subject text,
+  last_invited_at timestamp(3) with time zone,
+  invitation jsonb,
+  constraint tenant_user_pkey PRIMARY KEY (tenant_id, id),
+  constraint tenant_user_email_check CHECK ((length(email) <= 254)),
+  constraint tenant_user_role_check CHECK ((role = ANY (ARRAY['admin'::text, 'operator'::text, 'viewer'::text]))),
+  constraint tenant_user_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
 create table wireguard_door (
@@ -727,6 +811,8 @@ create table wireguardpeer (
   address inet not null,
   allowed_addresses text[],
   preshared_key text,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint wireguardpeer_pkey PRIMARY KEY (tenant_id, id),
   constraint wireguardpeer_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
   constraint wireguardpeer_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES wireguard_door(tenant_id, network_id)
@@ -735,6 +821,12 @@ create table wireguardpeer (
 -- Indexes
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
+
+CREATE INDEX apitoken_expiry ON public.apitoken USING btree (expires_at);
+
+CREATE INDEX apitoken_service_account ON public.apitoken USING btree (tenant_id, service_account_id, id);
+
+CREATE INDEX apitoken_subject ON public.apitoken USING btree (tenant_id, subject);
 
 CREATE INDEX audit_action ON public.audit USING btree (tenant_id, action, id);
 
@@ -766,13 +858,21 @@ CREATE UNIQUE INDEX dependency_public_address ON public.dependency USING btree (
 
 CREATE INDEX dependency_target ON public.dependency USING btree (target_tenant_id, target_id);
 
+CREATE INDEX disk_by_image_id_created ON public.disk USING btree (tenant_id, image_id, resource_created_at, id);
+
+CREATE INDEX disk_by_image_id_name ON public.disk USING btree (tenant_id, image_id, resource_name, id);
+
+CREATE INDEX disk_by_instance_id_created ON public.disk USING btree (tenant_id, instance_id, resource_created_at, id);
+
+CREATE INDEX disk_by_instance_id_name ON public.disk USING btree (tenant_id, instance_id, resource_name, id);
+
+CREATE INDEX disk_by_size_gib_created ON public.disk USING btree (tenant_id, size_gib, resource_created_at, id);
+
+CREATE INDEX disk_by_size_gib_name ON public.disk USING btree (tenant_id, size_gib, resource_name, id);
+
 CREATE INDEX disk_content ON public.disk USING btree (image_sha256) WHERE (image_sha256 IS NOT NULL);
 
-CREATE INDEX disk_image ON public.disk USING btree (tenant_id, image_id) WHERE (image_id IS NOT NULL);
-
 CREATE INDEX disk_node ON public.disk USING btree (node_id);
-
-CREATE INDEX disk_size ON public.disk USING btree (tenant_id, size_gib, id);
 
 CREATE UNIQUE INDEX disk_slot ON public.disk USING btree (tenant_id, instance_id, slot) WHERE (instance_id IS NOT NULL);
 
@@ -782,39 +882,67 @@ CREATE UNIQUE INDEX event_number ON public.event USING btree (tenant_id, number)
 
 CREATE INDEX event_unnumbered ON public.event USING btree (id) WHERE (number IS NULL);
 
-CREATE INDEX firewallrule_action ON public.firewallrule USING btree (tenant_id, action);
+CREATE INDEX firewallrule_by_action_created ON public.firewallrule USING btree (tenant_id, action, resource_created_at, id);
 
-CREATE INDEX firewallrule_direction ON public.firewallrule USING btree (tenant_id, direction);
+CREATE INDEX firewallrule_by_action_name ON public.firewallrule USING btree (tenant_id, action, resource_name, id);
 
-CREATE INDEX firewallrule_network ON public.firewallrule USING btree (tenant_id, network_id);
+CREATE INDEX firewallrule_by_direction_created ON public.firewallrule USING btree (tenant_id, direction, resource_created_at, id);
 
-CREATE INDEX firewallrule_priority ON public.firewallrule USING btree (tenant_id, priority);
+CREATE INDEX firewallrule_by_direction_name ON public.firewallrule USING btree (tenant_id, direction, resource_name, id);
+
+CREATE INDEX firewallrule_by_network_id_created ON public.firewallrule USING btree (tenant_id, network_id, resource_created_at, id);
+
+CREATE INDEX firewallrule_by_network_id_name ON public.firewallrule USING btree (tenant_id, network_id, resource_name, id);
+
+CREATE INDEX firewallrule_by_priority_created ON public.firewallrule USING btree (tenant_id, priority, resource_created_at, id);
+
+CREATE INDEX firewallrule_by_priority_name ON public.firewallrule USING btree (tenant_id, priority, resource_name, id);
+
+CREATE INDEX group_member_user ON public.group_member USING btree (tenant_id, user_id);
 
 CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
-CREATE INDEX image_content ON public.image USING btree (sha256);
+CREATE INDEX image_by_format_created ON public.image USING btree (tenant_id, format, resource_created_at, id);
 
-CREATE INDEX image_format ON public.image USING btree (tenant_id, format, id);
+CREATE INDEX image_by_format_name ON public.image USING btree (tenant_id, format, resource_name, id);
+
+CREATE INDEX image_by_sha256_created ON public.image USING btree (tenant_id, sha256, resource_created_at, id);
+
+CREATE INDEX image_by_sha256_name ON public.image USING btree (tenant_id, sha256, resource_name, id);
+
+CREATE INDEX image_by_source_created ON public.image USING btree (tenant_id, source, resource_created_at, id);
+
+CREATE INDEX image_by_source_name ON public.image USING btree (tenant_id, source, resource_name, id);
+
+CREATE INDEX image_by_visibility_created ON public.image USING btree (tenant_id, visibility, resource_created_at, id);
+
+CREATE INDEX image_by_visibility_name ON public.image USING btree (tenant_id, visibility, resource_name, id);
+
+CREATE INDEX image_content ON public.image USING btree (sha256);
 
 CREATE UNIQUE INDEX image_operation ON public.image USING btree (operation_id) WHERE (operation_id IS NOT NULL);
 
-CREATE INDEX image_sha256 ON public.image USING btree (tenant_id, sha256, id);
+CREATE INDEX instance_by_desired_power_state_created ON public.instance USING btree (tenant_id, desired_power_state, resource_created_at, id);
 
-CREATE INDEX image_source ON public.image USING btree (tenant_id, source);
+CREATE INDEX instance_by_desired_power_state_name ON public.instance USING btree (tenant_id, desired_power_state, resource_name, id);
 
-CREATE INDEX image_visibility ON public.image USING btree (tenant_id, visibility, id);
+CREATE INDEX instance_by_image_id_created ON public.instance USING btree (tenant_id, image_id, resource_created_at, id);
 
-CREATE INDEX instance_desired ON public.instance USING btree (tenant_id, desired_power_state, id);
+CREATE INDEX instance_by_image_id_name ON public.instance USING btree (tenant_id, image_id, resource_name, id);
 
-CREATE INDEX instance_image ON public.instance USING btree (tenant_id, image_id);
+CREATE INDEX instance_by_memory_mib_created ON public.instance USING btree (tenant_id, memory_mib, resource_created_at, id);
 
-CREATE INDEX instance_memory ON public.instance USING btree (tenant_id, memory_mib, id);
+CREATE INDEX instance_by_memory_mib_name ON public.instance USING btree (tenant_id, memory_mib, resource_name, id);
+
+CREATE INDEX instance_by_power_state_created ON public.instance USING btree (tenant_id, power_state, resource_created_at, id);
+
+CREATE INDEX instance_by_power_state_name ON public.instance USING btree (tenant_id, power_state, resource_name, id);
+
+CREATE INDEX instance_by_vcpus_created ON public.instance USING btree (tenant_id, vcpus, resource_created_at, id);
+
+CREATE INDEX instance_by_vcpus_name ON public.instance USING btree (tenant_id, vcpus, resource_name, id);
 
 CREATE INDEX instance_node ON public.instance USING btree (node_id);
-
-CREATE INDEX instance_power ON public.instance USING btree (tenant_id, power_state, id);
-
-CREATE INDEX instance_vcpus ON public.instance USING btree (tenant_id, vcpus, id);
 
 CREATE INDEX job_action ON public.job USING btree (tenant_id, action, created_at, id);
 
@@ -842,37 +970,59 @@ CREATE UNIQUE INDEX lease_ip ON public.lease USING btree (tenant_id, network_id,
 
 CREATE UNIQUE INDEX lease_mac ON public.lease USING btree (tenant_id, network_id, mac);
 
-CREATE INDEX network_domain ON public.network USING btree (tenant_id, domain, id);
+CREATE INDEX network_by_domain_created ON public.network USING btree (tenant_id, domain, resource_created_at, id);
+
+CREATE INDEX network_by_domain_name ON public.network USING btree (tenant_id, domain, resource_name, id);
+
+CREATE INDEX network_by_subnet6_created ON public.network USING btree (tenant_id, subnet6, resource_created_at, id);
+
+CREATE INDEX network_by_subnet6_name ON public.network USING btree (tenant_id, subnet6, resource_name, id);
+
+CREATE INDEX network_by_subnet_created ON public.network USING btree (tenant_id, subnet, resource_created_at, id);
+
+CREATE INDEX network_by_subnet_name ON public.network USING btree (tenant_id, subnet, resource_name, id);
 
 CREATE INDEX network_part_network ON public.network_part USING btree (tenant_id, network_id);
 
-CREATE INDEX network_subnet ON public.network USING btree (tenant_id, subnet);
-
-CREATE INDEX network_subnet6 ON public.network USING btree (tenant_id, subnet6);
-
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
 
-CREATE INDEX portforward_address ON public.portforward USING btree (tenant_id, public_address_id);
+CREATE INDEX portforward_by_instance_id_created ON public.portforward USING btree (tenant_id, instance_id, resource_created_at, id);
 
-CREATE INDEX portforward_instance ON public.portforward USING btree (tenant_id, instance_id);
+CREATE INDEX portforward_by_instance_id_name ON public.portforward USING btree (tenant_id, instance_id, resource_name, id);
 
-CREATE INDEX portforward_network ON public.portforward USING btree (tenant_id, network_id);
+CREATE INDEX portforward_by_network_id_created ON public.portforward USING btree (tenant_id, network_id, resource_created_at, id);
 
-CREATE INDEX portforward_port ON public.portforward USING btree (tenant_id, port);
+CREATE INDEX portforward_by_network_id_name ON public.portforward USING btree (tenant_id, network_id, resource_name, id);
 
-CREATE INDEX portforward_protocol ON public.portforward USING btree (tenant_id, protocol);
+CREATE INDEX portforward_by_port_created ON public.portforward USING btree (tenant_id, port, resource_created_at, id);
+
+CREATE INDEX portforward_by_port_name ON public.portforward USING btree (tenant_id, port, resource_name, id);
+
+CREATE INDEX portforward_by_protocol_created ON public.portforward USING btree (tenant_id, protocol, resource_created_at, id);
+
+CREATE INDEX portforward_by_protocol_name ON public.portforward USING btree (tenant_id, protocol, resource_name, id);
+
+CREATE INDEX portforward_by_public_address_id_created ON public.portforward USING btree (tenant_id, public_address_id, resource_created_at, id);
+
+CREATE INDEX portforward_by_public_address_id_name ON public.portforward USING btree (tenant_id, public_address_id, resource_name, id);
 
 CREATE INDEX public_pool_range_pool ON public.public_pool_range USING btree (pool);
 
 CREATE INDEX public_port_resource ON public.public_port USING btree (tenant_id, resource_id);
 
-CREATE INDEX publicaddress_instance ON public.publicaddress USING btree (tenant_id, instance_id);
+CREATE INDEX publicaddress_by_instance_id_created ON public.publicaddress USING btree (tenant_id, instance_id, resource_created_at, id);
 
-CREATE INDEX publicaddress_network ON public.publicaddress USING btree (tenant_id, network_id);
+CREATE INDEX publicaddress_by_instance_id_name ON public.publicaddress USING btree (tenant_id, instance_id, resource_name, id);
+
+CREATE INDEX publicaddress_by_network_id_created ON public.publicaddress USING btree (tenant_id, network_id, resource_created_at, id);
+
+CREATE INDEX publicaddress_by_network_id_name ON public.publicaddress USING btree (tenant_id, network_id, resource_name, id);
+
+CREATE INDEX publicaddress_by_pool_created ON public.publicaddress USING btree (tenant_id, pool, resource_created_at, id);
+
+CREATE INDEX publicaddress_by_pool_name ON public.publicaddress USING btree (tenant_id, pool, resource_name, id);
 
 CREATE INDEX publicaddress_pool ON public.publicaddress USING btree (pool, ip);
-
-CREATE INDEX publicaddress_pool_name ON public.publicaddress USING btree (tenant_id, pool);
 
 CREATE INDEX reservation_node ON public.reservation USING btree (node_id);
 
@@ -898,7 +1048,9 @@ CREATE INDEX resource_tag_set ON public.resource USING btree (tenant_id, kind, t
 
 CREATE INDEX resource_updated ON public.resource USING btree (tenant_id, kind, updated_at, id);
 
-CREATE INDEX snapshot_disk ON public.snapshot USING btree (tenant_id, disk_id);
+CREATE INDEX snapshot_by_disk_id_created ON public.snapshot USING btree (tenant_id, disk_id, resource_created_at, id);
+
+CREATE INDEX snapshot_by_disk_id_name ON public.snapshot USING btree (tenant_id, disk_id, resource_name, id);
 
 CREATE INDEX subject_forget ON public.subject USING btree (forget_at) WHERE (forget_at IS NOT NULL);
 
@@ -908,11 +1060,23 @@ CREATE INDEX tenant_domain_tenant ON public.tenant_domain USING btree (tenant_id
 
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
 
+CREATE UNIQUE INDEX tenant_user_email ON public.tenant_user USING btree (tenant_id, email) WHERE (email IS NOT NULL);
+
+CREATE INDEX tenant_user_role ON public.tenant_user USING btree (tenant_id, role, id);
+
+CREATE INDEX tenant_user_subject ON public.tenant_user USING btree (tenant_id, subject);
+
 CREATE UNIQUE INDEX wireguardpeer_address ON public.wireguardpeer USING btree (tenant_id, network_id, address);
 
-CREATE UNIQUE INDEX wireguardpeer_key ON public.wireguardpeer USING btree (tenant_id, network_id, public_key);
+CREATE INDEX wireguardpeer_by_network_id_created ON public.wireguardpeer USING btree (tenant_id, network_id, resource_created_at, id);
 
-CREATE INDEX wireguardpeer_public_key ON public.wireguardpeer USING btree (tenant_id, public_key);
+CREATE INDEX wireguardpeer_by_network_id_name ON public.wireguardpeer USING btree (tenant_id, network_id, resource_name, id);
+
+CREATE INDEX wireguardpeer_by_public_key_created ON public.wireguardpeer USING btree (tenant_id, public_key, resource_created_at, id);
+
+CREATE INDEX wireguardpeer_by_public_key_name ON public.wireguardpeer USING btree (tenant_id, public_key, resource_name, id);
+
+CREATE UNIQUE INDEX wireguardpeer_key ON public.wireguardpeer USING btree (tenant_id, network_id, public_key);
 
 -- Functions and procedures
 
@@ -928,6 +1092,40 @@ BEGIN ATOMIC
    WHERE (a.tenant_id = ANY (access_epochs.tenants));
 END;
 
+CREATE OR REPLACE FUNCTION public.api_tokens(hashes bytea[])
+ RETURNS TABLE(hash bytea, tenant_id text, id uuid, name text, tenant_state text, epoch bigint, subject text, roles text[], groups text[], scopes text[], expires_at timestamp with time zone, owner jsonb)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT t.hash,
+     t.tenant_id,
+     t.id,
+     r.name,
+     n.state,
+     COALESCE(( SELECT a.epoch
+            FROM tenant_access a
+           WHERE (a.tenant_id = t.tenant_id)), (0)::bigint) AS "coalesce",
+     t.subject,
+     t.roles,
+     t.groups,
+     t.scopes,
+     t.expires_at,
+         CASE
+             WHEN (u.id IS NOT NULL) THEN jsonb_build_object('role', u.role, 'groups', COALESCE(( SELECT jsonb_agg(g.name) AS jsonb_agg
+                FROM (group_member m
+                  JOIN resource g ON (((g.tenant_id = m.tenant_id) AND (g.id = m.group_id))))
+               WHERE ((m.tenant_id = u.tenant_id) AND (m.user_id = u.id))), '[]'::jsonb))
+             ELSE NULL::jsonb
+         END AS "case"
+    FROM ((((apitoken t
+      JOIN resource r ON (((r.tenant_id = t.tenant_id) AND (r.id = t.id))))
+      JOIN tenant n ON ((n.id = t.tenant_id)))
+      LEFT JOIN subject s ON (((s.tenant_id = t.tenant_id) AND (s.subject = t.subject) AND (s.kind = 'user'::text))))
+      LEFT JOIN tenant_user u ON (((u.tenant_id = s.tenant_id) AND (u.id = s.resource_id))))
+   WHERE ((t.hash = ANY (api_tokens.hashes)) AND (NOT t.revoked));
+END;
+
 CREATE OR REPLACE FUNCTION public.charge(p_tenant text, p_name text, p_delta bigint)
  RETURNS void
  LANGUAGE plpgsql
@@ -940,6 +1138,16 @@ begin
   update quota set used = used + p_delta, changed_by = pg_current_xact_id(),
     used_before = case when changed_by = pg_current_xact_id() then used_before else used end
   where tenant_id = p_tenant and name = p_name;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_apitoken()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'apiTokens',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.charge_deleted_disk()
@@ -1040,12 +1248,42 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.charge_serviceaccount()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'serviceAccounts',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.charge_snapshot()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
 begin
   perform charge(coalesce(new.tenant_id, old.tenant_id), 'snapshots',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_tenant_group()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'groups',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_tenant_user()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'users',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -1171,6 +1409,24 @@ BEGIN ATOMIC
      d.tenant_id
     FROM tenant_domain d;
 END;
+
+CREATE OR REPLACE PROCEDURE public.filter_by(IN p_tab regclass, IN p_column text)
+ LANGUAGE plpgsql
+AS $procedure$
+declare tab name;
+begin
+  select relname into tab from pg_class where oid = p_tab;
+  if not exists (select from pg_attribute where attrelid = p_tab and attname = 'resource_name') then
+    execute format('alter table %s add column resource_created_at timestamptz(3) not null default now(), add column resource_name text not null default ''''', p_tab);
+    execute format('update %s k set resource_created_at = r.created_at, resource_name = r.name from resource r where r.tenant_id = k.tenant_id and r.id = k.id', p_tab);
+    execute format('create trigger take_order before insert on %s for each row execute function take_order()', p_tab);
+    -- A kind's table is called as the kind is, with _ for -.
+    execute format('create trigger %I after update of name on resource for each row when (new.name <> old.name and replace(new.kind, ''-'', ''_'') = %L) execute function pass_name_on(%L)',
+      'pass_name_on_to_' || tab, tab, p_tab::text);
+  end if;
+  execute format('create index %I on %s (tenant_id, %I, resource_created_at, id)', left(tab || '_by_' || p_column, 55) || '_created', p_tab, p_column);
+  execute format('create index %I on %s (tenant_id, %I, resource_name, id)', left(tab || '_by_' || p_column, 55) || '_name', p_tab, p_column);
+end $procedure$;
 
 CREATE OR REPLACE FUNCTION public.gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet)
  RETURNS inet
@@ -1300,6 +1556,17 @@ BEGIN ATOMIC
            GROUP BY n.id) free;
 END;
 
+CREATE OR REPLACE FUNCTION public.note_api_tokens_used(tenants text[], ids uuid[])
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ UPDATE apitoken t SET last_used_at = now()
+    FROM UNNEST(note_api_tokens_used.tenants, note_api_tokens_used.ids) used(tenant_id, id)
+   WHERE ((t.tenant_id = used.tenant_id) AND (t.id = used.id) AND ((t.last_used_at IS NULL) OR (t.last_used_at < (now() - '00:04:00'::interval))));
+END;
+
 CREATE OR REPLACE FUNCTION public.notify_tenant()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1330,6 +1597,16 @@ begin
   return true;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.pass_name_on()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  execute format('update %s set resource_name = $1 where tenant_id = $2 and id = $3', tg_argv[0])
+  using new.name, new.tenant_id, new.id;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.public_pool_use()
  RETURNS TABLE(name text, total bigint, used bigint)
  LANGUAGE sql
@@ -1358,6 +1635,18 @@ begin
   insert into tenant_access as a (tenant_id) values (changed) on conflict (tenant_id) do update set epoch = a.epoch + 1;
   -- As for the tenants' tables: so rare that the lock that NOTIFY takes does not matter.
   perform pg_notify('rhyzome_access', changed);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.raise_access_of_tenant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+begin
+  insert into tenant_access as a (tenant_id) values (new.id) on conflict (tenant_id) do update set epoch = a.epoch + 1;
+  perform pg_notify('rhyzome_access', new.id);
   return null;
 end $function$;
 
@@ -1460,6 +1749,18 @@ CREATE OR REPLACE FUNCTION public.tag_keys_digest(tags jsonb)
  IMMUTABLE PARALLEL SAFE STRICT
 RETURN (md5((SELECT COALESCE(string_agg(key.key, ','::text ORDER BY (key.key COLLATE "C")), ''::text) AS "coalesce" FROM jsonb_object_keys(tag_keys_digest.tags) key(key))))::uuid;
 
+CREATE OR REPLACE FUNCTION public.take_order()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  select r.created_at, r.name into strict new.resource_created_at, new.resource_name
+  from resource r where r.tenant_id = new.tenant_id and r.id = new.id;
+  return new;
+exception when no_data_found then
+  raise foreign_key_violation using message = format('%s %s is no resource', tg_table_name, new.id);
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.tell_job()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1557,15 +1858,29 @@ create view quota_drift as
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_rule FOR EACH ROW EXECUTE FUNCTION raise_access();
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.apitoken DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_apitoken();
+
+CREATE TRIGGER tells_access AFTER DELETE OR UPDATE OF revoked ON public.apitoken FOR EACH ROW EXECUTE FUNCTION raise_access();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_disk();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.disk FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.firewallrule DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_firewallrule();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.firewallrule FOR EACH ROW EXECUTE FUNCTION take_order();
+
+CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.group_member FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.image DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_image();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.image FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF held_memory_mib, held_vcpus, memory_mib, vcpus ON public.instance DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_instance();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.instance FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE TRIGGER tell_job_insert AFTER INSERT ON public.job FOR EACH ROW EXECUTE FUNCTION tell_job();
 
@@ -1579,11 +1894,17 @@ CREATE TRIGGER give_ip6 BEFORE INSERT ON public.lease FOR EACH ROW EXECUTE FUNCT
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.network DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_network();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.network FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.portforward DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_portforward();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.portforward FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.publicaddress DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_publicaddress();
 
 CREATE TRIGGER give_back_public_address AFTER DELETE ON public.publicaddress FOR EACH ROW EXECUTE FUNCTION give_back_public_address();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.publicaddress FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
@@ -1593,13 +1914,35 @@ CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHE
 
 CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags, name ON public.resource FOR EACH ROW WHEN (((new.tags IS DISTINCT FROM old.tags) OR (new.name <> old.name))) EXECUTE FUNCTION keep_tags();
 
+CREATE TRIGGER pass_name_on_to_disk AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'disk'::text))) EXECUTE FUNCTION pass_name_on('disk');
+
+CREATE TRIGGER pass_name_on_to_firewallrule AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'firewallrule'::text))) EXECUTE FUNCTION pass_name_on('firewallrule');
+
+CREATE TRIGGER pass_name_on_to_image AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'image'::text))) EXECUTE FUNCTION pass_name_on('image');
+
+CREATE TRIGGER pass_name_on_to_instance AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'instance'::text))) EXECUTE FUNCTION pass_name_on('instance');
+
+CREATE TRIGGER pass_name_on_to_network AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'network'::text))) EXECUTE FUNCTION pass_name_on('network');
+
+CREATE TRIGGER pass_name_on_to_portforward AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'portforward'::text))) EXECUTE FUNCTION pass_name_on('portforward');
+
+CREATE TRIGGER pass_name_on_to_publicaddress AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'publicaddress'::text))) EXECUTE FUNCTION pass_name_on('publicaddress');
+
+CREATE TRIGGER pass_name_on_to_snapshot AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'snapshot'::text))) EXECUTE FUNCTION pass_name_on('snapshot');
+
+CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'wireguardpeer'::text))) EXECUTE FUNCTION pass_name_on('wireguardpeer');
+
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
 
 CREATE TRIGGER tell_resource AFTER INSERT OR DELETE OR UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION tell_resource();
 
 CREATE TRIGGER notify_service AFTER INSERT OR DELETE OR UPDATE ON public.service FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.serviceaccount DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_serviceaccount();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.snapshot DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_snapshot();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.snapshot FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.subject FOR EACH ROW EXECUTE FUNCTION raise_access();
 
@@ -1607,13 +1950,23 @@ CREATE TRIGGER give_default_quotas AFTER INSERT ON public.tenant FOR EACH ROW EX
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
+CREATE TRIGGER tells_access AFTER UPDATE OF state ON public.tenant FOR EACH ROW WHEN ((old.state IS DISTINCT FROM new.state)) EXECUTE FUNCTION raise_access_of_tenant();
+
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_domain FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.tenant_group DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_tenant_group();
 
 CREATE TRIGGER keep_issuer_whole_or_shared BEFORE INSERT OR UPDATE ON public.tenant_issuer FOR EACH ROW EXECUTE FUNCTION keep_issuer_whole_or_shared();
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_issuer FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.tenant_user DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_tenant_user();
+
+CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE OF role ON public.tenant_user FOR EACH ROW EXECUTE FUNCTION raise_access();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.wireguardpeer DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_wireguardpeer();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.wireguardpeer FOR EACH ROW EXECUTE FUNCTION take_order();
 
 -- Row level security
 
@@ -1621,6 +1974,11 @@ alter table access_rule enable row level security;
 alter table access_rule force row level security;
 create policy all_tenants on access_rule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on access_rule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table apitoken enable row level security;
+alter table apitoken force row level security;
+create policy all_tenants on apitoken as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on apitoken as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table audit enable row level security;
 alter table audit force row level security;
@@ -1666,6 +2024,11 @@ alter table firewallrule enable row level security;
 alter table firewallrule force row level security;
 create policy all_tenants on firewallrule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on firewallrule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table group_member enable row level security;
+alter table group_member force row level security;
+create policy all_tenants on group_member as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on group_member as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table idempotency enable row level security;
 alter table idempotency force row level security;
@@ -1768,6 +2131,11 @@ create policy global_images on resource_tag as permissive for select to rhyzome_
 create policy own_tenant on resource_tag as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 create policy published on resource_tag as permissive for select to rhyzome_app using (published);
 
+alter table serviceaccount enable row level security;
+alter table serviceaccount force row level security;
+create policy all_tenants on serviceaccount as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on serviceaccount as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table snapshot enable row level security;
 alter table snapshot force row level security;
 create policy all_tenants on snapshot as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -1793,10 +2161,20 @@ alter table tenant_domain force row level security;
 create policy all_tenants on tenant_domain as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on tenant_domain as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table tenant_group enable row level security;
+alter table tenant_group force row level security;
+create policy all_tenants on tenant_group as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on tenant_group as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table tenant_issuer enable row level security;
 alter table tenant_issuer force row level security;
 create policy all_tenants on tenant_issuer as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on tenant_issuer as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table tenant_user enable row level security;
+alter table tenant_user force row level security;
+create policy all_tenants on tenant_user as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on tenant_user as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table wireguard_door enable row level security;
 alter table wireguard_door force row level security;
@@ -1815,8 +2193,16 @@ grant execute on function access_epochs(tenants text[]) to public;
 grant execute on function access_epochs(tenants text[]) to rhyzome_app;
 grant execute on function access_epochs(tenants text[]) to rhyzome_operator;
 
+alter function api_tokens(hashes bytea[]) owner to rhyzome_owner;
+grant execute on function api_tokens(hashes bytea[]) to public;
+grant execute on function api_tokens(hashes bytea[]) to rhyzome_app;
+grant execute on function api_tokens(hashes bytea[]) to rhyzome_operator;
+
 alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
 grant execute on function charge(p_tenant text, p_name text, p_delta bigint) to public;
+
+alter function charge_apitoken() owner to rhyzome_owner;
+grant execute on function charge_apitoken() to public;
 
 alter function charge_deleted_disk() owner to rhyzome_owner;
 grant execute on function charge_deleted_disk() to public;
@@ -1845,8 +2231,17 @@ grant execute on function charge_portforward() to public;
 alter function charge_publicaddress() owner to rhyzome_owner;
 grant execute on function charge_publicaddress() to public;
 
+alter function charge_serviceaccount() owner to rhyzome_owner;
+grant execute on function charge_serviceaccount() to public;
+
 alter function charge_snapshot() owner to rhyzome_owner;
 grant execute on function charge_snapshot() to public;
+
+alter function charge_tenant_group() owner to rhyzome_owner;
+grant execute on function charge_tenant_group() to public;
+
+alter function charge_tenant_user() owner to rhyzome_owner;
+grant execute on function charge_tenant_user() to public;
 
 alter function charge_wireguardpeer() owner to rhyzome_owner;
 grant execute on function charge_wireguardpeer() to public;
@@ -1917,11 +2312,19 @@ grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) 
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_app;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_operator;
 
+alter function note_api_tokens_used(tenants text[], ids uuid[]) owner to rhyzome_owner;
+grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to public;
+grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_app;
+grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_operator;
+
 alter function notify_tenant() owner to rhyzome_owner;
 grant execute on function notify_tenant() to public;
 
 alter function open_audit_era() owner to rhyzome_owner;
 grant execute on function open_audit_era() to rhyzome_operator;
+
+alter function pass_name_on() owner to rhyzome_owner;
+grant execute on function pass_name_on() to public;
 
 alter function public_pool_use() owner to rhyzome_owner;
 grant execute on function public_pool_use() to public;
@@ -1929,6 +2332,9 @@ grant execute on function public_pool_use() to rhyzome_operator;
 
 alter function raise_access() owner to rhyzome_owner;
 grant execute on function raise_access() to public;
+
+alter function raise_access_of_tenant() owner to rhyzome_owner;
+grant execute on function raise_access_of_tenant() to public;
 
 alter function raise_version() owner to rhyzome_owner;
 grant execute on function raise_version() to public;
@@ -1954,6 +2360,9 @@ grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib b
 alter function tag_keys_digest(tags jsonb) owner to rhyzome_owner;
 grant execute on function tag_keys_digest(tags jsonb) to public;
 
+alter function take_order() owner to rhyzome_owner;
+grant execute on function take_order() to public;
+
 alter function tell_job() owner to rhyzome_owner;
 grant execute on function tell_job() to public;
 
@@ -1966,6 +2375,9 @@ grant execute on function tell_unauthenticated(entries jsonb, most integer, keep
 
 alter procedure count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text) owner to rhyzome_owner;
 grant execute on procedure count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text) to public;
+
+alter procedure filter_by(IN p_tab regclass, IN p_column text) owner to rhyzome_owner;
+grant execute on procedure filter_by(IN p_tab regclass, IN p_column text) to public;
 
 alter procedure set_quota(IN p_tenant text, IN p_name text, IN p_max bigint) owner to rhyzome_owner;
 grant execute on procedure set_quota(IN p_tenant text, IN p_name text, IN p_max bigint) to public;
@@ -1985,6 +2397,10 @@ grant usage on sequence placement_revision to rhyzome_operator;
 alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
 grant delete, insert, select, update on table access_rule to rhyzome_operator;
+
+alter table apitoken owner to rhyzome_owner;
+grant delete, insert, select, update on table apitoken to rhyzome_app;
+grant delete, insert, select, update on table apitoken to rhyzome_operator;
 
 alter table audit owner to rhyzome_owner;
 grant select on table audit to rhyzome_app;
@@ -2032,6 +2448,10 @@ grant delete, insert, select, update on table event_counter to rhyzome_operator;
 alter table firewallrule owner to rhyzome_owner;
 grant delete, insert, select, update on table firewallrule to rhyzome_app;
 grant delete, insert, select, update on table firewallrule to rhyzome_operator;
+
+alter table group_member owner to rhyzome_owner;
+grant delete, insert, select, update on table group_member to rhyzome_app;
+grant delete, insert, select, update on table group_member to rhyzome_operator;
 
 alter table idempotency owner to rhyzome_owner;
 grant delete, insert, select, update on table idempotency to rhyzome_app;
@@ -2142,6 +2562,10 @@ grant delete, insert, select, update on table resource_tag to rhyzome_operator;
 alter table service owner to rhyzome_owner;
 grant delete, insert, select, update on table service to rhyzome_operator;
 
+alter table serviceaccount owner to rhyzome_owner;
+grant delete, insert, select, update on table serviceaccount to rhyzome_app;
+grant delete, insert, select, update on table serviceaccount to rhyzome_operator;
+
 alter table snapshot owner to rhyzome_owner;
 grant delete, insert, select, update on table snapshot to rhyzome_app;
 grant delete, insert, select, update on table snapshot to rhyzome_operator;
@@ -2161,8 +2585,16 @@ grant select on table tenant_access to rhyzome_operator;
 alter table tenant_domain owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_domain to rhyzome_operator;
 
+alter table tenant_group owner to rhyzome_owner;
+grant delete, insert, select, update on table tenant_group to rhyzome_app;
+grant delete, insert, select, update on table tenant_group to rhyzome_operator;
+
 alter table tenant_issuer owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_issuer to rhyzome_operator;
+
+alter table tenant_user owner to rhyzome_owner;
+grant delete, insert, select, update on table tenant_user to rhyzome_app;
+grant delete, insert, select, update on table tenant_user to rhyzome_operator;
 
 alter table wireguard_door owner to rhyzome_owner;
 grant delete, insert, select, update on table wireguard_door to rhyzome_app;

@@ -3,7 +3,7 @@ import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { sql } from 'kysely';
-import { AccessDirectory, Authenticator, TokenVerifier } from '#libs/auth';
+import { AccessDirectory, ApiTokens, Authenticator, TokenVerifier } from '#libs/auth';
 import { loadConfigOrExit } from '#libs/config';
 import { RhyzomeError } from '#libs/core';
 import { openDatabases, whenReachable } from '#libs/db';
@@ -70,7 +70,11 @@ await whenReachable(log, readTenants);
 await listener.start();
 
 const tokens = new TokenVerifier({ directory: issuers, audience: config.api.audience });
-const authenticator = new Authenticator(tokens, access);
+const apiTokens = new ApiTokens(db, access, {
+  onError: (error) => log.warn({ err: error }, 'writing down when API tokens were used failed'),
+});
+apiTokens.start();
+const authenticator = new Authenticator(tokens, access, apiTokens);
 const relay = new ConsoleRelay(db, credentials);
 const openapi = describeApi(registry.all, version());
 const module = ApiModule.with({
@@ -114,6 +118,7 @@ onShutdown(log, async () => {
   monitoring.drain();
   await app.close();
   access.stop();
+  await apiTokens.stop();
   tokens.close();
   await unauthenticated.close();
   relay.close();

@@ -11,7 +11,10 @@ export {
 export { AccessDirectory } from './access-directory.js';
 export type { AccessRule, Actor, Role } from './actor.js';
 export { adminActor, roles } from './actor.js';
+export { hashOfApiToken, isApiToken, type NewApiToken, newApiToken } from './api-token-format.js';
+export { ApiTokens, type ApiTokensOptions } from './api-tokens.js';
 export { API_TOKEN_PREFIX, Authenticator, type BearerVerifier } from './authenticator.js';
+export { type Holding, refuseGivingMore } from './authority.js';
 export { challengeOf, claimedIssuer, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
 export {
   type AuthorizationTarget,
@@ -24,6 +27,14 @@ export {
   mayList,
 } from './permission.js';
 export { type RoleTableKind, type RoleTableRow, renderRoleTable, roleTable } from './role-table.js';
-export { parseScopes, type Scope } from './scope.js';
+export { parseScopes, type Scope, scopeWithin } from './scope.js';
 export { actorForService, type ServiceRights } from './service-rights.js';
+export {
+  accountSubject,
+  enableSubjects,
+  forgetSubjects,
+  leaveSubjects,
+  putSubject,
+  type SubjectOwner,
+} from './subjects.js';
 export { TokenVerifier, type TokenVerifierOptions } from './token-verifier.js';

@@ -115,7 +115,7 @@ export interface ActionDefinition {
 type DtoClass = new () => object;
 
 export interface FilterDefinition {
-  /** The column that is compared, e.g. sql.ref('k.node_id'); it needs an index on (tenant_id, column). */
+  /** The column that is compared, e.g. sql.ref('k.node_id'); its migration calls filter_by for it. */
   column: RawBuilder<unknown>;
   type: 'text' | 'uuid' | 'integer' | 'boolean' | 'cidr';
   description: string;

@@ -46,6 +46,21 @@ export interface AccessRule {
   verbs: string[];
 }
 
+export interface Apitoken {
+  expires_at: Timestamp;
+  groups: string[];
+  hash: Buffer;
+  id: string;
+  last_used_at: Timestamp | null;
+  prefix: string;
+  revoked: Generated<boolean>;
+  roles: string[];
+  scopes: string[] | null;
+  service_account_id: string | null;
+  subject: string;
+  tenant_id: string;
+}
+
 export interface Audit {
   action: string;
   actor: string;
@@ -168,6 +183,8 @@ export interface Disk {
   instance_id: string | null;
   made: Generated<boolean>;
   node_id: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   restoring: string | null;
   size_gib: number;
   slot: number | null;
@@ -207,8 +224,16 @@ export interface Firewallrule {
   protocol: string;
   remote_cidrs: string[] | null;
   remote_tags: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   target_tags: string | null;
   tenant_id: string;
+}
+
+export interface GroupMember {
+  group_id: string;
+  tenant_id: string;
+  user_id: string;
 }
 
 export interface Idempotency {
@@ -231,6 +256,8 @@ export interface Image {
   operation_id: string | null;
   os_info: Generated<Json>;
   publisher_name: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   sha256: string | null;
   size_bytes: number | null;
   source: Generated<string>;
@@ -271,6 +298,8 @@ export interface Instance {
   node_id: string | null;
   placement: Json | null;
   power_state: Generated<string>;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   restart_policy: string;
   ssh_keys: Generated<string[]>;
   tenant_id: string;
@@ -306,6 +335,7 @@ export interface Job {
   request_id: string | null;
   resource_id: string;
   resource_name: string;
+  resource_tags: Generated<Json>;
   run_at: Generated<Timestamp>;
   started_at: Timestamp | null;
   state: Generated<string>;
@@ -364,6 +394,8 @@ export interface Network {
   gateway: string;
   id: string;
   mtu: number;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   subnet: string;
   subnet6: string | null;
   tenant_id: string;
@@ -427,6 +459,8 @@ export interface Portforward {
   port: number;
   protocol: string;
   public_address_id: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   target_port: number | null;
   tenant_id: string;
 }
@@ -437,6 +471,8 @@ export interface Publicaddress {
   ip: string;
   network_id: string | null;
   pool: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   tenant_id: string;
 }
 
@@ -535,9 +571,21 @@ export interface Service {
   verbs: string[];
 }
 
+export interface Serviceaccount {
+  client_id: string | null;
+  description: string | null;
+  enabled: Generated<boolean>;
+  id: string;
+  public_keys: Json | null;
+  subject: string | null;
+  tenant_id: string;
+}
+
 export interface Snapshot {
   disk_id: string;
   id: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   size_bytes: number | null;
   tenant_id: string;
   virtual_size_bytes: number | null;
@@ -573,11 +621,30 @@ export interface TenantDomain {
   tenant_id: string;
 }
 
+export interface TenantGroup {
+  description: string | null;
+  id: string;
+  tenant_id: string;
+}
+
 export interface TenantIssuer {
   audience: string | null;
   issuer: string;
   jwks_uri: string | null;
   organization: Generated<string>;
+  tenant_id: string;
+}
+
+export interface TenantUser {
+  email: string | null;
+  enabled: Generated<boolean>;
+  first_name: string | null;
+  id: string;
+  invitation: Json | null;
+  last_invited_at: Timestamp | null;
+  last_name: string | null;
+  role: string | null;
+  subject: string | null;
   tenant_id: string;
 }
 
@@ -597,11 +664,14 @@ export interface Wireguardpeer {
   network_id: string;
   preshared_key: string | null;
   public_key: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   tenant_id: string;
 }
 
 export interface DB {
   access_rule: AccessRule;
+  apitoken: Apitoken;
   audit: Audit;
   audit_digest: AuditDigest;
   audit_era: AuditEra;
@@ -615,6 +685,7 @@ export interface DB {
   event: Event;
   event_counter: EventCounter;
   firewallrule: Firewallrule;
+  group_member: GroupMember;
   idempotency: Idempotency;
   image: Image;
   image_upload: ImageUpload;
@@ -644,12 +715,15 @@ export interface DB {
   resource: Resource;
   resource_tag: ResourceTag;
   service: Service;
+  serviceaccount: Serviceaccount;
   snapshot: Snapshot;
   subject: Subject;
   tenant: Tenant;
   tenant_access: TenantAccess;
   tenant_domain: TenantDomain;
+  tenant_group: TenantGroup;
   tenant_issuer: TenantIssuer;
+  tenant_user: TenantUser;
   wireguard_door: WireguardDoor;
   wireguardpeer: Wireguardpeer;
 }
