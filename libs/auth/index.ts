@@ -15,7 +15,6 @@ export { hashOfApiToken, isApiToken, type NewApiToken, newApiToken } from './api
 export { ApiTokens, type ApiTokensOptions } from './api-tokens.js';
 export { API_TOKEN_PREFIX, Authenticator, type BearerVerifier } from './authenticator.js';
 export { type Holding, refuseGivingMore } from './authority.js';
-export { challengeOf, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
 export { challengeOf, claimedIssuer, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
 export {
   type AuthorizationTarget,
