@@ -2,6 +2,7 @@
 import { apitoken } from './apitoken/index.js';
 import { disk } from './disk/index.js';
 import { firewallrule } from './firewallrule/index.js';
+import { group } from './group/index.js';
 import { grant } from './grant/index.js';
 import { image } from './image/index.js';
 import { instance } from './instance/index.js';
@@ -10,12 +11,14 @@ import { portforward } from './portforward/index.js';
 import { publicaddress } from './publicaddress/index.js';
 import { serviceaccount } from './serviceaccount/index.js';
 import { snapshot } from './snapshot/index.js';
+import { user } from './user/index.js';
 import { wireguardpeer } from './wireguardpeer/index.js';
 
 export const kinds = [
   apitoken,
   disk,
   firewallrule,
+  group,
   grant,
   image,
   instance,
@@ -24,5 +27,6 @@ export const kinds = [
   publicaddress,
   serviceaccount,
   snapshot,
+  user,
   wireguardpeer,
 ];
