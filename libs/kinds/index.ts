@@ -2,8 +2,8 @@
 import { apitoken } from './apitoken/index.js';
 import { disk } from './disk/index.js';
 import { firewallrule } from './firewallrule/index.js';
-import { group } from './group/index.js';
 import { grant } from './grant/index.js';
+import { group } from './group/index.js';
 import { image } from './image/index.js';
 import { instance } from './instance/index.js';
 import { network } from './network/index.js';
@@ -18,8 +18,8 @@ export const kinds = [
   apitoken,
   disk,
   firewallrule,
-  group,
   grant,
+  group,
   image,
   instance,
   network,
