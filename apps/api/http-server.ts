@@ -5,9 +5,20 @@
 import type { Socket } from 'node:net';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import type { Actor, BearerVerifier } from '#libs/auth';
+
+import { type Actor, type BearerVerifier, InvalidToken } from '#libs/auth';
+
 import { newId, RhyzomeError, requestIdFrom } from '#libs/core';
-import { bearerOf, type RateLimiter, renderProblem, routeUpgrades, shouldUpgrade, toRhyzomeError } from '#libs/rest';
+import {
+  type Addressed,
+  type Addressing,
+  bearerOf,
+  type RateLimiter,
+  renderProblem,
+  routeUpgrades,
+  shouldUpgrade,
+  toRhyzomeError,
+} from '#libs/rest';
 import { docsTypeOf } from './controllers/docs.controller.js';
 
 const MAX_BODY_BYTES = 1024 * 1024;
@@ -21,7 +32,8 @@ export function createAdapter() {
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     // Headers have their own time limit (Node's), bodies theirs below: one for all would end every long upload.
     requestTimeout: 0,
-    http: { headersTimeout: HEADERS_MS, shouldUpgradeCallback: shouldUpgrade },
+    // A request without a Host is refused by the gate, with a problem.
+    http: { headersTimeout: HEADERS_MS, requireHostHeader: false, shouldUpgradeCallback: shouldUpgrade },
     keepAliveTimeout: 72_000,
     forceCloseConnections: 'idle',
     clientErrorHandler: (error, socket) => refuseRaw(error, socket as Socket),
@@ -65,6 +77,7 @@ export interface GateOptions {
   routes: RouteTable;
   verifier: BearerVerifier;
   limiter: RateLimiter;
+  addressing: Addressing;
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;
 }
 
@@ -76,12 +89,14 @@ export function acceptUpgrades(fastify: FastifyInstance): void {
 /** Request ids, the caller, and what a path answers with; before any route's own work. */
 export function addGate(fastify: FastifyInstance, options: GateOptions): void {
   fastify.decorateRequest('requestId', '');
+  fastify.decorateRequest('addressed', null as unknown as Addressed);
   fastify.addHook('onRequest', async (request, reply) => {
     request.requestId = requestIdFrom(request.headers['x-request-id']);
     reply.header('x-request-id', request.requestId);
     reply.header('cache-control', 'no-store');
     const traceparent = traceparentOf(request);
     if (traceparent) reply.header('traceparent', traceparent);
+    request.addressed = options.addressing.of(request.raw);
     if (request.url.length > MAX_URL_LENGTH) {
       throw new RhyzomeError('uri_too_long', `The URI is longer than ${MAX_URL_LENGTH} characters.`);
     }
@@ -89,28 +104,35 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
     if (!path.endsWith('/console/attach')) refuseUnacceptable(path, request.headers.accept);
     const setHeader = (name: string, value: string) => void reply.header(name, value);
     if (isPublic(path)) {
-      options.limiter.countAddress(request.ip, setHeader);
+      options.limiter.countAddress(request.addressed.client, setHeader);
       if (request.is404) refuseUnknownPath(options.routes, path, reply);
       return;
     }
     const actor = await verified(options, request, setHeader);
     options.limiter.countUser(actor, setHeader);
-    request.caller = { actor, requestId: request.requestId, source: request.ip, traceparent };
+    request.caller = { actor, requestId: request.requestId, source: request.addressed.client, traceparent };
     if (request.is404) refuseUnknownPath(options.routes, path, reply);
   });
   fastify.addHook('onResponse', async (request, reply) => options.onAnswer(request, reply));
 }
 
-/** Who calls; whoever cannot say is counted by address. Throws RhyzomeError `unauthenticated`, `too_many_requests`. */
+/**
+ * Who calls; whoever cannot say is counted by address. At a tenant's host only its own tokens count: of a tenant that is
+ * not there, the answer is that of a foreign one. Throws RhyzomeError `unauthenticated`, `too_many_requests`.
+ */
 async function verified(
   { verifier, limiter }: GateOptions,
   request: FastifyRequest,
   setHeader: (name: string, value: string) => void,
 ): Promise<Actor> {
   try {
-    return await verifier.verify(bearerOf(request));
+    const actor = await verifier.verify(bearerOf(request));
+    const { owner } = request.addressed;
+    if (owner === undefined || owner.tenantId === actor.tenantId) return actor;
+    throw new InvalidToken('wrong_host', 'The token is not of the tenant of this host name.');
   } catch (error) {
-    if (error instanceof RhyzomeError && error.code === 'unauthenticated') limiter.countAddress(request.ip, setHeader);
+    if (error instanceof RhyzomeError && error.code === 'unauthenticated')
+      limiter.countAddress(request.addressed.client, setHeader);
     throw error;
   }
 }

@@ -12,8 +12,8 @@ import { openImageContents, provideImageContents } from '#libs/kinds/image';
 import { ConsoleRelay } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring, version } from '#libs/process';
 import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
-import { RateLimiter } from '#libs/rest';
-import { IssuerCache } from '#libs/tenants';
+import { Addressing, RateLimiter } from '#libs/rest';
+import { DomainCache, type DomainRow, IssuerCache, type IssuerRow } from '#libs/tenants';
 import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
@@ -42,29 +42,29 @@ const installation = await whenReachable(log, async () => {
 });
 
 const issuers = new IssuerCache(async () => {
-  const query = sql<{ issuer: string; tenant_id: string; tenant_state: 'active'; audience: string; jwks_uri: string }>`
-    select * from issuer_directory()`;
-  return (await db.unscopedRead(query.compile(db.builder))).map((row) => ({
-    issuer: row.issuer,
-    tenantId: row.tenant_id,
-    tenantState: row.tenant_state,
-    audience: row.audience,
-    jwksUri: row.jwks_uri,
-  }));
+  const query = sql<IssuerRow>`
+    select issuer, organization, tenant_id as "tenantId", tenant_state as "tenantState", audience, jwks_uri as "jwksUri"
+    from issuer_directory()`;
+  return db.unscopedRead(query.compile(db.builder));
 });
-const refreshIssuers = () =>
-  issuers.refresh().catch((error: unknown) => {
+const domains = new DomainCache(async () => {
+  const query = sql<DomainRow>`select domain, tenant_id as "tenantId" from domain_directory()`;
+  return db.unscopedRead(query.compile(db.builder));
+}, config.api.domain);
+const readTenants = () => Promise.all([issuers.refresh(), domains.refresh()]);
+const refreshTenants = () =>
+  readTenants().catch((error: unknown) => {
     // What is known stays in force; the listener calls again when the database is back.
     const isAway = error instanceof RhyzomeError && error.code === 'database_unavailable';
-    if (!isAway) log.error({ err: error }, 'reading the tenants’ issuers failed');
+    if (!isAway) log.error({ err: error }, 'reading the tenants’ issuers and domains failed');
   });
-listener.on('rhyzome_tenant', () => void refreshIssuers());
+listener.on('rhyzome_tenant', () => void refreshTenants());
 const access = new AccessDirectory(db, (error) =>
   log.warn({ err: error }, 'comparing the tenants’ permissions failed'),
 );
 listener.on('rhyzome_access', (tenantId) => access.forget(tenantId));
 access.start();
-await whenReachable(log, () => issuers.refresh());
+await whenReachable(log, readTenants);
 await listener.start();
 
 const tokens = new TokenVerifier({ directory: issuers, audience: config.api.audience });
@@ -86,7 +86,8 @@ const limiter = new RateLimiter(config.api.rateLimit);
 const metrics = httpMetrics(monitoring.registry, databases, tokens, limiter);
 const fastify = adapter.getInstance();
 const routes = recordRoutes(fastify as never);
-addGate(fastify as never, { routes, verifier: authenticator, limiter, onAnswer: metrics.observe });
+const addressing = new Addressing((host) => domains.ownerOf(host), config.api.trustedProxies);
+addGate(fastify as never, { routes, verifier: authenticator, limiter, addressing, onAnswer: metrics.observe });
 const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
   logger: ['error', 'warn', 'fatal'],
   bodyParser: false,
@@ -103,6 +104,7 @@ onShutdown(log, async () => {
   monitoring.drain();
   await app.close();
   access.stop();
+  tokens.close();
   relay.close();
   credentials.close();
   await databases.close();

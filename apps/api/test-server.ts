@@ -7,7 +7,7 @@ import { kinds } from '#libs/kinds';
 import type { ConsoleRelay } from '#libs/nodes';
 import { createLog } from '#libs/process';
 import { describeApi } from '#libs/resources';
-import { RateLimiter, type RateLimits } from '#libs/rest';
+import { Addressing, RateLimiter, type RateLimits } from '#libs/rest';
 import { callerIn, type Platform } from '#libs/testing';
 import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
@@ -42,7 +42,11 @@ export const generous: RateLimits = {
 export async function serve(
   platform: Platform,
   limits: RateLimits = generous,
-  { relay = {} as ConsoleRelay, tokens = new PlainTokens() }: { relay?: ConsoleRelay; tokens?: BearerVerifier } = {},
+  {
+    relay = {} as ConsoleRelay,
+    tokens = new PlainTokens(),
+    addressing = new Addressing(() => undefined),
+  }: { relay?: ConsoleRelay; tokens?: BearerVerifier; addressing?: Addressing } = {},
 ): Promise<NestFastifyApplication> {
   const adapter = createAdapter();
   const fastify = adapter.getInstance();
@@ -55,6 +59,7 @@ export async function serve(
     routes,
     verifier: authenticator,
     limiter: new RateLimiter(limits),
+    addressing,
     onAnswer: () => undefined,
   });
   const module = ApiModule.with({

@@ -1,12 +1,16 @@
 /**
- * The public keys of one issuer: where they are (OpenID Connect discovery, or told), kept in memory, read again in the
- * background, and still used while the identity provider is away. One request for them at a time, none too often.
+ * The public keys of one issuer: where they are (OpenID Connect discovery, or told), kept in memory, and read again while
+ * they are used, so that a withdrawn key is refused soon, whatever the traffic. They serve on while the identity provider
+ * is away. One request for them at a time, none too often.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   calculateJwkThumbprint,
   createRemoteJWKSet,
   customFetch,
+  type FlattenedJWSInput,
   type JWK,
+  type JWSHeaderParameters,
   type JWTVerifyGetKey,
   type RemoteJWKSet,
 } from 'jose';
@@ -14,24 +18,39 @@ import { allowInsecureRequests, discovery, None } from 'openid-client';
 import { printable, RhyzomeError } from '#libs/core';
 
 export interface KeySourceOptions {
+  /** Of one request to the identity provider, at most. */
   httpTimeoutMs: number;
-  /** After a read: how long unknown keys make nobody read again. */
+  /** How often a token with an unknown key makes the keys be read again; a few times in a row are free. */
   cooldownMs: number;
   /** After a failed read: how long nobody tries again. */
   retryMs: number;
-  /** Keys older than this are read again in the background. */
+  /** Keys that are in use are read again in the background about so often. */
   refreshMs: number;
+  /** Keys older than this are read again before the next token is taken: nobody has used them for a while. */
+  staleMs: number;
+  /** How long that token waits for it at most, before the keys that are known serve. */
+  staleWaitMs: number;
+  /** Keys that no token has asked for so long are not read in the background any more. */
+  idleMs: number;
 }
 
 const maxJwksBytes = 262_144;
+/** Reads for unknown keys that need not wait for the cooldown: a rotation shortly after another read is seen at once. */
+const freeReads = 3;
 
 export class KeySource {
   private set: RemoteJWKSet | undefined;
   private opening: Promise<RemoteJWKSet> | undefined;
-  private readAt = 0;
+  private readAt = Number.NEGATIVE_INFINITY;
+  private usedAt = Number.NEGATIVE_INFINITY;
   private failure: { at: number; cause: unknown } | undefined;
-  private refreshing: Promise<void> | undefined;
+  private reading: Promise<void> | undefined;
+  private lookingAgain: Promise<void> | undefined;
+  private timer: NodeJS.Timeout | undefined;
   private thumbprints: ReadonlySet<string> = new Set();
+  /** Reads that unknown keys may still cause. */
+  private allowance = freeReads;
+  private allowanceAt = performance.now();
 
   constructor(
     readonly issuer: string,
@@ -43,7 +62,7 @@ export class KeySource {
   readonly resolve: JWTVerifyGetKey = async (header, token) => {
     const set = await this.open();
     try {
-      return await set(header, token);
+      return await this.find(set, header, token);
     } catch (error) {
       throw isTokensFault(error) ? error : this.unavailable(error);
     }
@@ -54,18 +73,85 @@ export class KeySource {
     return this.thumbprints.has(thumbprint);
   }
 
-  /** Starts reading the keys again when they are old; never waits, never throws. The old ones stay when it fails. */
-  keepFresh(): void {
-    const { set } = this;
-    if (!set || this.refreshing || Date.now() - this.readAt < this.options.refreshMs || this.isPausing()) return;
-    this.refreshing = set
+  /** A token of this issuer has come: its keys are kept fresh for a while. True: `renew` first. */
+  use(): boolean {
+    this.usedAt = performance.now();
+    this.watch();
+    if (!this.set) return false;
+    if (this.usedAt - this.readAt < this.options.staleMs) return false;
+    // While the provider is known to be away, tokens need not wait each; the background goes on asking.
+    return !this.failure || this.usedAt - this.failure.at >= this.options.staleMs;
+  }
+
+  /** Reads the keys again, and waits a little for it. Never throws: the old ones stay when it fails or takes long. */
+  async renew(): Promise<void> {
+    const timeout = new AbortController();
+    const waited = sleep(this.options.staleWaitMs, undefined, { signal: timeout.signal }).catch(() => undefined);
+    await Promise.race([this.read(), waited]);
+    timeout.abort();
+  }
+
+  /** Forgets the issuer: nothing is read in the background any more. */
+  close(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    this.usedAt = Number.NEGATIVE_INFINITY;
+  }
+
+  /** Reads in the background until no token has come for a while. Jittered, so that replicas do not ask together. */
+  private watch(): void {
+    if (this.timer) return;
+    const { refreshMs, retryMs, idleMs } = this.options;
+    const everyMs = this.failure ? Math.min(refreshMs, retryMs * 2) : refreshMs;
+    this.timer = setTimeout(
+      () => {
+        this.timer = undefined;
+        if (performance.now() - this.usedAt > idleMs) return;
+        void this.read().then(() => {
+          if (performance.now() - this.usedAt <= idleMs) this.watch();
+        });
+      },
+      everyMs * (0.75 + Math.random() / 4),
+    ).unref();
+  }
+
+  /** One read at a time. Never throws. */
+  private read(): Promise<void> {
+    if (!this.set) return Promise.resolve();
+    this.reading ??= this.set
       .reload()
-      .catch((cause: unknown) => {
-        this.failure = { at: Date.now(), cause };
-      })
+      .catch(() => undefined) // noted where it is fetched; the keys that are known serve on
       .finally(() => {
-        this.refreshing = undefined;
+        this.reading = undefined;
       });
+    return this.reading;
+  }
+
+  private async find(set: RemoteJWKSet, header: JWSHeaderParameters | undefined, token: FlattenedJWSInput) {
+    try {
+      return await set(header, token);
+    } catch (error) {
+      if (!isUnknownKey(error)) throw error;
+      if (this.isPausing()) throw this.failure?.cause;
+      if (!this.lookingAgain && !this.takeAllowance()) throw error;
+      this.lookingAgain ??= set.reload().finally(() => {
+        this.lookingAgain = undefined;
+      });
+      await this.lookingAgain;
+      return await set(header, token);
+    }
+  }
+
+  /** A bucket of few reads that fills slowly: whoever makes up key ids makes nobody ask for keys all the time. */
+  private takeAllowance(): boolean {
+    const { cooldownMs } = this.options;
+    const now = performance.now();
+    const filled = cooldownMs > 0 ? (now - this.allowanceAt) / cooldownMs : freeReads;
+    this.allowance = Math.min(freeReads, this.allowance + filled);
+    this.allowanceAt = now;
+    if (this.allowance < 1) return false;
+    this.allowance -= 1;
+    return true;
   }
 
   private async open(): Promise<RemoteJWKSet> {
@@ -84,12 +170,13 @@ export class KeySource {
       if (!isSafe(new URL(uri))) throw new Error('Keys are read over https (or http on loopback) only.');
       return createRemoteJWKSet(new URL(uri), {
         timeoutDuration: this.options.httpTimeoutMs,
-        cooldownDuration: this.options.cooldownMs,
+        // When to read again is decided here.
+        cooldownDuration: Number.POSITIVE_INFINITY,
         cacheMaxAge: Number.POSITIVE_INFINITY,
         [customFetch]: (url, init) => this.fetchKeys(url, init),
       });
     } catch (cause) {
-      this.failure = { at: Date.now(), cause };
+      this.failure = { at: performance.now(), cause };
       throw this.unavailable(cause);
     }
   }
@@ -109,22 +196,24 @@ export class KeySource {
   /** jose's fetch, with a pause after failures and a size limit. */
   private async fetchKeys(url: string, init: RequestInit): Promise<Response> {
     if (this.isPausing()) throw this.failure?.cause;
+    // Keys are as old as the question: one that was withdrawn while the answer travelled may be in it.
+    const askedAt = performance.now();
     try {
       const response = await fetch(url, init);
       const body = await readLimited(response, maxJwksBytes);
       if (response.status !== 200) throw new Error(`The issuer answered ${response.status} when asked for its keys.`);
       this.thumbprints = await thumbprintsOf(JSON.parse(body));
       this.failure = undefined;
-      this.readAt = Date.now();
+      this.readAt = askedAt;
       return new Response(body, { status: 200, headers: { 'content-type': 'application/json' } });
     } catch (cause) {
-      this.failure = { at: Date.now(), cause };
+      this.failure = { at: performance.now(), cause };
       throw cause;
     }
   }
 
   private isPausing(): boolean {
-    return this.failure !== undefined && Date.now() - this.failure.at < this.options.retryMs;
+    return this.failure !== undefined && performance.now() - this.failure.at < this.options.retryMs;
   }
 
   private unavailable(cause: unknown): RhyzomeError {
@@ -141,18 +230,19 @@ export function thumbprintOf(key: JWK): Promise<string> {
 
 /** Of all keys that have one: a key that nobody can use must not make the others useless. */
 async function thumbprintsOf(jwks: { keys?: unknown } | null): Promise<Set<string>> {
-  if (!Array.isArray(jwks?.keys)) throw new Error('The issuer’s keys are no JWK set.');
-  const made = await Promise.allSettled(jwks.keys.map((key: JWK) => thumbprintOf(key)));
+  const isSet = Array.isArray(jwks?.keys) && jwks.keys.every((key) => typeof key === 'object' && key !== null);
+  if (!isSet) throw new Error('The issuer’s keys are no JWK set.');
+  const made = await Promise.allSettled((jwks.keys as JWK[]).map((key) => thumbprintOf(key)));
   return new Set(made.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : [])));
+}
+
+function isUnknownKey(error: unknown): boolean {
+  return (error as { code?: unknown } | undefined)?.code === 'ERR_JWKS_NO_MATCHING_KEY';
 }
 
 function isTokensFault(error: unknown): boolean {
   const code = (error as { code?: unknown } | undefined)?.code;
-  return (
-    code === 'ERR_JWKS_NO_MATCHING_KEY' ||
-    code === 'ERR_JWKS_MULTIPLE_MATCHING_KEYS' ||
-    code === 'ERR_JOSE_NOT_SUPPORTED'
-  );
+  return isUnknownKey(error) || code === 'ERR_JWKS_MULTIPLE_MATCHING_KEYS' || code === 'ERR_JOSE_NOT_SUPPORTED';
 }
 
 function isSafe(url: URL): boolean {

@@ -16,7 +16,8 @@ const pattern = /^(\*|[a-z][a-z0-9-]{0,62}):(\*|[a-z][a-z0-9-]{0,62})$/;
 export function parseScopes(list: string): Scope[] | null {
   const scopes = list.split(' ').flatMap((word) => {
     const match = pattern.exec(word);
-    return match ? [{ kind: match[1]!, verb: match[2]! }] : [];
+    // Keycloak's own scope of the same form: for which organization the token is (docs/keycloak.md).
+    return match && match[1] !== 'organization' ? [{ kind: match[1]!, verb: match[2]! }] : [];
   });
   return scopes.length > 0 ? scopes : null;
 }

@@ -2,8 +2,8 @@
  * What an access token must look like, apart from its signature: RFC 9068 or Keycloak's shape. Pure functions; docs/keycloak.md
  * says the same in words.
  */
-import type { IssuerEntry } from '#libs/tenants';
-import { type Actor, type Role, roles } from './actor.js';
+import type { IssuerEntry, IssuerTenant } from '#libs/tenants';
+import { type Actor, roles } from './actor.js';
 import { InvalidToken } from './bearer.js';
 import { parseScopes } from './scope.js';
 
@@ -14,8 +14,12 @@ export const allowedAlgorithms = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519']
 export const maxTokenBytes = 16_384;
 
 const maxSubjectLength = 255;
+/** Of a token that is refused beyond them: which ones to leave out would be chance. */
+const maxGroups = 200;
+/** Of a path, too. */
+const maxGroupLength = 512;
 /** What the audit trail calls others than users: no issuer may make a user look like one of them. */
-const reservedSubject = /^(admin|service|node):/;
+const reservedSubject = /^(admin|service|node|account):/;
 
 /** Checks the JOSE header before any key is looked up. */
 export function checkHeader(header: { typ?: unknown; alg?: unknown }): void {
@@ -53,22 +57,77 @@ export function checkClaims(claims: Record<string, unknown>, now: number, leeway
   }
 }
 
-/** The actor of claims that passed every check. */
-export function actorOf(claims: Record<string, unknown>, entry: IssuerEntry): Actor {
+/** RFC 7519 §4.1.3: a string or a list of them. */
+export function checkAudience(claim: unknown, audience: string): void {
+  const isFor = Array.isArray(claim) ? claim.includes(audience) : claim === audience;
+  if (!isFor) throw new InvalidToken('wrong_audience', 'The token is for another audience.');
+}
+
+/**
+ * The organization that decides whose a token of a shared issuer is: Keycloak's claim `organization`, a list of names or
+ * an object with a member a name, of exactly one. An issuer with an owner has none: ''.
+ */
+export function organizationOf(claims: Record<string, unknown>, entry: IssuerEntry): string {
+  if (entry.owner) return '';
+  const { organization } = claims;
+  const isObject = typeof organization === 'object' && organization !== null;
+  const names: unknown[] = Array.isArray(organization) ? organization : isObject ? Object.keys(organization) : [];
+  const [name] = names;
+  if (names.length !== 1 || typeof name !== 'string' || name === '') {
+    const found = names.length > 1 ? 'more than one organization' : 'no organization';
+    throw new InvalidToken('organization', `The token names ${found}: ask for the scope organization:<your tenant>.`);
+  }
+  return name;
+}
+
+/** The actor of claims that passed every check. `isShared`: the realm holds other tenants' people, too. */
+export function actorOf(claims: Record<string, unknown>, { tenantId }: IssuerTenant, isShared: boolean): Actor {
   const scope = Array.isArray(claims.scope) ? claims.scope.join(' ') : claims.scope;
   const name = [claims.name, claims.preferred_username].find((value) => typeof value === 'string' && value !== '');
+  const given = isShared ? givenInside(tenantId, claims) : givenInRealm(claims);
+  const groups = [...new Set(given.groups)];
+  if (groups.length > maxGroups) {
+    throw new InvalidToken('claim', `The token names more than ${maxGroups} groups; ask for one that names fewer.`);
+  }
   return Object.freeze({
-    tenantId: entry.tenantId,
+    tenantId,
     subject: claims.sub as string,
     ...(typeof name === 'string' && { name: name.slice(0, 255) }),
-    roles: Object.freeze(rolesOf(claims.realm_access)),
+    roles: Object.freeze(roles.filter((role) => given.roles.includes(role))),
+    groups: Object.freeze(groups),
     scopes: typeof scope === 'string' ? parseScopes(scope) : null,
     via: 'token',
     tokenExpiresAt: new Date((claims.exp as number) * 1000),
   });
 }
 
-function rolesOf(realmAccess: unknown): Role[] {
-  const given = (realmAccess as { roles?: unknown } | null | undefined)?.roles;
-  return Array.isArray(given) ? roles.filter((role) => given.includes(role)) : [];
+interface Given {
+  roles: readonly unknown[];
+  groups: string[];
+}
+
+/** A realm of the tenant's own: its roles, and its groups by name; Keycloak's full paths begin with a slash. */
+function givenInRealm(claims: Record<string, unknown>): Given {
+  const given = (claims.realm_access as { roles?: unknown } | null | undefined)?.roles;
+  const names = groupsIn(claims).map((name) => name.replace(/^\//, ''));
+  return { roles: Array.isArray(given) ? given : [], groups: names.filter((name) => name !== '') };
+}
+
+/**
+ * A realm that tenants share: what stands below the tenant's own group counts, `/<tenant>/roles/<role>` and
+ * `/<tenant>/groups/<name>`. Roles of the realm are not the tenant's to give, so they give nothing.
+ */
+function givenInside(tenantId: string, claims: Record<string, unknown>): Given {
+  const below = (part: string) => {
+    const prefix = `/${tenantId}/${part}/`;
+    const paths = groupsIn(claims).filter((path) => path.startsWith(prefix));
+    return paths.map((path) => path.slice(prefix.length)).filter((name) => name !== '' && !name.includes('/'));
+  };
+  return { roles: below('roles'), groups: below('groups') };
+}
+
+/** Names that nobody could have given to a group in Rhyzome are left out, as roles are that it does not know. */
+function groupsIn({ groups }: Record<string, unknown>): string[] {
+  if (!Array.isArray(groups)) return [];
+  return groups.filter((name) => typeof name === 'string' && name.length <= maxGroupLength && !/\p{Cc}/u.test(name));
 }

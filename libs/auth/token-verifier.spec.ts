@@ -1,94 +1,25 @@
-/** Tokens made by hand against a key server of our own that can rotate keys and go away. */
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { type CryptoKey, exportJWK, generateKeyPair, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
+/** Tokens made by hand against a key server of our own: which are taken, as whom, and for how long they are remembered. */
+import { UnsecuredJWT } from 'jose';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import type { IssuerEntry } from '#libs/tenants';
-import { challengeOf, InvalidToken, parseBearer, TokenVerifier } from './index.js';
+import { challengeOf, InvalidToken, parseBearer, type TokenVerifier } from './index.js';
+import { type Change, now, TestKeyServer, reasonOf as why } from './test-key-server.js';
 
-type Keys = Awaited<ReturnType<typeof generateKeyPair>>;
-
-let server: Server;
-let base: string;
-let issuer: string;
-let rsa: Keys;
-let ec: Keys;
-let stranger: Keys;
-/** What the issuer publishes, and whether it answers. */
-let published: Record<string, unknown>[];
-let isAway = false;
-const asked: string[] = [];
-
-const publicJwk = async (keys: Keys, kid: string, alg: string) => ({
-  ...(await exportJWK(keys.publicKey)),
-  kid,
-  alg,
-  use: 'sig',
-});
-
-beforeAll(async () => {
-  server = createServer((request, response) => {
-    asked.push(request.url ?? '');
-    if (isAway) return void response.writeHead(503).end();
-    const isKeys = request.url?.endsWith('/certs');
-    response.writeHead(200, { 'content-type': 'application/json' });
-    response.end(JSON.stringify(isKeys ? { keys: published } : { issuer, jwks_uri: `${base}/certs` }));
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  issuer = `${base}/realms/acme`;
-  [rsa, ec, stranger] = await Promise.all([
-    generateKeyPair('RS256', { extractable: true }),
-    generateKeyPair('ES256', { extractable: true }),
-    generateKeyPair('RS256', { extractable: true }),
-  ]);
-});
-
-afterAll(() => {
-  server.closeAllConnections();
-  server.close();
-});
-
-let entries: Map<string, IssuerEntry>;
+let server: TestKeyServer;
 let verifier: TokenVerifier;
 
-beforeEach(async () => {
-  isAway = false;
-  asked.length = 0;
-  published = [await publicJwk(rsa, 'rsa', 'RS256'), await publicJwk(ec, 'ec', 'ES256')];
-  entries = new Map([[issuer, { tenantId: 'acme', tenantState: 'active', audience: null, jwksUri: null }]]);
-  verifier = makeVerifier();
+beforeAll(async () => {
+  server = await TestKeyServer.start();
 });
 
-const makeVerifier = (options = {}) =>
-  new TokenVerifier({ directory: { find: (iss) => entries.get(iss) }, audience: 'urn:rhyzome:api', ...options });
+afterAll(() => server.stop());
 
-const now = () => Math.floor(Date.now() / 1000);
+beforeEach(async () => {
+  await server.reset();
+  verifier = server.verifier();
+});
 
-interface Change {
-  header?: Record<string, unknown>;
-  claims?: JWTPayload;
-  key?: CryptoKey | Uint8Array;
-}
-
-function sign({ header = {}, claims = {}, key = rsa.privateKey }: Change = {}): Promise<string> {
-  const payload = {
-    iss: issuer,
-    sub: 'alice',
-    aud: 'urn:rhyzome:api',
-    iat: now(),
-    exp: now() + 60,
-    realm_access: { roles: ['operator', 'offline_access', 'admin'] },
-    ...claims,
-  };
-  return new SignJWT(payload).setProtectedHeader({ alg: 'RS256', kid: 'rsa', typ: 'JWT', ...header }).sign(key);
-}
-
-async function reasonOf(token: string, by = verifier): Promise<string> {
-  const error = await by.verify(token).catch((caught: unknown) => caught);
-  if (error instanceof InvalidToken) return error.reason;
-  return (error as { code?: string }).code ?? 'accepted';
-}
+const sign = (change?: Change) => server.sign(change);
+const reasonOf = (token: string) => why(token, verifier);
 
 describe('accepts', () => {
   it('Keycloak’s shape', async () => {
@@ -108,7 +39,7 @@ describe('accepts', () => {
   it('RFC 9068’s shape, ES256, a clock that is a little off', async () => {
     const header = { typ: 'application/at+jwt', alg: 'ES256', kid: 'ec' };
     const claims = { iat: now() + 20, nbf: now() + 20 };
-    expect(await reasonOf(await sign({ header, claims, key: ec.privateKey }))).toBe('accepted');
+    expect(await reasonOf(await sign({ header, claims, key: server.ec.privateKey }))).toBe('accepted');
   });
 
   it('no roles and no scopes as an actor who may nothing', async () => {
@@ -117,10 +48,10 @@ describe('accepts', () => {
   });
 
   it('the audience and the keys that the issuer’s row names', async () => {
-    entries.set(issuer, { tenantId: 'acme', tenantState: 'active', audience: 'other', jwksUri: `${base}/certs` });
+    server.knows({ audience: 'other', jwksUri: `${server.base}/certs` });
     expect(await reasonOf(await sign({ claims: { aud: 'other' } }))).toBe('accepted');
     expect(await reasonOf(await sign())).toBe('wrong_audience');
-    expect(asked).toEqual(['/certs']);
+    expect(server.asked).toEqual(['/certs']);
   });
 });
 
@@ -131,7 +62,7 @@ describe('refuses', () => {
     'an absurd exp': ['claim', () => sign({ claims: { exp: 1e300 } })],
     'another audience': ['wrong_audience', () => sign({ claims: { aud: 'account' } })],
     'no audience': ['wrong_audience', () => sign({ claims: { aud: undefined } }).catch(String)],
-    'an unknown issuer': ['unknown_issuer', () => sign({ claims: { iss: `${issuer}/` } })],
+    'an unknown issuer': ['unknown_issuer', () => sign({ claims: { iss: `${server.issuer}/` } })],
     'no issuer': ['unknown_issuer', () => sign({ claims: { iss: undefined } })],
     'a future nbf': ['not_yet_valid', () => sign({ claims: { nbf: now() + 120 } })],
     'a future iat': ['not_yet_valid', () => sign({ claims: { iat: now() + 120 } })],
@@ -144,10 +75,13 @@ describe('refuses', () => {
     'a logout token': ['wrong_type', () => sign({ header: { typ: 'logout+jwt' } })],
     'no typ': ['wrong_type', () => sign({ header: { typ: undefined } })],
     'a key-bound token': ['bound', () => sign({ claims: { cnf: { jkt: 'x' } } })],
-    'another’s key with a known kid': ['signature', () => sign({ key: stranger.privateKey })],
+    'another’s key with a known kid': ['signature', () => sign({ key: server.stranger.privateKey })],
     'an unknown kid': ['unknown_key', () => sign({ header: { kid: 'nope' } })],
-    'a kid of another key type': ['unknown_key', () => sign({ header: { alg: 'ES256' }, key: ec.privateKey })],
-    'alg none': ['algorithm', () => new UnsecuredJWT({ iss: issuer, sub: 'alice', aud: 'urn:rhyzome:api' }).encode()],
+    'a kid of another key type': ['unknown_key', () => sign({ header: { alg: 'ES256' }, key: server.ec.privateKey })],
+    'alg none': [
+      'algorithm',
+      () => new UnsecuredJWT({ iss: server.issuer, sub: 'alice', aud: 'urn:rhyzome:api' }).encode(),
+    ],
     HS256: ['algorithm', () => sign({ header: { alg: 'HS256' }, key: new Uint8Array(32) })],
     'a huge token': ['too_large', () => sign({ claims: { pad: 'x'.repeat(20_000) } })],
     'no JWT': ['malformed', () => 'abc'],
@@ -161,7 +95,7 @@ describe('refuses', () => {
 
   it('a token whose payload was changed', async () => {
     const [header, , signature] = (await sign()).split('.');
-    const payload = btoa(JSON.stringify({ iss: issuer, sub: 'root', aud: 'urn:rhyzome:api', exp: now() + 60 }));
+    const payload = btoa(JSON.stringify({ iss: server.issuer, sub: 'root', aud: 'urn:rhyzome:api', exp: now() + 60 }));
     expect(await reasonOf(`${header}.${payload.replaceAll('=', '')}.${signature}`)).toBe('signature');
   });
 
@@ -182,7 +116,7 @@ describe('remembers', () => {
     const first = await verifier.verify(token);
     expect(await verifier.verify(token)).toBe(first);
     expect(verifier.counts).toMatchObject({ verified: 1, remembered: 1 });
-    expect(asked).toHaveLength(2);
+    expect(server.asked).toHaveLength(2);
   });
 
   it('but not past its expiry', async () => {
@@ -195,76 +129,18 @@ describe('remembers', () => {
   it('but not when the tenant is suspended, the issuer removed or the audience changed', async () => {
     const token = await sign();
     await verifier.verify(token);
-    const entry = entries.get(issuer)!;
-    entries.set(issuer, { ...entry, tenantState: 'suspended' });
+    server.knows({ tenantState: 'suspended' });
     expect(await reasonOf(token)).toBe('tenant_suspended');
-    entries.set(issuer, { ...entry, audience: 'other' });
+    server.knows({ audience: 'other' });
     expect(await reasonOf(token)).toBe('wrong_audience');
-    entries.delete(issuer);
+    server.knows();
     expect(await reasonOf(token)).toBe('unknown_issuer');
   });
 
-  it('but not when its key is withdrawn', async () => {
-    verifier = makeVerifier({ refreshMs: 0 });
-    const token = await sign();
-    await verifier.verify(token);
-    published = published.filter((key) => key.kid !== 'rsa');
-    await verifier.verify(token); // starts reading the keys in the background
-    await expect.poll(() => reasonOf(token)).toBe('unknown_key');
-  });
-
   it('a bounded number', async () => {
-    verifier = makeVerifier({ maxCached: 1 });
+    verifier = server.verifier({ maxCached: 1 });
     const [one, two] = [await sign(), await sign({ claims: { sub: 'bob' } })];
     for (const token of [one, two, one]) await verifier.verify(token);
     expect(verifier.counts).toMatchObject({ verified: 3, remembered: 0 });
-  });
-});
-
-describe('the identity provider', () => {
-  it('away before its keys are known: 503, asked again after a pause only', async () => {
-    verifier = makeVerifier({ retryMs: 50 });
-    isAway = true;
-    expect(await reasonOf(await sign())).toBe('identity_provider_unavailable');
-    expect(await reasonOf(await sign())).toBe('identity_provider_unavailable');
-    expect(asked).toHaveLength(1);
-    isAway = false;
-    await new Promise((resolve) => setTimeout(resolve, 60));
-    expect(await reasonOf(await sign())).toBe('accepted');
-  });
-
-  it('away afterwards: its keys serve on', async () => {
-    verifier = makeVerifier({ refreshMs: 0, retryMs: 0 });
-    await verifier.verify(await sign());
-    isAway = true;
-    for (let i = 0; i < 5; i++) expect(await reasonOf(await sign({ claims: { sub: `user${i}` } }))).toBe('accepted');
-  });
-
-  it('with a key among others that nobody can use', async () => {
-    published = [{ kty: 'RSA', kid: 'broken' }, { kty: 'XYZ' }, ...published];
-    const token = await sign();
-    expect(await reasonOf(token)).toBe('accepted');
-    expect(await reasonOf(token)).toBe('accepted');
-    expect(verifier.counts.remembered).toBe(1);
-  });
-
-  it('with a new key: found at once after the cooldown', async () => {
-    verifier = makeVerifier({ cooldownMs: 0 });
-    await verifier.verify(await sign());
-    published = [await publicJwk(stranger, 'new', 'RS256')];
-    expect(await reasonOf(await sign({ header: { kid: 'new' }, key: stranger.privateKey }))).toBe('accepted');
-  });
-
-  it('is not asked for every unknown key', async () => {
-    await verifier.verify(await sign());
-    const before = asked.length;
-    for (let i = 0; i < 20; i++) await reasonOf(await sign({ header: { kid: `k${i}` } }));
-    expect(asked.length - before).toBeLessThanOrEqual(1);
-  });
-
-  it('over http that is not loopback is not asked at all', async () => {
-    const far = 'http://id.example/realms/acme';
-    entries.set(far, { tenantId: 'acme', tenantState: 'active', audience: null, jwksUri: null });
-    expect(await reasonOf(await sign({ claims: { iss: far } }))).toBe('identity_provider_unavailable');
   });
 });

@@ -6,12 +6,20 @@
 import { hash } from 'node:crypto';
 import { decodeJwt, decodeProtectedHeader, exportJWK, jwtVerify } from 'jose';
 import { RhyzomeError } from '#libs/core';
-import type { IssuerDirectory, IssuerEntry } from '#libs/tenants';
+import type { IssuerDirectory, IssuerEntry, IssuerTenant } from '#libs/tenants';
 import type { Actor } from './actor.js';
 import { InvalidToken } from './bearer.js';
 import { KeySource, type KeySourceOptions, thumbprintOf } from './key-source.js';
 import { LruMap } from './lru-map.js';
-import { actorOf, allowedAlgorithms, checkClaims, checkHeader, maxTokenBytes } from './token-claims.js';
+import {
+  actorOf,
+  allowedAlgorithms,
+  checkAudience,
+  checkClaims,
+  checkHeader,
+  maxTokenBytes,
+  organizationOf,
+} from './token-claims.js';
 
 export interface TokenVerifierOptions extends Partial<KeySourceOptions> {
   directory: IssuerDirectory;
@@ -26,6 +34,8 @@ export interface TokenVerifierOptions extends Partial<KeySourceOptions> {
 interface Verified {
   actor: Actor;
   issuer: string;
+  /** Empty: the whole issuer is the tenant's. */
+  organization: string;
   audience: string;
   keyThumbprint: string;
   expiresAtMs: number;
@@ -46,7 +56,11 @@ export class TokenVerifier {
       httpTimeoutMs: options.httpTimeoutMs ?? 5000,
       cooldownMs: options.cooldownMs ?? 10_000,
       retryMs: options.retryMs ?? 2000,
-      refreshMs: options.refreshMs ?? 300_000,
+      // A withdrawn key is refused within a minute: after 25 s and a request that takes 5, or at once when it was idle.
+      refreshMs: options.refreshMs ?? 25_000,
+      staleMs: options.staleMs ?? 45_000,
+      staleWaitMs: options.staleWaitMs ?? 2000,
+      idleMs: options.idleMs ?? 300_000,
     };
   }
 
@@ -60,7 +74,7 @@ export class TokenVerifier {
         throw new InvalidToken('too_large', `The token is larger than ${maxTokenBytes} bytes.`);
       }
       const key = hash('sha256', bearer, 'base64');
-      const actor = this.recall(key);
+      const actor = await this.recall(key);
       if (actor) return actor;
       const verified = await this.check(bearer);
       this.cache.set(key, verified);
@@ -71,19 +85,26 @@ export class TokenVerifier {
     }
   }
 
+  /** Ends what reads keys in the background. */
+  close(): void {
+    for (const source of this.sources.values()) source.close();
+    this.sources.clear();
+  }
+
   /** A verified token's actor, when everything that may have changed since is as it was. */
-  private recall(key: string): Actor | undefined {
+  private async recall(key: string): Promise<Actor | undefined> {
     const known = this.cache.get(key);
     if (!known) return undefined;
-    const entry = this.options.directory.find(known.issuer);
     const source = this.sources.get(known.issuer);
-    source?.keepFresh();
+    if (source?.use()) await source.renew();
+    const entry = this.options.directory.find(known.issuer);
+    const tenant = entry && tenantIn(entry, known.organization);
     const isSame =
-      entry?.tenantId === known.actor.tenantId &&
-      entry.tenantState === 'active' &&
-      this.audienceOf(entry) === known.audience &&
-      source?.jwksUri === entry.jwksUri &&
-      source.has(known.keyThumbprint) &&
+      tenant?.tenantId === known.actor.tenantId &&
+      tenant.tenantState === 'active' &&
+      this.audienceOf(tenant) === known.audience &&
+      source?.jwksUri === entry?.jwksUri &&
+      source?.has(known.keyThumbprint) &&
       known.expiresAtMs > Date.now();
     if (isSame) {
       this.counts.remembered += 1;
@@ -96,22 +117,27 @@ export class TokenVerifier {
   private async check(token: string): Promise<Verified> {
     const issuer = this.peek(token);
     const entry = await this.entryOf(issuer);
-    const audience = this.audienceOf(entry);
+    // A realm of its own is closed with its tenant: its keys could not be had.
+    if (entry.owner) refuseSuspended(entry.owner);
     const source = this.sourceOf(issuer, entry);
+    if (source.use()) await source.renew();
     this.counts.verified += 1;
     const { payload, key } = await jwtVerify(token, source.resolve, {
       algorithms: allowedAlgorithms,
       issuer,
-      audience,
       clockTolerance: this.leewaySeconds,
       requiredClaims: ['exp', 'sub'],
     }).catch((error: unknown) => {
       throw inWords(error);
     });
     checkClaims(payload, Date.now() / 1000, this.leewaySeconds);
+    const organization = organizationOf(payload, entry);
+    const tenant = await this.tenantOf(issuer, entry, organization);
+    const audience = this.audienceOf(tenant);
+    checkAudience(payload.aud, audience);
     const keyThumbprint = await thumbprintOf(await exportJWK(key));
-    const expiresAtMs = payload.exp! * 1000;
-    return { actor: actorOf(payload, entry), issuer, audience, keyThumbprint, expiresAtMs };
+    const actor = actorOf(payload, tenant, organization !== '');
+    return { actor, issuer, organization, audience, keyThumbprint, expiresAtMs: payload.exp! * 1000 };
   }
 
   /** The issuer that an unverified token names; needed to find the key. */
@@ -132,30 +158,48 @@ export class TokenVerifier {
   private async entryOf(issuer: string): Promise<IssuerEntry> {
     const { directory } = this.options;
     const entry = directory.find(issuer) ?? (await directory.lookAgain?.(issuer));
-    if (!entry) {
-      this.sources.delete(issuer);
-      throw unknownIssuer();
-    }
-    if (entry.tenantState !== 'active') {
-      throw new InvalidToken('tenant_suspended', 'The tenant of this token is suspended.');
-    }
-    return entry;
+    if (entry) return entry;
+    this.sources.get(issuer)?.close();
+    this.sources.delete(issuer);
+    throw unknownIssuer();
   }
 
-  private sourceOf(issuer: string, entry: IssuerEntry): KeySource {
-    const known = this.sources.get(issuer);
-    if (known?.jwksUri === entry.jwksUri) {
-      known.keepFresh();
-      return known;
+  /** Whose a token is whose signature and organization are known. One that is suspended is told so. */
+  private async tenantOf(issuer: string, entry: IssuerEntry, organization: string): Promise<IssuerTenant> {
+    let tenant = tenantIn(entry, organization);
+    if (!tenant) {
+      const later = await this.options.directory.lookAgain?.(issuer);
+      tenant = later && tenantIn(later, organization);
     }
-    const source = new KeySource(issuer, entry.jwksUri, this.keyOptions);
+    if (!tenant) {
+      throw new InvalidToken('organization', 'The organization of the token is not one of a tenant here.');
+    }
+    refuseSuspended(tenant);
+    return tenant;
+  }
+
+  private sourceOf(issuer: string, { jwksUri }: IssuerEntry): KeySource {
+    const known = this.sources.get(issuer);
+    if (known?.jwksUri === jwksUri) return known;
+    known?.close();
+    const source = new KeySource(issuer, jwksUri, this.keyOptions);
     this.sources.set(issuer, source);
     return source;
   }
 
-  private audienceOf(entry: IssuerEntry): string {
-    return entry.audience ?? this.options.audience;
+  private audienceOf(tenant: IssuerTenant): string {
+    return tenant.audience ?? this.options.audience;
   }
+}
+
+/** An issuer with an owner knows no organizations, so that a claim cannot choose another tenant. */
+function tenantIn(entry: IssuerEntry, organization: string): IssuerTenant | undefined {
+  return organization === '' ? entry.owner : entry.organizations.get(organization);
+}
+
+function refuseSuspended({ tenantState }: IssuerTenant): void {
+  if (tenantState === 'active') return;
+  throw new InvalidToken('tenant_suspended', 'The tenant of this token is suspended.');
 }
 
 const unknownIssuer = () => new InvalidToken('unknown_issuer', 'The issuer of the token is not one of a tenant here.');
@@ -176,7 +220,6 @@ function inWords(error: unknown): unknown {
     case 'ERR_JOSE_NOT_SUPPORTED':
       return new InvalidToken('algorithm', 'The signature algorithm of the token is not accepted.', error);
     case 'ERR_JWT_CLAIM_VALIDATION_FAILED':
-      if (claim === 'aud') return new InvalidToken('wrong_audience', 'The token is for another audience.', error);
       if (claim === 'nbf') return new InvalidToken('not_yet_valid', 'The token is not valid yet.', error);
       return new InvalidToken('claim', `The claim ${claim ?? 'set'} of the token is missing or wrong.`, error);
     default:

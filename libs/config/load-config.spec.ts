@@ -43,6 +43,7 @@ describe('loadConfig', () => {
     expect(config.api).toEqual({
       listen: '127.0.0.1:8080',
       monitoring: '127.0.0.1:8081',
+      trustedProxies: [],
       audience: 'urn:rhyzome:api',
       rateLimit: expect.objectContaining({ tenantPerSecond: 500, userPerSecond: 300 }),
     });
@@ -82,6 +83,9 @@ describe('loadConfig', () => {
     [{ ...whole, api: { listen: '127.0.0.1' } }, [], '/api/listen must be host:port'],
     [{ ...whole, api: { listen: '127.0.0.1:70000' } }, [], '/api/listen must be host:port'],
     [{ ...whole, api: { publicUrl: 'ftp://x' } }, [], '/api/publicUrl must be an http or https URL'],
+    [{ ...whole, api: { domain: '10.0.0.1' } }, [], '/api/domain must be a domain, e.g. api.example.org'],
+    [{ ...whole, api: { domain: 'api.example:80' } }, [], '/api/domain must be a domain, e.g. api.example.org'],
+    [{ ...whole, api: { trustedProxies: ['10.0.0.1'] } }, [], '/api/trustedProxies/0 must be a CIDR'],
     [{ ...whole, grpc: { listen: [] } }, [], '/grpc/listen must have 1 to 16 entries'],
     [{ ...whole, grpc: { listen: ['a:1', null] } }, [], '/grpc/listen/1 must be a string, not null'],
     [{ ...whole, grpc: { workers: 1.5 } }, [], '/grpc/workers must be a whole number'],

@@ -3,6 +3,7 @@
  * gets after defaults; the shapes say what a file may hold.
  */
 import ipaddr from 'ipaddr.js';
+import { domainOf } from '#libs/core';
 import { ConnectionStringError, parseConnection } from './connection.js';
 import {
   address,
@@ -34,6 +35,10 @@ export interface ApiConfig {
   monitoring: string;
   /** What users reach it as, without a slash at the end, e.g. for Location headers behind a proxy. */
   publicUrl?: string;
+  /** `api.example.org`: then `acme.api.example.org` is the host of the tenant acme. In lower case. */
+  domain?: string;
+  /** CIDRs of the proxies that are believed where a request comes from and which host it asked for. */
+  trustedProxies: string[];
   /** The audience that a token must name. */
   audience: string;
   rateLimit: RateLimitConfig;
@@ -147,6 +152,16 @@ const addressRange: Shape<string> = (value, place) => {
   return given;
 };
 
+/** A domain, in one form. */
+const domainName: Shape<string> = (value, place) => {
+  const given = text()(value, place);
+  if (given === undefined) return given;
+  const domain = given.includes(':') ? undefined : domainOf(given);
+  if (domain === undefined)
+    place.problems.push({ pointer: place.pointer, message: 'must be a domain, e.g. api.example.org' });
+  return domain ?? given;
+};
+
 const pki = object<PkiConfig>({ ca: required(path()), cert: required(path()), key: required(path()) });
 
 const requests = (fallback: number) => optional(integer(1, 1_000_000), () => fallback);
@@ -164,6 +179,8 @@ const api = object<ApiConfig>({
   listen: optional(address(), () => '127.0.0.1:8080'),
   monitoring: optional(address(), () => '127.0.0.1:8081'),
   publicUrl: optional(url()),
+  domain: optional(domainName),
+  trustedProxies: optional(addressRanges, () => []),
   audience: optional(text(), () => 'urn:rhyzome:api'),
   rateLimit: optional(rateLimit, () => ({})),
 });

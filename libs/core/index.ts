@@ -2,6 +2,7 @@ export * from './cidr.js';
 export * from './doorbell.js';
 export { errorHelp } from './error-help.js';
 export * from './errors.js';
+export * from './host-name.js';
 export * from './ids.js';
 export * from './metrics.js';
 export * from './names.js';

@@ -25,7 +25,8 @@ const makeVerifier = () =>
     directory: {
       find: (url) => {
         const tenantId = Object.keys(issuer.tenants).find((id) => issuer.tenants[id]!.issuer === url);
-        return tenantId ? { tenantId, tenantState: 'active', audience: null, jwksUri: null } : undefined;
+        const owner = tenantId ? ({ tenantId, tenantState: 'active', audience: null } as const) : undefined;
+        return owner && { jwksUri: null, owner, organizations: new Map() };
       },
     },
   });

@@ -33,6 +33,25 @@ describe('failures', () => {
     expect(await lab.jobOf(id)).toMatchObject({ failures: 0, attempts: 1 });
   });
 
+  test('of a system elsewhere that is away are waited out, however many, and the user sees what for', async () => {
+    let isAway = true;
+    let tries = 0;
+    const id = await lab.enqueue(async (job) => {
+      await job.step('ask', {
+        act: async () => {
+          tries++;
+          if (isAway) throw new RhyzomeError('identity_provider_unavailable', 'It does not answer.');
+        },
+      });
+    });
+    lab.startRunner('one', { maxFailures: 2 });
+    await expect.poll(() => tries, { timeout: 15_000 }).toBeGreaterThan(2);
+    expect(await lab.jobOf(id)).toMatchObject({ state: 'waiting', message: 'It does not answer.', phase: 'do' });
+    isAway = false;
+    await lab.until(id, 'succeeded');
+    expect(await lab.jobOf(id)).toMatchObject({ message: null, error: null });
+  });
+
   test('for good undo what was done, last first, and say nothing of our insides', async () => {
     const undone: string[] = [];
     const step = (name: string) => ({

@@ -1,3 +1,4 @@
+export type { JobFailure } from './failure.js';
 export * from './rows.js';
 export type { JobRun } from './run.js';
 export * from './runner.js';

@@ -5,17 +5,11 @@
 
 import { newId, RhyzomeError } from '#libs/core';
 import { type Database, isDatabaseAway, type Listener, type Tx } from '#libs/db';
+import { backoffMs, failureOf, isElsewhere, type JobFailure, MAX_OUTAGE_TRIES, unknownFailure } from './failure.js';
 import { CancelRequested, OutsideWork, Parked, Stopping } from './outside.js';
 import { type ClaimedRow, claimDue, giveBack, renewLeases, writeJob } from './queue.js';
 import { holdLease, type JobOutcome, type JobRow, LeaseLost } from './rows.js';
 import { JobRun } from './run.js';
-
-/** What a failed job shows: a problem without its HTTP parts. */
-export interface JobFailure {
-  code: string;
-  message: string;
-  details?: Record<string, unknown>;
-}
 
 /** What jobs are about; libs/resources implements it. */
 export interface JobHandler {
@@ -54,7 +48,7 @@ export class JobRunner {
   private readonly outside: OutsideWork;
   private deafen: () => void = () => undefined;
   private timer: NodeJS.Timeout | undefined;
-  private renewal: NodeJS.Timeout | undefined;
+  private renewals: ReturnType<Database['renewals']> | undefined;
   private claiming = false;
   private claimAgain = false;
   private stopping = false;
@@ -77,7 +71,7 @@ export class JobRunner {
   start(): void {
     this.deafen = this.listener.on('rhyzome_job', () => void this.claim());
     this.timer = setInterval(() => void this.claim(), IDLE_POLL_MS);
-    this.renewal = setInterval(() => void this.renew(), this.leaseMs / 3);
+    this.renewals = this.db.renewals(renewLeases, this.leaseMs / 3);
     void this.claim();
   }
 
@@ -94,7 +88,7 @@ export class JobRunner {
     const end = Date.now() + timeoutMs;
     while ((this.claiming || this.held.size > 0) && Date.now() < end)
       await new Promise((resolve) => setTimeout(resolve, 20));
-    clearInterval(this.renewal);
+    await this.renewals?.close();
   }
 
   private async claim(): Promise<void> {
@@ -114,6 +108,7 @@ export class JobRunner {
           this.held.set(row.id, row);
           void this.work(row);
         }
+        this.keepLeases();
       } while (this.claimAgain && !this.stopping);
     } catch (error) {
       if (!isDatabaseAway(error)) this.log.error({ err: error }, 'claiming jobs failed');
@@ -122,13 +117,8 @@ export class JobRunner {
     }
   }
 
-  private async renew(): Promise<void> {
-    if (this.held.size === 0) return;
-    try {
-      await renewLeases(this.db, this.owner, this.leaseMs, [...this.held.keys()]);
-    } catch (error) {
-      this.log.warn({ err: error }, 'renewing leases failed');
-    }
+  private keepLeases(): void {
+    this.renewals?.keep(this.held.size === 0 ? null : [this.leaseMs, this.owner, [...this.held.keys()]]);
   }
 
   private async work(row: ClaimedRow): Promise<void> {
@@ -148,6 +138,7 @@ export class JobRunner {
       } else this.log.error({ ...fields, err: error }, 'the job could not be recorded; it goes on after its lease');
     } finally {
       this.held.delete(row.id);
+      this.keepLeases();
       void this.claim();
     }
   }
@@ -195,6 +186,7 @@ export class JobRunner {
     if (error instanceof Parked) return this.park(row, error);
     if (error instanceof LeaseLost || isDatabaseAway(error)) throw error;
     if (error instanceof CancelRequested || error instanceof Stopping) return this.release(row, 0);
+    if (isElsewhere(error) && row.failures < MAX_OUTAGE_TRIES) return this.waitForElsewhere(row, error);
     const known = error instanceof RhyzomeError && error.code !== 'overloaded' && error.code !== 'database_unavailable';
     if (error instanceof RhyzomeError && error.code === 'database_unavailable') throw error;
     const failures = row.failures + 1;
@@ -216,6 +208,12 @@ export class JobRunner {
     );
   }
 
+  /** Nothing is wrong with the job: it is tried on until the other system is back, and its user sees what it waits for. */
+  private async waitForElsewhere(row: JobRow, { message }: RhyzomeError): Promise<void> {
+    const failures = row.failures + 1;
+    await this.release(row, backoffMs(failures), failures, message, 'waiting');
+  }
+
   /** An undo that does not succeed is an alarm, and is tried on: what it leaves behind would be nobody's. */
   private async undoStuck(row: JobRow, error: unknown, failures: number): Promise<void> {
     this.log.error({ alarm: 'undo_stuck', job: row.id, tenant: row.tenant_id, err: error }, 'an undo does not succeed');
@@ -230,9 +228,19 @@ export class JobRunner {
     });
   }
 
-  private async release(row: JobRow, delayMs: number, failures = row.failures, message?: string): Promise<void> {
-    await this.fenced(row, 'no key update', (tx) =>
-      giveBack(tx, row, delayMs, { failures, ...(message && { message }) }),
+  private async release(
+    row: JobRow,
+    delayMs: number,
+    failures = row.failures,
+    message?: string,
+    state?: 'waiting',
+  ): Promise<void> {
+    await this.fenced(row, 'no key update', (tx, current) =>
+      giveBack(tx, row, delayMs, {
+        failures,
+        ...(message && { message }),
+        ...(state && current.state !== 'cancelling' && { state }),
+      }),
     );
     // What is due before the next look at the queue is looked for when it is due.
     if (delayMs < IDLE_POLL_MS) setTimeout(() => void this.claim(), delayMs + 1).unref();
@@ -274,21 +282,4 @@ async function endWaits(tx: Tx, row: JobRow): Promise<void> {
     .where('job_id', '=', row.id)
     .where('state', '=', 'waiting')
     .execute();
-}
-
-/** 250 ms doubling to 30 s, with jitter. */
-function backoffMs(failures: number): number {
-  return Math.min(30_000, 250 * 2 ** (failures - 1)) * (0.5 + Math.random() / 2);
-}
-
-function failureOf(error: RhyzomeError): JobFailure {
-  return {
-    code: error.code,
-    message: error.message,
-    ...(error.details.extensions && { details: error.details.extensions }),
-  };
-}
-
-function unknownFailure(row: JobRow): JobFailure {
-  return { code: 'internal', message: `Something went wrong on our side; the logs have it under job ${row.id}.` };
 }

@@ -192,13 +192,16 @@ function actionOperation(
 ): object {
   const name = pascal(kind.name) + pascal(action.name);
   const body = action.dto && schemas.add(name, schemas.of(action.dto, 'input'));
+  const answer = action.secretsDto
+    ? schemas.add(`${name}Done`, { allOf: [change, schemas.of(action.secretsDto, 'view')] })
+    : change;
   return {
     operationId: name[0]?.toLowerCase() + name.slice(1),
     tags: [kind.name],
     summary: action.summary,
     parameters: [parameter('IdOrName'), parameter('IfMatch'), ...changeParameters],
     ...(body && { requestBody: { required: true, content: { 'application/json': { schema: body } } } }),
-    responses: changeResponses(change, [...changing, 412]),
+    responses: changeResponses(answer, [...changing, 412]),
   };
 }
 

@@ -6,6 +6,8 @@ export interface ActionDescription {
   summary: string;
   /** Its body; none: no body is taken. */
   dto?: DtoClass;
+  /** What only its first answer tells. */
+  secretsDto?: DtoClass;
 }
 
 export interface KindDescription {

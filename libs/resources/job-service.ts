@@ -1,7 +1,7 @@
 /** Jobs as their users see them: get, list, cancel, retry, and waiting for an end. */
 
 import { sql } from 'kysely';
-import { authorize, may } from '#libs/auth';
+import { type Actor, authorize, may } from '#libs/auth';
 import { Doorbell, isUuid, notFound, RhyzomeError } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
 import { type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
@@ -95,7 +95,9 @@ export class JobService {
 
   /** The stored request of a failed job again, claimed anew. Throws RhyzomeError `not_retryable` and what a claim throws. */
   async retry(caller: Caller, id: string, options: ChangeOptions = {}): Promise<JobAnswer> {
-    return this.change(caller, id, 'retry', options, (tx) => retryJob(tx, this.registry, caller.actor.tenantId, id));
+    return this.change(caller, id, 'retry', options, (tx) =>
+      retryJob(tx, this.registry, caller.actor.tenantId, id, caller.actor),
+    );
   }
 
   private async change(
@@ -152,8 +154,14 @@ export class JobService {
   }
 }
 
-/** Also used by the CLI. The resource must still be as the failed job left it. */
-export async function retryJob(tx: Tx, registry: KindRegistry, tenantId: string, id: string): Promise<JobRow> {
+/** Also used by the CLI, which has no actor. The resource must still be as the failed job left it. */
+export async function retryJob(
+  tx: Tx,
+  registry: KindRegistry,
+  tenantId: string,
+  id: string,
+  actor?: Actor,
+): Promise<JobRow> {
   const job = await lockJob(tx, tenantId, id);
   if (job.state !== 'failed') {
     throw new RhyzomeError('not_retryable', `The job is “${job.state}”; only a failed one can be retried.`);
@@ -174,7 +182,7 @@ export async function retryJob(tx: Tx, registry: KindRegistry, tenantId: string,
     throw new RhyzomeError('not_retryable', 'The resource has changed since or is gone; ask for the change anew.');
   }
   const core = coreOf(row);
-  const resource = await kind.make(inTransaction(tx, tenantId)).load(core);
+  const resource = await kind.make(inTransaction(tx, tenantId, actor)).load(core);
   const request = job.request as { previous?: CoreDocument; document?: CoreDocument; body?: unknown };
   if (job.action === 'create') {
     await resource.claim(tx, { action: 'create', isRetry: true });
@@ -183,6 +191,7 @@ export async function retryJob(tx: Tx, registry: KindRegistry, tenantId: string,
     const blockers = await blockersOf(tx, core);
     if (blockers.length > 0)
       throw new RhyzomeError('in_use', `The ${kind.name} has come into use since.`, { blockers });
+    await kind.leaving?.(tx, core, actor);
     await updateResource(tx, core, { state: 'deleting' });
   } else if (request.document) {
     const previous = resource.document();
@@ -193,7 +202,7 @@ export async function retryJob(tx: Tx, registry: KindRegistry, tenantId: string,
     if (name !== previous.name) await refuseHeldName(tx, core, name);
     await resource.claim(tx, { action: 'update', previous, isRestore: false });
   } else {
-    await kind.actions?.[job.action]?.claim(resource, tx, request.body ?? {});
+    await kind.actions?.[job.action]?.claim(resource, tx, request.body ?? {}, { isRetry: true });
     await updateResource(tx, core, { state: 'updating' });
   }
   return requeueJob(tx, job);

@@ -4,6 +4,7 @@
  */
 
 import type { CompiledQuery, RawBuilder } from 'kysely';
+import type { Actor } from '#libs/auth';
 import type { FieldError, Job, JobStep, Resource, ResourceCore, Tags } from '#libs/core';
 import { RhyzomeError, Waiting } from '#libs/core';
 import type { Database, DB, Tx } from '#libs/db';
@@ -40,13 +41,16 @@ export interface CoreDocument {
 /** How a resource object reaches its rows: inside somebody's transaction, or each query for itself. */
 export interface RowScope {
   readonly tenantId: string;
+  /** Who asks, in the transaction of a request; absent where a job works. */
+  readonly actor?: Actor;
   readonly builder: Database['builder'];
   rows<Row>(query: CompiledQuery<Row>): Promise<Row[]>;
 }
 
-export function inTransaction(tx: Tx, tenantId: string): RowScope {
+export function inTransaction(tx: Tx, tenantId: string, actor?: Actor): RowScope {
   return {
     tenantId,
+    ...(actor && { actor }),
     builder: tx as unknown as Database['builder'],
     rows: async (query) => (await tx.executeQuery(query)).rows,
   };
@@ -77,7 +81,8 @@ export interface KindResource<Document extends CoreDocument = CoreDocument> exte
   claim(tx: Tx, claim: Claim<Document>): Promise<void>;
   /**
    * What only the one who creates it is told, in the answer to the create: asked after the claim, and stored neither with
-   * the answer nor in events, jobs or audit. Its members stand in the DTO class `dto.secrets`.
+   * the answer nor in events, jobs or audit. Its members stand in the DTO class `dto.secrets`. The same after the claim of
+   * an action that has `secrets`.
    */
   secrets?(): Record<string, unknown> | undefined;
   /** Gives back all that was claimed; the resource's own row goes right after. */
@@ -92,17 +97,25 @@ export interface ActionDefinition {
   summary: string;
   /** Class of the body; absent: an empty object. */
   dto?: new () => object;
+  /** What the resource's `secrets` adds to the answer; absent: the action tells nothing. */
+  secrets?: new () => object;
   /**
    * In the request's transaction, on the loaded resource. Returns the changed document if the action is a change of it
-   * (the job then runs `update`), else undefined (the job runs `perform`).
+   * (the job then runs `update`), else undefined (the job runs `perform`). `isRetry`: its failed job is tried again, whose
+   * rows are there; nobody hears a secret.
    */
-  claim(resource: KindResource<any>, tx: Tx, body: any): Promise<CoreDocument | undefined>;
+  claim(
+    resource: KindResource<any>,
+    tx: Tx,
+    body: any,
+    options: { isRetry: boolean },
+  ): Promise<CoreDocument | undefined>;
 }
 
 type DtoClass = new () => object;
 
 export interface FilterDefinition {
-  /** The column that is compared, e.g. sql.ref('k.node_id'); it needs an index on (tenant_id, column). */
+  /** The column that is compared, e.g. sql.ref('k.node_id'); its migration calls filter_by for it. */
   column: RawBuilder<unknown>;
   type: 'text' | 'uuid' | 'integer' | 'boolean' | 'cidr';
   description: string;
@@ -155,6 +168,12 @@ export interface KindDefinition<Row extends CoreRow = any> {
   actions?: Record<string, ActionDefinition>;
   /** Writes anew what nodes should make of one of its resources, as its rows stand in the transaction. */
   refresh?(tx: Tx, tenantId: string, id: string): Promise<void>;
+  /**
+   * What a removal means from the request on, before its job has done anything: in the transaction that accepts it, after
+   * all else that stands against it was looked at. Throws RhyzomeError to refuse it. `settled` takes it back where the
+   * removal is cancelled. `actor`: who asks; absent for the command.
+   */
+  leaving?(tx: Tx, core: ResourceCore, actor: Actor | undefined): Promise<void>;
   /** What falls due by itself (expiries), done now and then by one rhyzome-grpc at a time; repeatable at any moment. */
   upkeep?(db: Database, signal: AbortSignal): Promise<void>;
   /**

@@ -45,7 +45,12 @@ export function describeApi(kinds: readonly KindDefinition[], version: string): 
         ...(changes.includes('create') && { createDto: kind.dto.create }),
         ...(changes.includes('update') && { updateDto: kind.dto.update }),
         isDeletable: changes.includes('delete'),
-        actions: Object.entries(kind.actions ?? {}).map(([name, { summary, dto }]) => ({ name, summary, dto })),
+        actions: Object.entries(kind.actions ?? {}).map(([name, { summary, dto, secrets }]) => ({
+          name,
+          summary,
+          dto,
+          ...(secrets && { secretsDto: secrets }),
+        })),
         filters: Object.keys(kind.filters ?? {}),
       };
     }),

@@ -63,7 +63,7 @@ export class Pipeline {
         tags: document.tags ?? {},
       };
       return this.change(caller, kind, 'create', options, async (tx) => {
-        const resource = kind.make(inTransaction(tx, actor.tenantId));
+        const resource = kind.make(inTransaction(tx, actor.tenantId, actor));
         resource.propose(core, document);
         refuseInvalid(await resource.validate(true));
         await allInOrder([
@@ -123,11 +123,12 @@ export class Pipeline {
       await this.refuseBusy(tx, target);
       if (target.row.state === 'failed') throw notReady(kind, core);
       const previous = resource.document();
-      const document = await definition.claim(resource, tx, input);
+      const document = await definition.claim(resource, tx, input, { isRetry: false });
       if (document) await this.claimDocument(tx, target, previous, document);
       else await updateResource(tx, core, { state: 'updating' });
       const request = { body: input, ...(document && { previous, document }) };
-      return enqueue(tx, caller, kind, core, { action, request });
+      const result = await enqueue(tx, caller, kind, core, { action, request });
+      return definition.secrets ? { ...result, secrets: resource.secrets?.() } : result;
     });
   }
 
@@ -189,7 +190,7 @@ export class Pipeline {
       if (!row) throw notFound(kind.name, idOrName);
       refuseStale(options.ifMatch, row);
       const core = coreOf(row);
-      const resource = await kind.make(inTransaction(tx, core.tenantId)).load(core);
+      const resource = await kind.make(inTransaction(tx, core.tenantId, caller.actor)).load(core);
       return work(tx, { kind, row, core, resource });
     });
   }

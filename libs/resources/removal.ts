@@ -38,6 +38,7 @@ export async function removeLocked(
       { blockers },
     );
   }
+  await kind.leaving?.(tx, core, caller.actor);
   if (running) await endSuperseded(tx, running);
   await updateResource(tx, core, { state: 'deleting', raiseGeneration: true });
   return enqueue(tx, caller, kind, core, {

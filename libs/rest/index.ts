@@ -1,3 +1,4 @@
+export { type Addressed, Addressing } from './addressed.js';
 export * from './http.js';
 export * from './metrics.controller.js';
 export * from './problem.js';

@@ -1,4 +1,22 @@
-export { IssuerCache, type IssuerDirectory, type IssuerEntry, type IssuerRow, type TenantState } from './issuers.js';
+export {
+  addDomain,
+  DomainCache,
+  type DomainRow,
+  type HostOwner,
+  type InstallationHosts,
+  listDomains,
+  removeDomain,
+  type TenantDomain,
+} from './domains.js';
+export {
+  IssuerCache,
+  type IssuerDirectory,
+  type IssuerEntry,
+  type IssuerRow,
+  type IssuerTenant,
+  issuerEntries,
+  type TenantState,
+} from './issuers.js';
 export { DEFAULT_QUOTAS, listQuotas, type Quota, quotaNames, setQuotas, unsetQuotas } from './quotas.js';
 export {
   createService,

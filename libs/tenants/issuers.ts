@@ -9,6 +9,8 @@ export type TenantState = 'active' | 'suspended';
 export interface IssuerRow {
   /** Exactly as in the token's `iss`. */
   issuer: string;
+  /** Empty: the whole issuer is this tenant's. Otherwise the tenant's name in the claim `organization` of an issuer that many share. */
+  organization: string;
   tenantId: string;
   tenantState: TenantState;
   /** Null: the installation's default audience. */
@@ -17,13 +19,39 @@ export interface IssuerRow {
   jwksUri: string | null;
 }
 
-export type IssuerEntry = Readonly<Omit<IssuerRow, 'issuer'>>;
+/** A tenant that tokens of an issuer may belong to. */
+export type IssuerTenant = Readonly<Pick<IssuerRow, 'tenantId' | 'tenantState' | 'audience'>>;
+
+export interface IssuerEntry {
+  readonly jwksUri: string | null;
+  /** The tenant that the whole issuer belongs to; undefined: many share it. */
+  readonly owner: IssuerTenant | undefined;
+  /** By the name of the organization; empty where there is an owner. */
+  readonly organizations: ReadonlyMap<string, IssuerTenant>;
+}
 
 export interface IssuerDirectory {
   /** What is known of an issuer (exact match), in memory. */
   find(issuer: string): IssuerEntry | undefined;
-  /** Asked when `find` knew nothing: the issuer may be so new that no notification has come yet. */
+  /** Asked when `find` knew nothing, or not the organization: it may be so new that no notification has come yet. */
   lookAgain?(issuer: string): Promise<IssuerEntry | undefined>;
+}
+
+/**
+ * What is to be known of each issuer. Where rows of one issuer name different key addresses, the first that is named
+ * counts: an issuer has one set of keys. An issuer that is a tenant's as a whole is nobody else's, whatever rows say.
+ */
+export function issuerEntries(rows: readonly IssuerRow[]): Map<string, IssuerEntry> {
+  const entries = new Map<string, IssuerEntry & { organizations: Map<string, IssuerTenant> }>();
+  for (const { issuer, organization, tenantId, tenantState, audience, jwksUri } of rows) {
+    const before = entries.get(issuer) ?? { jwksUri: null, owner: undefined, organizations: new Map() };
+    const tenant = Object.freeze({ tenantId, tenantState, audience });
+    const owner = organization === '' ? tenant : before.owner;
+    if (owner) before.organizations.clear();
+    else before.organizations.set(organization, tenant);
+    entries.set(issuer, { jwksUri: before.jwksUri ?? jwksUri, owner, organizations: before.organizations });
+  }
+  return entries;
 }
 
 /** Keeps the last rows that could be read, also while the database is away. Empty before the first `refresh`. */
@@ -80,6 +108,6 @@ export class IssuerCache implements IssuerDirectory {
 
   private async read(): Promise<void> {
     const rows = await this.load();
-    this.entries = new Map(rows.map(({ issuer, ...entry }) => [issuer, entry]));
+    this.entries = issuerEntries(rows);
   }
 }

@@ -5,6 +5,7 @@ import type { Context } from '../context.js';
 import { CliError, exitStatus } from '../exit-status.js';
 import { collect, pair } from '../option-values.js';
 import { fields, table } from '../table.js';
+import { domainCommand } from './tenant-domain.js';
 
 interface TenantFlags {
   displayName?: string;
@@ -19,7 +20,8 @@ export function tenantCommand(context: Context): Command {
     .addCommand(list(context))
     .addCommand(show(context))
     .addCommand(update(context))
-    .addCommand(remove(context));
+    .addCommand(remove(context))
+    .addCommand(domainCommand(context));
 }
 
 /** `--issuer URL [--audience A] [--jwks-uri U]`, repeatable: the latter two belong to the issuer before them. */

@@ -52,6 +52,7 @@ export interface Audit {
   at: Generated<Timestamp>;
   code: string | null;
   details: Json | null;
+  era: Generated<number>;
   id: string;
   kind: string | null;
   request_id: string | null;
@@ -60,6 +61,55 @@ export interface Audit {
   result: string;
   source: string | null;
   tenant_id: string;
+  xid: Generated<string>;
+}
+
+export interface AuditDigest {
+  batch: number;
+  digest: Buffer;
+  ids: string[];
+  tenant_id: string;
+}
+
+export interface AuditEra {
+  adopted_at: Timestamp | null;
+  era: number;
+  started_at: Generated<Timestamp>;
+  system_identifier: number;
+}
+
+export interface AuditPruning {
+  actor: string;
+  at: Generated<Timestamp>;
+  before: Timestamp;
+  hash: Buffer;
+  row_count: number;
+  upto_batch: number;
+}
+
+export interface AuditSeal {
+  batch: number;
+  era: number;
+  hash: Buffer;
+  previous: Buffer;
+  row_count: number;
+  sealed_at: Timestamp;
+  upto_id: string;
+  upto_tenant: string;
+  upto_xid: string;
+}
+
+export interface AuditUnauthenticated {
+  count: number;
+  day: Timestamp;
+  first_at: Timestamp;
+  issuer: string;
+  last_at: Timestamp;
+  method: string;
+  path: string;
+  reason: string;
+  request_id: string;
+  source: string;
 }
 
 export interface Deed {
@@ -118,6 +168,8 @@ export interface Disk {
   instance_id: string | null;
   made: Generated<boolean>;
   node_id: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   restoring: string | null;
   size_gib: number;
   slot: number | null;
@@ -157,6 +209,8 @@ export interface Firewallrule {
   protocol: string;
   remote_cidrs: string[] | null;
   remote_tags: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   target_tags: string | null;
   tenant_id: string;
 }
@@ -181,6 +235,8 @@ export interface Image {
   operation_id: string | null;
   os_info: Generated<Json>;
   publisher_name: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   sha256: string | null;
   size_bytes: number | null;
   source: Generated<string>;
@@ -221,6 +277,8 @@ export interface Instance {
   node_id: string | null;
   placement: Json | null;
   power_state: Generated<string>;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   restart_policy: string;
   ssh_keys: Generated<string[]>;
   tenant_id: string;
@@ -256,6 +314,7 @@ export interface Job {
   request_id: string | null;
   resource_id: string;
   resource_name: string;
+  resource_tags: Generated<Json>;
   run_at: Generated<Timestamp>;
   started_at: Timestamp | null;
   state: Generated<string>;
@@ -314,6 +373,8 @@ export interface Network {
   gateway: string;
   id: string;
   mtu: number;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   subnet: string;
   subnet6: string | null;
   tenant_id: string;
@@ -377,6 +438,8 @@ export interface Portforward {
   port: number;
   protocol: string;
   public_address_id: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   target_port: number | null;
   tenant_id: string;
 }
@@ -387,6 +450,8 @@ export interface Publicaddress {
   ip: string;
   network_id: string | null;
   pool: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   tenant_id: string;
 }
 
@@ -488,6 +553,8 @@ export interface Service {
 export interface Snapshot {
   disk_id: string;
   id: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   size_bytes: number | null;
   tenant_id: string;
   virtual_size_bytes: number | null;
@@ -517,6 +584,12 @@ export interface TenantAccess {
   tenant_id: string;
 }
 
+export interface TenantDomain {
+  created_at: Generated<Timestamp>;
+  domain: string;
+  tenant_id: string;
+}
+
 export interface TenantIssuer {
   audience: string | null;
   issuer: string;
@@ -541,12 +614,19 @@ export interface Wireguardpeer {
   network_id: string;
   preshared_key: string | null;
   public_key: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   tenant_id: string;
 }
 
 export interface DB {
   access_rule: AccessRule;
   audit: Audit;
+  audit_digest: AuditDigest;
+  audit_era: AuditEra;
+  audit_pruning: AuditPruning;
+  audit_seal: AuditSeal;
+  audit_unauthenticated: AuditUnauthenticated;
   deed: Deed;
   deleted_disk: DeletedDisk;
   dependency: Dependency;
@@ -587,6 +667,7 @@ export interface DB {
   subject: Subject;
   tenant: Tenant;
   tenant_access: TenantAccess;
+  tenant_domain: TenantDomain;
   tenant_issuer: TenantIssuer;
   wireguard_door: WireguardDoor;
   wireguardpeer: Wireguardpeer;
