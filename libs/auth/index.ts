@@ -14,6 +14,17 @@ export { adminActor, roles } from './actor.js';
 export { API_TOKEN_PREFIX, Authenticator, type BearerVerifier } from './authenticator.js';
 export { challengeOf, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
 export {
+  type DeviceLogin,
+  endLogin,
+  issuersOf,
+  type LoginClient,
+  LoginError,
+  type LoginErrorCode,
+  type LoginTokens,
+  refreshLogin,
+  startDeviceLogin,
+} from './login.js';
+export {
   type AuthorizationTarget,
   type Authorized,
   authorize,

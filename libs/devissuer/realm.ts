@@ -65,7 +65,7 @@ export function makeRealm(options: RealmOptions): OpenRealm {
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
-      revocation: { enabled: true },
+      revocation: { enabled: true, allowedPolicy: async (_ctx, client, token) => token.clientId === client.clientId },
       deviceFlow: {
         enabled: true,
         mask: '****-****',
