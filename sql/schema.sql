@@ -6,6 +6,23 @@ create sequence placement_revision;
 
 -- Tables
 
+create table access_grant (
+  tenant_id text not null,
+  id uuid not null,
+  subject_type text not null,
+  subject text not null,
+  verbs text[] not null,
+  kinds text[] not null,
+  selector text,
+  resource_ids uuid[],
+  rules jsonb not null,
+  rules_before jsonb,
+  constraint access_grant_pkey PRIMARY KEY (tenant_id, id),
+  constraint access_grant_check CHECK (((selector IS NULL) OR (resource_ids IS NULL))),
+  constraint access_grant_subject_type_check CHECK ((subject_type = ANY (ARRAY['user'::text, 'serviceaccount'::text, 'group'::text, 'role'::text, 'sub'::text]))),
+  constraint access_grant_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table access_rule (
   tenant_id text not null,
   grant_id uuid not null,
@@ -22,6 +39,27 @@ create table access_rule (
   constraint access_rule_tenant_id_grant_id_fkey FOREIGN KEY (tenant_id, grant_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table apitoken (
+  tenant_id text not null,
+  id uuid not null,
+  hash bytea not null,
+  prefix text not null,
+  subject text not null,
+  service_account_id uuid,
+  roles text[] not null,
+  groups text[] not null,
+  scopes text[],
+  expires_at timestamp(3) with time zone not null,
+  revoked boolean default false not null,
+  last_used_at timestamp(3) with time zone,
+  constraint apitoken_pkey PRIMARY KEY (tenant_id, id),
+  constraint apitoken_hash_key UNIQUE (hash),
+  constraint apitoken_hash_check CHECK ((length(hash) = 32)),
+  constraint apitoken_subject_check CHECK (((length(subject) >= 1) AND (length(subject) <= 255))),
+  constraint apitoken_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
+  constraint apitoken_tenant_id_service_account_id_fkey FOREIGN KEY (tenant_id, service_account_id) REFERENCES serviceaccount(tenant_id, id)
+);
+
 create table audit (
   tenant_id text not null,
   id uuid not null,
@@ -36,8 +74,72 @@ create table audit (
   request_id text,
   source text,
   details jsonb,
+  era smallint default 1 not null,
+  xid xid8 default pg_current_xact_id() not null,
   constraint audit_pkey PRIMARY KEY (tenant_id, id),
   constraint audit_result_check CHECK ((result = ANY (ARRAY['done'::text, 'refused'::text])))
+);
+
+create table audit_digest (
+  tenant_id text not null,
+  batch bigint not null,
+  ids uuid[] not null,
+  digest bytea not null,
+  constraint audit_digest_pkey PRIMARY KEY (tenant_id, batch),
+  constraint audit_digest_batch_fkey FOREIGN KEY (batch) REFERENCES audit_seal(batch) DEFERRABLE INITIALLY DEFERRED
+);
+
+create table audit_era (
+  era smallint not null,
+  system_identifier bigint not null,
+  started_at timestamp(3) with time zone default clock_timestamp() not null,
+  adopted_at timestamp(3) with time zone,
+  constraint audit_era_pkey PRIMARY KEY (era)
+);
+
+create table audit_pruning (
+  upto_batch bigint not null,
+  hash bytea not null,
+  before timestamp(3) with time zone not null,
+  row_count bigint not null,
+  actor text not null,
+  at timestamp(3) with time zone default clock_timestamp() not null,
+  constraint audit_pruning_pkey PRIMARY KEY (upto_batch)
+);
+
+create table audit_seal (
+  batch bigint not null,
+  era smallint not null,
+  upto_xid xid8 not null,
+  upto_id uuid not null,
+  upto_tenant text not null,
+  row_count integer not null,
+  previous bytea not null,
+  hash bytea not null,
+  sealed_at timestamp(3) with time zone not null,
+  constraint audit_seal_pkey PRIMARY KEY (batch),
+  constraint audit_seal_batch_check CHECK ((batch > 0)),
+  constraint audit_seal_era_fkey FOREIGN KEY (era) REFERENCES audit_era(era)
+);
+
+create table audit_unauthenticated (
+  day date not null,
+  reason text not null,
+  source text not null,
+  issuer text not null,
+  method text not null,
+  path text not null,
+  request_id text not null,
+  first_at timestamp(3) with time zone not null,
+  last_at timestamp(3) with time zone not null,
+  count bigint not null,
+  constraint audit_unauthenticated_pkey PRIMARY KEY (day, reason, source, issuer),
+  constraint audit_unauthenticated_issuer_check CHECK ((length(issuer) <= 255)),
+  constraint audit_unauthenticated_method_check CHECK ((length(method) <= 64)),
+  constraint audit_unauthenticated_path_check CHECK ((length(path) <= 255)),
+  constraint audit_unauthenticated_reason_check CHECK ((length(reason) <= 64)),
+  constraint audit_unauthenticated_request_id_check CHECK ((length(request_id) <= 128)),
+  constraint audit_unauthenticated_source_check CHECK ((length(source) <= 64))
 );
 
 create table deed (
@@ -112,6 +214,8 @@ create table disk (
   boot_order integer,
   with_instance boolean default false not null,
   restoring uuid,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint disk_pkey PRIMARY KEY (tenant_id, id),
   constraint disk_check CHECK (((instance_id IS NULL) = (slot IS NULL))),
   constraint disk_check1 CHECK (((image_id IS NULL) = (image_sha256 IS NULL))),
@@ -155,6 +259,8 @@ create table firewallrule (
   remote_cidrs text[],
   remote_tags text,
   target_tags text,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint firewallrule_pkey PRIMARY KEY (tenant_id, id),
   constraint firewallrule_action_check CHECK ((action = ANY (ARRAY['allow'::text, 'deny'::text]))),
   constraint firewallrule_check CHECK (((remote_cidrs IS NULL) OR (remote_tags IS NULL))),
@@ -162,6 +268,15 @@ create table firewallrule (
   constraint firewallrule_priority_check CHECK (((priority >= 0) AND (priority <= 65535))),
   constraint firewallrule_protocol_check CHECK ((protocol = ANY (ARRAY['any'::text, 'tcp'::text, 'udp'::text, 'icmp'::text]))),
   constraint firewallrule_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table group_member (
+  tenant_id text not null,
+  group_id uuid not null,
+  user_id uuid not null,
+  constraint group_member_pkey PRIMARY KEY (tenant_id, group_id, user_id),
+  constraint group_member_tenant_id_group_id_fkey FOREIGN KEY (tenant_id, group_id) REFERENCES tenant_group(tenant_id, id) ON DELETE CASCADE,
+  constraint group_member_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES tenant_user(tenant_id, id) ON DELETE CASCADE
 );
 
 create table idempotency (
@@ -193,6 +308,8 @@ create table image (
   announced_format text,
   operation_id uuid,
   publisher_name text,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint image_pkey PRIMARY KEY (tenant_id, id),
   constraint content_is_whole CHECK ((num_nulls(format, size_bytes, virtual_size_bytes, sha256) = ANY (ARRAY[0, 4]))),
   constraint image_announced_format_check CHECK ((announced_format = ANY (ARRAY['qcow2'::text, 'raw'::text]))),
@@ -246,6 +363,8 @@ create table instance (
   held_memory_mib bigint default 0 not null,
   ssh_keys text[] default '{}'::text[] not null,
   placement jsonb,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint instance_pkey PRIMARY KEY (tenant_id, id),
   constraint instance_desired_power_state_check CHECK ((desired_power_state = ANY (ARRAY['running'::text, 'stopped'::text]))),
   constraint instance_memory_mib_check CHECK ((memory_mib >= 64)),
@@ -294,6 +413,7 @@ create table job (
   wakes bigint default 0 not null,
   failures integer default 0 not null,
   waits_for uuid,
+  resource_tags jsonb default '{}'::jsonb not null,
   constraint job_pkey PRIMARY KEY (tenant_id, id),
   constraint job_check CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])))),
   constraint job_outcome_check CHECK ((outcome = ANY (ARRAY['failed'::text, 'cancelled'::text]))),
@@ -367,6 +487,8 @@ create table network (
   address_used bigint default 0 not null,
   address_hint inet not null,
   subnet6 cidr,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint network_pkey PRIMARY KEY (tenant_id, id),
   constraint network_subnet6_check CHECK (((subnet6 IS NULL) OR ((family((subnet6)::inet) = 6) AND ((masklen((subnet6)::inet) >= 64) AND (masklen((subnet6)::inet) <= 120))))),
   constraint network_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
@@ -444,6 +566,8 @@ create table portforward (
   network_id uuid not null,
   network_asked boolean not null,
   target_port integer,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint portforward_pkey PRIMARY KEY (tenant_id, id),
   constraint portforward_port_check CHECK (((port >= 1) AND (port <= 65535))),
   constraint portforward_protocol_check CHECK ((protocol = ANY (ARRAY['tcp'::text, 'udp'::text]))),
@@ -488,6 +612,8 @@ create table publicaddress (
   ip inet not null,
   instance_id uuid,
   network_id uuid,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint publicaddress_pkey PRIMARY KEY (tenant_id, id),
   constraint publicaddress_ip_key UNIQUE (ip),
   constraint publicaddress_check CHECK (((instance_id IS NULL) = (network_id IS NULL))),
@@ -579,12 +705,26 @@ create table service (
   constraint service_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
 );
 
+create table serviceaccount (
+  tenant_id text not null,
+  id uuid not null,
+  description text,
+  public_keys jsonb,
+  enabled boolean default true not null,
+  client_id text,
+  subject text,
+  constraint serviceaccount_pkey PRIMARY KEY (tenant_id, id),
+  constraint serviceaccount_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table snapshot (
   tenant_id text not null,
   id uuid not null,
   disk_id uuid not null,
   size_bytes bigint,
   virtual_size_bytes bigint,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint snapshot_pkey PRIMARY KEY (tenant_id, id),
   constraint snapshot_tenant_id_disk_id_fkey FOREIGN KEY (tenant_id, disk_id) REFERENCES disk(tenant_id, id),
   constraint snapshot_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
@@ -631,6 +771,14 @@ create table tenant_domain (
   constraint tenant_domain_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
 );
 
+create table tenant_group (
+  tenant_id text not null,
+  id uuid not null,
+  description text,
+  constraint tenant_group_pkey PRIMARY KEY (tenant_id, id),
+  constraint tenant_group_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table tenant_issuer (
   issuer text not null,
   tenant_id text not null,
@@ -640,6 +788,23 @@ create table tenant_issuer (
   constraint tenant_issuer_pkey PRIMARY KEY (issuer, organization),
   constraint tenant_issuer_organization_check CHECK ((length(organization) <= 255)),
   constraint tenant_issuer_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
+);
+
+create table tenant_user (
+  tenant_id text not null,
+  id uuid not null,
+  email text,
+  first_name text,
+  last_name text,
+  role text,
+  enabled boolean default true not null,
+  subject text,
+  last_invited_at timestamp(3) with time zone,
+  invitation jsonb,
+  constraint tenant_user_pkey PRIMARY KEY (tenant_id, id),
+  constraint tenant_user_email_check CHECK ((length(email) <= 254)),
+  constraint tenant_user_role_check CHECK ((role = ANY (ARRAY['admin'::text, 'operator'::text, 'viewer'::text]))),
+  constraint tenant_user_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
 create table wireguard_door (
@@ -663,6 +828,8 @@ create table wireguardpeer (
   address inet not null,
   allowed_addresses text[],
   preshared_key text,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint wireguardpeer_pkey PRIMARY KEY (tenant_id, id),
   constraint wireguardpeer_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
   constraint wireguardpeer_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES wireguard_door(tenant_id, network_id)
@@ -670,13 +837,25 @@ create table wireguardpeer (
 
 -- Indexes
 
+CREATE INDEX access_grant_subject ON public.access_grant USING btree (tenant_id, subject);
+
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
+
+CREATE INDEX apitoken_expiry ON public.apitoken USING btree (expires_at);
+
+CREATE INDEX apitoken_service_account ON public.apitoken USING btree (tenant_id, service_account_id, id);
+
+CREATE INDEX apitoken_subject ON public.apitoken USING btree (tenant_id, subject);
 
 CREATE INDEX audit_action ON public.audit USING btree (tenant_id, action, id);
 
 CREATE INDEX audit_actor ON public.audit USING btree (tenant_id, actor, id);
 
+CREATE INDEX audit_digest_batch ON public.audit_digest USING btree (batch);
+
 CREATE INDEX audit_kind ON public.audit USING btree (tenant_id, kind, id);
+
+CREATE INDEX audit_order ON public.audit USING btree (era, xid, id);
 
 CREATE INDEX audit_request ON public.audit USING btree (tenant_id, request_id, id) WHERE (request_id IS NOT NULL);
 
@@ -698,13 +877,21 @@ CREATE UNIQUE INDEX dependency_public_address ON public.dependency USING btree (
 
 CREATE INDEX dependency_target ON public.dependency USING btree (target_tenant_id, target_id);
 
+CREATE INDEX disk_by_image_id_created ON public.disk USING btree (tenant_id, image_id, resource_created_at, id);
+
+CREATE INDEX disk_by_image_id_name ON public.disk USING btree (tenant_id, image_id, resource_name, id);
+
+CREATE INDEX disk_by_instance_id_created ON public.disk USING btree (tenant_id, instance_id, resource_created_at, id);
+
+CREATE INDEX disk_by_instance_id_name ON public.disk USING btree (tenant_id, instance_id, resource_name, id);
+
+CREATE INDEX disk_by_size_gib_created ON public.disk USING btree (tenant_id, size_gib, resource_created_at, id);
+
+CREATE INDEX disk_by_size_gib_name ON public.disk USING btree (tenant_id, size_gib, resource_name, id);
+
 CREATE INDEX disk_content ON public.disk USING btree (image_sha256) WHERE (image_sha256 IS NOT NULL);
 
-CREATE INDEX disk_image ON public.disk USING btree (tenant_id, image_id) WHERE (image_id IS NOT NULL);
-
 CREATE INDEX disk_node ON public.disk USING btree (node_id);
-
-CREATE INDEX disk_size ON public.disk USING btree (tenant_id, size_gib, id);
 
 CREATE UNIQUE INDEX disk_slot ON public.disk USING btree (tenant_id, instance_id, slot) WHERE (instance_id IS NOT NULL);
 
@@ -714,39 +901,67 @@ CREATE UNIQUE INDEX event_number ON public.event USING btree (tenant_id, number)
 
 CREATE INDEX event_unnumbered ON public.event USING btree (id) WHERE (number IS NULL);
 
-CREATE INDEX firewallrule_action ON public.firewallrule USING btree (tenant_id, action);
+CREATE INDEX firewallrule_by_action_created ON public.firewallrule USING btree (tenant_id, action, resource_created_at, id);
 
-CREATE INDEX firewallrule_direction ON public.firewallrule USING btree (tenant_id, direction);
+CREATE INDEX firewallrule_by_action_name ON public.firewallrule USING btree (tenant_id, action, resource_name, id);
 
-CREATE INDEX firewallrule_network ON public.firewallrule USING btree (tenant_id, network_id);
+CREATE INDEX firewallrule_by_direction_created ON public.firewallrule USING btree (tenant_id, direction, resource_created_at, id);
 
-CREATE INDEX firewallrule_priority ON public.firewallrule USING btree (tenant_id, priority);
+CREATE INDEX firewallrule_by_direction_name ON public.firewallrule USING btree (tenant_id, direction, resource_name, id);
+
+CREATE INDEX firewallrule_by_network_id_created ON public.firewallrule USING btree (tenant_id, network_id, resource_created_at, id);
+
+CREATE INDEX firewallrule_by_network_id_name ON public.firewallrule USING btree (tenant_id, network_id, resource_name, id);
+
+CREATE INDEX firewallrule_by_priority_created ON public.firewallrule USING btree (tenant_id, priority, resource_created_at, id);
+
+CREATE INDEX firewallrule_by_priority_name ON public.firewallrule USING btree (tenant_id, priority, resource_name, id);
+
+CREATE INDEX group_member_user ON public.group_member USING btree (tenant_id, user_id);
 
 CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
-CREATE INDEX image_content ON public.image USING btree (sha256);
+CREATE INDEX image_by_format_created ON public.image USING btree (tenant_id, format, resource_created_at, id);
 
-CREATE INDEX image_format ON public.image USING btree (tenant_id, format, id);
+CREATE INDEX image_by_format_name ON public.image USING btree (tenant_id, format, resource_name, id);
+
+CREATE INDEX image_by_sha256_created ON public.image USING btree (tenant_id, sha256, resource_created_at, id);
+
+CREATE INDEX image_by_sha256_name ON public.image USING btree (tenant_id, sha256, resource_name, id);
+
+CREATE INDEX image_by_source_created ON public.image USING btree (tenant_id, source, resource_created_at, id);
+
+CREATE INDEX image_by_source_name ON public.image USING btree (tenant_id, source, resource_name, id);
+
+CREATE INDEX image_by_visibility_created ON public.image USING btree (tenant_id, visibility, resource_created_at, id);
+
+CREATE INDEX image_by_visibility_name ON public.image USING btree (tenant_id, visibility, resource_name, id);
+
+CREATE INDEX image_content ON public.image USING btree (sha256);
 
 CREATE UNIQUE INDEX image_operation ON public.image USING btree (operation_id) WHERE (operation_id IS NOT NULL);
 
-CREATE INDEX image_sha256 ON public.image USING btree (tenant_id, sha256, id);
+CREATE INDEX instance_by_desired_power_state_created ON public.instance USING btree (tenant_id, desired_power_state, resource_created_at, id);
 
-CREATE INDEX image_source ON public.image USING btree (tenant_id, source);
+CREATE INDEX instance_by_desired_power_state_name ON public.instance USING btree (tenant_id, desired_power_state, resource_name, id);
 
-CREATE INDEX image_visibility ON public.image USING btree (tenant_id, visibility, id);
+CREATE INDEX instance_by_image_id_created ON public.instance USING btree (tenant_id, image_id, resource_created_at, id);
 
-CREATE INDEX instance_desired ON public.instance USING btree (tenant_id, desired_power_state, id);
+CREATE INDEX instance_by_image_id_name ON public.instance USING btree (tenant_id, image_id, resource_name, id);
 
-CREATE INDEX instance_image ON public.instance USING btree (tenant_id, image_id);
+CREATE INDEX instance_by_memory_mib_created ON public.instance USING btree (tenant_id, memory_mib, resource_created_at, id);
 
-CREATE INDEX instance_memory ON public.instance USING btree (tenant_id, memory_mib, id);
+CREATE INDEX instance_by_memory_mib_name ON public.instance USING btree (tenant_id, memory_mib, resource_name, id);
+
+CREATE INDEX instance_by_power_state_created ON public.instance USING btree (tenant_id, power_state, resource_created_at, id);
+
+CREATE INDEX instance_by_power_state_name ON public.instance USING btree (tenant_id, power_state, resource_name, id);
+
+CREATE INDEX instance_by_vcpus_created ON public.instance USING btree (tenant_id, vcpus, resource_created_at, id);
+
+CREATE INDEX instance_by_vcpus_name ON public.instance USING btree (tenant_id, vcpus, resource_name, id);
 
 CREATE INDEX instance_node ON public.instance USING btree (node_id);
-
-CREATE INDEX instance_power ON public.instance USING btree (tenant_id, power_state, id);
-
-CREATE INDEX instance_vcpus ON public.instance USING btree (tenant_id, vcpus, id);
 
 CREATE INDEX job_action ON public.job USING btree (tenant_id, action, created_at, id);
 
@@ -774,37 +989,59 @@ CREATE UNIQUE INDEX lease_ip ON public.lease USING btree (tenant_id, network_id,
 
 CREATE UNIQUE INDEX lease_mac ON public.lease USING btree (tenant_id, network_id, mac);
 
-CREATE INDEX network_domain ON public.network USING btree (tenant_id, domain, id);
+CREATE INDEX network_by_domain_created ON public.network USING btree (tenant_id, domain, resource_created_at, id);
+
+CREATE INDEX network_by_domain_name ON public.network USING btree (tenant_id, domain, resource_name, id);
+
+CREATE INDEX network_by_subnet6_created ON public.network USING btree (tenant_id, subnet6, resource_created_at, id);
+
+CREATE INDEX network_by_subnet6_name ON public.network USING btree (tenant_id, subnet6, resource_name, id);
+
+CREATE INDEX network_by_subnet_created ON public.network USING btree (tenant_id, subnet, resource_created_at, id);
+
+CREATE INDEX network_by_subnet_name ON public.network USING btree (tenant_id, subnet, resource_name, id);
 
 CREATE INDEX network_part_network ON public.network_part USING btree (tenant_id, network_id);
 
-CREATE INDEX network_subnet ON public.network USING btree (tenant_id, subnet);
-
-CREATE INDEX network_subnet6 ON public.network USING btree (tenant_id, subnet6);
-
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
 
-CREATE INDEX portforward_address ON public.portforward USING btree (tenant_id, public_address_id);
+CREATE INDEX portforward_by_instance_id_created ON public.portforward USING btree (tenant_id, instance_id, resource_created_at, id);
 
-CREATE INDEX portforward_instance ON public.portforward USING btree (tenant_id, instance_id);
+CREATE INDEX portforward_by_instance_id_name ON public.portforward USING btree (tenant_id, instance_id, resource_name, id);
 
-CREATE INDEX portforward_network ON public.portforward USING btree (tenant_id, network_id);
+CREATE INDEX portforward_by_network_id_created ON public.portforward USING btree (tenant_id, network_id, resource_created_at, id);
 
-CREATE INDEX portforward_port ON public.portforward USING btree (tenant_id, port);
+CREATE INDEX portforward_by_network_id_name ON public.portforward USING btree (tenant_id, network_id, resource_name, id);
 
-CREATE INDEX portforward_protocol ON public.portforward USING btree (tenant_id, protocol);
+CREATE INDEX portforward_by_port_created ON public.portforward USING btree (tenant_id, port, resource_created_at, id);
+
+CREATE INDEX portforward_by_port_name ON public.portforward USING btree (tenant_id, port, resource_name, id);
+
+CREATE INDEX portforward_by_protocol_created ON public.portforward USING btree (tenant_id, protocol, resource_created_at, id);
+
+CREATE INDEX portforward_by_protocol_name ON public.portforward USING btree (tenant_id, protocol, resource_name, id);
+
+CREATE INDEX portforward_by_public_address_id_created ON public.portforward USING btree (tenant_id, public_address_id, resource_created_at, id);
+
+CREATE INDEX portforward_by_public_address_id_name ON public.portforward USING btree (tenant_id, public_address_id, resource_name, id);
 
 CREATE INDEX public_pool_range_pool ON public.public_pool_range USING btree (pool);
 
 CREATE INDEX public_port_resource ON public.public_port USING btree (tenant_id, resource_id);
 
-CREATE INDEX publicaddress_instance ON public.publicaddress USING btree (tenant_id, instance_id);
+CREATE INDEX publicaddress_by_instance_id_created ON public.publicaddress USING btree (tenant_id, instance_id, resource_created_at, id);
 
-CREATE INDEX publicaddress_network ON public.publicaddress USING btree (tenant_id, network_id);
+CREATE INDEX publicaddress_by_instance_id_name ON public.publicaddress USING btree (tenant_id, instance_id, resource_name, id);
+
+CREATE INDEX publicaddress_by_network_id_created ON public.publicaddress USING btree (tenant_id, network_id, resource_created_at, id);
+
+CREATE INDEX publicaddress_by_network_id_name ON public.publicaddress USING btree (tenant_id, network_id, resource_name, id);
+
+CREATE INDEX publicaddress_by_pool_created ON public.publicaddress USING btree (tenant_id, pool, resource_created_at, id);
+
+CREATE INDEX publicaddress_by_pool_name ON public.publicaddress USING btree (tenant_id, pool, resource_name, id);
 
 CREATE INDEX publicaddress_pool ON public.publicaddress USING btree (pool, ip);
-
-CREATE INDEX publicaddress_pool_name ON public.publicaddress USING btree (tenant_id, pool);
 
 CREATE INDEX reservation_node ON public.reservation USING btree (node_id);
 
@@ -830,7 +1067,9 @@ CREATE INDEX resource_tag_set ON public.resource USING btree (tenant_id, kind, t
 
 CREATE INDEX resource_updated ON public.resource USING btree (tenant_id, kind, updated_at, id);
 
-CREATE INDEX snapshot_disk ON public.snapshot USING btree (tenant_id, disk_id);
+CREATE INDEX snapshot_by_disk_id_created ON public.snapshot USING btree (tenant_id, disk_id, resource_created_at, id);
+
+CREATE INDEX snapshot_by_disk_id_name ON public.snapshot USING btree (tenant_id, disk_id, resource_name, id);
 
 CREATE INDEX subject_forget ON public.subject USING btree (forget_at) WHERE (forget_at IS NOT NULL);
 
@@ -840,11 +1079,23 @@ CREATE INDEX tenant_domain_tenant ON public.tenant_domain USING btree (tenant_id
 
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
 
+CREATE UNIQUE INDEX tenant_user_email ON public.tenant_user USING btree (tenant_id, email) WHERE (email IS NOT NULL);
+
+CREATE INDEX tenant_user_role ON public.tenant_user USING btree (tenant_id, role, id);
+
+CREATE INDEX tenant_user_subject ON public.tenant_user USING btree (tenant_id, subject);
+
 CREATE UNIQUE INDEX wireguardpeer_address ON public.wireguardpeer USING btree (tenant_id, network_id, address);
 
-CREATE UNIQUE INDEX wireguardpeer_key ON public.wireguardpeer USING btree (tenant_id, network_id, public_key);
+CREATE INDEX wireguardpeer_by_network_id_created ON public.wireguardpeer USING btree (tenant_id, network_id, resource_created_at, id);
 
-CREATE INDEX wireguardpeer_public_key ON public.wireguardpeer USING btree (tenant_id, public_key);
+CREATE INDEX wireguardpeer_by_network_id_name ON public.wireguardpeer USING btree (tenant_id, network_id, resource_name, id);
+
+CREATE INDEX wireguardpeer_by_public_key_created ON public.wireguardpeer USING btree (tenant_id, public_key, resource_created_at, id);
+
+CREATE INDEX wireguardpeer_by_public_key_name ON public.wireguardpeer USING btree (tenant_id, public_key, resource_name, id);
+
+CREATE UNIQUE INDEX wireguardpeer_key ON public.wireguardpeer USING btree (tenant_id, network_id, public_key);
 
 -- Functions and procedures
 
@@ -860,6 +1111,40 @@ BEGIN ATOMIC
    WHERE (a.tenant_id = ANY (access_epochs.tenants));
 END;
 
+CREATE OR REPLACE FUNCTION public.api_tokens(hashes bytea[])
+ RETURNS TABLE(hash bytea, tenant_id text, id uuid, name text, tenant_state text, epoch bigint, subject text, roles text[], groups text[], scopes text[], expires_at timestamp with time zone, owner jsonb)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT t.hash,
+     t.tenant_id,
+     t.id,
+     r.name,
+     n.state,
+     COALESCE(( SELECT a.epoch
+            FROM tenant_access a
+           WHERE (a.tenant_id = t.tenant_id)), (0)::bigint) AS "coalesce",
+     t.subject,
+     t.roles,
+     t.groups,
+     t.scopes,
+     t.expires_at,
+         CASE
+             WHEN (u.id IS NOT NULL) THEN jsonb_build_object('role', u.role, 'groups', COALESCE(( SELECT jsonb_agg(g.name) AS jsonb_agg
+                FROM (group_member m
+                  JOIN resource g ON (((g.tenant_id = m.tenant_id) AND (g.id = m.group_id))))
+               WHERE ((m.tenant_id = u.tenant_id) AND (m.user_id = u.id))), '[]'::jsonb))
+             ELSE NULL::jsonb
+         END AS "case"
+    FROM ((((apitoken t
+      JOIN resource r ON (((r.tenant_id = t.tenant_id) AND (r.id = t.id))))
+      JOIN tenant n ON ((n.id = t.tenant_id)))
+      LEFT JOIN subject s ON (((s.tenant_id = t.tenant_id) AND (s.subject = t.subject) AND (s.kind = 'user'::text))))
+      LEFT JOIN tenant_user u ON (((u.tenant_id = s.tenant_id) AND (u.id = s.resource_id))))
+   WHERE ((t.hash = ANY (api_tokens.hashes)) AND (NOT t.revoked));
+END;
+
 CREATE OR REPLACE FUNCTION public.charge(p_tenant text, p_name text, p_delta bigint)
  RETURNS void
  LANGUAGE plpgsql
@@ -872,6 +1157,26 @@ begin
   update quota set used = used + p_delta, changed_by = pg_current_xact_id(),
     used_before = case when changed_by = pg_current_xact_id() then used_before else used end
   where tenant_id = p_tenant and name = p_name;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_access_grant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'grants',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_apitoken()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'apiTokens',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.charge_deleted_disk()
@@ -972,12 +1277,42 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.charge_serviceaccount()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'serviceAccounts',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.charge_snapshot()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
 begin
   perform charge(coalesce(new.tenant_id, old.tenant_id), 'snapshots',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_tenant_group()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'groups',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_tenant_user()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'users',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -1103,6 +1438,33 @@ BEGIN ATOMIC
      d.tenant_id
     FROM tenant_domain d;
 END;
+
+CREATE OR REPLACE FUNCTION public.end_grant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  delete from access_rule where tenant_id = new.tenant_id and grant_id = new.id;
+  return null;
+end $function$;
+
+CREATE OR REPLACE PROCEDURE public.filter_by(IN p_tab regclass, IN p_column text)
+ LANGUAGE plpgsql
+AS $procedure$
+declare tab name;
+begin
+  select relname into tab from pg_class where oid = p_tab;
+  if not exists (select from pg_attribute where attrelid = p_tab and attname = 'resource_name') then
+    execute format('alter table %s add column resource_created_at timestamptz(3) not null default now(), add column resource_name text not null default ''''', p_tab);
+    execute format('update %s k set resource_created_at = r.created_at, resource_name = r.name from resource r where r.tenant_id = k.tenant_id and r.id = k.id', p_tab);
+    execute format('create trigger take_order before insert on %s for each row execute function take_order()', p_tab);
+    -- A kind's table is called as the kind is, with _ for -.
+    execute format('create trigger %I after update of name on resource for each row when (new.name <> old.name and replace(new.kind, ''-'', ''_'') = %L) execute function pass_name_on(%L)',
+      'pass_name_on_to_' || tab, tab, p_tab::text);
+  end if;
+  execute format('create index %I on %s (tenant_id, %I, resource_created_at, id)', left(tab || '_by_' || p_column, 55) || '_created', p_tab, p_column);
+  execute format('create index %I on %s (tenant_id, %I, resource_name, id)', left(tab || '_by_' || p_column, 55) || '_name', p_tab, p_column);
+end $procedure$;
 
 CREATE OR REPLACE FUNCTION public.gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet)
  RETURNS inet
@@ -1232,12 +1594,54 @@ BEGIN ATOMIC
            GROUP BY n.id) free;
 END;
 
+CREATE OR REPLACE FUNCTION public.note_api_tokens_used(tenants text[], ids uuid[])
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ UPDATE apitoken t SET last_used_at = now()
+    FROM UNNEST(note_api_tokens_used.tenants, note_api_tokens_used.ids) used(tenant_id, id)
+   WHERE ((t.tenant_id = used.tenant_id) AND (t.id = used.id) AND ((t.last_used_at IS NULL) OR (t.last_used_at < (now() - '00:04:00'::interval))));
+END;
+
 CREATE OR REPLACE FUNCTION public.notify_tenant()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
 begin
   perform pg_notify('rhyzome_tenant', '');
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.open_audit_era()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+declare
+  here bigint := (select system_identifier from pg_control_system());
+  last audit_era;
+begin
+  select * into last from audit_era order by era desc limit 1;
+  if last.system_identifier = here and not exists (
+    select from audit_seal where era = last.era and upto_xid >= pg_snapshot_xmax(pg_current_snapshot())
+  ) then return false; end if;
+  lock table audit in access exclusive mode;
+  if exists (select from audit_era where era > last.era) then return false; end if;
+  insert into audit_era (era, system_identifier) values (last.era + 1, here);
+  execute format('alter table audit alter column era set default %s', last.era + 1);
+  return true;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.pass_name_on()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  execute format('update %s set resource_name = $1 where tenant_id = $2 and id = $3', tg_argv[0])
+  using new.name, new.tenant_id, new.id;
   return null;
 end $function$;
 
@@ -1269,6 +1673,18 @@ begin
   insert into tenant_access as a (tenant_id) values (changed) on conflict (tenant_id) do update set epoch = a.epoch + 1;
   -- As for the tenants' tables: so rare that the lock that NOTIFY takes does not matter.
   perform pg_notify('rhyzome_access', changed);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.raise_access_of_tenant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+begin
+  insert into tenant_access as a (tenant_id) values (new.id) on conflict (tenant_id) do update set epoch = a.epoch + 1;
+  perform pg_notify('rhyzome_access', new.id);
   return null;
 end $function$;
 
@@ -1371,6 +1787,18 @@ CREATE OR REPLACE FUNCTION public.tag_keys_digest(tags jsonb)
  IMMUTABLE PARALLEL SAFE STRICT
 RETURN (md5((SELECT COALESCE(string_agg(key.key, ','::text ORDER BY (key.key COLLATE "C")), ''::text) AS "coalesce" FROM jsonb_object_keys(tag_keys_digest.tags) key(key))))::uuid;
 
+CREATE OR REPLACE FUNCTION public.take_order()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  select r.created_at, r.name into strict new.resource_created_at, new.resource_name
+  from resource r where r.tenant_id = new.tenant_id and r.id = new.id;
+  return new;
+exception when no_data_found then
+  raise foreign_key_violation using message = format('%s %s is no resource', tg_table_name, new.id);
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.tell_job()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1405,6 +1833,37 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.tell_unauthenticated(entries jsonb, most integer DEFAULT 5000, keep_days integer DEFAULT 90)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+declare
+  today date := (now() at time zone 'UTC')::date;
+  is_full boolean;
+begin
+  delete from audit_unauthenticated where day < today - keep_days;
+  select count(*) >= most into is_full from audit_unauthenticated where day = today;
+  insert into audit_unauthenticated as u (day, reason, source, issuer, method, path, request_id, first_at, last_at, count)
+  select distinct on (reason, where_from, claimed) today, reason, where_from, claimed, method, path, request_id,
+    min(least(first_at, now())) over same, max(least(last_at, now())) over same, sum(least(count, 1000000000)) over same
+  from (
+    select e.*, case when kept then e.source else '' end as where_from, case when kept then e.issuer else '' end as claimed
+    from (select left(reason, 64) as reason, left(source, 64) as source, left(issuer, 255) as issuer, left(method, 64) as method,
+        left(path, 255) as path, left(request_id, 128) as request_id, first_at, last_at, greatest(count, 1) as count
+      from jsonb_to_recordset(entries)
+        as e (reason text, source text, issuer text, method text, path text, request_id text, first_at timestamptz, last_at timestamptz, count bigint)
+      limit 1000) e,
+    lateral (select not is_full or exists (select from audit_unauthenticated k where k.day = today and k.reason = e.reason
+      and k.source = e.source and k.issuer = e.issuer) as kept) k
+  ) told
+  window same as (partition by reason, where_from, claimed)
+  order by reason, where_from, claimed, last_at desc
+  on conflict (day, reason, source, issuer) do update set method = excluded.method, path = excluded.path,
+    request_id = excluded.request_id, last_at = greatest(u.last_at, excluded.last_at), count = u.count + excluded.count;
+end $function$;
+
 CREATE OR REPLACE PROCEDURE public.tells_access(IN tab regclass, IN columns text DEFAULT NULL::text)
  LANGUAGE plpgsql
 AS $procedure$
@@ -1435,17 +1894,33 @@ create view quota_drift as
 
 -- Triggers
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.access_grant DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_access_grant();
+
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_rule FOR EACH ROW EXECUTE FUNCTION raise_access();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.apitoken DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_apitoken();
+
+CREATE TRIGGER tells_access AFTER DELETE OR UPDATE OF revoked ON public.apitoken FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_disk();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.disk FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.firewallrule DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_firewallrule();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.firewallrule FOR EACH ROW EXECUTE FUNCTION take_order();
+
+CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.group_member FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.image DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_image();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.image FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF held_memory_mib, held_vcpus, memory_mib, vcpus ON public.instance DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_instance();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.instance FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE TRIGGER tell_job_insert AFTER INSERT ON public.job FOR EACH ROW EXECUTE FUNCTION tell_job();
 
@@ -1459,13 +1934,21 @@ CREATE TRIGGER give_ip6 BEFORE INSERT ON public.lease FOR EACH ROW EXECUTE FUNCT
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.network DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_network();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.network FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.portforward DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_portforward();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.portforward FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.publicaddress DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_publicaddress();
 
 CREATE TRIGGER give_back_public_address AFTER DELETE ON public.publicaddress FOR EACH ROW EXECUTE FUNCTION give_back_public_address();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.publicaddress FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
+
+CREATE TRIGGER end_grant AFTER UPDATE OF state ON public.resource FOR EACH ROW WHEN (((new.kind = 'grant'::text) AND (new.state = 'deleting'::text) AND (old.state <> 'deleting'::text))) EXECUTE FUNCTION end_grant();
 
 CREATE TRIGGER keep_published AFTER UPDATE OF published ON public.resource FOR EACH ROW WHEN ((new.published IS DISTINCT FROM old.published)) EXECUTE FUNCTION keep_published();
 
@@ -1473,11 +1956,35 @@ CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHE
 
 CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags, name ON public.resource FOR EACH ROW WHEN (((new.tags IS DISTINCT FROM old.tags) OR (new.name <> old.name))) EXECUTE FUNCTION keep_tags();
 
+CREATE TRIGGER pass_name_on_to_disk AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'disk'::text))) EXECUTE FUNCTION pass_name_on('disk');
+
+CREATE TRIGGER pass_name_on_to_firewallrule AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'firewallrule'::text))) EXECUTE FUNCTION pass_name_on('firewallrule');
+
+CREATE TRIGGER pass_name_on_to_image AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'image'::text))) EXECUTE FUNCTION pass_name_on('image');
+
+CREATE TRIGGER pass_name_on_to_instance AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'instance'::text))) EXECUTE FUNCTION pass_name_on('instance');
+
+CREATE TRIGGER pass_name_on_to_network AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'network'::text))) EXECUTE FUNCTION pass_name_on('network');
+
+CREATE TRIGGER pass_name_on_to_portforward AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'portforward'::text))) EXECUTE FUNCTION pass_name_on('portforward');
+
+CREATE TRIGGER pass_name_on_to_publicaddress AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'publicaddress'::text))) EXECUTE FUNCTION pass_name_on('publicaddress');
+
+CREATE TRIGGER pass_name_on_to_snapshot AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'snapshot'::text))) EXECUTE FUNCTION pass_name_on('snapshot');
+
+CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'wireguardpeer'::text))) EXECUTE FUNCTION pass_name_on('wireguardpeer');
+
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
 
 CREATE TRIGGER tell_resource AFTER INSERT OR DELETE OR UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION tell_resource();
 
+CREATE TRIGGER notify_service AFTER INSERT OR DELETE OR UPDATE ON public.service FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.serviceaccount DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_serviceaccount();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.snapshot DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_snapshot();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.snapshot FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.subject FOR EACH ROW EXECUTE FUNCTION raise_access();
 
@@ -1485,25 +1992,50 @@ CREATE TRIGGER give_default_quotas AFTER INSERT ON public.tenant FOR EACH ROW EX
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
+CREATE TRIGGER tells_access AFTER UPDATE OF state ON public.tenant FOR EACH ROW WHEN ((old.state IS DISTINCT FROM new.state)) EXECUTE FUNCTION raise_access_of_tenant();
+
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_domain FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.tenant_group DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_tenant_group();
 
 CREATE TRIGGER keep_issuer_whole_or_shared BEFORE INSERT OR UPDATE ON public.tenant_issuer FOR EACH ROW EXECUTE FUNCTION keep_issuer_whole_or_shared();
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_issuer FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.tenant_user DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_tenant_user();
+
+CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE OF role ON public.tenant_user FOR EACH ROW EXECUTE FUNCTION raise_access();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.wireguardpeer DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_wireguardpeer();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.wireguardpeer FOR EACH ROW EXECUTE FUNCTION take_order();
+
 -- Row level security
+
+alter table access_grant enable row level security;
+alter table access_grant force row level security;
+create policy all_tenants on access_grant as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on access_grant as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table access_rule enable row level security;
 alter table access_rule force row level security;
 create policy all_tenants on access_rule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on access_rule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table apitoken enable row level security;
+alter table apitoken force row level security;
+create policy all_tenants on apitoken as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on apitoken as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table audit enable row level security;
 alter table audit force row level security;
 create policy all_tenants on audit as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on audit as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table audit_digest enable row level security;
+alter table audit_digest force row level security;
+create policy all_tenants on audit_digest as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on audit_digest as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table deed enable row level security;
 alter table deed force row level security;
@@ -1539,6 +2071,11 @@ alter table firewallrule enable row level security;
 alter table firewallrule force row level security;
 create policy all_tenants on firewallrule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on firewallrule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table group_member enable row level security;
+alter table group_member force row level security;
+create policy all_tenants on group_member as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on group_member as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table idempotency enable row level security;
 alter table idempotency force row level security;
@@ -1641,6 +2178,11 @@ create policy global_images on resource_tag as permissive for select to rhyzome_
 create policy own_tenant on resource_tag as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 create policy published on resource_tag as permissive for select to rhyzome_app using (published);
 
+alter table serviceaccount enable row level security;
+alter table serviceaccount force row level security;
+create policy all_tenants on serviceaccount as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on serviceaccount as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table snapshot enable row level security;
 alter table snapshot force row level security;
 create policy all_tenants on snapshot as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -1666,10 +2208,20 @@ alter table tenant_domain force row level security;
 create policy all_tenants on tenant_domain as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on tenant_domain as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table tenant_group enable row level security;
+alter table tenant_group force row level security;
+create policy all_tenants on tenant_group as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on tenant_group as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table tenant_issuer enable row level security;
 alter table tenant_issuer force row level security;
 create policy all_tenants on tenant_issuer as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on tenant_issuer as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table tenant_user enable row level security;
+alter table tenant_user force row level security;
+create policy all_tenants on tenant_user as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on tenant_user as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table wireguard_door enable row level security;
 alter table wireguard_door force row level security;
@@ -1688,8 +2240,19 @@ grant execute on function access_epochs(tenants text[]) to public;
 grant execute on function access_epochs(tenants text[]) to rhyzome_app;
 grant execute on function access_epochs(tenants text[]) to rhyzome_operator;
 
+alter function api_tokens(hashes bytea[]) owner to rhyzome_owner;
+grant execute on function api_tokens(hashes bytea[]) to public;
+grant execute on function api_tokens(hashes bytea[]) to rhyzome_app;
+grant execute on function api_tokens(hashes bytea[]) to rhyzome_operator;
+
 alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
 grant execute on function charge(p_tenant text, p_name text, p_delta bigint) to public;
+
+alter function charge_access_grant() owner to rhyzome_owner;
+grant execute on function charge_access_grant() to public;
+
+alter function charge_apitoken() owner to rhyzome_owner;
+grant execute on function charge_apitoken() to public;
 
 alter function charge_deleted_disk() owner to rhyzome_owner;
 grant execute on function charge_deleted_disk() to public;
@@ -1718,8 +2281,17 @@ grant execute on function charge_portforward() to public;
 alter function charge_publicaddress() owner to rhyzome_owner;
 grant execute on function charge_publicaddress() to public;
 
+alter function charge_serviceaccount() owner to rhyzome_owner;
+grant execute on function charge_serviceaccount() to public;
+
 alter function charge_snapshot() owner to rhyzome_owner;
 grant execute on function charge_snapshot() to public;
+
+alter function charge_tenant_group() owner to rhyzome_owner;
+grant execute on function charge_tenant_group() to public;
+
+alter function charge_tenant_user() owner to rhyzome_owner;
+grant execute on function charge_tenant_user() to public;
 
 alter function charge_wireguardpeer() owner to rhyzome_owner;
 grant execute on function charge_wireguardpeer() to public;
@@ -1748,6 +2320,9 @@ alter function domain_directory() owner to rhyzome_owner;
 grant execute on function domain_directory() to public;
 grant execute on function domain_directory() to rhyzome_app;
 grant execute on function domain_directory() to rhyzome_operator;
+
+alter function end_grant() owner to rhyzome_owner;
+grant execute on function end_grant() to public;
 
 alter function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) owner to rhyzome_owner;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to public;
@@ -1790,8 +2365,19 @@ grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) 
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_app;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_operator;
 
+alter function note_api_tokens_used(tenants text[], ids uuid[]) owner to rhyzome_owner;
+grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to public;
+grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_app;
+grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_operator;
+
 alter function notify_tenant() owner to rhyzome_owner;
 grant execute on function notify_tenant() to public;
+
+alter function open_audit_era() owner to rhyzome_owner;
+grant execute on function open_audit_era() to rhyzome_operator;
+
+alter function pass_name_on() owner to rhyzome_owner;
+grant execute on function pass_name_on() to public;
 
 alter function public_pool_use() owner to rhyzome_owner;
 grant execute on function public_pool_use() to public;
@@ -1799,6 +2385,9 @@ grant execute on function public_pool_use() to rhyzome_operator;
 
 alter function raise_access() owner to rhyzome_owner;
 grant execute on function raise_access() to public;
+
+alter function raise_access_of_tenant() owner to rhyzome_owner;
+grant execute on function raise_access_of_tenant() to public;
 
 alter function raise_version() owner to rhyzome_owner;
 grant execute on function raise_version() to public;
@@ -1824,14 +2413,24 @@ grant execute on function split_reservation(p_from uuid, p_to uuid, p_disk_gib b
 alter function tag_keys_digest(tags jsonb) owner to rhyzome_owner;
 grant execute on function tag_keys_digest(tags jsonb) to public;
 
+alter function take_order() owner to rhyzome_owner;
+grant execute on function take_order() to public;
+
 alter function tell_job() owner to rhyzome_owner;
 grant execute on function tell_job() to public;
 
 alter function tell_resource() owner to rhyzome_owner;
 grant execute on function tell_resource() to public;
 
+alter function tell_unauthenticated(entries jsonb, most integer, keep_days integer) owner to rhyzome_owner;
+grant execute on function tell_unauthenticated(entries jsonb, most integer, keep_days integer) to rhyzome_app;
+grant execute on function tell_unauthenticated(entries jsonb, most integer, keep_days integer) to rhyzome_operator;
+
 alter procedure count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text) owner to rhyzome_owner;
 grant execute on procedure count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text) to public;
+
+alter procedure filter_by(IN p_tab regclass, IN p_column text) owner to rhyzome_owner;
+grant execute on procedure filter_by(IN p_tab regclass, IN p_column text) to public;
 
 alter procedure set_quota(IN p_tenant text, IN p_name text, IN p_max bigint) owner to rhyzome_owner;
 grant execute on procedure set_quota(IN p_tenant text, IN p_name text, IN p_max bigint) to public;
@@ -1848,13 +2447,36 @@ alter sequence placement_revision owner to rhyzome_owner;
 grant usage on sequence placement_revision to rhyzome_app;
 grant usage on sequence placement_revision to rhyzome_operator;
 
+alter table access_grant owner to rhyzome_owner;
+grant delete, insert, select, update on table access_grant to rhyzome_app;
+grant delete, insert, select, update on table access_grant to rhyzome_operator;
+
 alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
 grant delete, insert, select, update on table access_rule to rhyzome_operator;
 
+alter table apitoken owner to rhyzome_owner;
+grant delete, insert, select, update on table apitoken to rhyzome_app;
+grant delete, insert, select, update on table apitoken to rhyzome_operator;
+
 alter table audit owner to rhyzome_owner;
-grant insert, select on table audit to rhyzome_app;
-grant insert, select on table audit to rhyzome_operator;
+grant select on table audit to rhyzome_app;
+grant select on table audit to rhyzome_operator;
+
+alter table audit_digest owner to rhyzome_owner;
+grant insert, select on table audit_digest to rhyzome_operator;
+
+alter table audit_era owner to rhyzome_owner;
+grant select on table audit_era to rhyzome_operator;
+
+alter table audit_pruning owner to rhyzome_owner;
+grant select on table audit_pruning to rhyzome_operator;
+
+alter table audit_seal owner to rhyzome_owner;
+grant insert, select on table audit_seal to rhyzome_operator;
+
+alter table audit_unauthenticated owner to rhyzome_owner;
+grant select on table audit_unauthenticated to rhyzome_operator;
 
 alter table deed owner to rhyzome_owner;
 grant delete, insert, select, update on table deed to rhyzome_app;
@@ -1883,6 +2505,10 @@ grant delete, insert, select, update on table event_counter to rhyzome_operator;
 alter table firewallrule owner to rhyzome_owner;
 grant delete, insert, select, update on table firewallrule to rhyzome_app;
 grant delete, insert, select, update on table firewallrule to rhyzome_operator;
+
+alter table group_member owner to rhyzome_owner;
+grant delete, insert, select, update on table group_member to rhyzome_app;
+grant delete, insert, select, update on table group_member to rhyzome_operator;
 
 alter table idempotency owner to rhyzome_owner;
 grant delete, insert, select, update on table idempotency to rhyzome_app;
@@ -1993,6 +2619,10 @@ grant delete, insert, select, update on table resource_tag to rhyzome_operator;
 alter table service owner to rhyzome_owner;
 grant delete, insert, select, update on table service to rhyzome_operator;
 
+alter table serviceaccount owner to rhyzome_owner;
+grant delete, insert, select, update on table serviceaccount to rhyzome_app;
+grant delete, insert, select, update on table serviceaccount to rhyzome_operator;
+
 alter table snapshot owner to rhyzome_owner;
 grant delete, insert, select, update on table snapshot to rhyzome_app;
 grant delete, insert, select, update on table snapshot to rhyzome_operator;
@@ -2012,8 +2642,16 @@ grant select on table tenant_access to rhyzome_operator;
 alter table tenant_domain owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_domain to rhyzome_operator;
 
+alter table tenant_group owner to rhyzome_owner;
+grant delete, insert, select, update on table tenant_group to rhyzome_app;
+grant delete, insert, select, update on table tenant_group to rhyzome_operator;
+
 alter table tenant_issuer owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_issuer to rhyzome_operator;
+
+alter table tenant_user owner to rhyzome_owner;
+grant delete, insert, select, update on table tenant_user to rhyzome_app;
+grant delete, insert, select, update on table tenant_user to rhyzome_operator;
 
 alter table wireguard_door owner to rhyzome_owner;
 grant delete, insert, select, update on table wireguard_door to rhyzome_app;

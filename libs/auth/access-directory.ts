@@ -46,6 +46,8 @@ export class AccessDirectory {
   private timer: NodeJS.Timeout | undefined;
   /** For metrics and tests: statements asked because of a token. */
   lookups = 0;
+  /** Rises whenever any tenant's generation does. */
+  changes = 0;
 
   constructor(
     private readonly db: Database,
@@ -64,8 +66,14 @@ export class AccessDirectory {
 
   /** Something of a tenant's permissions has changed; null: perhaps of any. */
   forget(tenantId: string | null): void {
+    this.changes += 1;
     if (tenantId === null) for (const state of this.tenants.values()) state.generation += 1;
     else this.stateOf(tenantId).generation += 1;
+  }
+
+  /** What was read of a tenant's permissions holds as long as this stays the same. */
+  generationOf(tenantId: string): number {
+    return this.stateOf(tenantId).generation;
   }
 
   /**
@@ -145,10 +153,13 @@ export class AccessDirectory {
   }
 
   /** Two that see different epochs cannot both be up to date: all of the tenant's are looked up again. */
-  private noteEpoch(tenantId: string, epoch: number): void {
+  noteEpoch(tenantId: string, epoch: number): void {
     const state = this.stateOf(tenantId);
     if (state.epoch === epoch) return;
-    if (state.epoch !== UNKNOWN) state.generation += 1;
+    if (state.epoch !== UNKNOWN) {
+      state.generation += 1;
+      this.changes += 1;
+    }
     state.epoch = Math.max(state.epoch, epoch);
   }
 }

@@ -19,7 +19,7 @@ const maxGroups = 200;
 /** Of a path, too. */
 const maxGroupLength = 512;
 /** What the audit trail calls others than users: no issuer may make a user look like one of them. */
-const reservedSubject = /^(admin|service|node):/;
+const reservedSubject = /^(admin|service|node|account):/;
 
 /** Checks the JOSE header before any key is looked up. */
 export function checkHeader(header: { typ?: unknown; alg?: unknown }): void {

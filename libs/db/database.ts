@@ -18,7 +18,8 @@ import { isTenantId } from '#libs/core';
 import { translateDatabaseError } from './errors.js';
 import type { DB } from './generated/schema.js';
 import type { Channel } from './listener.js';
-import { createPool } from './pools.js';
+import { asRole, createPool } from './pools.js';
+import { Renewals } from './renewals.js';
 import { Waker } from './waker.js';
 
 /** A transaction; in a tenant's scope it sees that tenant's rows (and global images) only. */
@@ -212,6 +213,18 @@ export class Database {
     } catch (error) {
       throw translateDatabaseError(error);
     }
+  }
+
+  /** Keeps leases that span tenants by a statement that runs every so often in a thread of its own. */
+  renewals(statement: string, everyMs: number): Renewals {
+    const { options } = this;
+    const onError = (message: string) => options.onError?.(new Error(`renewing leases failed: ${message}`));
+    const limits = {
+      applicationName: `${options.applicationName ?? 'rhyzome'} leases`,
+      statementTimeoutMs: everyMs * 2,
+    };
+    const connection = asRole(options.operator ?? options.app, 'rhyzome_operator', limits);
+    return new Renewals({ connection, statement, everyMs, onError });
   }
 
   /** Tells others to look again, after a single statement that was a transaction of its own. */

@@ -24,13 +24,8 @@ export interface PoolLimits {
   statementTimeoutMs?: number;
 }
 
-/** A pool whose connections are `role`. Errors of idle connections are reported and survived. */
-export function createPool(
-  connection: pg.PoolConfig,
-  role: Role | null,
-  limits: PoolLimits = {},
-  onError: (error: Error) => void = () => undefined,
-): pg.Pool {
+/** The settings of a connection that is `role`. */
+export function asRole(connection: pg.PoolConfig, role: Role | null, limits: PoolLimits = {}): pg.ClientConfig {
   const settings = [
     ...(role ? [`-c role=${role}`] : []),
     `-c statement_timeout=${limits.statementTimeoutMs ?? 30_000}`,
@@ -40,14 +35,26 @@ export function createPool(
     // Compiling takes longer than any of our statements.
     '-c jit=off',
   ];
-  const pool = new pg.Pool({
+  return {
     ...connection,
-    max: limits.max ?? 10,
     connectionTimeoutMillis: 5_000,
-    idleTimeoutMillis: 60_000,
     keepAlive: true,
     application_name: limits.applicationName ?? 'rhyzome',
     options: [connection.options, ...settings].filter(Boolean).join(' '),
+  };
+}
+
+/** A pool whose connections are `role`. Errors of idle connections are reported and survived. */
+export function createPool(
+  connection: pg.PoolConfig,
+  role: Role | null,
+  limits: PoolLimits = {},
+  onError: (error: Error) => void = () => undefined,
+): pg.Pool {
+  const pool = new pg.Pool({
+    ...asRole(connection, role, limits),
+    max: limits.max ?? 10,
+    idleTimeoutMillis: 60_000,
     pipeline: true,
   } as pg.PoolConfig);
   pool.on('error', onError);

@@ -55,6 +55,22 @@ describe('leases', () => {
     expect(workers).toEqual(['one']);
   });
 
+  test('are renewed while the process does nothing but compute', async () => {
+    const held: boolean[] = [];
+    const id = await lab.enqueue(async () => {
+      const end = Date.now() + 1_500;
+      while (Date.now() < end) Math.sqrt(end);
+      // Asked before this thread has had a turn for timers.
+      const row = await sql<{
+        held: boolean;
+      }>`select lease_until > clock_timestamp() as held from job where id = ${id}`.execute(lab.db.operator);
+      held.push(row.rows[0]!.held);
+    });
+    lab.startRunner('one', { leaseMs: 600 });
+    await lab.until(id, 'succeeded');
+    expect(held).toEqual([true]);
+  });
+
   test('of a killed worker run out, and another goes on after the last step that was recorded', async () => {
     const ran: string[] = [];
     const held = gate();

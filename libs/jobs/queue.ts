@@ -24,12 +24,10 @@ export async function claimDue(db: Database, owner: string, leaseMs: number, lim
   return result.rows;
 }
 
-/** Makes the leases of these jobs last `leaseMs` from now. */
-export async function renewLeases(db: Database, owner: string, leaseMs: number, ids: string[]): Promise<void> {
-  await sql`
-    update job set lease_until = ${later(leaseMs)}
-    where lease_owner = ${owner} and finished_at is null and id = any(${ids}::uuid[])`.execute(db.operator);
-}
+/** Makes leases last `leaseMs` from now. Parameters: milliseconds, owner, ids of jobs. */
+export const renewLeases = `
+  update job set lease_until = now() + make_interval(secs => $1::float8 / 1000)
+  where lease_owner = $2 and finished_at is null and id = any ($3::uuid[])`;
 
 /** Ends the lease; the job is due again after `delayMs`. */
 export async function giveBack(tx: Tx, row: JobRow, delayMs: number, changes: UpdateObject<DB, 'job'>): Promise<void> {

@@ -48,7 +48,7 @@ export class JobRunner {
   private readonly outside: OutsideWork;
   private deafen: () => void = () => undefined;
   private timer: NodeJS.Timeout | undefined;
-  private renewal: NodeJS.Timeout | undefined;
+  private renewals: ReturnType<Database['renewals']> | undefined;
   private claiming = false;
   private claimAgain = false;
   private stopping = false;
@@ -71,7 +71,7 @@ export class JobRunner {
   start(): void {
     this.deafen = this.listener.on('rhyzome_job', () => void this.claim());
     this.timer = setInterval(() => void this.claim(), IDLE_POLL_MS);
-    this.renewal = setInterval(() => void this.renew(), this.leaseMs / 3);
+    this.renewals = this.db.renewals(renewLeases, this.leaseMs / 3);
     void this.claim();
   }
 
@@ -88,7 +88,7 @@ export class JobRunner {
     const end = Date.now() + timeoutMs;
     while ((this.claiming || this.held.size > 0) && Date.now() < end)
       await new Promise((resolve) => setTimeout(resolve, 20));
-    clearInterval(this.renewal);
+    await this.renewals?.close();
   }
 
   private async claim(): Promise<void> {
@@ -108,6 +108,7 @@ export class JobRunner {
           this.held.set(row.id, row);
           void this.work(row);
         }
+        this.keepLeases();
       } while (this.claimAgain && !this.stopping);
     } catch (error) {
       if (!isDatabaseAway(error)) this.log.error({ err: error }, 'claiming jobs failed');
@@ -116,13 +117,8 @@ export class JobRunner {
     }
   }
 
-  private async renew(): Promise<void> {
-    if (this.held.size === 0) return;
-    try {
-      await renewLeases(this.db, this.owner, this.leaseMs, [...this.held.keys()]);
-    } catch (error) {
-      this.log.warn({ err: error }, 'renewing leases failed');
-    }
+  private keepLeases(): void {
+    this.renewals?.keep(this.held.size === 0 ? null : [this.leaseMs, this.owner, [...this.held.keys()]]);
   }
 
   private async work(row: ClaimedRow): Promise<void> {
@@ -142,6 +138,7 @@ export class JobRunner {
       } else this.log.error({ ...fields, err: error }, 'the job could not be recorded; it goes on after its lease');
     } finally {
       this.held.delete(row.id);
+      this.keepLeases();
       void this.claim();
     }
   }

@@ -115,7 +115,7 @@ export interface ActionDefinition {
 type DtoClass = new () => object;
 
 export interface FilterDefinition {
-  /** The column that is compared, e.g. sql.ref('k.node_id'); it needs an index on (tenant_id, column). */
+  /** The column that is compared, e.g. sql.ref('k.node_id'); its migration calls filter_by for it. */
   column: RawBuilder<unknown>;
   type: 'text' | 'uuid' | 'integer' | 'boolean' | 'cidr';
   description: string;
@@ -166,6 +166,8 @@ export interface KindDefinition<Row extends CoreRow = any> {
   changes?: readonly ('create' | 'update' | 'delete')[];
   make(scope: RowScope): KindResource<any>;
   actions?: Record<string, ActionDefinition>;
+  /** Further verbs that its own controllers ask permission for, beside its actions. */
+  verbs?: readonly string[];
   /** Writes anew what nodes should make of one of its resources, as its rows stand in the transaction. */
   refresh?(tx: Tx, tenantId: string, id: string): Promise<void>;
   /**

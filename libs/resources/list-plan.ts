@@ -53,17 +53,17 @@ export function newPlan(
 
 export const all = (parts: readonly Sql[]): Sql => (parts.length > 0 ? sql.join(parts, sql` and `) : sql`true`);
 
-/** The answer's order, over the columns of an alias. */
-export function orderOf({ query, field }: ListPlan, alias: string, id = 'id'): Sql {
+/** The answer's order, over the columns of an alias, which may have other names there. */
+export function orderOf({ query, field }: ListPlan, alias: string, id = 'id', key: string = field): Sql {
   const direction = sql.raw(query.descending ? 'desc' : 'asc');
-  return sql`${sql.ref(`${alias}.${field}`)} ${direction}, ${sql.ref(`${alias}.${id}`)} ${direction}`;
+  return sql`${sql.ref(`${alias}.${key}`)} ${direction}, ${sql.ref(`${alias}.${id}`)} ${direction}`;
 }
 
 /** Behind the page before. */
-export function afterOf({ query, field, after }: ListPlan, alias: string, id = 'id'): Sql {
+export function afterOf({ query, field, after }: ListPlan, alias: string, id = 'id', column: string = field): Sql {
   if (!after) return sql`true`;
   const comparison = sql.raw(query.descending ? '<' : '>');
-  const key = sql.ref(`${alias}.${field}`);
+  const key = sql.ref(`${alias}.${column}`);
   return sql`(${key}, ${sql.ref(`${alias}.${id}`)}) ${comparison} (${after[0]}::${sql.raw(query.sort.cast)}, ${after[1]}::uuid)`;
 }
 
@@ -74,17 +74,20 @@ export const equals = ({ column, value }: QueryFilter): Sql => sql`${column} = $
  * planner from guessing how rare that is.
  */
 export function conditions(plan: ListPlan): Sql {
-  const { filters, selector } = plan.query;
-  const parts: Sql[] = [afterOf(plan, 'r')];
-  const common = filters.filter((filter) => !filter.isOwn);
-  const held = [...selector.map(holds), ...common.map(equals)];
-  if (held.length > 0) parts.push(sql`coalesce(${all(held)}, false)`);
-  const own = filters.filter((filter) => filter.isOwn).map(equals);
+  const parts = commonConditions(plan);
+  const own = plan.query.filters.filter((filter) => filter.isOwn).map(equals);
   if (own.length > 0) {
     parts.push(sql`coalesce((select ${all(own)} from ${sql.table(plan.kind.table)} k
       where k.tenant_id = r.tenant_id and k.id = r.id), false)`);
   }
   return all(parts);
+}
+
+/** The same but a kind's own filters. */
+export function commonConditions(plan: ListPlan): Sql[] {
+  const { filters, selector } = plan.query;
+  const held = [...selector.map(holds), ...filters.filter((filter) => !filter.isOwn).map(equals)];
+  return [afterOf(plan, 'r'), ...(held.length > 0 ? [sql`coalesce(${all(held)}, false)`] : [])];
 }
 
 function holds(term: SelectorTerm): Sql {

@@ -5,7 +5,7 @@
  * statement, and then either all of it is fetched and sorted, or the list is walked and filtered. Runs under `inOrder`.
  */
 
-import { type RawBuilder, sql } from 'kysely';
+import { type RawBuilder, type RawNode, sql } from 'kysely';
 import { type Selector, type SelectorTerm, SYSTEM_TENANT } from '#libs/core';
 import type { CoreRow, KindDefinition } from './kind.js';
 import {
@@ -21,6 +21,7 @@ import {
 import {
   afterOf,
   all,
+  commonConditions,
   conditions,
   equals,
   type ListPlan,
@@ -33,7 +34,7 @@ import {
   setsTable,
   type ValuesTerm,
 } from './list-plan.js';
-import type { ListQuery } from './list-query.js';
+import type { ListQuery, QueryFilter } from './list-query.js';
 import { selectionsOf } from './repository.js';
 
 /** So many conditions of one list are counted before. */
@@ -80,6 +81,11 @@ function ownCount(plan: ListPlan): RawBuilder<{ total: number }> {
   const { kind } = plan;
   const { selector, filters } = plan.query;
   const found = selector.find((term) => term.op === 'in') ?? selector.find((term) => term.op === 'exists');
+  const [only] = filters;
+  if (!found && only?.isOwn && filters.length + selector.length === 1) {
+    return sql`select count(*) as total from ${plan.tenants} join ${sql.table(kind.table)} k
+      on k.tenant_id = tn.tenant_id where ${equals(only)}`;
+  }
   if (!found) {
     return sql`select count(*) as total from ${plan.tenants} join resource r on r.tenant_id = tn.tenant_id
       where r.kind = ${kind.name} and ${all(filters.filter((filter) => !filter.isOwn).map(equals))} and ${conditions(plan)}`;
@@ -157,6 +163,7 @@ function walkOf(plan: ListPlan): Walk | undefined {
   const { field } = plan;
   const { selector, filters } = plan.query;
   const state = filters.find((filter) => filter.name === 'state');
+  const own = filters.find((filter) => filter.isOwn && isColumn(filter));
   const stateWalk = state && { rows: coreWalk(plan, sql`r.state = ${state.value}`) };
   // Most resources are ready, and few are anything else.
   if (stateWalk && state.value !== 'ready') return stateWalk;
@@ -164,6 +171,7 @@ function walkOf(plan: ListPlan): Walk | undefined {
   if (has && field !== 'updated_at') {
     return { rows: tagWalk(plan, has.key, sql`unnest(${has.values}::text[]) v (value)`) };
   }
+  if (own && field !== 'updated_at') return { rows: filterWalk(plan, own) };
   if (stateWalk) return stateWalk;
   if (field !== 'created_at') return undefined;
   const keys = selector.filter((term) => term.op === 'exists' || term.op === 'absent');
@@ -183,6 +191,26 @@ function coreWalk(plan: ListPlan, prefix: Sql): Sql {
   if (!kind.isShared) return rows(sql`${tenantId}`);
   return sql`select r.* from ${plan.tenants} cross join lateral (${rows(sql.ref('tn.tenant_id'))}) r
     order by ${orderOf(plan, 'r')} limit ${limit}`;
+}
+
+/** An expression has no index in the answer's order; a tenant has few of what is filtered so. */
+function isColumn({ column }: QueryFilter): boolean {
+  const { sqlFragments, parameters } = column.toOperationNode() as RawNode;
+  return parameters.length === 1 && sqlFragments.every((fragment) => fragment === '');
+}
+
+/** In the order of the kind's own table, whose migration called filter_by for the column. */
+function filterWalk(plan: ListPlan, walked: QueryFilter): Sql {
+  const key = `resource_${plan.field}`;
+  const rest = plan.query.filters.filter((filter) => filter.isOwn && filter !== walked).map(equals);
+  const own = rest.length > 0 ? sql`coalesce(${all(rest)}, false)` : sql`true`;
+  // `offset 0`: each of its rows is looked up by its id, and by nothing else that the resource could be found by.
+  return sql`select r.* from ${plan.tenants} cross join lateral (select r.* from ${sql.table(plan.kind.table)} k
+      cross join lateral (select r.* from resource r
+        where r.tenant_id = k.tenant_id and r.id = k.id and ${all(commonConditions(plan))} offset 0) r
+      where k.tenant_id = tn.tenant_id and ${equals(walked)} and ${own} and ${afterOf(plan, 'k', 'id', key)}
+      order by ${orderOf(plan, 'k', 'id', key)} limit ${plan.limit}) r
+    order by ${orderOf(plan, 'r')} limit ${plan.limit}`;
 }
 
 /** In the order of resource_tag, for each of some values of a key. */

@@ -52,7 +52,8 @@ export class Pipeline {
     const name =
       typeof (body as CoreDocument)?.name === 'string' ? (body as CoreDocument).name.slice(0, 63) : undefined;
     return auditingRefusals(this.db, caller, 'create', { kind: kind.name, resourceName: name }, async () => {
-      const permission = authorize(actor, 'create', { tenantId: actor.tenantId, kind: kind.name });
+      const own = { tenantId: actor.tenantId, kind: kind.name, createdBy: actor.subject };
+      const permission = authorize(actor, 'create', own);
       refuseNotOffered(kind, 'create');
       const document = validated<CoreDocument>(kind.dto.create, body, { readOnly: readOnlyOf(kind) });
       const core: ResourceCore = {

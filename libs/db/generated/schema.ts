@@ -34,6 +34,19 @@ export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
+export interface AccessGrant {
+  id: string;
+  kinds: string[];
+  resource_ids: string[] | null;
+  rules: Json;
+  rules_before: Json | null;
+  selector: string | null;
+  subject: string;
+  subject_type: string;
+  tenant_id: string;
+  verbs: string[];
+}
+
 export interface AccessRule {
   grant_id: string;
   kinds: string[];
@@ -46,12 +59,28 @@ export interface AccessRule {
   verbs: string[];
 }
 
+export interface Apitoken {
+  expires_at: Timestamp;
+  groups: string[];
+  hash: Buffer;
+  id: string;
+  last_used_at: Timestamp | null;
+  prefix: string;
+  revoked: Generated<boolean>;
+  roles: string[];
+  scopes: string[] | null;
+  service_account_id: string | null;
+  subject: string;
+  tenant_id: string;
+}
+
 export interface Audit {
   action: string;
   actor: string;
   at: Generated<Timestamp>;
   code: string | null;
   details: Json | null;
+  era: Generated<number>;
   id: string;
   kind: string | null;
   request_id: string | null;
@@ -60,6 +89,55 @@ export interface Audit {
   result: string;
   source: string | null;
   tenant_id: string;
+  xid: Generated<string>;
+}
+
+export interface AuditDigest {
+  batch: number;
+  digest: Buffer;
+  ids: string[];
+  tenant_id: string;
+}
+
+export interface AuditEra {
+  adopted_at: Timestamp | null;
+  era: number;
+  started_at: Generated<Timestamp>;
+  system_identifier: number;
+}
+
+export interface AuditPruning {
+  actor: string;
+  at: Generated<Timestamp>;
+  before: Timestamp;
+  hash: Buffer;
+  row_count: number;
+  upto_batch: number;
+}
+
+export interface AuditSeal {
+  batch: number;
+  era: number;
+  hash: Buffer;
+  previous: Buffer;
+  row_count: number;
+  sealed_at: Timestamp;
+  upto_id: string;
+  upto_tenant: string;
+  upto_xid: string;
+}
+
+export interface AuditUnauthenticated {
+  count: number;
+  day: Timestamp;
+  first_at: Timestamp;
+  issuer: string;
+  last_at: Timestamp;
+  method: string;
+  path: string;
+  reason: string;
+  request_id: string;
+  source: string;
 }
 
 export interface Deed {
@@ -118,6 +196,8 @@ export interface Disk {
   instance_id: string | null;
   made: Generated<boolean>;
   node_id: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   restoring: string | null;
   size_gib: number;
   slot: number | null;
@@ -157,8 +237,16 @@ export interface Firewallrule {
   protocol: string;
   remote_cidrs: string[] | null;
   remote_tags: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   target_tags: string | null;
   tenant_id: string;
+}
+
+export interface GroupMember {
+  group_id: string;
+  tenant_id: string;
+  user_id: string;
 }
 
 export interface Idempotency {
@@ -181,6 +269,8 @@ export interface Image {
   operation_id: string | null;
   os_info: Generated<Json>;
   publisher_name: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   sha256: string | null;
   size_bytes: number | null;
   source: Generated<string>;
@@ -221,6 +311,8 @@ export interface Instance {
   node_id: string | null;
   placement: Json | null;
   power_state: Generated<string>;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   restart_policy: string;
   ssh_keys: Generated<string[]>;
   tenant_id: string;
@@ -256,6 +348,7 @@ export interface Job {
   request_id: string | null;
   resource_id: string;
   resource_name: string;
+  resource_tags: Generated<Json>;
   run_at: Generated<Timestamp>;
   started_at: Timestamp | null;
   state: Generated<string>;
@@ -314,6 +407,8 @@ export interface Network {
   gateway: string;
   id: string;
   mtu: number;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   subnet: string;
   subnet6: string | null;
   tenant_id: string;
@@ -377,6 +472,8 @@ export interface Portforward {
   port: number;
   protocol: string;
   public_address_id: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   target_port: number | null;
   tenant_id: string;
 }
@@ -387,6 +484,8 @@ export interface Publicaddress {
   ip: string;
   network_id: string | null;
   pool: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   tenant_id: string;
 }
 
@@ -485,9 +584,21 @@ export interface Service {
   verbs: string[];
 }
 
+export interface Serviceaccount {
+  client_id: string | null;
+  description: string | null;
+  enabled: Generated<boolean>;
+  id: string;
+  public_keys: Json | null;
+  subject: string | null;
+  tenant_id: string;
+}
+
 export interface Snapshot {
   disk_id: string;
   id: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   size_bytes: number | null;
   tenant_id: string;
   virtual_size_bytes: number | null;
@@ -523,11 +634,30 @@ export interface TenantDomain {
   tenant_id: string;
 }
 
+export interface TenantGroup {
+  description: string | null;
+  id: string;
+  tenant_id: string;
+}
+
 export interface TenantIssuer {
   audience: string | null;
   issuer: string;
   jwks_uri: string | null;
   organization: Generated<string>;
+  tenant_id: string;
+}
+
+export interface TenantUser {
+  email: string | null;
+  enabled: Generated<boolean>;
+  first_name: string | null;
+  id: string;
+  invitation: Json | null;
+  last_invited_at: Timestamp | null;
+  last_name: string | null;
+  role: string | null;
+  subject: string | null;
   tenant_id: string;
 }
 
@@ -547,12 +677,21 @@ export interface Wireguardpeer {
   network_id: string;
   preshared_key: string | null;
   public_key: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   tenant_id: string;
 }
 
 export interface DB {
+  access_grant: AccessGrant;
   access_rule: AccessRule;
+  apitoken: Apitoken;
   audit: Audit;
+  audit_digest: AuditDigest;
+  audit_era: AuditEra;
+  audit_pruning: AuditPruning;
+  audit_seal: AuditSeal;
+  audit_unauthenticated: AuditUnauthenticated;
   deed: Deed;
   deleted_disk: DeletedDisk;
   dependency: Dependency;
@@ -560,6 +699,7 @@ export interface DB {
   event: Event;
   event_counter: EventCounter;
   firewallrule: Firewallrule;
+  group_member: GroupMember;
   idempotency: Idempotency;
   image: Image;
   image_upload: ImageUpload;
@@ -589,12 +729,15 @@ export interface DB {
   resource: Resource;
   resource_tag: ResourceTag;
   service: Service;
+  serviceaccount: Serviceaccount;
   snapshot: Snapshot;
   subject: Subject;
   tenant: Tenant;
   tenant_access: TenantAccess;
   tenant_domain: TenantDomain;
+  tenant_group: TenantGroup;
   tenant_issuer: TenantIssuer;
+  tenant_user: TenantUser;
   wireguard_door: WireguardDoor;
   wireguardpeer: Wireguardpeer;
 }
