@@ -2,6 +2,7 @@
 import { apitoken } from './apitoken/index.js';
 import { disk } from './disk/index.js';
 import { firewallrule } from './firewallrule/index.js';
+import { grant } from './grant/index.js';
 import { image } from './image/index.js';
 import { instance } from './instance/index.js';
 import { network } from './network/index.js';
@@ -15,6 +16,7 @@ export const kinds = [
   apitoken,
   disk,
   firewallrule,
+  grant,
   image,
   instance,
   network,

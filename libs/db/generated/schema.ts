@@ -34,6 +34,19 @@ export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
+export interface AccessGrant {
+  id: string;
+  kinds: string[];
+  resource_ids: string[] | null;
+  rules: Json;
+  rules_before: Json | null;
+  selector: string | null;
+  subject: string;
+  subject_type: string;
+  tenant_id: string;
+  verbs: string[];
+}
+
 export interface AccessRule {
   grant_id: string;
   kinds: string[];
@@ -670,6 +683,7 @@ export interface Wireguardpeer {
 }
 
 export interface DB {
+  access_grant: AccessGrant;
   access_rule: AccessRule;
   apitoken: Apitoken;
   audit: Audit;

@@ -22,7 +22,10 @@ import {
   dropEdges,
   type Edge,
   type Job,
+  type Referenced,
   RowResource,
+  referencedColumn,
+  usable,
 } from '#libs/resources';
 
 export interface PortforwardDocument extends CoreDocument {
@@ -80,14 +83,14 @@ export class PortforwardResource extends RowResource<PortforwardDocument, Portfo
 
   private async findAddress(reference: string): Promise<string | undefined> {
     const which = isUuid(reference) ? sql`r.id = ${reference}` : sql`r.name = ${reference}`;
-    const [row] = await this.scope.rows(
-      sql<{ id: string }>`select r.id from resource r
+    const rows = await this.scope.rows(
+      sql<{ id: string } & Referenced>`select r.id, ${referencedColumn} from resource r
         where r.tenant_id = ${this.scope.tenantId} and r.kind = 'publicaddress' and ${which}
           and (r.state not in ('deleting', 'failed') or r.id = ${this.row?.public_address_id ?? null}::uuid)`.compile(
         this.scope.builder,
       ),
     );
-    return row?.id;
+    return usable(this.scope, rows, this.row?.public_address_id)[0]?.id;
   }
 
   async claim(tx: Tx, claim: Claim<PortforwardDocument>): Promise<void> {
