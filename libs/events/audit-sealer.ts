@@ -94,7 +94,9 @@ export class AuditSealer {
   async seal(): Promise<Sealed | undefined> {
     const sealed = await this.db.operatorTransaction(async (tx) => {
       const got = await sql<{ ok: boolean }>`
-        select pg_try_advisory_xact_lock(hashtextextended('rhyzome.audit_sealer', 0)) as ok, ${alongTheIndex}`.execute(tx);
+        select pg_try_advisory_xact_lock(hashtextextended('rhyzome.audit_sealer', 0)) as ok, ${alongTheIndex}`.execute(
+        tx,
+      );
       if (!got.rows[0]?.ok) return undefined;
       await this.lookAtEra(tx);
       return sealBatch(tx, this.options.rows ?? ROWS);
