@@ -39,6 +39,27 @@ create table access_rule (
   constraint access_rule_tenant_id_grant_id_fkey FOREIGN KEY (tenant_id, grant_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table apitoken (
+  tenant_id text not null,
+  id uuid not null,
+  hash bytea not null,
+  prefix text not null,
+  subject text not null,
+  service_account_id uuid,
+  roles text[] not null,
+  groups text[] not null,
+  scopes text[],
+  expires_at timestamp(3) with time zone not null,
+  revoked boolean default false not null,
+  last_used_at timestamp(3) with time zone,
+  constraint apitoken_pkey PRIMARY KEY (tenant_id, id),
+  constraint apitoken_hash_key UNIQUE (hash),
+  constraint apitoken_hash_check CHECK ((length(hash) = 32)),
+  constraint apitoken_subject_check CHECK (((length(subject) >= 1) AND (length(subject) <= 255))),
+  constraint apitoken_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
+  constraint apitoken_tenant_id_service_account_id_fkey FOREIGN KEY (tenant_id, service_account_id) REFERENCES serviceaccount(tenant_id, id)
+);
+
 create table audit (
   tenant_id text not null,
   id uuid not null,
@@ -247,6 +268,15 @@ create table firewallrule (
   constraint firewallrule_priority_check CHECK (((priority >= 0) AND (priority <= 65535))),
   constraint firewallrule_protocol_check CHECK ((protocol = ANY (ARRAY['any'::text, 'tcp'::text, 'udp'::text, 'icmp'::text]))),
   constraint firewallrule_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
+create table group_member (
+  tenant_id text not null,
+  group_id uuid not null,
+  user_id uuid not null,
+  constraint group_member_pkey PRIMARY KEY (tenant_id, group_id, user_id),
+  constraint group_member_tenant_id_group_id_fkey FOREIGN KEY (tenant_id, group_id) REFERENCES tenant_group(tenant_id, id) ON DELETE CASCADE,
+  constraint group_member_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES tenant_user(tenant_id, id) ON DELETE CASCADE
 );
 
 create table idempotency (
@@ -675,6 +705,18 @@ create table service (
   constraint service_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
 );
 
+create table serviceaccount (
+  tenant_id text not null,
+  id uuid not null,
+  description text,
+  public_keys jsonb,
+  enabled boolean default true not null,
+  client_id text,
+  subject text,
+  constraint serviceaccount_pkey PRIMARY KEY (tenant_id, id),
+  constraint serviceaccount_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table snapshot (
   tenant_id text not null,
   id uuid not null,
@@ -729,6 +771,14 @@ create table tenant_domain (
   constraint tenant_domain_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
 );
 
+create table tenant_group (
+  tenant_id text not null,
+  id uuid not null,
+  description text,
+  constraint tenant_group_pkey PRIMARY KEY (tenant_id, id),
+  constraint tenant_group_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table tenant_issuer (
   issuer text not null,
   tenant_id text not null,
@@ -738,6 +788,23 @@ create table tenant_issuer (
   constraint tenant_issuer_pkey PRIMARY KEY (issuer, organization),
   constraint tenant_issuer_organization_check CHECK ((length(organization) <= 255)),
   constraint tenant_issuer_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
+);
+
+create table tenant_user (
+  tenant_id text not null,
+  id uuid not null,
+  email text,
+  first_name text,
+  last_name text,
+  role text,
+  enabled boolean default true not null,
+  subject text,
+  last_invited_at timestamp(3) with time zone,
+  invitation jsonb,
+  constraint tenant_user_pkey PRIMARY KEY (tenant_id, id),
+  constraint tenant_user_email_check CHECK ((length(email) <= 254)),
+  constraint tenant_user_role_check CHECK ((role = ANY (ARRAY['admin'::text, 'operator'::text, 'viewer'::text]))),
+  constraint tenant_user_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
 create table wireguard_door (
@@ -773,6 +840,12 @@ create table wireguardpeer (
 CREATE INDEX access_grant_subject ON public.access_grant USING btree (tenant_id, subject);
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
+
+CREATE INDEX apitoken_expiry ON public.apitoken USING btree (expires_at);
+
+CREATE INDEX apitoken_service_account ON public.apitoken USING btree (tenant_id, service_account_id, id);
+
+CREATE INDEX apitoken_subject ON public.apitoken USING btree (tenant_id, subject);
 
 CREATE INDEX audit_action ON public.audit USING btree (tenant_id, action, id);
 
@@ -843,6 +916,8 @@ CREATE INDEX firewallrule_by_network_id_name ON public.firewallrule USING btree 
 CREATE INDEX firewallrule_by_priority_created ON public.firewallrule USING btree (tenant_id, priority, resource_created_at, id);
 
 CREATE INDEX firewallrule_by_priority_name ON public.firewallrule USING btree (tenant_id, priority, resource_name, id);
+
+CREATE INDEX group_member_user ON public.group_member USING btree (tenant_id, user_id);
 
 CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
@@ -1004,6 +1079,12 @@ CREATE INDEX tenant_domain_tenant ON public.tenant_domain USING btree (tenant_id
 
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
 
+CREATE UNIQUE INDEX tenant_user_email ON public.tenant_user USING btree (tenant_id, email) WHERE (email IS NOT NULL);
+
+CREATE INDEX tenant_user_role ON public.tenant_user USING btree (tenant_id, role, id);
+
+CREATE INDEX tenant_user_subject ON public.tenant_user USING btree (tenant_id, subject);
+
 CREATE UNIQUE INDEX wireguardpeer_address ON public.wireguardpeer USING btree (tenant_id, network_id, address);
 
 CREATE INDEX wireguardpeer_by_network_id_created ON public.wireguardpeer USING btree (tenant_id, network_id, resource_created_at, id);
@@ -1030,6 +1111,40 @@ BEGIN ATOMIC
    WHERE (a.tenant_id = ANY (access_epochs.tenants));
 END;
 
+CREATE OR REPLACE FUNCTION public.api_tokens(hashes bytea[])
+ RETURNS TABLE(hash bytea, tenant_id text, id uuid, name text, tenant_state text, epoch bigint, subject text, roles text[], groups text[], scopes text[], expires_at timestamp with time zone, owner jsonb)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT t.hash,
+     t.tenant_id,
+     t.id,
+     r.name,
+     n.state,
+     COALESCE(( SELECT a.epoch
+            FROM tenant_access a
+           WHERE (a.tenant_id = t.tenant_id)), (0)::bigint) AS "coalesce",
+     t.subject,
+     t.roles,
+     t.groups,
+     t.scopes,
+     t.expires_at,
+         CASE
+             WHEN (u.id IS NOT NULL) THEN jsonb_build_object('role', u.role, 'groups', COALESCE(( SELECT jsonb_agg(g.name) AS jsonb_agg
+                FROM (group_member m
+                  JOIN resource g ON (((g.tenant_id = m.tenant_id) AND (g.id = m.group_id))))
+               WHERE ((m.tenant_id = u.tenant_id) AND (m.user_id = u.id))), '[]'::jsonb))
+             ELSE NULL::jsonb
+         END AS "case"
+    FROM ((((apitoken t
+      JOIN resource r ON (((r.tenant_id = t.tenant_id) AND (r.id = t.id))))
+      JOIN tenant n ON ((n.id = t.tenant_id)))
+      LEFT JOIN subject s ON (((s.tenant_id = t.tenant_id) AND (s.subject = t.subject) AND (s.kind = 'user'::text))))
+      LEFT JOIN tenant_user u ON (((u.tenant_id = s.tenant_id) AND (u.id = s.resource_id))))
+   WHERE ((t.hash = ANY (api_tokens.hashes)) AND (NOT t.revoked));
+END;
+
 CREATE OR REPLACE FUNCTION public.charge(p_tenant text, p_name text, p_delta bigint)
  RETURNS void
  LANGUAGE plpgsql
@@ -1050,6 +1165,16 @@ CREATE OR REPLACE FUNCTION public.charge_access_grant()
 AS $function$
 begin
   perform charge(coalesce(new.tenant_id, old.tenant_id), 'grants',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_apitoken()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'apiTokens',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -1152,12 +1277,42 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.charge_serviceaccount()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'serviceAccounts',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.charge_snapshot()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
 begin
   perform charge(coalesce(new.tenant_id, old.tenant_id), 'snapshots',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_tenant_group()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'groups',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.charge_tenant_user()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'users',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -1439,6 +1594,17 @@ BEGIN ATOMIC
            GROUP BY n.id) free;
 END;
 
+CREATE OR REPLACE FUNCTION public.note_api_tokens_used(tenants text[], ids uuid[])
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ UPDATE apitoken t SET last_used_at = now()
+    FROM UNNEST(note_api_tokens_used.tenants, note_api_tokens_used.ids) used(tenant_id, id)
+   WHERE ((t.tenant_id = used.tenant_id) AND (t.id = used.id) AND ((t.last_used_at IS NULL) OR (t.last_used_at < (now() - '00:04:00'::interval))));
+END;
+
 CREATE OR REPLACE FUNCTION public.notify_tenant()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1507,6 +1673,18 @@ begin
   insert into tenant_access as a (tenant_id) values (changed) on conflict (tenant_id) do update set epoch = a.epoch + 1;
   -- As for the tenants' tables: so rare that the lock that NOTIFY takes does not matter.
   perform pg_notify('rhyzome_access', changed);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.raise_access_of_tenant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+begin
+  insert into tenant_access as a (tenant_id) values (new.id) on conflict (tenant_id) do update set epoch = a.epoch + 1;
+  perform pg_notify('rhyzome_access', new.id);
   return null;
 end $function$;
 
@@ -1720,6 +1898,10 @@ CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.access_g
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_rule FOR EACH ROW EXECUTE FUNCTION raise_access();
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.apitoken DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_apitoken();
+
+CREATE TRIGGER tells_access AFTER DELETE OR UPDATE OF revoked ON public.apitoken FOR EACH ROW EXECUTE FUNCTION raise_access();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_disk();
@@ -1729,6 +1911,8 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.disk FOR EACH ROW EXECUTE FUNC
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.firewallrule DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_firewallrule();
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.firewallrule FOR EACH ROW EXECUTE FUNCTION take_order();
+
+CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.group_member FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.image DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_image();
 
@@ -1796,6 +1980,8 @@ CREATE TRIGGER tell_resource AFTER INSERT OR DELETE OR UPDATE ON public.resource
 
 CREATE TRIGGER notify_service AFTER INSERT OR DELETE OR UPDATE ON public.service FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.serviceaccount DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_serviceaccount();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.snapshot DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_snapshot();
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.snapshot FOR EACH ROW EXECUTE FUNCTION take_order();
@@ -1806,11 +1992,19 @@ CREATE TRIGGER give_default_quotas AFTER INSERT ON public.tenant FOR EACH ROW EX
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
+CREATE TRIGGER tells_access AFTER UPDATE OF state ON public.tenant FOR EACH ROW WHEN ((old.state IS DISTINCT FROM new.state)) EXECUTE FUNCTION raise_access_of_tenant();
+
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_domain FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.tenant_group DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_tenant_group();
 
 CREATE TRIGGER keep_issuer_whole_or_shared BEFORE INSERT OR UPDATE ON public.tenant_issuer FOR EACH ROW EXECUTE FUNCTION keep_issuer_whole_or_shared();
 
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_issuer FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
+
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.tenant_user DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_tenant_user();
+
+CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE OF role ON public.tenant_user FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.wireguardpeer DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_wireguardpeer();
 
@@ -1827,6 +2021,11 @@ alter table access_rule enable row level security;
 alter table access_rule force row level security;
 create policy all_tenants on access_rule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on access_rule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table apitoken enable row level security;
+alter table apitoken force row level security;
+create policy all_tenants on apitoken as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on apitoken as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table audit enable row level security;
 alter table audit force row level security;
@@ -1872,6 +2071,11 @@ alter table firewallrule enable row level security;
 alter table firewallrule force row level security;
 create policy all_tenants on firewallrule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on firewallrule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table group_member enable row level security;
+alter table group_member force row level security;
+create policy all_tenants on group_member as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on group_member as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table idempotency enable row level security;
 alter table idempotency force row level security;
@@ -1974,6 +2178,11 @@ create policy global_images on resource_tag as permissive for select to rhyzome_
 create policy own_tenant on resource_tag as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 create policy published on resource_tag as permissive for select to rhyzome_app using (published);
 
+alter table serviceaccount enable row level security;
+alter table serviceaccount force row level security;
+create policy all_tenants on serviceaccount as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on serviceaccount as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table snapshot enable row level security;
 alter table snapshot force row level security;
 create policy all_tenants on snapshot as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -1999,10 +2208,20 @@ alter table tenant_domain force row level security;
 create policy all_tenants on tenant_domain as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on tenant_domain as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table tenant_group enable row level security;
+alter table tenant_group force row level security;
+create policy all_tenants on tenant_group as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on tenant_group as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table tenant_issuer enable row level security;
 alter table tenant_issuer force row level security;
 create policy all_tenants on tenant_issuer as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on tenant_issuer as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table tenant_user enable row level security;
+alter table tenant_user force row level security;
+create policy all_tenants on tenant_user as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on tenant_user as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table wireguard_door enable row level security;
 alter table wireguard_door force row level security;
@@ -2021,11 +2240,19 @@ grant execute on function access_epochs(tenants text[]) to public;
 grant execute on function access_epochs(tenants text[]) to rhyzome_app;
 grant execute on function access_epochs(tenants text[]) to rhyzome_operator;
 
+alter function api_tokens(hashes bytea[]) owner to rhyzome_owner;
+grant execute on function api_tokens(hashes bytea[]) to public;
+grant execute on function api_tokens(hashes bytea[]) to rhyzome_app;
+grant execute on function api_tokens(hashes bytea[]) to rhyzome_operator;
+
 alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
 grant execute on function charge(p_tenant text, p_name text, p_delta bigint) to public;
 
 alter function charge_access_grant() owner to rhyzome_owner;
 grant execute on function charge_access_grant() to public;
+
+alter function charge_apitoken() owner to rhyzome_owner;
+grant execute on function charge_apitoken() to public;
 
 alter function charge_deleted_disk() owner to rhyzome_owner;
 grant execute on function charge_deleted_disk() to public;
@@ -2054,8 +2281,17 @@ grant execute on function charge_portforward() to public;
 alter function charge_publicaddress() owner to rhyzome_owner;
 grant execute on function charge_publicaddress() to public;
 
+alter function charge_serviceaccount() owner to rhyzome_owner;
+grant execute on function charge_serviceaccount() to public;
+
 alter function charge_snapshot() owner to rhyzome_owner;
 grant execute on function charge_snapshot() to public;
+
+alter function charge_tenant_group() owner to rhyzome_owner;
+grant execute on function charge_tenant_group() to public;
+
+alter function charge_tenant_user() owner to rhyzome_owner;
+grant execute on function charge_tenant_user() to public;
 
 alter function charge_wireguardpeer() owner to rhyzome_owner;
 grant execute on function charge_wireguardpeer() to public;
@@ -2129,6 +2365,11 @@ grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) 
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_app;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_operator;
 
+alter function note_api_tokens_used(tenants text[], ids uuid[]) owner to rhyzome_owner;
+grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to public;
+grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_app;
+grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_operator;
+
 alter function notify_tenant() owner to rhyzome_owner;
 grant execute on function notify_tenant() to public;
 
@@ -2144,6 +2385,9 @@ grant execute on function public_pool_use() to rhyzome_operator;
 
 alter function raise_access() owner to rhyzome_owner;
 grant execute on function raise_access() to public;
+
+alter function raise_access_of_tenant() owner to rhyzome_owner;
+grant execute on function raise_access_of_tenant() to public;
 
 alter function raise_version() owner to rhyzome_owner;
 grant execute on function raise_version() to public;
@@ -2211,6 +2455,10 @@ alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
 grant delete, insert, select, update on table access_rule to rhyzome_operator;
 
+alter table apitoken owner to rhyzome_owner;
+grant delete, insert, select, update on table apitoken to rhyzome_app;
+grant delete, insert, select, update on table apitoken to rhyzome_operator;
+
 alter table audit owner to rhyzome_owner;
 grant select on table audit to rhyzome_app;
 grant select on table audit to rhyzome_operator;
@@ -2257,6 +2505,10 @@ grant delete, insert, select, update on table event_counter to rhyzome_operator;
 alter table firewallrule owner to rhyzome_owner;
 grant delete, insert, select, update on table firewallrule to rhyzome_app;
 grant delete, insert, select, update on table firewallrule to rhyzome_operator;
+
+alter table group_member owner to rhyzome_owner;
+grant delete, insert, select, update on table group_member to rhyzome_app;
+grant delete, insert, select, update on table group_member to rhyzome_operator;
 
 alter table idempotency owner to rhyzome_owner;
 grant delete, insert, select, update on table idempotency to rhyzome_app;
@@ -2367,6 +2619,10 @@ grant delete, insert, select, update on table resource_tag to rhyzome_operator;
 alter table service owner to rhyzome_owner;
 grant delete, insert, select, update on table service to rhyzome_operator;
 
+alter table serviceaccount owner to rhyzome_owner;
+grant delete, insert, select, update on table serviceaccount to rhyzome_app;
+grant delete, insert, select, update on table serviceaccount to rhyzome_operator;
+
 alter table snapshot owner to rhyzome_owner;
 grant delete, insert, select, update on table snapshot to rhyzome_app;
 grant delete, insert, select, update on table snapshot to rhyzome_operator;
@@ -2386,8 +2642,16 @@ grant select on table tenant_access to rhyzome_operator;
 alter table tenant_domain owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_domain to rhyzome_operator;
 
+alter table tenant_group owner to rhyzome_owner;
+grant delete, insert, select, update on table tenant_group to rhyzome_app;
+grant delete, insert, select, update on table tenant_group to rhyzome_operator;
+
 alter table tenant_issuer owner to rhyzome_owner;
 grant delete, insert, select, update on table tenant_issuer to rhyzome_operator;
+
+alter table tenant_user owner to rhyzome_owner;
+grant delete, insert, select, update on table tenant_user to rhyzome_app;
+grant delete, insert, select, update on table tenant_user to rhyzome_operator;
 
 alter table wireguard_door owner to rhyzome_owner;
 grant delete, insert, select, update on table wireguard_door to rhyzome_app;

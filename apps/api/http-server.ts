@@ -79,6 +79,8 @@ export interface GateOptions {
   limiter: RateLimiter;
   addressing: Addressing;
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;
+  /** Told of each request without a valid token; for the operators' record. */
+  onUnauthenticated?(request: FastifyRequest, error: RhyzomeError): void;
 }
 
 /** Before the server listens: WebSocket upgrades take the same way as requests. */
@@ -121,7 +123,7 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
  * not there, the answer is that of a foreign one. Throws RhyzomeError `unauthenticated`, `too_many_requests`.
  */
 async function verified(
-  { verifier, limiter }: GateOptions,
+  { verifier, limiter, onUnauthenticated }: GateOptions,
   request: FastifyRequest,
   setHeader: (name: string, value: string) => void,
 ): Promise<Actor> {
@@ -131,8 +133,10 @@ async function verified(
     if (owner === undefined || owner.tenantId === actor.tenantId) return actor;
     throw new InvalidToken('wrong_host', 'The token is not of the tenant of this host name.');
   } catch (error) {
-    if (error instanceof RhyzomeError && error.code === 'unauthenticated')
+    if (error instanceof RhyzomeError && error.code === 'unauthenticated') {
+      onUnauthenticated?.(request, error);
       limiter.countAddress(request.addressed.client, setHeader);
+    }
     throw error;
   }
 }

@@ -3,10 +3,11 @@ import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { sql } from 'kysely';
-import { AccessDirectory, Authenticator, TokenVerifier } from '#libs/auth';
+import { AccessDirectory, ApiTokens, Authenticator, TokenVerifier } from '#libs/auth';
 import { loadConfigOrExit } from '#libs/config';
 import { RhyzomeError } from '#libs/core';
 import { openDatabases, whenReachable } from '#libs/db';
+import { UnauthenticatedLog } from '#libs/events';
 import { kinds } from '#libs/kinds';
 import { openImageContents, provideImageContents } from '#libs/kinds/image';
 import { ConsoleRelay } from '#libs/nodes';
@@ -18,6 +19,7 @@ import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
+import { recordRefusals } from './refusals.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
 const log = createLog('api', config.log.level);
@@ -68,7 +70,11 @@ await whenReachable(log, readTenants);
 await listener.start();
 
 const tokens = new TokenVerifier({ directory: issuers, audience: config.api.audience });
-const authenticator = new Authenticator(tokens, access);
+const apiTokens = new ApiTokens(db, access, {
+  onError: (error) => log.warn({ err: error }, 'writing down when API tokens were used failed'),
+});
+apiTokens.start();
+const authenticator = new Authenticator(tokens, access, apiTokens);
 const relay = new ConsoleRelay(db, credentials);
 const openapi = describeApi(registry.all, version());
 const module = ApiModule.with({
@@ -87,7 +93,15 @@ const metrics = httpMetrics(monitoring.registry, databases, tokens, limiter);
 const fastify = adapter.getInstance();
 const routes = recordRoutes(fastify as never);
 const addressing = new Addressing((host) => domains.ownerOf(host), config.api.trustedProxies);
-addGate(fastify as never, { routes, verifier: authenticator, limiter, addressing, onAnswer: metrics.observe });
+const unauthenticated = new UnauthenticatedLog(db, log);
+addGate(fastify as never, {
+  routes,
+  verifier: authenticator,
+  limiter,
+  addressing,
+  onAnswer: metrics.observe,
+  onUnauthenticated: recordRefusals(unauthenticated),
+});
 const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
   logger: ['error', 'warn', 'fatal'],
   bodyParser: false,
@@ -104,7 +118,9 @@ onShutdown(log, async () => {
   monitoring.drain();
   await app.close();
   access.stop();
+  await apiTokens.stop();
   tokens.close();
+  await unauthenticated.close();
   relay.close();
   credentials.close();
   await databases.close();

@@ -2,7 +2,7 @@
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { expect } from 'vitest';
-import { AccessDirectory, type Actor, Authenticator, type BearerVerifier, InvalidToken, type Role } from '#libs/auth';
+import { AccessDirectory, type Actor, ApiTokens, Authenticator, type BearerVerifier, InvalidToken, type Role } from '#libs/auth';
 import { kinds } from '#libs/kinds';
 import type { ConsoleRelay } from '#libs/nodes';
 import { createLog } from '#libs/process';
@@ -54,7 +54,7 @@ export async function serve(
   const { db, listener, registry } = platform;
   const access = new AccessDirectory(db);
   listener.on('rhyzome_access', (tenantId) => access.forget(tenantId));
-  const authenticator = new Authenticator(tokens, access);
+  const authenticator = new Authenticator(tokens, access, new ApiTokens(db, access));
   addGate(fastify as never, {
     routes,
     verifier: authenticator,

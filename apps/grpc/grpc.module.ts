@@ -2,7 +2,7 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import { APP_FILTER } from '@nestjs/core';
 import { Database, Listener } from '#libs/db';
-import { EventReader } from '#libs/events';
+import { EventReader, type UnauthenticatedLog } from '#libs/events';
 import { NodeHub } from '#libs/nodes';
 import { JobService, KindRegistry, Pipeline, ResourceReader } from '#libs/resources';
 import { RpcErrorFilter } from '#libs/rpc/nest';
@@ -21,13 +21,15 @@ export interface GrpcParts {
   hub: NodeHub;
   /** Null where none is configured: then nodes cannot fetch images here. */
   content: ContentStore | null;
+  /** Where refused certificates are written down; absent: nowhere. */
+  unauthenticated?: UnauthenticatedLog;
   /** Signs page tokens. */
   tokenKey: Buffer;
 }
 
 @Module({})
 export class GrpcModule {
-  static with({ db, listener, registry, hub, content, tokenKey }: GrpcParts): DynamicModule {
+  static with({ db, listener, registry, hub, content, unauthenticated, tokenKey }: GrpcParts): DynamicModule {
     return {
       module: GrpcModule,
       controllers: [NodeController, RelayController, ResourceServiceController, JobServiceController],
@@ -37,7 +39,7 @@ export class GrpcModule {
         { provide: KindRegistry, useValue: registry },
         { provide: NodeHub, useValue: hub },
         { provide: CONTENT, useValue: content },
-        { provide: ServiceCallers, useValue: new ServiceCallers(db) },
+        { provide: ServiceCallers, useValue: new ServiceCallers(db, unauthenticated) },
         { provide: EventReader, useValue: new EventReader(db) },
         { provide: Pipeline, useValue: new Pipeline(db, registry) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },

@@ -4,7 +4,7 @@ import { NestFactory } from '@nestjs/core';
 import type { MicroserviceOptions } from '@nestjs/microservices';
 import { loadConfigOrExit } from '#libs/config';
 import { openDatabases, whenReachable } from '#libs/db';
-import { EventNumberer } from '#libs/events';
+import { AuditSealer, EventNumberer, UnauthenticatedLog } from '#libs/events';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
@@ -44,6 +44,8 @@ const upkeep = new Upkeep(db, registry, log);
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
 });
+const sealer = new AuditSealer(db, log);
+const unauthenticated = new UnauthenticatedLog(db, log);
 const contents = config.storage && openImageContents(config.storage.dir, config.images);
 provideImageContents(contents);
 const content = contents?.store ?? null;
@@ -51,7 +53,15 @@ if (!content) log.warn('“storage” is not configured: nodes cannot fetch imag
 grpcMetrics(monitoring.registry, hub, runner, numberer);
 
 const grpc = nestGrpcOptions({ listen: config.grpc.listen, credentials });
-const module = GrpcModule.with({ db, listener, registry, hub, content, tokenKey: installation.tokenKey });
+const module = GrpcModule.with({
+  db,
+  listener,
+  registry,
+  hub,
+  content,
+  unauthenticated,
+  tokenKey: installation.tokenKey,
+});
 const app = await NestFactory.createMicroservice<MicroserviceOptions>(module, {
   ...grpc.options,
   logger: ['error', 'warn', 'fatal'],
@@ -62,6 +72,7 @@ await grpc.serving;
 await listener.start();
 runner.start();
 numberer.start();
+sealer.start();
 upkeep.start();
 const collector = content && new ContentCollector(db, listener, content, log);
 serving = true;
@@ -69,11 +80,12 @@ log.info({ listen: config.grpc.listen, advertise, installation: installation.id 
 
 onShutdown(log, async () => {
   monitoring.drain();
-  await Promise.all([runner.stop(), upkeep.stop(), collector?.close()]);
+  await Promise.all([runner.stop(), upkeep.stop(), sealer.stop(), collector?.close()]);
   hub.close();
   await grpc.drain(2_000);
   await app.close();
   await numberer.close();
+  await unauthenticated.close();
   credentials.close();
   await databases.close();
   await monitoring.close();

@@ -36,7 +36,7 @@ export const everything: Reach = Object.freeze({
 });
 
 /** Kinds that belong to a tenant's administration: operators read them only. */
-const administration: ReadonlySet<string> = new Set([
+export const administration: ReadonlySet<string> = new Set([
   'tenant',
   'realm',
   'grant',

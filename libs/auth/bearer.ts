@@ -51,3 +51,15 @@ export function parseBearer(header: string | undefined): string {
   if (!match?.[1]) throw new InvalidToken('missing', 'The Authorization header is not of the form: Bearer <token>.');
   return match[1];
 }
+
+/** The issuer that a token names, unverified: for records of refusals only. Undefined where it names none. */
+export function claimedIssuer(header: string | undefined): string | undefined {
+  const payload = /^bearer +[^\s.]+\.([^\s.]{1,8192})\./i.exec(header ?? '')?.[1];
+  if (payload === undefined) return undefined;
+  try {
+    const { iss } = JSON.parse(Buffer.from(payload, 'base64url').toString()) as { iss?: unknown };
+    return typeof iss === 'string' ? iss : undefined;
+  } catch {
+    return undefined; // It is no JWT.
+  }
+}

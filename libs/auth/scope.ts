@@ -34,3 +34,8 @@ export function covers(scope: Scope, kind: string, verb: string): boolean {
   if (scope.kind !== '*' && scope.kind !== kind) return false;
   return scope.verb === '*' || scope.verb === verb || (scope.verb === 'update' && isAction(verb));
 }
+
+/** Whether all that a scope covers is covered by another one. */
+export function scopeWithin(scope: Scope, other: Scope): boolean {
+  return covers(other, scope.kind, scope.verb) && (scope.verb !== '*' || other.verb === '*');
+}

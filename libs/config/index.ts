@@ -6,6 +6,7 @@ export {
   describeConnection,
   parseConnection,
 } from './connection.js';
+export { type KeycloakConfig, keycloakSecret } from './keycloak-config.js';
 export { connectionOf, findConfig, type LoadedConfig, loadConfig, loadConfigOrExit } from './load-config.js';
 export type {
   AgentConfig,

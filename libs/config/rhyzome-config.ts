@@ -5,6 +5,7 @@
 import ipaddr from 'ipaddr.js';
 import { domainOf } from '#libs/core';
 import { ConnectionStringError, parseConnection } from './connection.js';
+import { type KeycloakConfig, keycloakShape } from './keycloak-config.js';
 import {
   address,
   endpoint,
@@ -119,6 +120,8 @@ export interface RhyzomeConfig {
   /** The content store of images: a folder that all replicas share, absolute. */
   storage?: { dir: string };
   images: ImagesConfig;
+  /** Where tenants' people and programs are kept; without it every tenant brings an issuer of its own. */
+  keycloak?: KeycloakConfig;
   log: { level: LogLevel };
 }
 
@@ -235,6 +238,7 @@ export const configShape = object<RhyzomeConfig>({
     }),
     () => ({}),
   ),
+  keycloak: optional(keycloakShape),
   log: optional(
     object<{ level: LogLevel }>({
       level: optional(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), () => 'info'),

@@ -39,6 +39,10 @@ export const errorHelp: Record<ErrorCode, string> = {
   not_ready: 'The resource is in a state in which this cannot be done; `detail` says which is needed.',
   wrong_offset:
     'A piece of an upload does not begin where the last one ended. Ask with HEAD how far it has come, and go on from there.',
+  not_managed:
+    'The identity provider of your tenant is somebody else’s: users, groups and keys are kept there, and grants name them by `sub` and by group.',
+  last_admin:
+    'A tenant whose people Rhyzome keeps has at least one enabled user with the role admin. Make another one first.',
   managed: 'It belongs to another resource, which `blockers` names, and goes with that. Change or delete that one.',
   idempotency_in_progress:
     'The first request with this key has not been answered yet. Send the same again after `Retry-After`.',

@@ -60,6 +60,12 @@ export const errorCodes = {
     grpc: GrpcCode.failedPrecondition,
     title: 'The piece does not begin where the last one ended',
   },
+  not_managed: {
+    http: 409,
+    grpc: GrpcCode.failedPrecondition,
+    title: 'Rhyzome does not keep the people of this tenant',
+  },
+  last_admin: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'It is the last administrator' },
   managed: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'It is managed by another resource' },
   idempotency_in_progress: {
     http: 409,

@@ -8,4 +8,5 @@ export * from './metrics.js';
 export * from './names.js';
 export * from './nesting.js';
 export * from './resource.js';
+export * from './stream-guard.js';
 export * from './tags.js';

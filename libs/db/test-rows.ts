@@ -47,6 +47,7 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
   event: (tenant_id, resource_id) => ({ tenant_id, type: 't', kind: 'network', resource_id, body: '{}' }),
   event_counter: (tenant_id) => ({ tenant_id, last: 1 }),
   audit: (tenant_id, id) => ({ tenant_id, id, actor: 'a', action: 'network.create', result: 'done' }),
+  audit_digest: (tenant_id) => ({ tenant_id, batch: 1, ids: '{}', digest: Buffer.from('d') }),
   idempotency: (tenant_id, id) => ({
     tenant_id,
     subject: 's',
@@ -68,6 +69,7 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     verbs: '{read}',
     kinds: '{network}',
   }),
+  tenant_domain: (tenant_id) => ({ tenant_id, domain: `api.${tenant_id}.example` }),
   placement: (tenant_id, resource_id) => ({
     tenant_id,
     resource_id,

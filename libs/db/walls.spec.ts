@@ -30,6 +30,8 @@ beforeAll(async () => {
     await sql`insert into tenant (id, display_name) values ('a', 'A'), ('b', 'B')`.execute(tx);
     await sql`insert into node (id, name, driver, agent_version, kinds, vcpus, memory_mib, disk_gib)
       values (${NODE}, 'n1', 'sim', '0', '{}', 1, 1, 1)`.execute(tx);
+    await sql`insert into audit_seal (batch, era, upto_xid, upto_id, upto_tenant, row_count, previous, hash, sealed_at)
+      values (1, 1, '0', ${NODE}, 'a', 0, '', '', now())`.execute(tx);
     await sql`insert into public_pool (name) values ('public')`.execute(tx);
   });
   for (const tenant of ['a', 'b']) {
@@ -152,14 +154,17 @@ describe('row level security', () => {
       'access_epochs',
       'claim_public_address',
       'claim_wireguard_port',
+      'domain_directory',
       'give_back_public_address',
       'issuer_directory',
       'node_headroom',
+      'open_audit_era',
       'public_pool_use',
       'raise_access',
       'reserve_node',
       'shrink_reservation',
       'split_reservation',
+      'tell_unauthenticated',
     ]);
   });
 

@@ -10,6 +10,7 @@ import {
   type FreshFrom,
   freshRows,
   pruneAudit,
+  type Sealed,
   type Verification,
   type VerifyOptions,
   verifyAudit,
@@ -52,10 +53,33 @@ async function write(tenantId: string, count = 1): Promise<void> {
   });
 }
 
+/** Transactions of other tests' databases on the same server hold sealing up, too. */
 async function sealAll(): Promise<number> {
   let batches = 0;
-  for (let sealed = await sealer.seal(); sealed; sealed = await sealer.seal()) batches += 1;
+  await expect
+    .poll(
+      async () => {
+        while (await sealer.seal()) batches += 1;
+        return (await verify()).unsealed;
+      },
+      { timeout: 20_000, interval: 20 },
+    )
+    .toBe(0);
   return batches;
+}
+
+async function sealOne(): Promise<Sealed> {
+  let sealed: Sealed | undefined;
+  await expect
+    .poll(
+      async () => {
+        sealed ??= await sealer.seal();
+        return sealed !== undefined;
+      },
+      { timeout: 20_000, interval: 20 },
+    )
+    .toBe(true);
+  return sealed!;
 }
 
 const verify = (options?: VerifyOptions): Promise<Verification> =>
@@ -75,13 +99,13 @@ describe('sealing', () => {
     await write('a', 7);
     await write('b', 7);
     expect(await verify()).toMatchObject({ unsealed: 14, findings: [] });
-    expect(await sealAll()).toBe(2);
+    expect(await sealAll()).toBeGreaterThanOrEqual(2);
     const first = await verify();
-    expect(first).toMatchObject({ batches: 2, rows: 14, unsealed: 0, head: { batch: 2 }, findings: [] });
+    expect(first).toMatchObject({ rows: 14, unsealed: 0, head: { batch: first.batches }, findings: [] });
     await write('a');
-    expect(await sealer.seal()).toMatchObject({ batch: 3, rows: 1, more: false });
+    expect(await sealOne()).toMatchObject({ batch: first.batches + 1, rows: 1, more: false });
     expect(await verify({ expect: first.head!.hash })).toMatchObject({
-      batches: 3,
+      batches: first.batches + 1,
       isExpectedFound: true,
       findings: [],
     });
@@ -95,7 +119,7 @@ describe('sealing', () => {
     expect(await sealer.seal()).toBeUndefined();
     expect(await verify()).toMatchObject({ unsealed: 3, findings: [] });
     await early.commit().execute();
-    expect(await sealer.seal()).toMatchObject({ rows: 4 });
+    expect(await sealOne()).toMatchObject({ rows: 4 });
     expect(await verify()).toMatchObject({ unsealed: 0, rows: 4, findings: [] });
   });
 
@@ -126,7 +150,7 @@ describe('sealing', () => {
       select 't' || n % 7, uuidv7(), 'ann', 'x.y', 'done' from generate_series(1, ${count}) n`.execute(owner);
     await many(20_000);
     const big = new AuditSealer(database.db, silent, { rows: 20_000 });
-    await big.seal();
+    await expect.poll(async () => (await big.seal())?.rows, { timeout: 20_000 }).toBe(20_000);
     await sql`analyze audit`.execute(owner);
     await many(3);
     const plan = await database.db.operatorTransaction(async (tx) => {
@@ -139,7 +163,7 @@ describe('sealing', () => {
     expect(plan).not.toContain('Seq Scan');
     expect(plan).toMatch(/Index Scan using audit_order.*rows=3\.00 /);
     expect(plan).not.toMatch(/Rows Removed by Filter: \d{2}/);
-    expect(await sealer.seal()).toMatchObject({ rows: 3 });
+    expect(await sealOne()).toMatchObject({ rows: 3 });
   });
 });
 
@@ -235,7 +259,7 @@ describe('pruning', () => {
     // Never the last one, so that the chain goes on from it.
     expect(await pruneAudit(owner, new Date(Date.now() + 3_600_000), 'admin:ann')).toMatchObject({ uptoBatch: 3 });
     await write('a');
-    expect(await sealer.seal()).toMatchObject({ batch: 5 });
+    expect(await sealOne()).toMatchObject({ batch: 5 });
     expect(await verify()).toMatchObject({ batches: 2, findings: [] });
   });
 });
@@ -252,7 +276,7 @@ describe('on another server', () => {
     await write('a', 2); // Before anybody has noticed.
     const told: object[] = [];
     sealer = new AuditSealer(database.db, { ...silent, warn: (_, message) => told.push([message]) }, { rows: 10 });
-    expect(await sealer.seal()).toMatchObject({ batch: 2, rows: 2 });
+    expect(await sealOne()).toMatchObject({ batch: 2, rows: 2 });
     expect(told).toHaveLength(1);
     await write('a', 3);
     expect(await sealAll()).toBe(1);

@@ -7,13 +7,12 @@ export interface FollowOptions {
   tenantId: string;
   /** Number of the last event that the follower has seen. */
   since: number;
-  filter: EventFilter;
-  /** Ends the following. */
+  /** Asked before each look: what the follower may see changes with its permissions. */
+  filter(): EventFilter;
+  /** Ends the following, also between two events of one look. */
   signal: AbortSignal;
   /** After so long without an event, null is yielded. */
   idleMs: number;
-  /** Asked before each look; throws or says false when the follower may no longer. */
-  isWelcome(): Promise<boolean>;
 }
 
 /** Yields each event once and in order, and null where nothing came for a while. */
@@ -22,15 +21,18 @@ export async function* followEvents(
   listener: Listener,
   options: FollowOptions,
 ): AsyncGenerator<TenantEvent | null> {
-  const { tenantId, filter, signal, idleMs } = options;
+  const { tenantId, signal, idleMs } = options;
   const bell = new Doorbell();
   const off = listener.on('rhyzome_numbered', bell.ring);
   signal.addEventListener('abort', bell.ring);
   try {
-    for (let since = options.since; !signal.aborted && (await options.isWelcome()); ) {
-      const { events, upTo, more } = await reader.read(tenantId, since, filter);
+    for (let since = options.since; !signal.aborted; ) {
+      const { events, upTo, more } = await reader.read(tenantId, since, options.filter());
       since = upTo;
-      yield* events;
+      for (const event of events) {
+        if (signal.aborted) return;
+        yield event;
+      }
       if (!more && !(await bell.wait(idleMs))) yield null;
     }
   } finally {

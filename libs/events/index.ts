@@ -6,3 +6,4 @@ export * from './audit-verify.js';
 export * from './follow.js';
 export * from './numbering.js';
 export * from './reader.js';
+export * from './unauthenticated.js';

@@ -11,6 +11,7 @@ export {
   type PlaceAddress,
   provideIdentity,
 } from './identity-provider.js';
+export { KeycloakIdentity, type KeycloakSettings } from './keycloak-identity.js';
 export { Died, MemoryIdentity, type MemoryPlace, type MemoryUser } from './memory-identity.js';
 export {
   hashPassword,

@@ -18,6 +18,18 @@ export class CoreCreate {
   deletionProtection?: boolean;
 }
 
+/** For the update DTOs of kinds whose names stand elsewhere, too, and cannot be changed (`name` is then immutable). */
+export class CoreOfFixedName {
+  @Optional()
+  @ResourceTags()
+  tags?: Tags;
+
+  @Describe('True: a DELETE is refused until it is false again.')
+  @Optional()
+  @IsBoolean()
+  deletionProtection?: boolean;
+}
+
 /** Read-only fields of every resource; sent ones are refused. */
 export const coreReadOnly = [
   'id',

@@ -1,7 +1,7 @@
 /** Server-sent events (WHATWG HTML §9.2): every change that the caller may read, in order, resumable. */
 import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
-import { Authenticator, may, parseBearer } from '#libs/auth';
-import { isUuid, notFound, RhyzomeError } from '#libs/core';
+import { type Actor, Authenticator, InvalidToken, may, parseBearer } from '#libs/auth';
+import { isUuid, notFound, RhyzomeError, StreamGuard } from '#libs/core';
 import { Listener } from '#libs/db';
 import { type EventFilter, EventReader, followEvents, parseCursor, type TenantEvent } from '#libs/events';
 import { type Caller, KindRegistry, parseSelectorParameter, ResourceReader } from '#libs/resources';
@@ -54,7 +54,7 @@ export class EventsController {
     if (kind !== undefined) this.registry.get(kind);
     return {
       kind,
-      readableKinds: this.registry.names.filter((name) => may(caller.actor, 'read', name)),
+      ...this.readableOf(caller.actor),
       resource: resource === undefined ? undefined : await this.idOf(caller, kind, resource),
       selector: tagSelector === undefined ? undefined : parseSelectorParameter(tagSelector),
     };
@@ -86,30 +86,44 @@ export class EventsController {
     out.write(`: from ${start}\n\n`);
     const gone = new AbortController();
     out.once('close', () => gone.abort());
+    const { actor } = caller;
+    let shown = filter;
+    const guard = new StreamGuard({
+      expiresAt: actor.tokenExpiresAt,
+      assertWelcome: async () => {
+        const now = await this.welcome(request, actor);
+        shown = { ...filter, ...this.readableOf(now) };
+      },
+    });
+    const signal = AbortSignal.any([gone.signal, guard.signal]);
     const following = followEvents(this.reader, this.listener, {
-      tenantId: caller.actor.tenantId,
+      tenantId: actor.tenantId,
       since: start,
-      filter,
-      signal: gone.signal,
+      filter: () => shown,
+      signal,
       idleMs: COMMENT_MS,
-      isWelcome: () => this.isWelcome(request, caller),
     });
     try {
-      for await (const event of following) await write(out, event ? render(event) : ': still here\n\n');
+      for await (const event of following) await write(out, event ? render(event) : ': still here\n\n', signal);
     } catch (error) {
       // The stream has begun, so no problem can be sent; the client resumes from the last id that it saw.
       if (!(error instanceof RhyzomeError)) throw error;
     } finally {
-      out.end();
+      guard.close();
+      end(out, guard.reason);
     }
   }
 
-  /** The stream ends with its token: expired, revoked, or its tenant suspended. */
-  private async isWelcome(request: Request, caller: Caller): Promise<boolean> {
-    const { tokenExpiresAt } = caller.actor;
-    if (tokenExpiresAt && tokenExpiresAt.getTime() <= Date.now()) return false;
-    await this.authenticator.verify(parseBearer(request.headers.authorization));
-    return true;
+  /** The caller as it is now. Throws InvalidToken when its token expired or was revoked, or its tenant is suspended. */
+  private async welcome(request: Request, { tokenExpiresAt }: Actor): Promise<Actor> {
+    if (tokenExpiresAt && tokenExpiresAt.getTime() <= Date.now()) {
+      throw new InvalidToken('expired', 'The token has expired.');
+    }
+    return this.authenticator.verify(parseBearer(request.headers.authorization));
+  }
+
+  private readableOf(actor: Actor): Pick<EventFilter, 'readableKinds'> {
+    return { readableKinds: this.registry.names.filter((name) => may(actor, 'read', name)) };
   }
 }
 
@@ -129,15 +143,32 @@ function render(event: TenantEvent): string {
   return `id: ${event.number}\nevent: ${event.type}\ndata: ${JSON.stringify(data)}\n\n`;
 }
 
-async function write(out: NodeJS.WritableStream & { destroyed?: boolean }, text: string): Promise<void> {
-  if (out.destroyed || out.write(text)) return;
+type Out = NodeJS.WritableStream & { destroyed?: boolean; destroy(): void };
+
+/** Resolves when there is room for more, or the stream is to end. */
+async function write(out: Out, text: string, signal: AbortSignal): Promise<void> {
+  if (out.destroyed || out.write(text) || signal.aborted) return;
   await new Promise<void>((resolve) => {
     const done = () => {
       out.removeListener('drain', done);
-      out.removeListener('close', done);
+      signal.removeEventListener('abort', done);
       resolve();
     };
     out.once('drain', done);
-    out.once('close', done);
+    signal.addEventListener('abort', done);
   });
+}
+
+/** For a client that reads no more. */
+const END_MS = 5_000;
+
+/** The last event says why, where it is the server that ends it; a client that goes on asking meets a 401 then. */
+function end(out: Out, reason: RhyzomeError | undefined): void {
+  if (reason) {
+    const data = { code: reason.code, ...(reason instanceof InvalidToken && { reason: reason.reason }) };
+    out.write(`event: end\ndata: ${JSON.stringify({ ...data, detail: reason.message })}\n\n`);
+  }
+  out.end();
+  const timer = setTimeout(() => out.destroy(), END_MS).unref();
+  out.once('close', () => clearTimeout(timer));
 }

@@ -5,7 +5,7 @@ import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import type { Observable } from 'rxjs';
 import { may } from '#libs/auth';
-import { invalid, type MetricSample } from '#libs/core';
+import { Doorbell, invalid, type MetricSample, StreamGuard } from '#libs/core';
 import { Database, Listener } from '#libs/db';
 import { EventReader, followEvents, parseCursor } from '#libs/events';
 import {
@@ -153,25 +153,40 @@ export class ResourceServiceController {
     signal: AbortSignal,
   ): AsyncGenerator<WatchResponse> {
     const { tenantId } = request;
-    const caller = await this.callers.callerOf(call, tenantId);
+    let { actor } = await this.callers.streamerOf(call, tenantId);
     if (request.kind !== '') this.registry.get(request.kind);
     const filter = {
       kind: request.kind || undefined,
-      readableKinds: this.registry.names.filter((kind) => may(caller.actor, 'read', kind)),
       selector: request.tagSelector === '' ? undefined : parseSelectorParameter(request.tagSelector),
     };
+    const readableKinds = () => this.registry.names.filter((kind) => may(actor, 'read', kind));
     const asked = request.since === '' ? undefined : parseCursor(request.since, { parameter: 'since' });
-    const following = followEvents(this.events, this.listener, {
-      tenantId,
-      since: await this.events.resume(tenantId, asked),
-      filter,
-      signal,
-      idleMs: RIGHTS_MS,
-      // Rights may have been taken away since the stream began.
-      isWelcome: async () => (await this.callers.callerOf(call, tenantId)) !== undefined,
+    // Rights stand in the database, and are asked for again when something about rights or tenants has changed.
+    const changes = new Doorbell();
+    const off = this.listener.on('rhyzome_tenant', changes.ring);
+    let askedAt = Date.now();
+    const guard = new StreamGuard({
+      assertWelcome: async () => {
+        if (!(await changes.wait(0)) && Date.now() - askedAt < RIGHTS_MS) return;
+        askedAt = Date.now();
+        actor = (await this.callers.streamerOf(call, tenantId, true)).actor;
+      },
     });
-    for await (const event of following) {
-      if (event) yield { cursor: String(event.number), type: event.type, body: event.body, at: event.at };
+    try {
+      const following = followEvents(this.events, this.listener, {
+        tenantId,
+        since: await this.events.resume(tenantId, asked),
+        filter: () => ({ ...filter, readableKinds: readableKinds() }),
+        signal: AbortSignal.any([signal, guard.signal]),
+        idleMs: RIGHTS_MS,
+      });
+      for await (const event of following) {
+        if (event) yield { cursor: String(event.number), type: event.type, body: event.body, at: event.at };
+      }
+      if (guard.reason) throw guard.reason;
+    } finally {
+      guard.close();
+      off();
     }
   }
 }

@@ -59,6 +59,21 @@ export interface AccessRule {
   verbs: string[];
 }
 
+export interface Apitoken {
+  expires_at: Timestamp;
+  groups: string[];
+  hash: Buffer;
+  id: string;
+  last_used_at: Timestamp | null;
+  prefix: string;
+  revoked: Generated<boolean>;
+  roles: string[];
+  scopes: string[] | null;
+  service_account_id: string | null;
+  subject: string;
+  tenant_id: string;
+}
+
 export interface Audit {
   action: string;
   actor: string;
@@ -226,6 +241,12 @@ export interface Firewallrule {
   resource_name: Generated<string>;
   target_tags: string | null;
   tenant_id: string;
+}
+
+export interface GroupMember {
+  group_id: string;
+  tenant_id: string;
+  user_id: string;
 }
 
 export interface Idempotency {
@@ -563,6 +584,16 @@ export interface Service {
   verbs: string[];
 }
 
+export interface Serviceaccount {
+  client_id: string | null;
+  description: string | null;
+  enabled: Generated<boolean>;
+  id: string;
+  public_keys: Json | null;
+  subject: string | null;
+  tenant_id: string;
+}
+
 export interface Snapshot {
   disk_id: string;
   id: string;
@@ -603,11 +634,30 @@ export interface TenantDomain {
   tenant_id: string;
 }
 
+export interface TenantGroup {
+  description: string | null;
+  id: string;
+  tenant_id: string;
+}
+
 export interface TenantIssuer {
   audience: string | null;
   issuer: string;
   jwks_uri: string | null;
   organization: Generated<string>;
+  tenant_id: string;
+}
+
+export interface TenantUser {
+  email: string | null;
+  enabled: Generated<boolean>;
+  first_name: string | null;
+  id: string;
+  invitation: Json | null;
+  last_invited_at: Timestamp | null;
+  last_name: string | null;
+  role: string | null;
+  subject: string | null;
   tenant_id: string;
 }
 
@@ -635,6 +685,7 @@ export interface Wireguardpeer {
 export interface DB {
   access_grant: AccessGrant;
   access_rule: AccessRule;
+  apitoken: Apitoken;
   audit: Audit;
   audit_digest: AuditDigest;
   audit_era: AuditEra;
@@ -648,6 +699,7 @@ export interface DB {
   event: Event;
   event_counter: EventCounter;
   firewallrule: Firewallrule;
+  group_member: GroupMember;
   idempotency: Idempotency;
   image: Image;
   image_upload: ImageUpload;
@@ -677,12 +729,15 @@ export interface DB {
   resource: Resource;
   resource_tag: ResourceTag;
   service: Service;
+  serviceaccount: Serviceaccount;
   snapshot: Snapshot;
   subject: Subject;
   tenant: Tenant;
   tenant_access: TenantAccess;
   tenant_domain: TenantDomain;
+  tenant_group: TenantGroup;
   tenant_issuer: TenantIssuer;
+  tenant_user: TenantUser;
   wireguard_door: WireguardDoor;
   wireguardpeer: Wireguardpeer;
 }

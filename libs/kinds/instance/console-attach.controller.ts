@@ -4,7 +4,7 @@
  */
 import { Controller, Get, Inject, type OnModuleDestroy, Param, Req, Res } from '@nestjs/common';
 import { type Actor, Authenticator, authorize, InvalidToken } from '#libs/auth';
-import { invalid, RhyzomeError } from '#libs/core';
+import { invalid, RhyzomeError, StreamGuard } from '#libs/core';
 import { Database } from '#libs/db';
 import { type AttachedConsole, ConsoleRelay } from '#libs/nodes';
 import { responsesWith } from '#libs/openapi';
@@ -70,11 +70,16 @@ export class ConsoleAttachController implements OnModuleDestroy {
       const gone = new AbortController();
       const leave = () => gone.abort();
       const offGone = onUpgradeGone(request, leave);
+      const guard = new StreamGuard({
+        expiresAt: caller.actor.tokenExpiresAt,
+        assertWelcome: () => this.assertWelcome(request, caller, row, mayType),
+      });
       try {
         const console = await this.relay.attach(target, caller, gone.signal);
         if (mayType) await this.writeDown(caller, row);
-        await this.run(request, reply, console, mayType, () => this.assertWelcome(request, caller, row, mayType));
+        await this.run(request, reply, console, mayType, guard);
       } finally {
+        guard.close();
         offGone();
         leave();
       }
@@ -86,11 +91,11 @@ export class ConsoleAttachController implements OnModuleDestroy {
     reply: Reply,
     console: AttachedConsole,
     mayType: boolean,
-    assertWelcome: () => Promise<void>,
+    guard: StreamGuard,
   ): Promise<void> {
     const socket = await acceptUpgrade(request, reply).catch(() => undefined); // Gone: there is nobody to tell.
     if (!socket) return;
-    await runConsole({ socket, console, mayType, assertWelcome, closing: this.closing.signal });
+    await runConsole({ socket, console, mayType, guard, closing: this.closing.signal });
   }
 
   private async writeDown(caller: Caller, row: InstanceRow): Promise<void> {

@@ -3,15 +3,15 @@
  * its machine, its node, its token, or with a client that reads no more.
  */
 import type { WebSocket } from 'ws';
-import { RhyzomeError } from '#libs/core';
+import { RhyzomeError, type StreamGuard } from '#libs/core';
 import type { AttachedConsole } from '#libs/nodes';
 
 export interface ConsoleSessionOptions {
   socket: WebSocket;
   console: AttachedConsole;
   mayType: boolean;
-  /** Throws RhyzomeError when the caller may no longer be here. Asked every few seconds. */
-  assertWelcome(): Promise<void>;
+  /** Aborts when the caller may no longer be here. */
+  guard: StreamGuard;
   /** Aborts when this server ends. */
   closing: AbortSignal;
 }
@@ -20,7 +20,6 @@ export interface ConsoleSessionOptions {
 const codes = { normal: 1000, unsupported: 1003, policy: 1008, internal: 1011, restart: 1012, tryAgain: 1013 };
 
 const PING_MS = 20_000;
-const WELCOME_MS = 3_000;
 /** What the client has not read is kept up to here; then the console waits for it, and lets it go if it lasts. */
 const MAX_BUFFERED_BYTES = 256 * 1024;
 /** For the client's half of the closing handshake. */
@@ -40,7 +39,7 @@ class ConsoleSession {
   constructor(private readonly options: ConsoleSessionOptions) {}
 
   async run(): Promise<void> {
-    const { socket, closing } = this.options;
+    const { socket, closing, guard } = this.options;
     socket.once('close', () => this.left.abort());
     socket.on('error', () => undefined); // Its close follows, with a code.
     socket.on('pong', () => {
@@ -49,10 +48,10 @@ class ConsoleSession {
     socket.on('message', (data, isBinary) => this.take(data as Buffer, isBinary));
     const restart = () => this.close(codes.restart, 'restart: The server restarts; attach again.');
     closing.addEventListener('abort', restart, { once: true });
-    this.timers.push(
-      setInterval(() => this.ping(), PING_MS),
-      setInterval(() => void this.check(), WELCOME_MS),
-    );
+    const unwelcome = () => this.close(codes.policy, `${guard.reason!.code}: ${guard.reason!.message}`);
+    guard.signal.addEventListener('abort', unwelcome, { once: true });
+    this.timers.push(setInterval(() => this.ping(), PING_MS));
+    if (guard.signal.aborted) unwelcome();
     if (closing.aborted) restart();
     try {
       await this.pump();
@@ -115,17 +114,6 @@ class ConsoleSession {
     }
     this.isAlive = false;
     if (socket.readyState === socket.OPEN) socket.ping();
-  }
-
-  private async check(): Promise<void> {
-    try {
-      await this.options.assertWelcome();
-    } catch (error) {
-      // That it cannot be asked now (the database, the issuer) takes nobody's right away.
-      const isRefusal =
-        error instanceof RhyzomeError && ['unauthenticated', 'forbidden', 'not_found'].includes(error.code);
-      if (isRefusal) this.close(codes.policy, `${error.code}: ${error.message}`);
-    }
   }
 
   private close(code: number, reason: string): void {

@@ -21,6 +21,8 @@ export interface Dependant {
 
 /** The fixture of a kind that users can change. */
 export interface ChangeableKind {
+  /** True: whoever has a token makes them, for himself. */
+  isPersonal?: boolean;
   /** Once: what all tenants share. */
   install?(platform: Platform): Promise<void>;
   /** In each case's tenant: what the kind refers to. */

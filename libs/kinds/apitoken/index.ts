@@ -1,0 +1,1 @@
+export { apitoken } from './apitoken.kind.js';

@@ -1,0 +1,16 @@
+/** Where a tenant's people and programs log in, for the kinds that keep them there. */
+import { sql } from 'kysely';
+import type { LoginPlace } from '#libs/identity';
+import type { RowScope } from '#libs/resources';
+
+/** Undefined: the tenant has no place that Rhyzome keeps. */
+export async function placeOf(scope: RowScope): Promise<LoginPlace | undefined> {
+  const [place] = await scope.rows(
+    sql<LoginPlace>`
+      select r.tenant_id as "tenantId", k.mode, t.display_name as "displayName"
+      from resource r join realm k on k.tenant_id = r.tenant_id and k.id = r.id join tenant t on t.id = r.tenant_id
+      where r.tenant_id = ${scope.tenantId} and r.kind = 'realm'
+      order by r.created_at limit 1`.compile(scope.builder),
+  );
+  return place;
+}

@@ -1,0 +1,2 @@
+export { serviceaccount } from './serviceaccount.kind.js';
+export { findServiceaccount } from './serviceaccount.rows.js';
