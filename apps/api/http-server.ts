@@ -166,6 +166,7 @@ function answersOf(path: string): string[] {
   if (path.endsWith('/console')) return ['text/plain'];
   if (path.endsWith('/metrics')) return ['application/json', 'text/plain'];
   if (path === '/docs' || path.startsWith('/docs/')) return [docsTypeOf(path)];
+  if (path === '/v1/audit/export') return ['application/x-ndjson'];
   return [path === '/v1/events' ? 'text/event-stream' : 'application/json'];
 }
 

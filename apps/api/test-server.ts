@@ -2,7 +2,15 @@
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { expect } from 'vitest';
-import { AccessDirectory, type Actor, ApiTokens, Authenticator, type BearerVerifier, InvalidToken, type Role } from '#libs/auth';
+import {
+  AccessDirectory,
+  type Actor,
+  ApiTokens,
+  Authenticator,
+  type BearerVerifier,
+  InvalidToken,
+  type Role,
+} from '#libs/auth';
 import { kinds } from '#libs/kinds';
 import type { ConsoleRelay } from '#libs/nodes';
 import { createLog } from '#libs/process';
