@@ -186,7 +186,17 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
 export const filledByTriggers = ['tenant_access'];
 
 /** In an order in which what is referred to comes first. */
-export const order = ['resource', 'job', 'network', 'image', 'instance', 'disk', 'wireguard_door', 'tenant_user', 'tenant_group'];
+export const order = [
+  'resource',
+  'job',
+  'network',
+  'image',
+  'instance',
+  'disk',
+  'wireguard_door',
+  'tenant_user',
+  'tenant_group',
+];
 
 /** Of a type, what any column of it takes. */
 const samples: Record<string, (id: string) => unknown> = {

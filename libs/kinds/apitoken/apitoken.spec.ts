@@ -153,7 +153,13 @@ describe('an API token', () => {
   });
 
   test('is narrowed by its scopes, which are within those of its maker’s token', async () => {
-    const narrow = as({ ...caller.actor, scopes: [{ kind: 'apitoken', verb: '*' }, { kind: 'network', verb: 'read' }] });
+    const narrow = as({
+      ...caller.actor,
+      scopes: [
+        { kind: 'apitoken', verb: '*' },
+        { kind: 'network', verb: 'read' },
+      ],
+    });
     const { token } = await make(apitoken, { scopes: ['network:read'] }, narrow);
     const actor = await verify(token);
     expect([may(actor, 'read', 'network'), may(actor, 'create', 'network')]).toEqual([true, false]);
@@ -239,15 +245,29 @@ describe('a token of a service account', () => {
     const account = await make(serviceaccount, {});
     await grantTo(account.name, { verbs: ['*'] });
     const { tenantId } = caller.actor;
-    await make(grant, { subject: { sub: 'nora' }, verbs: ['read', 'update', 'create'], kinds: ['serviceaccount', 'apitoken'] });
+    await make(grant, {
+      subject: { sub: 'nora' },
+      verbs: ['read', 'update', 'create'],
+      kinds: ['serviceaccount', 'apitoken'],
+    });
     const noras = async () => {
       const { authenticator: _, access } = replicas[0]!;
       return as(await access.enrich({ ...callerIn(tenantId, 'viewer', 'nora').actor, roles: [] }));
     };
-    const attempt = async () => platform.pipeline.create(await noras(), apitoken, { name: 'up', serviceAccount: account.name });
+    const attempt = async () =>
+      platform.pipeline.create(await noras(), apitoken, { name: 'up', serviceAccount: account.name });
     await expect(attempt()).rejects.toMatchObject({ code: 'forbidden', message: expect.stringContaining('network:') });
     await make(grant, { subject: { sub: 'nora' }, verbs: ['*'], kinds: ['network'] });
-    await expect.poll(() => attempt().then(() => 'made', (error) => error.message), { timeout: 2_000 }).toBe('made');
+    await expect
+      .poll(
+        () =>
+          attempt().then(
+            () => 'made',
+            (error) => error.message,
+          ),
+        { timeout: 2_000 },
+      )
+      .toBe('made');
     const viewer = callerIn(tenantId, 'viewer');
     await expect(make(apitoken, { serviceAccount: account.name }, viewer)).rejects.toMatchObject({ code: 'forbidden' });
   });
@@ -260,7 +280,14 @@ describe('a user’s token', () => {
     const alice = await make(user, { name: 'alice', role: 'operator', groups: ['ops'] });
     const login: Caller = {
       requestId: newId(),
-      actor: { tenantId, subject: alice.subject, roles: ['operator'], groups: ['ops', 'dev'], scopes: null, via: 'token' },
+      actor: {
+        tenantId,
+        subject: alice.subject,
+        roles: ['operator'],
+        groups: ['ops', 'dev'],
+        scopes: null,
+        via: 'token',
+      },
     };
     const { token, id } = await make(apitoken, {}, login);
     expect(await verify(token)).toMatchObject({ roles: ['operator'], groups: ['ops'] });
