@@ -22,6 +22,7 @@ import { patched, readOnlyOf, refuseInvalid, validated } from './change-document
 import { enqueue } from './enqueue.js';
 import { type CoreDocument, type CoreRow, inTransaction, type KindDefinition, type KindResource } from './kind.js';
 import { refuseHeldName, takingName } from './names.js';
+import { refuseNotOffered } from './offered.js';
 import type { KindRegistry } from './registry.js';
 import { removeLocked } from './removal.js';
 import { coreOf, findResource, insertResource, lockResource, updateResource } from './repository.js';
@@ -54,7 +55,7 @@ export class Pipeline {
     return auditingRefusals(this.db, caller, 'create', { kind: kind.name, resourceName: name }, async () => {
       const own = { tenantId: actor.tenantId, kind: kind.name, createdBy: actor.subject };
       const permission = authorize(actor, 'create', own);
-      refuseNotOffered(kind, 'create');
+      refuseNotOffered(kind, 'create', actor);
       const document = validated<CoreDocument>(kind.dto.create, body, { readOnly: readOnlyOf(kind) });
       const core: ResourceCore = {
         id: newId(),
@@ -214,7 +215,7 @@ export class Pipeline {
         if (found.tenant_id === actor.tenantId)
           Object.assign(target, { resourceId: found.id, resourceName: found.name });
         authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
-        refuseNotOffered(kind, verb);
+        refuseNotOffered(kind, verb, actor);
         return work(tx, coreOf(found));
       }),
     );
@@ -268,13 +269,6 @@ export class Pipeline {
       retryAfterSeconds: 1,
     });
   }
-}
-
-/** REST has no route for it; gRPC's verbs are the same for all kinds. */
-function refuseNotOffered(kind: KindDefinition, verb: string): void {
-  const offered: readonly string[] = kind.changes ?? ['create', 'update', 'delete'];
-  if (offered.includes(verb) || Object.hasOwn(kind.actions ?? {}, verb)) return;
-  throw new RhyzomeError('method_not_allowed', `Nobody can ${verb} ${kind.plural} this way.`);
 }
 
 function notReady(kind: KindDefinition, core: ResourceCore): RhyzomeError {

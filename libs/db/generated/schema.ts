@@ -537,6 +537,19 @@ export interface QuotaSource {
   tab: string;
 }
 
+export interface Realm {
+  display_name: string | null;
+  id: string;
+  issuer: string | null;
+  left_mode: string | null;
+  mode: string;
+  open: Generated<boolean>;
+  organization: string | null;
+  place_mode: string;
+  scopes: Generated<string[]>;
+  tenant_id: string;
+}
+
 export interface Reservation {
   disk_gib: number;
   memory_mib: number;
@@ -644,6 +657,7 @@ export interface TenantIssuer {
   audience: string | null;
   issuer: string;
   jwks_uri: string | null;
+  managed: Generated<boolean>;
   organization: Generated<string>;
   tenant_id: string;
 }
@@ -725,6 +739,7 @@ export interface DB {
   quota_default: QuotaDefault;
   quota_drift: QuotaDrift;
   quota_source: QuotaSource;
+  realm: Realm;
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;
