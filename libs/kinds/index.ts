@@ -3,6 +3,7 @@ import { apitoken } from './apitoken/index.js';
 import { disk } from './disk/index.js';
 import { firewallrule } from './firewallrule/index.js';
 import { grant } from './grant/index.js';
+import { group } from './group/index.js';
 import { image } from './image/index.js';
 import { instance } from './instance/index.js';
 import { network } from './network/index.js';
@@ -11,6 +12,7 @@ import { publicaddress } from './publicaddress/index.js';
 import { realm } from './realm/index.js';
 import { serviceaccount } from './serviceaccount/index.js';
 import { snapshot } from './snapshot/index.js';
+import { user } from './user/index.js';
 import { wireguardpeer } from './wireguardpeer/index.js';
 
 export const kinds = [
@@ -18,6 +20,7 @@ export const kinds = [
   disk,
   firewallrule,
   grant,
+  group,
   image,
   instance,
   network,
@@ -26,5 +29,6 @@ export const kinds = [
   realm,
   serviceaccount,
   snapshot,
+  user,
   wireguardpeer,
 ];

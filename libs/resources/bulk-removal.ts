@@ -10,7 +10,7 @@ import { auditingRefusals, auditRefused, type Caller, type ChangeOptions } from 
 import type { StoredAnswer } from './idempotency.js';
 import type { CoreRow, KindDefinition } from './kind.js';
 import { conditionsOf, type ListQuery, parseListQuery } from './list-query.js';
-import { refuseNotOffered } from './offered.js';
+import { refuseNotOffered } from './permission-to-change.js';
 import { listShapeOf } from './reading.js';
 import { removeLocked } from './removal.js';
 import { lockResource, selectFromKind } from './repository.js';
