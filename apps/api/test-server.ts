@@ -2,7 +2,15 @@
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { expect } from 'vitest';
-import { AccessDirectory, type Actor, ApiTokens, Authenticator, type BearerVerifier, InvalidToken, type Role } from '#libs/auth';
+import {
+  AccessDirectory,
+  type Actor,
+  ApiTokens,
+  Authenticator,
+  type BearerVerifier,
+  InvalidToken,
+  type Role,
+} from '#libs/auth';
 import { kinds } from '#libs/kinds';
 import type { ConsoleRelay } from '#libs/nodes';
 import { createLog } from '#libs/process';
@@ -12,6 +20,7 @@ import { callerIn, type Platform } from '#libs/testing';
 import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { ProtectedResource } from './protected-resource.js';
 
 /** `role.tenant` instead of a signed token; libs/auth tests those. */
 export class PlainTokens implements BearerVerifier {
@@ -46,7 +55,8 @@ export async function serve(
     relay = {} as ConsoleRelay,
     tokens = new PlainTokens(),
     addressing = new Addressing(() => undefined),
-  }: { relay?: ConsoleRelay; tokens?: BearerVerifier; addressing?: Addressing } = {},
+    resource = new ProtectedResource(() => []),
+  }: { relay?: ConsoleRelay; tokens?: BearerVerifier; addressing?: Addressing; resource?: ProtectedResource } = {},
 ): Promise<NestFastifyApplication> {
   const adapter = createAdapter();
   const fastify = adapter.getInstance();
@@ -60,6 +70,7 @@ export async function serve(
     verifier: authenticator,
     limiter: new RateLimiter(limits),
     addressing,
+    resource,
     onAnswer: () => undefined,
   });
   const module = ApiModule.with({
@@ -70,6 +81,7 @@ export async function serve(
     relay,
     tokenKey: Buffer.alloc(32, 1),
     openapi: describeApi(kinds, '0'),
+    resource,
     log: createLog('api', 'silent'),
   });
   const app = await NestFactory.create<NestFastifyApplication>(module, adapter, { logger: false, bodyParser: false });
