@@ -19,7 +19,7 @@ import { Addressing, RateLimiter, type RateLimits } from '#libs/rest';
 import { callerIn, type Platform } from '#libs/testing';
 import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
-import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { acceptUpgrades, addGate, createAdapter, type GateOptions, recordRoutes } from './http-server.js';
 import { ProtectedResource } from './protected-resource.js';
 
 /** `role.tenant` instead of a signed token; libs/auth tests those. */
@@ -56,7 +56,14 @@ export async function serve(
     tokens = new PlainTokens(),
     addressing = new Addressing(() => undefined),
     resource = new ProtectedResource(() => []),
-  }: { relay?: ConsoleRelay; tokens?: BearerVerifier; addressing?: Addressing; resource?: ProtectedResource } = {},
+    onUnauthenticated,
+  }: {
+    relay?: ConsoleRelay;
+    tokens?: BearerVerifier;
+    addressing?: Addressing;
+    resource?: ProtectedResource;
+    onUnauthenticated?: GateOptions['onUnauthenticated'];
+  } = {},
 ): Promise<NestFastifyApplication> {
   const adapter = createAdapter();
   const fastify = adapter.getInstance();
@@ -72,6 +79,7 @@ export async function serve(
     addressing,
     resource,
     onAnswer: () => undefined,
+    onUnauthenticated,
   });
   const module = ApiModule.with({
     db,
