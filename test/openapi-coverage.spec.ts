@@ -306,6 +306,7 @@ describe('routes of their own', () => {
     for (const path of [
       '/v1/quotas',
       '/v1/audit',
+      '/v1/audit/export',
       '/v1/jobs',
       `/v1/wireguardpeers/${standing.wireguardpeers}/config`,
     ]) {

@@ -13,6 +13,8 @@ import { AuditController } from './controllers/audit.controller.js';
 
 const ROWS = 20_000;
 const MAX_ROWS_READ = 2_000;
+/** Where the load has rows: one a second back from now. */
+const hoursAgo = (hours: number) => new Date(Date.now() - hours * 3_600_000).toISOString();
 const network = newId();
 const node = newId();
 const big = callerIn('big');
@@ -58,7 +60,7 @@ type Listing = { list(request: unknown, reply: unknown, ...path: string[]): Prom
 function listing(name: 'audit' | 'leases' | 'deleted-disks'): Listing {
   const registry = new KindRegistry(kinds);
   const reader = new ResourceReader(spy, Buffer.alloc(32, 7));
-  if (name === 'audit') return new AuditController(reader) as unknown as Listing;
+  if (name === 'audit') return new AuditController(reader, spy) as unknown as Listing;
   const [controller] = registry.get(name === 'leases' ? 'network' : 'disk').controllers ?? [];
   return new controller!(spy, registry, reader) as Listing;
 }
@@ -72,6 +74,9 @@ test.each([
   ['audit', { result: 'refused' }],
   ['audit', { requestId: 'request-44' }],
   ['audit', { resource: newId() }],
+  ['audit', { from: '2020-01-01T00:00:00Z', sort: '-at' }],
+  ['audit', { from: hoursAgo(2), to: hoursAgo(1), result: 'refused' }],
+  ['audit', { to: hoursAgo(1), sort: '-at' }],
   ['leases', {}],
   ['leases', { sort: '-ip' }],
   ['leases', { sort: 'createdAt' }],

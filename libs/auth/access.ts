@@ -47,15 +47,18 @@ export const administration: ReadonlySet<string> = new Set([
   'apitoken',
 ]);
 
+/** What administrators alone read, until a grant gives it to others. */
+const confidential: ReadonlySet<string> = new Set(['audit']);
+
 /** The built-in meaning of a role. */
 export function roleAllows(role: Role, verb: string, kind: string): boolean {
   switch (role) {
     case 'admin':
       return true;
     case 'operator':
-      return verb === 'read' || !administration.has(kind);
+      return verb === 'read' ? !confidential.has(kind) : !administration.has(kind);
     case 'viewer':
-      return verb === 'read';
+      return verb === 'read' && !confidential.has(kind);
   }
 }
 

@@ -50,6 +50,7 @@ describe('buildOpenApi', () => {
   it('has every uniform route', () => {
     expect(operations(document).map(([path, method]) => `${method} ${path}`)).toEqual([
       'get /v1/audit',
+      'get /v1/audit/export',
       'get /v1/events',
       'get /v1/images',
       'get /v1/images/{idOrName}',

@@ -12,6 +12,12 @@ const page = (items: JsonSchema): JsonSchema => ({
   properties: { items: { type: 'array', items }, nextPageToken: { type: ['string', 'null'] } },
 });
 
+const time = (name: string, description: string) => ({
+  ...query(name, description),
+  schema: { type: 'string', format: 'date-time' },
+});
+const auditRange = [time('from', 'From this time on.'), time('to', 'Before this time.')];
+
 const quotas: JsonSchema = {
   type: 'object',
   required: ['items'],
@@ -100,11 +106,40 @@ export function platformPaths(eventSchema: JsonSchema, auditSchema: JsonSchema):
         operationId: 'listAudit',
         tags: ['audit'],
         summary: 'Who did what to which resource, with which result',
-        parameters: pageParameters,
+        parameters: [
+          ...pageParameters,
+          ...auditRange,
+          query('actor', 'Who: the token’s subject.'),
+          query('action', 'E.g. network.create.'),
+          query('kind', 'Kind of the resource.'),
+          query('resource', 'Id of the resource.'),
+          query('result', 'done or refused.'),
+          query('requestId', 'Id of the request.'),
+        ],
         responses: responsesWith({ 200: jsonAnswer('A page.', page(auditSchema), { Link: 'Link' }) }, [
           403,
           ...listStatuses,
         ]),
+      },
+    },
+    '/v1/audit/export': {
+      get: {
+        operationId: 'exportAudit',
+        tags: ['audit'],
+        summary: 'The same as lines of JSON, the oldest first; fewer lines than the limit: that was all',
+        parameters: [
+          ...auditRange,
+          query('after', 'Go on after this entry (id).'),
+          {
+            ...query('limit', 'Lines at most.'),
+            schema: { type: 'integer', minimum: 1, maximum: 1_000_000, default: 100_000 },
+          },
+          parameter('RequestId'),
+        ],
+        responses: responsesWith(
+          { 200: { description: 'One entry a line.', content: { 'application/x-ndjson': { schema: auditSchema } } } },
+          [403, ...listStatuses],
+        ),
       },
     },
   };

@@ -1,13 +1,16 @@
-/** The audit trail of the caller's tenant; for its administrators. */
+/**
+ * The audit trail of the caller's tenant: for its administrators, and for those to whom a grant gives `audit:read`. Pages
+ * for people, NDJSON for what keeps it elsewhere.
+ */
+import { once } from 'node:events';
 import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
-import { type Selectable, sql } from 'kysely';
-import { may } from '#libs/auth';
-import { RhyzomeError } from '#libs/core';
-import type { DB } from '#libs/db';
+import { sql } from 'kysely';
+import { type Actor, mayAll } from '#libs/auth';
+import { invalid, isUuid, RhyzomeError } from '#libs/core';
+import { Database } from '#libs/db';
+import { type AuditRow, auditView, exportAudit, inRange, ndjson, type TimeRange, timeRangeOf } from '#libs/events';
 import { type ListShape, ResourceReader } from '#libs/resources';
-import { callerOf, type Reply, type Request, sendPage } from '#libs/rest';
-
-type AuditRow = Selectable<DB['audit']>;
+import { callerOf, type Reply, type Request, refuseUnknownParameters, sendPage } from '#libs/rest';
 
 const shape: ListShape = {
   filters: {
@@ -24,41 +27,120 @@ const shape: ListShape = {
   hasTags: false,
 };
 
+/** Rows of one export; a client goes on with `after`. */
+const MAX_EXPORTED = 1_000_000;
+const DEFAULT_EXPORTED = 100_000;
+const MAX_EXPORTS_PER_TENANT = 4;
+
 @Controller('v1/audit')
 export class AuditController {
-  constructor(@Inject(ResourceReader) private readonly reader: ResourceReader) {}
+  private readonly exporting = new Map<string, number>();
+
+  constructor(
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
+    @Inject(Database) private readonly db: Database,
+  ) {}
 
   @Get()
   async list(@Req() request: Request, @Res() reply: Reply): Promise<void> {
     const caller = callerOf(request);
-    const { actor } = caller;
-    if (!actor.roles.includes('admin') || !may(actor, 'read', 'audit')) {
-      throw new RhyzomeError('forbidden', 'The audit trail is for the administrators of the tenant.');
-    }
+    refuseOthers(caller.actor);
+    const { from, to, ...raw } = request.query as Record<string, unknown>;
+    const range = timeRangeOf({ from, to });
     const page = await this.reader.page(caller, {
-      name: 'audit',
+      name: `audit ${range.from?.getTime() ?? ''} ${range.to?.getTime() ?? ''}`,
       shape,
-      raw: request.query as Record<string, unknown>,
+      raw,
       select: sql<AuditRow>`select r.* from audit r`,
-      base: sql`r.tenant_id = ${actor.tenantId}`,
+      base: visible(caller.actor, range),
       inOrder: true,
-      view,
+      view: auditView,
     });
     sendPage(request, reply, page);
   }
+
+  @Get('export')
+  async export(@Req() request: Request, @Res() reply: Reply): Promise<void> {
+    const { actor } = callerOf(request);
+    refuseOthers(actor);
+    const query = request.query as Record<string, string | undefined>;
+    refuseUnknownParameters(query, ['from', 'to', 'after', 'limit']);
+    const options = {
+      where: visible(actor, timeRangeOf(query)),
+      after: afterOf(query.after),
+      limit: limitOf(query.limit),
+    };
+    const { tenantId } = actor;
+    const open = this.exporting.get(tenantId) ?? 0;
+    if (open >= MAX_EXPORTS_PER_TENANT) {
+      throw new RhyzomeError('too_many_requests', `There are ${open} exports of this tenant under way already.`, {
+        retryAfterSeconds: 10,
+      });
+    }
+    this.exporting.set(tenantId, open + 1);
+    try {
+      const pages = exportAudit(
+        (page) => this.db.tenantRead(tenantId, page.compile(this.db.builder), inOrder),
+        options,
+      );
+      // What goes wrong before the first row is told as a problem.
+      await send(request, reply, await pages.next(), pages);
+    } finally {
+      this.exporting.set(tenantId, (this.exporting.get(tenantId) ?? 1) - 1);
+    }
+  }
 }
 
-function view(row: AuditRow) {
-  return {
-    id: row.id,
-    at: row.at.toISOString(),
-    actor: row.actor,
-    action: row.action,
-    resource: row.kind === null ? null : { kind: row.kind, id: row.resource_id, name: row.resource_name },
-    result: row.result,
-    code: row.code,
-    requestId: row.request_id,
-    source: row.source,
-    details: row.details,
-  };
+const inOrder = { inOrder: true };
+
+/** What a grant gives of the audit trail, it gives of all of it. */
+function refuseOthers(actor: Actor): void {
+  if (mayAll(actor, 'read', 'audit')) return;
+  throw new RhyzomeError(
+    'forbidden',
+    'The audit trail is for the administrators of the tenant, and for those whom a grant gives audit:read.',
+  );
+}
+
+function visible(actor: Actor, range: TimeRange) {
+  return sql`r.tenant_id = ${actor.tenantId} and ${inRange(range)}`;
+}
+
+function afterOf(text: string | undefined): string | undefined {
+  if (text === undefined || isUuid(text)) return text;
+  throw invalid([{ parameter: 'after', code: 'invalid_format', message: 'must be the id of an entry' }]);
+}
+
+function limitOf(text = String(DEFAULT_EXPORTED)): number {
+  const limit = /^\d{1,9}$/.test(text) ? Number(text) : 0;
+  if (limit >= 1 && limit <= MAX_EXPORTED) return limit;
+  throw invalid([{ parameter: 'limit', code: 'out_of_range', message: `must be 1 to ${MAX_EXPORTED}` }]);
+}
+
+type Pages = AsyncGenerator<AuditRow[]>;
+
+/** As fast as the client reads. Where it breaks, the answer breaks off too, so that it is not taken for whole. */
+async function send(request: Request, reply: Reply, first: IteratorResult<AuditRow[]>, pages: Pages): Promise<void> {
+  const type = 'application/x-ndjson; charset=utf-8';
+  if (request.method === 'HEAD') {
+    await pages.return(undefined);
+    reply.type(type).send();
+    return;
+  }
+  const headers = reply.getHeaders() as Record<string, string>;
+  const out = reply.hijack().raw;
+  const gone = new AbortController();
+  out.once('close', () => gone.abort());
+  out.writeHead(200, { ...headers, 'content-type': type });
+  try {
+    for (let page = first; !page.done && !gone.signal.aborted; page = await pages.next()) {
+      if (!out.write(ndjson(page.value))) await once(out, 'drain', { signal: gone.signal }).catch(() => undefined);
+    }
+    out.end();
+  } catch (error) {
+    out.destroy();
+    if (!(error instanceof RhyzomeError)) throw error;
+  } finally {
+    await pages.return(undefined);
+  }
 }
