@@ -5,7 +5,17 @@
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, openSync, readFileSync, realpathSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { delimiter, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -88,7 +98,10 @@ function layOut(home: string, source: string, quarkus: string): void {
  */
 async function prepare({ home, java }: FoundKeycloak & { ok: true }, cache: string): Promise<string> {
   const version = readFileSync(join(home, 'version.txt'), 'utf8');
-  const key = createHash('sha256').update(JSON.stringify([home, version, buildOptions, 1])).digest('hex').slice(0, 12);
+  const key = createHash('sha256')
+    .update(JSON.stringify([home, version, buildOptions, 1]))
+    .digest('hex')
+    .slice(0, 12);
   const prepared = join(cache, `keycloak-ready-${key}`);
   if (existsSync(prepared)) return prepared;
   const work = `${prepared}.${process.pid}`;
@@ -120,7 +133,9 @@ const main = ['io.quarkus.bootstrap.runner.QuarkusEntryPoint'];
 
 /** What bin/kc.sh gives to Java. Without that script the process that is started is the server itself. */
 function argumentsOf(home: string): string[] {
-  const open = ['util', 'util.concurrent', 'security', 'lang'].map((part) => `--add-opens=java.base/java.${part}=ALL-UNNAMED`);
+  const open = ['util', 'util.concurrent', 'security', 'lang'].map(
+    (part) => `--add-opens=java.base/java.${part}=ALL-UNNAMED`,
+  );
   const properties = {
     'file.encoding': 'UTF-8',
     'user.language': 'en',
@@ -178,7 +193,12 @@ class RunningServer implements KeycloakServer {
     if (this.running) throw new Error('Keycloak runs already');
     const [port, management] = this.ports;
     const options = [
-      ...['--http-enabled=true', '--http-host=127.0.0.1', `--http-port=${port}`, `--http-management-port=${management}`],
+      ...[
+        '--http-enabled=true',
+        '--http-host=127.0.0.1',
+        `--http-port=${port}`,
+        `--http-management-port=${management}`,
+      ],
       ...[`--hostname=${this.url}`, '--cache=local', '--log-level=warn'],
     ];
     const logFile = join(this.folder, 'keycloak.log');
