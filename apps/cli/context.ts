@@ -49,6 +49,11 @@ export class Context {
     this.terminal.out(text);
   }
 
+  /** What goes on meanwhile: to standard error, so that results stay alone. */
+  tell(text: string): void {
+    this.terminal.err(`${text}\n`);
+  }
+
   warn(message: string): void {
     this.terminal.err(`rhyzome: ${message}\n`);
   }

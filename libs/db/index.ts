@@ -1,4 +1,12 @@
-export { allInOrder, committingWith, Database, type DatabaseOptions, type Tx, wakeAfterCommit } from './database.js';
+export {
+  type AskedStatement,
+  allInOrder,
+  committingWith,
+  Database,
+  type DatabaseOptions,
+  type Tx,
+  wakeAfterCommit,
+} from './database.js';
 export * from './errors.js';
 export type * from './generated/schema.js';
 export { type Channel, Listener } from './listener.js';

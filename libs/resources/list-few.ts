@@ -16,6 +16,7 @@ import {
   type ValuesTerm,
 } from './list-plan.js';
 import type { QueryFilter } from './list-query.js';
+import type { Lookup } from './readable.js';
 
 /**
  * How many are few: from there on a walk through 50,000 rows finds the page at less cost than fetching all. (A page of P
@@ -89,6 +90,20 @@ const areAll = (table: string): Sql => sql` and (select count(*) from ${sql.raw(
 
 const sets = (plan: ListPlan, terms: Selector): Sql =>
   sql`select s.tenant_id, s.tag_set from ${sql.raw(setsTable(plan))} s where ${setsHold(terms)}`;
+
+/** Of what the caller may read: by ids, and by tags of which each is some of it. A resource may be found by several. */
+export function fewOfReach(plan: ListPlan, { ids, keys, values }: Lookup, ordinal: number): Few {
+  const { tenantId } = plan;
+  const tags = sql`select ${tenantId} as tenant_id, v.key, v.value
+    from unnest(${keys}::text[], ${values}::text[]) v (key, value)`;
+  const rows = sql`select t.resource_id as id from resource_tag t
+    where t.tenant_id = p.tenant_id and t.kind = ${plan.kind.name} and t.key = p.key and t.value = p.value
+    order by t.created_at, t.resource_id`;
+  const { guard } = few(plan, ordinal, tags, rows);
+  const found = `(select distinct u.tenant_id, u.id from (select * from few${ordinal} union all select * from named) u)`;
+  plan.tables.set('named (tenant_id, id)', sql`(select ${tenantId}, i.id from unnest(${ids}::uuid[]) i (id))`);
+  return { table: found, guard: sql`(${ids.length} <= ${fewFor(plan)} and ${guard})` };
+}
 
 /** Of the sets that lack keys. */
 export const fewOfSets = (plan: ListPlan, terms: Selector, ordinal: number): Few =>

@@ -1,9 +1,11 @@
 /** What the parts of a list's statement share: order, conditions on a row, and the prefixes that its walks go through. */
 
 import { type RawBuilder, sql } from 'kysely';
+import { everything, type Reach } from '#libs/auth';
 import { type Selector, type SelectorTerm, SYSTEM_TENANT } from '#libs/core';
 import type { KindDefinition } from './kind.js';
 import type { ListQuery, QueryFilter } from './list-query.js';
+import { isReached, reachedAs, selectorOfReach, termHolds } from './readable.js';
 
 /** So many sets of tag keys, or values of one key, are walked beside each other. */
 export const MAX_PREFIXES = 32;
@@ -15,6 +17,8 @@ export interface ListPlan {
   kind: KindDefinition;
   tenantId: string;
   query: ListQuery;
+  /** What the caller may read of it, beside what the query's selector says already. */
+  reach: Reach;
   /** The column that is sorted by, before the id. */
   field: 'name' | 'created_at' | 'updated_at';
   /** Sort key and id of the last row of the page before. */
@@ -31,18 +35,22 @@ export function newPlan(
   tenantId: string,
   query: ListQuery,
   after: [string, string] | undefined,
+  reach: Reach,
 ): ListPlan {
   const { field } = query.sort;
   if (!field) throw new Error('lists of kinds are sorted by what all resources have');
   const tenants = new Set(kind.isShared ? [tenantId, SYSTEM_TENANT] : [tenantId]);
   // Each value is walked for itself: one that is named twice would come twice.
-  const selector = query.selector.map((term) =>
+  // A reach of one selector is one condition more of the query, and found like any other.
+  const further = kind.isShared ? undefined : selectorOfReach(reach);
+  const selector = [...query.selector, ...(further ?? [])].map((term) =>
     'values' in term ? { ...term, values: [...new Set(term.values)] } : term,
   );
   return {
     kind,
     tenantId,
     query: { ...query, selector },
+    reach: further ? everything : reach,
     field,
     after,
     tenants: sql`unnest(${[...tenants]}::text[]) tn (tenant_id)`,
@@ -86,22 +94,18 @@ export function conditions(plan: ListPlan): Sql {
 /** The same but a kind's own filters. */
 export function commonConditions(plan: ListPlan): Sql[] {
   const { filters, selector } = plan.query;
-  const held = [...selector.map(holds), ...filters.filter((filter) => !filter.isOwn).map(equals)];
-  return [afterOf(plan, 'r'), ...(held.length > 0 ? [sql`coalesce(${all(held)}, false)`] : [])];
+  const held = [
+    ...selector.map((term) => termHolds(term, sql.ref('r.tags'))),
+    ...filters.filter((filter) => !filter.isOwn).map(equals),
+  ];
+  return [afterOf(plan, 'r'), ...(held.length > 0 ? [sql`coalesce(${all(held)}, false)`] : []), ...readable(plan)];
 }
 
-function holds(term: SelectorTerm): Sql {
-  const value = sql`r.tags ->> ${term.key}::text`;
-  switch (term.op) {
-    case 'exists':
-      return sql`${value} is not null`;
-    case 'absent':
-      return sql`${value} is null`;
-    case 'in':
-      return sql`${value} = any (${term.values}::text[])`;
-    case 'notin':
-      return sql`coalesce(${value} <> all (${term.values}::text[]), true)`;
-  }
+/** That the caller may read a row `r`; what others show to all is read by whoever may read any of the kind. */
+function readable({ kind, tenantId, reach }: ListPlan): Sql[] {
+  if (reach.all) return [];
+  const reached = isReached(reach, reachedAs('r'));
+  return [kind.isShared ? sql`(r.tenant_id <> ${tenantId} or ${reached})` : reached];
 }
 
 /**

@@ -6,6 +6,7 @@
  */
 
 import { type RawBuilder, type RawNode, sql } from 'kysely';
+import type { Reach } from '#libs/auth';
 import { type Selector, type SelectorTerm, SYSTEM_TENANT } from '#libs/core';
 import type { CoreRow, KindDefinition } from './kind.js';
 import {
@@ -14,6 +15,7 @@ import {
   fewOfKey,
   fewOfName,
   fewOfOthers,
+  fewOfReach,
   fewOfSets,
   fewOfState,
   fewOfTag,
@@ -35,6 +37,7 @@ import {
   type ValuesTerm,
 } from './list-plan.js';
 import type { ListQuery, QueryFilter } from './list-query.js';
+import { lookupOf } from './readable.js';
 import { selectionsOf } from './repository.js';
 
 /** So many conditions of one list are counted before. */
@@ -52,8 +55,9 @@ export function kindPage(
   tenantId: string,
   query: ListQuery,
   after: [string, string] | undefined,
+  reach: Reach,
 ): RawBuilder<CoreRow> {
-  const plan = newPlan(kind, tenantId, query, after);
+  const plan = newPlan(kind, tenantId, query, after, reach);
   const rows = top(plan, [...branchesOf(plan), ...(kind.isShared ? [publishedWalk(plan)] : [])]);
   return sql<CoreRow>`${withTables(plan)}select ${selectionsOf(kind)} from (${rows}) r
     join ${sql.table(kind.table)} k on k.tenant_id = r.tenant_id and k.id = r.id order by ${orderOf(plan, 'r')}`;
@@ -70,19 +74,34 @@ function publishedRows({ kind, tenantId }: ListPlan): Sql {
 }
 
 /** How many match: costs as much as they are, or as the rarest thing that was asked; by indexes alone where it can. */
-export function kindCount(kind: KindDefinition, tenantId: string, query: ListQuery): RawBuilder<{ total: number }> {
-  const plan = newPlan(kind, tenantId, query, undefined);
+export function kindCount(
+  kind: KindDefinition,
+  tenantId: string,
+  query: ListQuery,
+  reach: Reach,
+): RawBuilder<{ total: number }> {
+  const plan = newPlan(kind, tenantId, query, undefined, reach);
   const own = ownCount(plan);
   if (!kind.isShared) return own;
   return sql`select (${own}) + (select count(*) from ${publishedRows(plan)} and ${conditions(plan)}) as total`;
 }
 
 function ownCount(plan: ListPlan): RawBuilder<{ total: number }> {
-  const { kind } = plan;
+  const { kind, reach } = plan;
   const { selector, filters } = plan.query;
+  const lookup = kind.isShared ? undefined : lookupOf(reach);
+  if (lookup) {
+    // Of what it may read, as each tag of it has it.
+    const rows = sql`select i.id from unnest(${lookup.ids}::uuid[]) i (id) union select t.resource_id
+      from unnest(${lookup.keys}::text[], ${lookup.values}::text[]) v (key, value) join resource_tag t
+        on t.tenant_id = ${plan.tenantId} and t.kind = ${kind.name} and t.key = v.key and t.value = v.value`;
+    return sql`select count(*) as total from (${rows}) f join resource r on r.tenant_id = ${plan.tenantId} and r.id = f.id
+      where r.kind = ${kind.name} and ${conditions(plan)}`;
+  }
+  const isOne = selector.length + filters.length === 1 && reach.all;
   const found = selector.find((term) => term.op === 'in') ?? selector.find((term) => term.op === 'exists');
   const [only] = filters;
-  if (!found && only?.isOwn && filters.length + selector.length === 1) {
+  if (!found && only?.isOwn && isOne) {
     return sql`select count(*) as total from ${plan.tenants} join ${sql.table(kind.table)} k
       on k.tenant_id = tn.tenant_id where ${equals(only)}`;
   }
@@ -93,7 +112,7 @@ function ownCount(plan: ListPlan): RawBuilder<{ total: number }> {
   const value = found.op === 'in' ? sql`t.value = any (${found.values}::text[])` : sql`true`;
   const rows = sql`from ${plan.tenants} join resource_tag t on t.tenant_id = tn.tenant_id`;
   const tagged = sql`t.kind = ${kind.name} and t.key = ${found.key} and ${value}`;
-  if (selector.length + filters.length === 1) return sql`select count(*) as total ${rows} where ${tagged}`;
+  if (isOne) return sql`select count(*) as total ${rows} where ${tagged}`;
   return sql`select count(*) as total ${rows} join resource r on r.tenant_id = t.tenant_id and r.id = t.resource_id
     where ${tagged} and ${conditions(plan)}`;
 }
@@ -115,11 +134,18 @@ function top(plan: ListPlan, branches: readonly Sql[]): Sql {
 
 /** Guarded, so that exactly one of them reads anything: PostgreSQL does not start a branch whose guard is false. */
 function branchesOf(plan: ListPlan): Sql[] {
-  const name = plan.query.filters.find((filter) => filter.name === 'name');
+  const { kind } = plan;
+  const { filters, selector } = plan.query;
+  const name = filters.find((filter) => filter.name === 'name');
   if (name) return [sql`${fetched(plan, fewOfName(plan, name))} order by ${orderOf(plan, 'r')} limit ${plan.limit}`];
   const walk = walkOf(plan);
   const branches: Sql[] = [];
   const others: Sql[] = [];
+  if (!plan.reach.all && !kind.isShared && filters.length + selector.length === 0) {
+    const { rows, guard } = aheadOf(plan);
+    branches.push(sql`${rows} where ${guard}`);
+    others.push(sql`not ${guard}`);
+  }
   for (const few of countedOf(plan, walk !== undefined)) {
     branches.push(sql`${fetched(plan, few)} where ${all([...others, few.guard])}`);
     others.push(sql`not ${few.guard}`);
@@ -135,11 +161,38 @@ function branchesOf(plan: ListPlan): Sql[] {
   ];
 }
 
+/** So many times a page is looked through before what the caller may read is looked up. */
+const AHEAD = 6;
+
+/**
+ * For who may read many resources, of a list that asks for nothing else: what comes next, as far as the caller may read it;
+ * enough where that fills the page, or there is no more.
+ */
+function aheadOf(plan: ListPlan): { rows: Sql; guard: Sql } {
+  const { kind, query, tenantId } = plan;
+  const rows = sql`${AHEAD * (query.pageSize + 1)}::bigint`;
+  plan.tables.set(
+    'ahead',
+    sql`materialized (select r.* from resource r where r.tenant_id = ${tenantId} and r.kind = ${kind.name}
+      and ${afterOf(plan, 'r')} order by ${orderOf(plan, 'r')} limit ${rows})`,
+  );
+  plan.tables.set(
+    'ahead_read',
+    sql`materialized (select r.* from ahead r where ${conditions(plan)} limit ${plan.limit})`,
+  );
+  return {
+    rows: sql`select r.* from ahead_read r`,
+    guard: sql`((select count(*) from ahead_read) > ${query.pageSize} or (select count(*) from ahead) < ${rows})`,
+  };
+}
+
 /** What is counted first: conditions that are not the walk's own, and those that no walk has in this order. */
 function countedOf(plan: ListPlan, hasWalk: boolean): Few[] {
   const { filters, selector } = plan.query;
-  if (hasWalk && filters.length + selector.length === 1) return [];
+  const lookup = plan.kind.isShared ? undefined : lookupOf(plan.reach);
+  if (hasWalk && filters.length + selector.length === 1 && !lookup) return [];
   const makers: ((ordinal: number) => Few)[] = [];
+  if (lookup) makers.push((n) => fewOfReach(plan, lookup, n));
   for (const term of selector) if (term.op === 'in') makers.push((n) => fewOfTag(plan, term, n));
   for (const filter of filters) {
     if (filter.name === 'state') makers.push((n) => fewOfState(plan, filter, n));

@@ -1,7 +1,7 @@
 /** Reading resources: one by id or name, and lists. One statement each. */
 
 import { type RawBuilder, sql } from 'kysely';
-import { authorize, mayList } from '#libs/auth';
+import { authorize, mayList, reachOf } from '#libs/auth';
 import { notFound, RhyzomeError } from '#libs/core';
 import type { Database } from '#libs/db';
 import type { Caller } from './caller.js';
@@ -100,10 +100,11 @@ export class ResourceReader {
       throw new RhyzomeError('forbidden', `You may not list ${kind.plural}: the scope ${kind.name}:read is missing.`);
     }
     const query = parseListQuery(listShapeOf(kind), raw);
+    const reach = reachOf(actor, 'read', kind.name);
     return readPage<CoreRow, ResourceView>(this.db, this.tokenKey, actor.tenantId, query, {
       name: kind.name,
-      page: (after) => kindPage(kind, actor.tenantId, query, after),
-      count: () => kindCount(kind, actor.tenantId, query),
+      page: (after) => kindPage(kind, actor.tenantId, query, after, reach),
+      count: () => kindCount(kind, actor.tenantId, query, reach),
       inOrder: true,
       view: (row) => resourceViewFor(actor.tenantId, kind, row),
     });

@@ -37,7 +37,9 @@ export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 export interface AccessGrant {
   id: string;
   kinds: string[];
+  resource_created_at: Generated<Timestamp>;
   resource_ids: string[] | null;
+  resource_name: Generated<string>;
   rules: Json;
   rules_before: Json | null;
   selector: string | null;
@@ -537,6 +539,12 @@ export interface QuotaSource {
   tab: string;
 }
 
+export interface Realm {
+  id: string;
+  mode: string;
+  tenant_id: string;
+}
+
 export interface Reservation {
   disk_gib: number;
   memory_mib: number;
@@ -725,6 +733,7 @@ export interface DB {
   quota_default: QuotaDefault;
   quota_drift: QuotaDrift;
   quota_source: QuotaSource;
+  realm: Realm;
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;
