@@ -56,8 +56,8 @@ export function inTransaction(tx: Tx, tenantId: string, actor?: Actor): RowScope
   };
 }
 
-export function perQuery(db: Database, tenantId: string): RowScope {
-  return { tenantId, builder: db.builder, rows: (query) => db.tenantRead(tenantId, query) };
+export function perQuery(db: Database, tenantId: string, actor?: Actor): RowScope {
+  return { tenantId, ...(actor && { actor }), builder: db.builder, rows: (query) => db.tenantRead(tenantId, query) };
 }
 
 /** Why `claim` is called. */

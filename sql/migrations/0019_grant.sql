@@ -19,9 +19,13 @@ create table access_grant (
   foreign key (tenant_id, id) references resource (tenant_id, id) on delete cascade,
   check (selector is null or resource_ids is null)
 );
-create index access_grant_subject on access_grant (tenant_id, subject);
 call wall_off('access_grant');
 call count_in_quota('access_grant', 'grants');
+call filter_by('access_grant', 'subject');
+-- The table is not called as the kind is, which is a word of SQL's own.
+drop trigger pass_name_on_to_access_grant on resource;
+create trigger pass_name_on_to_access_grant after update of name on resource for each row
+  when (new.name <> old.name and new.kind = 'grant') execute function pass_name_on('access_grant');
 
 -- From the request for its removal on, or for a cancellation of its create, it gives nothing: not only when the job ends.
 create function end_grant() returns trigger language plpgsql as $$

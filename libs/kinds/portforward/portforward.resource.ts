@@ -152,7 +152,7 @@ export class PortforwardResource extends RowResource<PortforwardDocument, Portfo
         and p.port = ${port} and p.resource_id <> ${id}`.execute(tx);
     const other = result.rows[0];
     if (!other) return;
-    throw new RhyzomeError('port_in_use', `“${other.name}” has ${protocol} port ${port} of this address.`, {
+    throw new RhyzomeError('port_in_use', `Another port forward has ${protocol} port ${port} of this address.`, {
       errors: [{ pointer: '/port', code: 'port_in_use', message: 'is in use' }],
       blockers: [{ kind: this.core.kind, ...other, relation: 'has the port' }],
     });
