@@ -656,7 +656,17 @@ create table realm (
   tenant_id text not null,
   id uuid not null,
   mode text not null,
+  place_mode text not null,
+  left_mode text,
+  issuer text,
+  organization text,
+  open boolean default true not null,
+  display_name text,
+  scopes text[] default '{}'::text[] not null,
   constraint realm_pkey PRIMARY KEY (tenant_id, id),
+  constraint realm_check CHECK ((left_mode <> place_mode)),
+  constraint realm_mode_check CHECK ((mode = ANY (ARRAY['realm'::text, 'organization'::text]))),
+  constraint realm_place_mode_check CHECK ((place_mode = ANY (ARRAY['realm'::text, 'organization'::text]))),
   constraint realm_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
@@ -797,6 +807,7 @@ create table tenant_issuer (
   audience text,
   jwks_uri text,
   organization text default ''::text not null,
+  managed boolean default false not null,
   constraint tenant_issuer_pkey PRIMARY KEY (issuer, organization),
   constraint tenant_issuer_organization_check CHECK ((length(organization) <= 255)),
   constraint tenant_issuer_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
@@ -1060,6 +1071,8 @@ CREATE INDEX publicaddress_by_pool_created ON public.publicaddress USING btree (
 CREATE INDEX publicaddress_by_pool_name ON public.publicaddress USING btree (tenant_id, pool, resource_name, id);
 
 CREATE INDEX publicaddress_pool ON public.publicaddress USING btree (pool, ip);
+
+CREATE UNIQUE INDEX realm_one ON public.realm USING btree (tenant_id);
 
 CREATE INDEX reservation_node ON public.reservation USING btree (node_id);
 
@@ -1573,6 +1586,22 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.keep_realm_issuer()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+declare changed text := coalesce(new.tenant_id, old.tenant_id);
+begin
+  delete from tenant_issuer where tenant_id = changed and managed;
+  if tg_op <> 'DELETE' and new.issuer is not null then
+    insert into tenant_issuer (issuer, organization, tenant_id, managed)
+    values (new.issuer, coalesce(new.organization, ''), changed, true);
+  end if;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.keep_tags()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1977,6 +2006,8 @@ CREATE TRIGGER give_back_public_address AFTER DELETE ON public.publicaddress FOR
 CREATE TRIGGER take_order BEFORE INSERT ON public.publicaddress FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
+
+CREATE TRIGGER keep_realm_issuer AFTER DELETE OR UPDATE OF issuer, organization ON public.realm FOR EACH ROW EXECUTE FUNCTION keep_realm_issuer();
 
 CREATE TRIGGER end_grant AFTER UPDATE OF state ON public.resource FOR EACH ROW WHEN (((new.kind = 'grant'::text) AND (new.state = 'deleting'::text) AND (old.state <> 'deleting'::text))) EXECUTE FUNCTION end_grant();
 
@@ -2396,6 +2427,9 @@ grant execute on function keep_issuer_whole_or_shared() to public;
 
 alter function keep_published() owner to rhyzome_owner;
 grant execute on function keep_published() to public;
+
+alter function keep_realm_issuer() owner to rhyzome_owner;
+grant execute on function keep_realm_issuer() to public;
 
 alter function keep_tags() owner to rhyzome_owner;
 grant execute on function keep_tags() to public;

@@ -542,8 +542,15 @@ export interface QuotaSource {
 }
 
 export interface Realm {
+  display_name: string | null;
   id: string;
+  issuer: string | null;
+  left_mode: string | null;
   mode: string;
+  open: Generated<boolean>;
+  organization: string | null;
+  place_mode: string;
+  scopes: Generated<string[]>;
   tenant_id: string;
 }
 
@@ -654,6 +661,7 @@ export interface TenantIssuer {
   audience: string | null;
   issuer: string;
   jwks_uri: string | null;
+  managed: Generated<boolean>;
   organization: Generated<string>;
   tenant_id: string;
 }
