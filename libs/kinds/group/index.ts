@@ -1,2 +1,4 @@
+import './group.moving.js';
+
 export { group } from './group.kind.js';
 export { type FoundGroup, findGroups } from './group.rows.js';

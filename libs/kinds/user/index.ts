@@ -1,1 +1,3 @@
+import './user.moving.js';
+
 export { user } from './user.kind.js';

@@ -5,9 +5,12 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { AccessDirectory, type Actor, adminActor } from '#libs/auth';
 import { newId } from '#libs/core';
 import { isPasswordOf } from '#libs/identity';
+import { apitoken } from '#libs/kinds/apitoken';
 import { grant } from '#libs/kinds/grant';
 import { group } from '#libs/kinds/group';
 import { network } from '#libs/kinds/network';
+import { realm } from '#libs/kinds/realm';
+import { serviceaccount } from '#libs/kinds/serviceaccount';
 import { user } from '#libs/kinds/user';
 import { type Caller, hashRequest, type KindDefinition } from '#libs/resources';
 import { callerIn, giveLoginPlace, loginPlaceOf, memoryIdentity, type Platform, startPlatform } from '#libs/testing';
@@ -16,7 +19,7 @@ let platform: Platform;
 let caller: Caller;
 let access: AccessDirectory;
 beforeAll(async () => {
-  platform = await startPlatform({ kinds: [network, grant, group, user] });
+  platform = await startPlatform({ kinds: [network, grant, realm, group, user, serviceaccount, apitoken] });
   access = new AccessDirectory(platform.db);
   platform.listener.on('rhyzome_access', (tenantId) => access.forget(tenantId));
 });
@@ -276,6 +279,31 @@ describe('nobody gives more than he has', () => {
     });
   });
 });
+
+test('goes along with its groups, its API tokens and a new sub when the tenant’s login place moves', async () => {
+  const { tenantId } = caller.actor;
+  await make(group, { name: 'ops' });
+  const alice = await make(user, { name: 'alice', role: 'admin', email: 'a@b.example', groups: ['ops'] });
+  const dora = await make(user, { name: 'dora' });
+  await act('dora', 'disable');
+  const token = await make(apitoken, { name: 'mine' }, { actor: tokenOf(alice.subject), requestId: newId() });
+  const root = { actor: adminActor(tenantId, 'root'), requestId: newId() };
+  await platform.done(root, await platform.pipeline.update(root, realm, 'login', { mode: 'organization' }));
+  const there = memoryIdentity().placeOf(tenantId, 'organization')!.users;
+  expect(there.get('alice')).toMatchObject({ role: 'admin', groups: ['ops'], email: 'a@b.example', enabled: true });
+  expect(there.get('dora')).toMatchObject({ enabled: false });
+  const { subject } = await view(user, 'alice');
+  expect(subject).toBe(there.get('alice')!.subject);
+  expect(subject).not.toBe(alice.subject);
+  expect(await enter(tokenOf(subject))).toBe('welcome');
+  for (const gone of [alice.subject, dora.subject, there.get('dora')!.subject])
+    expect(await enter(tokenOf(gone))).toBe('subject_disabled');
+  const { items } = await platform.reader.list({ actor: tokenOf(subject), requestId: newId() }, apitoken, {});
+  expect(items).toMatchObject([{ id: token.id, subject }]);
+  // From now on changes reach the new place.
+  await patch('alice', { firstName: 'Alice' });
+  expect(there.get('alice')!.firstName).toBe('Alice');
+}, 60_000);
 
 async function tablesWith(text: string): Promise<string[]> {
   const tables = await sql<{ name: string }>`select table_name as name from information_schema.columns
