@@ -1,20 +1,20 @@
-/** Groups go along when their tenant's login place moves: first, since users are in them. */
-import { sql } from 'kysely';
+/** Groups go along, before their members, when the tenant's login place moves. */
 import { identity } from '#libs/identity';
-import { type Moved, movesAlong } from '#libs/kinds/realm';
+import { goingAlong, type Mover } from '#libs/kinds/realm';
+import { findResource } from '#libs/resources';
+import { group } from './group.kind.js';
 
-movesAlong({
+export const groupMover: Mover = {
   kind: 'group',
   order: 1,
   put: async (scope, place, signal) => {
-    const rows = await scope.rows(
-      sql<{ id: string; name: string }>`select id, name from resource
-        where tenant_id = ${scope.tenantId} and kind = 'group' and state <> 'deleting' order by id`.compile(
-        scope.builder,
-      ),
-    );
-    for (const { name } of rows) await identity().putGroup(place, name, signal);
-    return rows.map(({ id }): Moved => ({ id }));
+    const ids = await goingAlong(scope, 'group');
+    for (const id of ids) {
+      const row = await findResource(scope, group, id);
+      if (row) await identity().putGroup(place, row.name, signal);
+    }
+    return ids.map((id) => ({ id }));
   },
+  // Nobody knows a group by anything but its name.
   note: async () => undefined,
-});
+};
