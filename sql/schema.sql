@@ -17,6 +17,8 @@ create table access_grant (
   resource_ids uuid[],
   rules jsonb not null,
   rules_before jsonb,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint access_grant_pkey PRIMARY KEY (tenant_id, id),
   constraint access_grant_check CHECK (((selector IS NULL) OR (resource_ids IS NULL))),
   constraint access_grant_subject_type_check CHECK ((subject_type = ANY (ARRAY['user'::text, 'serviceaccount'::text, 'group'::text, 'role'::text, 'sub'::text]))),
@@ -837,7 +839,9 @@ create table wireguardpeer (
 
 -- Indexes
 
-CREATE INDEX access_grant_subject ON public.access_grant USING btree (tenant_id, subject);
+CREATE INDEX access_grant_by_subject_created ON public.access_grant USING btree (tenant_id, subject, resource_created_at, id);
+
+CREATE INDEX access_grant_by_subject_name ON public.access_grant USING btree (tenant_id, subject, resource_name, id);
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
 
@@ -1896,6 +1900,8 @@ create view quota_drift as
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.access_grant DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_access_grant();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.access_grant FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_rule FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.apitoken DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_apitoken();
@@ -1955,6 +1961,8 @@ CREATE TRIGGER keep_published AFTER UPDATE OF published ON public.resource FOR E
 CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHEN ((new.tags <> '{}'::jsonb)) EXECUTE FUNCTION keep_tags();
 
 CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags, name ON public.resource FOR EACH ROW WHEN (((new.tags IS DISTINCT FROM old.tags) OR (new.name <> old.name))) EXECUTE FUNCTION keep_tags();
+
+CREATE TRIGGER pass_name_on_to_access_grant AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (new.kind = 'grant'::text))) EXECUTE FUNCTION pass_name_on('access_grant');
 
 CREATE TRIGGER pass_name_on_to_disk AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'disk'::text))) EXECUTE FUNCTION pass_name_on('disk');
 

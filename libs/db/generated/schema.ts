@@ -37,7 +37,9 @@ export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 export interface AccessGrant {
   id: string;
   kinds: string[];
+  resource_created_at: Generated<Timestamp>;
   resource_ids: string[] | null;
+  resource_name: Generated<string>;
   rules: Json;
   rules_before: Json | null;
   selector: string | null;
