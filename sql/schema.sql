@@ -650,6 +650,14 @@ create table quota_source (
   constraint quota_source_name_check CHECK ((name ~ '^[a-z][A-Za-z0-9]{0,62}$'::text))
 );
 
+create table realm (
+  tenant_id text not null,
+  id uuid not null,
+  mode text not null,
+  constraint realm_pkey PRIMARY KEY (tenant_id, id),
+  constraint realm_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table reservation (
   tenant_id text not null,
   resource_id uuid not null,
@@ -2167,6 +2175,11 @@ alter table quota force row level security;
 create policy all_tenants on quota as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on quota as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table realm enable row level security;
+alter table realm force row level security;
+create policy all_tenants on realm as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on realm as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table reservation enable row level security;
 alter table reservation force row level security;
 create policy all_tenants on reservation as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -2611,6 +2624,10 @@ grant delete, insert, select, update on table quota_default to rhyzome_operator;
 alter table quota_source owner to rhyzome_owner;
 grant select on table quota_source to rhyzome_app;
 grant select on table quota_source to rhyzome_operator;
+
+alter table realm owner to rhyzome_owner;
+grant delete, insert, select, update on table realm to rhyzome_app;
+grant delete, insert, select, update on table realm to rhyzome_operator;
 
 alter table reservation owner to rhyzome_owner;
 grant delete, select on table reservation to rhyzome_app;

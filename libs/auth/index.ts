@@ -8,6 +8,17 @@ export { type Holding, refuseGivingMore } from './authority.js';
 export { challengeOf, claimedIssuer, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
 export { cutTo, type Given, type GrantableKind, type Shortfall, shortfalls, type Where } from './coverage.js';
 export {
+  type DeviceLogin,
+  endLogin,
+  issuersOf,
+  type LoginClient,
+  LoginError,
+  type LoginErrorCode,
+  type LoginTokens,
+  refreshLogin,
+  startDeviceLogin,
+} from './login.js';
+export {
   type AuthorizationTarget,
   type Authorized,
   authorize,

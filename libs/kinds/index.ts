@@ -3,6 +3,7 @@ import { apitoken } from './apitoken/index.js';
 import { disk } from './disk/index.js';
 import { firewallrule } from './firewallrule/index.js';
 import { grant } from './grant/index.js';
+import { group } from './group/index.js';
 import { image } from './image/index.js';
 import { instance } from './instance/index.js';
 import { network } from './network/index.js';
@@ -10,6 +11,7 @@ import { portforward } from './portforward/index.js';
 import { publicaddress } from './publicaddress/index.js';
 import { serviceaccount } from './serviceaccount/index.js';
 import { snapshot } from './snapshot/index.js';
+import { user } from './user/index.js';
 import { wireguardpeer } from './wireguardpeer/index.js';
 
 export const kinds = [
@@ -17,6 +19,7 @@ export const kinds = [
   disk,
   firewallrule,
   grant,
+  group,
   image,
   instance,
   network,
@@ -24,5 +27,6 @@ export const kinds = [
   publicaddress,
   serviceaccount,
   snapshot,
+  user,
   wireguardpeer,
 ];

@@ -539,6 +539,12 @@ export interface QuotaSource {
   tab: string;
 }
 
+export interface Realm {
+  id: string;
+  mode: string;
+  tenant_id: string;
+}
+
 export interface Reservation {
   disk_gib: number;
   memory_mib: number;
@@ -727,6 +733,7 @@ export interface DB {
   quota_default: QuotaDefault;
   quota_drift: QuotaDrift;
   quota_source: QuotaSource;
+  realm: Realm;
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;
