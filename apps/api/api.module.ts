@@ -13,6 +13,7 @@ import { DocsController } from './controllers/docs.controller.js';
 import { EventsController } from './controllers/events.controller.js';
 import { JobsController } from './controllers/jobs.controller.js';
 import { OpenApiController } from './controllers/openapi.controller.js';
+import { PermissionsController } from './controllers/permissions.controller.js';
 import { QuotasController } from './controllers/quotas.controller.js';
 import { ProblemFilter } from './problem.filter.js';
 import { LOG, OPENAPI } from './tokens.js';
@@ -39,6 +40,7 @@ export class ApiModule {
       controllers: [
         OpenApiController,
         DocsController,
+        PermissionsController,
         QuotasController,
         JobsController,
         EventsController,

@@ -1,7 +1,7 @@
 /** What is said of permissions is what is decided. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { parseSelector } from '#libs/core';
+import { parseSelector, type Tags } from '#libs/core';
 import type { AccessRule, Actor } from './actor.js';
 import { explain, permissionsOf } from './explain.js';
 import { isAllowed } from './permission.js';
@@ -105,7 +105,7 @@ const anyActor: fc.Arbitrary<Actor> = fc.record({
 
 test('whatever is said is what is decided', () => {
   fc.assert(
-    fc.property(anyActor, verb, kind, fc.constantFrom({}, { env: 'dev' }, { env: 'prod' }), (actor, does, of, tags) => {
+    fc.property(anyActor, verb, kind, fc.constantFrom<Tags>({}, { env: 'dev' }, { env: 'prod' }), (actor, does, of, tags) => {
       const core = { tenantId: 'acme', kind: of, id: 'i1', tags, createdBy: 'nora' };
       const { allowed, reasons } = explain(actor, does, core);
       expect(allowed).toBe(isAllowed(actor, does, core));

@@ -88,6 +88,21 @@ export function explain(
   return { allowed, reasons: all.length > 0 ? all : [nothing(actor)] };
 }
 
+/** The same of a kind as a whole: whether there may be any resource of it that the actor may do the verb with. */
+export function explainKind(actor: Actor, verb: string, kind: string): { allowed: boolean; reasons: Reason[] } {
+  const held = permissionsOf(actor, [{ name: kind, verbs: [verb] }]);
+  if (held.length === 0) return explain(actor, verb, { tenantId: actor.tenantId, kind });
+  const reasons = held.map(({ where, because }): Reason => {
+    const who =
+      'role' in because ? `The role ${because.role}` : 'grant' in because ? `The grant “${because.grant.name}”` : '';
+    const of =
+      where === 'all' ? `every ${kind}` : 'tagSelector' in where ? where.tagSelector : 'single resources by id';
+    const message = who ? `${who} allows ${kind}:${verb} for ${of}.` : `Everybody may ${verb} an ${kind} of one’s own.`;
+    return { allows: true, message, because };
+  });
+  return { allowed: true, reasons };
+}
+
 function nothing({ groups = [] }: Actor): Reason {
   const named = groups.length > 0 ? ` or one of the groups ${groups.slice(0, 20).join(', ')}` : '';
   return { allows: false, message: `There is no built-in role here, and no grant for this subject${named}.` };
