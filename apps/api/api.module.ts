@@ -13,9 +13,14 @@ import { DocsController } from './controllers/docs.controller.js';
 import { EventsController } from './controllers/events.controller.js';
 import { JobsController } from './controllers/jobs.controller.js';
 import { OpenApiController } from './controllers/openapi.controller.js';
+<<<<<<< HEAD
 import { PermissionsController } from './controllers/permissions.controller.js';
+=======
+import { ProtectedResourceController } from './controllers/protected-resource.controller.js';
+>>>>>>> main
 import { QuotasController } from './controllers/quotas.controller.js';
 import { ProblemFilter } from './problem.filter.js';
+import { ProtectedResource } from './protected-resource.js';
 import { LOG, OPENAPI } from './tokens.js';
 
 export interface ApiParts {
@@ -27,6 +32,7 @@ export interface ApiParts {
   /** Signs page tokens. */
   tokenKey: Buffer;
   openapi: object;
+  resource: ProtectedResource;
   log: Logger;
 }
 
@@ -40,7 +46,11 @@ export class ApiModule {
       controllers: [
         OpenApiController,
         DocsController,
+<<<<<<< HEAD
         PermissionsController,
+=======
+        ProtectedResourceController,
+>>>>>>> main
         QuotasController,
         JobsController,
         EventsController,
@@ -59,6 +69,7 @@ export class ApiModule {
         { provide: Pipeline, useValue: new Pipeline(db, registry) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
         { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener) },
+        { provide: ProtectedResource, useValue: parts.resource },
         { provide: OPENAPI, useValue: parts.openapi },
         { provide: LOG, useValue: parts.log },
         { provide: APP_FILTER, useClass: ProblemFilter },

@@ -11,7 +11,11 @@ import { auditingRefusals, auditRefused, type Caller, type ChangeOptions } from 
 import type { StoredAnswer } from './idempotency.js';
 import { type CoreRow, inTransaction, type KindDefinition } from './kind.js';
 import { conditionsOf, type ListQuery, parseListQuery } from './list-query.js';
+<<<<<<< HEAD
 import { isReached, reachedAs } from './readable.js';
+=======
+import { refuseNotOffered } from './permission-to-change.js';
+>>>>>>> main
 import { listShapeOf } from './reading.js';
 import { removeLocked } from './removal.js';
 import { lockResource, selectFromKind } from './repository.js';
@@ -62,6 +66,7 @@ export async function removeMatching(
         `You may not delete ${kind.plural}: the scope ${kind.name}:delete is missing.`,
       );
     }
+    refuseNotOffered(kind, 'delete', actor);
     const query = selection(kind, raw);
     const replay = { authorize: (tx: Tx, stored: StoredAnswer) => stillWithinReach(tx, actor, kind, stored) };
     const answer = await runChange(db, tenantId, options, replay, async (tx): Promise<StoredAnswer> => {
