@@ -13,11 +13,8 @@ import { DocsController } from './controllers/docs.controller.js';
 import { EventsController } from './controllers/events.controller.js';
 import { JobsController } from './controllers/jobs.controller.js';
 import { OpenApiController } from './controllers/openapi.controller.js';
-<<<<<<< HEAD
 import { PermissionsController } from './controllers/permissions.controller.js';
-=======
 import { ProtectedResourceController } from './controllers/protected-resource.controller.js';
->>>>>>> main
 import { QuotasController } from './controllers/quotas.controller.js';
 import { ProblemFilter } from './problem.filter.js';
 import { ProtectedResource } from './protected-resource.js';
@@ -46,11 +43,8 @@ export class ApiModule {
       controllers: [
         OpenApiController,
         DocsController,
-<<<<<<< HEAD
         PermissionsController,
-=======
         ProtectedResourceController,
->>>>>>> main
         QuotasController,
         JobsController,
         EventsController,

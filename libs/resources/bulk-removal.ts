@@ -11,11 +11,8 @@ import { auditingRefusals, auditRefused, type Caller, type ChangeOptions } from 
 import type { StoredAnswer } from './idempotency.js';
 import { type CoreRow, inTransaction, type KindDefinition } from './kind.js';
 import { conditionsOf, type ListQuery, parseListQuery } from './list-query.js';
-<<<<<<< HEAD
-import { isReached, reachedAs } from './readable.js';
-=======
 import { refuseNotOffered } from './permission-to-change.js';
->>>>>>> main
+import { isReached, reachedAs } from './readable.js';
 import { listShapeOf } from './reading.js';
 import { removeLocked } from './removal.js';
 import { lockResource, selectFromKind } from './repository.js';

@@ -11,11 +11,7 @@ import { blockersOf } from './dependencies.js';
 import { type CoreDocument, inTransaction } from './kind.js';
 import type { ListShape } from './list-query.js';
 import { refuseHeldName, takingName } from './names.js';
-<<<<<<< HEAD
-import { authorizeTags } from './permission-to-change.js';
-=======
-import { refuseNotOffered } from './permission-to-change.js';
->>>>>>> main
+import { authorizeTags, refuseNotOffered } from './permission-to-change.js';
 import { type Page, readPlainPage } from './reading.js';
 import type { KindRegistry } from './registry.js';
 import { coreOf, lockResource, updateResource } from './repository.js';
