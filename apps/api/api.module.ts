@@ -60,7 +60,7 @@ export class ApiModule {
         { provide: Authenticator, useValue: authenticator },
         { provide: ConsoleRelay, useValue: relay },
         { provide: EventReader, useValue: new EventReader(db) },
-        { provide: Pipeline, useValue: new Pipeline(db, registry) },
+        { provide: Pipeline, useValue: new Pipeline(db, registry, (tenantId) => authenticator.forget(tenantId)) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
         { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener) },
         { provide: ProtectedResource, useValue: parts.resource },

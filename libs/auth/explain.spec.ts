@@ -105,15 +105,22 @@ const anyActor: fc.Arbitrary<Actor> = fc.record({
 
 test('whatever is said is what is decided', () => {
   fc.assert(
-    fc.property(anyActor, verb, kind, fc.constantFrom<Tags>({}, { env: 'dev' }, { env: 'prod' }), (actor, does, of, tags) => {
-      const core = { tenantId: 'acme', kind: of, id: 'i1', tags, createdBy: 'nora' };
-      const { allowed, reasons } = explain(actor, does, core);
-      expect(allowed).toBe(isAllowed(actor, does, core));
-      expect(reasons.length).toBeGreaterThan(0);
-      expect(reasons.some(({ allows }) => allows)).toBe(allowed);
-      const listed = permissionsOf(actor, kinds).filter((one) => one.kind === of && one.verbs.includes(does));
-      if (kinds.find(({ name }) => name === of)?.verbs.includes(does)) expect(listed.length > 0 || !allowed).toBe(true);
-    }),
+    fc.property(
+      anyActor,
+      verb,
+      kind,
+      fc.constantFrom<Tags>({}, { env: 'dev' }, { env: 'prod' }),
+      (actor, does, of, tags) => {
+        const core = { tenantId: 'acme', kind: of, id: 'i1', tags, createdBy: 'nora' };
+        const { allowed, reasons } = explain(actor, does, core);
+        expect(allowed).toBe(isAllowed(actor, does, core));
+        expect(reasons.length).toBeGreaterThan(0);
+        expect(reasons.some(({ allows }) => allows)).toBe(allowed);
+        const listed = permissionsOf(actor, kinds).filter((one) => one.kind === of && one.verbs.includes(does));
+        if (kinds.find(({ name }) => name === of)?.verbs.includes(does))
+          expect(listed.length > 0 || !allowed).toBe(true);
+      },
+    ),
     { numRuns: 3000 },
   );
 });
