@@ -36,7 +36,7 @@ const allowed = {
     'drivers/contract',
   ],
   devdb: ['core'],
-  devissuer: ['core'],
+  devissuer: ['core', 'identity'],
 };
 
 /** Doors inside a library: what only some of its users want loaded, e.g. Nest, which no agent needs. */

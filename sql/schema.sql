@@ -6,6 +6,25 @@ create sequence placement_revision;
 
 -- Tables
 
+create table access_grant (
+  tenant_id text not null,
+  id uuid not null,
+  subject_type text not null,
+  subject text not null,
+  verbs text[] not null,
+  kinds text[] not null,
+  selector text,
+  resource_ids uuid[],
+  rules jsonb not null,
+  rules_before jsonb,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
+  constraint access_grant_pkey PRIMARY KEY (tenant_id, id),
+  constraint access_grant_check CHECK (((selector IS NULL) OR (resource_ids IS NULL))),
+  constraint access_grant_subject_type_check CHECK ((subject_type = ANY (ARRAY['user'::text, 'serviceaccount'::text, 'group'::text, 'role'::text, 'sub'::text]))),
+  constraint access_grant_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table access_rule (
   tenant_id text not null,
   grant_id uuid not null,
@@ -632,6 +651,14 @@ create table quota_source (
   constraint quota_source_name_check CHECK ((name ~ '^[a-z][A-Za-z0-9]{0,62}$'::text))
 );
 
+create table realm (
+  tenant_id text not null,
+  id uuid not null,
+  mode text not null,
+  constraint realm_pkey PRIMARY KEY (tenant_id, id),
+  constraint realm_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
+);
+
 create table reservation (
   tenant_id text not null,
   resource_id uuid not null,
@@ -820,6 +847,10 @@ create table wireguardpeer (
 );
 
 -- Indexes
+
+CREATE INDEX access_grant_by_subject_created ON public.access_grant USING btree (tenant_id, subject, resource_created_at, id);
+
+CREATE INDEX access_grant_by_subject_name ON public.access_grant USING btree (tenant_id, subject, resource_name, id);
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
 
@@ -1141,6 +1172,16 @@ begin
   where tenant_id = p_tenant and name = p_name;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.charge_access_grant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'grants',
+    case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.charge_apitoken()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1410,6 +1451,15 @@ BEGIN ATOMIC
      d.tenant_id
     FROM tenant_domain d;
 END;
+
+CREATE OR REPLACE FUNCTION public.end_grant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  delete from access_rule where tenant_id = new.tenant_id and grant_id = new.id;
+  return null;
+end $function$;
 
 CREATE OR REPLACE PROCEDURE public.filter_by(IN p_tab regclass, IN p_column text)
  LANGUAGE plpgsql
@@ -1858,6 +1908,10 @@ create view quota_drift as
 
 -- Triggers
 
+CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.access_grant DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_access_grant();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.access_grant FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_rule FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.apitoken DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_apitoken();
@@ -1910,11 +1964,15 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.publicaddress FOR EACH ROW EXE
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
+CREATE TRIGGER end_grant AFTER UPDATE OF state ON public.resource FOR EACH ROW WHEN (((new.kind = 'grant'::text) AND (new.state = 'deleting'::text) AND (old.state <> 'deleting'::text))) EXECUTE FUNCTION end_grant();
+
 CREATE TRIGGER keep_published AFTER UPDATE OF published ON public.resource FOR EACH ROW WHEN ((new.published IS DISTINCT FROM old.published)) EXECUTE FUNCTION keep_published();
 
 CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHEN ((new.tags <> '{}'::jsonb)) EXECUTE FUNCTION keep_tags();
 
 CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags, name ON public.resource FOR EACH ROW WHEN (((new.tags IS DISTINCT FROM old.tags) OR (new.name <> old.name))) EXECUTE FUNCTION keep_tags();
+
+CREATE TRIGGER pass_name_on_to_access_grant AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (new.kind = 'grant'::text))) EXECUTE FUNCTION pass_name_on('access_grant');
 
 CREATE TRIGGER pass_name_on_to_disk AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'disk'::text))) EXECUTE FUNCTION pass_name_on('disk');
 
@@ -1971,6 +2029,11 @@ CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.wireguar
 CREATE TRIGGER take_order BEFORE INSERT ON public.wireguardpeer FOR EACH ROW EXECUTE FUNCTION take_order();
 
 -- Row level security
+
+alter table access_grant enable row level security;
+alter table access_grant force row level security;
+create policy all_tenants on access_grant as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on access_grant as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table access_rule enable row level security;
 alter table access_rule force row level security;
@@ -2114,6 +2177,11 @@ alter table quota force row level security;
 create policy all_tenants on quota as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on quota as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table realm enable row level security;
+alter table realm force row level security;
+create policy all_tenants on realm as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on realm as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table reservation enable row level security;
 alter table reservation force row level security;
 create policy all_tenants on reservation as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -2203,6 +2271,9 @@ grant execute on function api_tokens(hashes bytea[]) to rhyzome_operator;
 alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
 grant execute on function charge(p_tenant text, p_name text, p_delta bigint) to public;
 
+alter function charge_access_grant() owner to rhyzome_owner;
+grant execute on function charge_access_grant() to public;
+
 alter function charge_apitoken() owner to rhyzome_owner;
 grant execute on function charge_apitoken() to public;
 
@@ -2272,6 +2343,9 @@ alter function domain_directory() owner to rhyzome_owner;
 grant execute on function domain_directory() to public;
 grant execute on function domain_directory() to rhyzome_app;
 grant execute on function domain_directory() to rhyzome_operator;
+
+alter function end_grant() owner to rhyzome_owner;
+grant execute on function end_grant() to public;
 
 alter function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) owner to rhyzome_owner;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to public;
@@ -2395,6 +2469,10 @@ alter sequence event_id_seq owner to rhyzome_owner;
 alter sequence placement_revision owner to rhyzome_owner;
 grant usage on sequence placement_revision to rhyzome_app;
 grant usage on sequence placement_revision to rhyzome_operator;
+
+alter table access_grant owner to rhyzome_owner;
+grant delete, insert, select, update on table access_grant to rhyzome_app;
+grant delete, insert, select, update on table access_grant to rhyzome_operator;
 
 alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
@@ -2548,6 +2626,10 @@ grant delete, insert, select, update on table quota_default to rhyzome_operator;
 alter table quota_source owner to rhyzome_owner;
 grant select on table quota_source to rhyzome_app;
 grant select on table quota_source to rhyzome_operator;
+
+alter table realm owner to rhyzome_owner;
+grant delete, insert, select, update on table realm to rhyzome_app;
+grant delete, insert, select, update on table realm to rhyzome_operator;
 
 alter table reservation owner to rhyzome_owner;
 grant delete, select on table reservation to rhyzome_app;

@@ -170,20 +170,30 @@ function answersOf(path: string): string[] {
   return [path === '/v1/events' ? 'text/event-stream' : 'application/json'];
 }
 
-/** The paths that there are; call before any route is made. */
+/** The routes that there are; call before any is made. `fastify.routeTable` is the same. */
 export function recordRoutes(fastify: FastifyInstance): RouteTable {
-  const routes: { pattern: RegExp; method: string }[] = [];
+  const routes: (Route & { pattern: RegExp })[] = [];
   fastify.addHook('onRoute', ({ url, method }) => {
     const pattern = new RegExp(`^${url.replaceAll(/:[A-Za-z]+/g, '[^/]+')}/?$`);
-    for (const name of Array.isArray(method) ? method : [method]) routes.push({ pattern, method: name });
+    for (const name of Array.isArray(method) ? method : [method]) routes.push({ pattern, method: name, url });
   });
-  return {
+  const table: RouteTable = {
+    all: routes,
     methodsOf: (path) =>
       [...new Set(routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method))].sort(),
   };
+  fastify.decorate('routeTable', table);
+  return table;
+}
+
+export interface Route {
+  method: string;
+  /** As it was declared: `/v1/networks/:id`. */
+  url: string;
 }
 
 export interface RouteTable {
+  readonly all: readonly Route[];
   methodsOf(path: string): string[];
 }
 

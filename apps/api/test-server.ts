@@ -19,7 +19,7 @@ import { Addressing, RateLimiter, type RateLimits } from '#libs/rest';
 import { callerIn, type Platform } from '#libs/testing';
 import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
-import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
+import { acceptUpgrades, addGate, createAdapter, type GateOptions, recordRoutes } from './http-server.js';
 
 /** `role.tenant` instead of a signed token; libs/auth tests those. */
 export class PlainTokens implements BearerVerifier {
@@ -54,7 +54,13 @@ export async function serve(
     relay = {} as ConsoleRelay,
     tokens = new PlainTokens(),
     addressing = new Addressing(() => undefined),
-  }: { relay?: ConsoleRelay; tokens?: BearerVerifier; addressing?: Addressing } = {},
+    onUnauthenticated,
+  }: {
+    relay?: ConsoleRelay;
+    tokens?: BearerVerifier;
+    addressing?: Addressing;
+    onUnauthenticated?: GateOptions['onUnauthenticated'];
+  } = {},
 ): Promise<NestFastifyApplication> {
   const adapter = createAdapter();
   const fastify = adapter.getInstance();
@@ -69,6 +75,7 @@ export async function serve(
     limiter: new RateLimiter(limits),
     addressing,
     onAnswer: () => undefined,
+    onUnauthenticated,
   });
   const module = ApiModule.with({
     db,

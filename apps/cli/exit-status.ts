@@ -115,6 +115,8 @@ export function tellError(caught: unknown): ToldError | undefined {
     case 'ConnectionStringError':
     case 'PkiError':
       return { status: exitStatus.configuration, code: code ?? 'config_invalid', message: error.message };
+    case 'LoginError':
+      return { status: exitStatus.refused, code: code ?? 'login_refused', message: error.message };
     case 'MigrationError':
       return { status: exitStatus.refused, code: `migration_${code}`, message: error.message };
   }

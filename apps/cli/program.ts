@@ -5,11 +5,15 @@ import { diskCommand } from './commands/disk.js';
 import { generateCommand } from './commands/generate.js';
 import { imageCommand } from './commands/image.js';
 import { jobCommand } from './commands/job.js';
+import { loginCommand } from './commands/login.js';
+import { logoutCommand } from './commands/logout.js';
 import { nodeCommand } from './commands/node.js';
 import { poolCommand } from './commands/pool.js';
 import { quotaCommand } from './commands/quota.js';
 import { serviceCommand } from './commands/service.js';
 import { tenantCommand } from './commands/tenant.js';
+import { tokenCommand } from './commands/token.js';
+import { whoamiCommand } from './commands/whoami.js';
 import { Context, type Globals, type Terminal } from './context.js';
 import { exitStatus, exitStatusHelp, tellError } from './exit-status.js';
 import { programVersion } from './installed.js';
@@ -25,6 +29,10 @@ const commands = [
   diskCommand,
   jobCommand,
   generateCommand,
+  loginCommand,
+  logoutCommand,
+  whoamiCommand,
+  tokenCommand,
 ];
 
 const examples = `

@@ -57,8 +57,8 @@ export function claimedIssuer(header: string | undefined): string | undefined {
   const payload = /^bearer +[^\s.]+\.([^\s.]{1,8192})\./i.exec(header ?? '')?.[1];
   if (payload === undefined) return undefined;
   try {
-    const { iss } = JSON.parse(Buffer.from(payload, 'base64url').toString()) as { iss?: unknown };
-    return typeof iss === 'string' ? iss : undefined;
+    const claims = JSON.parse(Buffer.from(payload, 'base64url').toString()) as { iss?: unknown } | null;
+    return typeof claims?.iss === 'string' ? claims.iss : undefined;
   } catch {
     return undefined; // It is no JWT.
   }

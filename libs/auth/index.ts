@@ -1,21 +1,23 @@
-export {
-  everything,
-  isEmpty,
-  type Reach,
-  type Reachable,
-  reaches,
-  reachOf,
-  roleAllows,
-  ruleNames,
-} from './access.js';
+export { everything, isEmpty, type Reach, type Reachable, reaches, reachOf, roleAllows, ruleNames } from './access.js';
 export { AccessDirectory } from './access-directory.js';
-export type { AccessRule, Actor, Role } from './actor.js';
-export { adminActor, roles } from './actor.js';
+export { type AccessRule, type Actor, adminActor, type Role, roles } from './actor.js';
 export { hashOfApiToken, isApiToken, type NewApiToken, newApiToken } from './api-token-format.js';
 export { ApiTokens, type ApiTokensOptions } from './api-tokens.js';
 export { API_TOKEN_PREFIX, Authenticator, type BearerVerifier } from './authenticator.js';
 export { type Holding, refuseGivingMore } from './authority.js';
 export { challengeOf, claimedIssuer, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
+export { cutTo, type Given, type GrantableKind, type Shortfall, shortfalls, type Where } from './coverage.js';
+export {
+  type DeviceLogin,
+  endLogin,
+  issuersOf,
+  type LoginClient,
+  LoginError,
+  type LoginErrorCode,
+  type LoginTokens,
+  refreshLogin,
+  startDeviceLogin,
+} from './login.js';
 export {
   type AuthorizationTarget,
   type Authorized,
@@ -28,6 +30,7 @@ export {
 } from './permission.js';
 export { type RoleTableKind, type RoleTableRow, renderRoleTable, roleTable } from './role-table.js';
 export { parseScopes, type Scope, scopeWithin } from './scope.js';
+export { selectorText } from './selector-sets.js';
 export { actorForService, type ServiceRights } from './service-rights.js';
 export {
   accountSubject,

@@ -43,6 +43,11 @@ export interface JobStep<Tx, Result, Prepared = undefined> {
   /** Runs in one transaction of the resource's tenant that the job's lease fences. */
   act(tx: Tx, prepared: Prepared): Promise<Result>;
   undo?(tx: Tx, result: Result | undefined): Promise<void>;
+  /**
+   * The part of the undo that needs no transaction, like `outside`; before `undo`, and again whenever that is. What talks to
+   * another system belongs here: a transaction that waits for one keeps the job's row locked, and with it the leases.
+   */
+  undoOutside?(signal: AbortSignal, result: Result | undefined): Promise<void>;
   /** Asked after `undo` until it says true: what was undone is gone in the world outside, too. */
   undone?(tx: Tx): Promise<true | Waiting>;
   /** Shown to the user while and after the step runs. */

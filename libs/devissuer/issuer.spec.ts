@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import * as oidc from 'openid-client';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { type DevIssuer, startIssuer } from './index.js';
+import { Browser, submit } from './test-browser.js';
 
 let dataDir: string;
 let issuer: DevIssuer;
@@ -95,22 +96,6 @@ describe('discovery', () => {
   });
 });
 
-/** A browser as far as it is needed: follows redirects by hand and keeps cookies. */
-class Browser {
-  private readonly cookies = new Map<string, string>();
-
-  async go(url: string, init: RequestInit = {}): Promise<Response> {
-    const cookie = [...this.cookies].map(([name, value]) => `${name}=${value}`).join('; ');
-    const response = await fetch(url, { ...init, redirect: 'manual', headers: { cookie } });
-    for (const line of response.headers.getSetCookie()) {
-      const [name, value] = line.split(';')[0]!.split('=') as [string, string];
-      if (value === '') this.cookies.delete(name);
-      else this.cookies.set(name, value);
-    }
-    return response;
-  }
-}
-
 async function logIn(tenant: string, user: string, password: string) {
   const { issuer: issuerUrl, consoleClientId } = access(tenant);
   const config = await oidc.discovery(new URL(issuerUrl), consoleClientId, undefined, oidc.None(), {
@@ -150,6 +135,57 @@ describe('authorization code with PKCE', () => {
   it('refuses a wrong password and an unknown user', async () => {
     expect((await logIn('acme', 'alice', 'wrong')).status).toBe(401);
     expect((await logIn('acme', 'mallory', access('acme').userPassword)).status).toBe(401);
+  });
+});
+
+async function startDevice(tenant: string, scope = 'network:read') {
+  const { issuer: issuerUrl, commandClientId } = access(tenant);
+  const config = await oidc.discovery(new URL(issuerUrl), commandClientId, undefined, oidc.None(), {
+    execute: [oidc.allowInsecureRequests],
+  });
+  return { config, started: await oidc.initiateDeviceAuthorization(config, { scope }) };
+}
+
+describe('the device flow (RFC 8628)', () => {
+  it('has Keycloak’s paths, and logs in whoever has the code', async () => {
+    const { config, started } = await startDevice('acme');
+    expect(config.serverMetadata().device_authorization_endpoint).toBe(
+      `${access('acme').issuer}/protocol/openid-connect/auth/device`,
+    );
+    expect(started).toMatchObject({
+      user_code: expect.stringMatching(/^[A-Z]{4}-[A-Z]{4}$/),
+      verification_uri: `${access('acme').issuer}/device`,
+      verification_uri_complete: `${access('acme').issuer}/device?user_code=${started.user_code}`,
+      expires_in: 600,
+      interval: 1,
+    });
+    const browser = new Browser();
+    const asked = await submit(browser, await browser.visit(started.verification_uri_complete!));
+    expect(asked.text).toContain(started.user_code);
+    const login = await submit(browser, asked);
+    const wrong = await submit(browser, login, { username: 'alice', password: 'wrong' });
+    expect(wrong.status).toBe(401);
+    const end = await submit(browser, wrong, { username: 'alice', password: access('acme').userPassword });
+    expect(end.text).toContain('Your device is logged in');
+    const tokens = await oidc.pollDeviceAuthorizationGrant(config, started);
+    expect(claimsOf(tokens.access_token)).toMatchObject({ sub: 'alice', azp: 'rhyzome-cli', scope: 'network:read' });
+    const again = await oidc.refreshTokenGrant(config, tokens.refresh_token!);
+    expect(claimsOf(again.access_token)).toMatchObject({ sub: 'alice', scope: 'network:read' });
+  });
+
+  it('says so when the user refuses', async () => {
+    const { config, started } = await startDevice('acme');
+    const browser = new Browser();
+    const asked = await submit(browser, await browser.visit(started.verification_uri_complete!));
+    expect((await submit(browser, asked, { abort: 'yes' })).text).toContain('refused');
+    await expect(oidc.pollDeviceAuthorizationGrant(config, started)).rejects.toMatchObject({ error: 'access_denied' });
+  });
+
+  it('takes no code that nobody was given', async () => {
+    const browser = new Browser();
+    const page = await browser.visit(`${access('acme').issuer}/device`);
+    const { text } = await submit(browser, page, { user_code: 'ABCD-EFGH' });
+    expect(text).toContain('unknown');
   });
 });
 

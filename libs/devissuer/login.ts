@@ -1,18 +1,18 @@
 /**
- * The login page of the development issuer: one form, the users of the realm, one password. A browser uses it as it
- * stands; a test posts `login` and `password` to the same address.
+ * The login page of the development issuer: a name and a password; a one-time password has to be changed before anybody is
+ * logged in. A browser uses it as it stands; a test posts the same fields, which are named as in Keycloak's forms.
  */
-import { timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type Provider from 'oidc-provider';
-import { devUsers } from './realm.js';
+import type { RealmDirectory } from './directory.js';
+import { escaped, page, readForm, sendPage } from './pages.js';
 
-const maxFormBytes = 4096;
+const MIN_PASSWORD = 8;
 
 /** Answers GET (the form) and POST (a login) of /realms/{realm}/interaction/{uid}. */
 export async function serveLogin(
   provider: Provider,
-  password: string,
+  directory: RealmDirectory,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
@@ -21,33 +21,49 @@ export async function serveLogin(
     await provider.interactionFinished(request, response, { error: 'access_denied' });
     return;
   }
-  if (request.method !== 'POST') return sendForm(response, 200, '');
+  if (request.method !== 'POST') return sendPage(response, 200, loginPage(directory, ''));
   const form = await readForm(request);
-  const login = form.get('login') ?? '';
-  if (!Object.hasOwn(devUsers, login) || !isSame(form.get('password') ?? '', password)) {
-    return sendForm(response, 401, 'Unknown user or wrong password.');
+  const username = form.get('username') ?? form.get('login') ?? '';
+  const password = form.get('password') ?? '';
+  const outcome = await directory.logIn(username, password);
+  if (!outcome) return sendPage(response, 401, loginPage(directory, 'Unknown user or wrong password.'));
+  if (outcome.mustChange) {
+    const fresh = form.get('password-new');
+    const words = fresh === null ? 'You need to change your password.' : refusalOf(fresh, password, form);
+    // The one-time password goes along, since nothing but it proves who changes it.
+    if (fresh === null || words) return sendPage(response, 200, changePage(username, password, words));
+    await directory.changePassword(outcome.accountId, fresh);
   }
-  await provider.interactionFinished(request, response, { login: { accountId: login } });
+  await provider.interactionFinished(request, response, { login: { accountId: outcome.accountId } });
 }
 
-function sendForm(response: ServerResponse, status: number, message: string): void {
-  const options = Object.entries(devUsers).map(([id, user]) => `<option value="${id}">${user.name}</option>`);
-  response.writeHead(status, { 'content-type': 'text/html; charset=utf-8', 'cache-control': 'no-store' });
-  response.end(`<!doctype html><title>Development login</title><form method="post"><p>${message}</p>
-<p><select name="login">${options.join('')}</select>
-<input type="password" name="password" placeholder="password" required> <button>Sign in</button></p></form>\n`);
+/** '' where the new password will do. */
+function refusalOf(fresh: string, old: string, form: URLSearchParams): string {
+  if (fresh.length < MIN_PASSWORD) return `A password has at least ${MIN_PASSWORD} characters.`;
+  if (fresh === old) return 'The new password is the old one.';
+  return fresh === form.get('password-confirm') ? '' : 'The two passwords differ.';
 }
 
-async function readForm(request: IncomingMessage): Promise<URLSearchParams> {
-  let text = '';
-  for await (const chunk of request) {
-    text += String(chunk);
-    if (text.length > maxFormBytes) throw new Error('The form is too large.');
-  }
-  return new URLSearchParams(text);
+function loginPage(directory: RealmDirectory, message: string): string {
+  const options = directory.loginNames.map(
+    ({ username, name }) => `<option value="${escaped(username)}">${escaped(name)}</option>`,
+  );
+  return page(
+    'Development login',
+    `<form method="post"><p>${escaped(message)}</p>
+<p><input name="username" list="users" placeholder="user" required autofocus autocomplete="username">
+<datalist id="users">${options.join('')}</datalist>
+<input type="password" name="password" placeholder="password" required> <button>Sign in</button></p></form>`,
+  );
 }
 
-function isSame(given: string, wanted: string): boolean {
-  const [a, b] = [Buffer.from(given), Buffer.from(wanted)];
-  return a.length === b.length && timingSafeEqual(a, b);
+function changePage(username: string, password: string, message: string): string {
+  return page(
+    'Update password',
+    `<form method="post"><p>${escaped(message)}</p>
+<input type="hidden" name="username" value="${escaped(username)}">
+<input type="hidden" name="password" value="${escaped(password)}">
+<p><input type="password" name="password-new" placeholder="new password" required autofocus>
+<input type="password" name="password-confirm" placeholder="again" required> <button>Submit</button></p></form>`,
+  );
 }

@@ -1,26 +1,15 @@
 /**
- * One realm of the development issuer: an oidc-provider with Keycloak's paths, Keycloak's claims, one client per role
- * and a few users. It knows nothing of HTTP servers or files.
+ * One realm of the development issuer: an oidc-provider with Keycloak's paths and Keycloak's claims. Whom it knows is the
+ * directory's; it knows nothing of HTTP servers or files.
  */
 import Provider, { type Configuration, interactionPolicy, type KoaContextWithOIDC } from 'oidc-provider';
+import { confirmPage, enterCodePage, successPage } from './device-pages.js';
+import type { Account, RealmDirectory } from './directory.js';
 import type { RealmSecrets } from './secrets.js';
 import { SessionStore } from './session-store.js';
 
 /** What every Rhyzome access token has as audience. */
 export const apiAudience = 'urn:rhyzome:api';
-
-/** The users of every development realm, each with its realm roles. They share the realm's password. */
-export const devUsers: Record<string, { name: string; roles: string[] }> = {
-  alice: { name: 'Alice Admin', roles: ['admin'] },
-  oscar: { name: 'Oscar Operator', roles: ['operator'] },
-  vera: { name: 'Vera Viewer', roles: ['viewer'] },
-  nora: { name: 'Nora Norole', roles: [] },
-};
-
-/** Service clients of a realm by id, with the roles of their service accounts. */
-export function serviceClients(realm: string): Record<string, string[]> {
-  return { [`${realm}-admin`]: ['admin'], [`${realm}-operator`]: ['operator'], [`${realm}-viewer`]: ['viewer'] };
-}
 
 const keycloakRoutes = {
   authorization: '/protocol/openid-connect/auth',
@@ -30,22 +19,33 @@ const keycloakRoutes = {
   introspection: '/protocol/openid-connect/token/introspect',
   revocation: '/protocol/openid-connect/revoke',
   end_session: '/protocol/openid-connect/logout',
+  device_authorization: '/protocol/openid-connect/auth/device',
+  code_verification: '/device',
 };
 
+/** How often a device may ask for its tokens (RFC 8628, section 3.2); Keycloak says 5. */
+const POLL_SECONDS = 1;
+const DEVICE_CODE_SECONDS = 600;
+
 export interface RealmOptions {
-  realm: string;
   issuer: string;
   secrets: RealmSecrets;
+  directory: RealmDirectory;
   accessTokenTtlSeconds: number;
 }
 
+export interface OpenRealm {
+  provider: Provider;
+  sessions: SessionStore;
+}
+
 /** Builds the provider of one realm. */
-export function makeRealm({ realm, issuer, secrets, accessTokenTtlSeconds }: RealmOptions): Provider {
-  const store = new SessionStore();
-  const clientRoles = serviceClients(realm);
+export function makeRealm(options: RealmOptions): OpenRealm {
+  const { issuer, secrets, directory, accessTokenTtlSeconds } = options;
+  const sessions = new SessionStore();
+  const lifespan = (clientId: string | undefined) => directory.accessTokenLifespan(clientId) ?? accessTokenTtlSeconds;
   const configuration: Configuration = {
-    adapter: (model) => store.adapter(model),
-    clients: [...Object.keys(clientRoles).map((id) => serviceClient(id, secrets)), consoleClient(realm)],
+    adapter: (model) => (model === 'Client' ? clientAdapter(sessions, directory) : sessions.adapter(model)),
     jwks: { keys: [secrets.signingKey] } as Configuration['jwks'],
     cookies: { keys: [secrets.cookieKey], long: { signed: true }, short: { signed: true } },
     routes: keycloakRoutes,
@@ -54,23 +54,34 @@ export function makeRealm({ realm, issuer, secrets, accessTokenTtlSeconds }: Rea
     clientBasedCORS: (_ctx, origin) => ['127.0.0.1', 'localhost', '[::1]'].includes(new URL(origin).hostname),
     interactions: {
       policy: loginOnly(),
-      url: (_ctx, interaction) => `/realms/${realm}/interaction/${interaction.uid}`,
+      url: (_ctx, interaction) => `/realms/${directory.name}/interaction/${interaction.uid}`,
     },
-    findAccount: (_ctx, id) => findAccount(realm, id),
+    findAccount: (_ctx, id) => findAccount(directory, id),
     loadExistingGrant: grantWhatIsAsked,
-    extraTokenClaims: (_ctx, token) => keycloakClaims(token, clientRoles),
+    // As Keycloak: whoever logs in gets a refresh token without asking for offline access.
+    issueRefreshToken: async (_ctx, client) => client.grantTypeAllowed('refresh_token'),
+    extraTokenClaims: (_ctx, token) => keycloakClaims(token, directory),
+    formats: { customizers: { jwt: (_ctx, token, jwt) => nameServiceAccount(token, jwt, directory) } },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      revocation: { enabled: true, allowedPolicy: async (_ctx, client, token) => token.clientId === client.clientId },
+      deviceFlow: {
+        enabled: true,
+        mask: '****-****',
+        userCodeInputSource: enterCodePage,
+        userCodeConfirmSource: confirmPage,
+        successSource: successPage,
+      },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => apiAudience,
         useGrantedResource: () => true,
-        getResourceServerInfo: (ctx) => ({
+        getResourceServerInfo: (ctx, _resource, client) => ({
           scope: rhyzomeScopes(askedScope(ctx)),
           audience: apiAudience,
           accessTokenFormat: 'jwt',
-          accessTokenTTL: accessTokenTtlSeconds,
+          accessTokenTTL: lifespan(client.clientId),
           jwt: { sign: { alg: 'RS256' } },
         }),
       },
@@ -80,9 +91,10 @@ export function makeRealm({ realm, issuer, secrets, accessTokenTtlSeconds }: Rea
       ctx.body = `${out.error}: ${out.error_description ?? ''}\n`;
     },
     ttl: {
-      AccessToken: accessTokenTtlSeconds,
-      ClientCredentials: accessTokenTtlSeconds,
+      AccessToken: (_ctx, _token, client) => lifespan(client.clientId),
+      ClientCredentials: (_ctx, _token, client) => lifespan(client.clientId),
       AuthorizationCode: 60,
+      DeviceCode: DEVICE_CODE_SECONDS,
       IdToken: 3600,
       RefreshToken: 86_400,
       Interaction: 3600,
@@ -92,35 +104,23 @@ export function makeRealm({ realm, issuer, secrets, accessTokenTtlSeconds }: Rea
   };
   const provider = new Provider(issuer, configuration);
   provider.proxy = true;
-  return provider;
+  provider.use(async (ctx, next) => {
+    await next();
+    if (ctx.oidc?.route === 'device_authorization' && ctx.status === 200)
+      Object.assign(ctx.body as object, { interval: POLL_SECONDS });
+  });
+  return { provider, sessions };
 }
 
-function serviceClient(id: string, secrets: RealmSecrets) {
-  return {
-    client_id: id,
-    client_secret: secrets.clientSecrets[id],
-    grant_types: ['client_credentials'],
-    redirect_uris: [],
-    response_types: [],
-  };
+function clientAdapter(sessions: SessionStore, directory: RealmDirectory) {
+  return { ...sessions.adapter('Client'), find: async (id: string) => directory.client(id) };
 }
 
-/** The public client of browsers and command lines: authorization code with PKCE, loopback redirects (RFC 8252). */
-function consoleClient(realm: string) {
-  return {
-    client_id: `${realm}-console`,
-    application_type: 'native' as const,
-    token_endpoint_auth_method: 'none' as const,
-    grant_types: ['authorization_code', 'refresh_token'],
-    response_types: ['code' as const],
-    redirect_uris: ['http://127.0.0.1/callback', 'http://localhost/callback'],
-  };
-}
-
-function findAccount(realm: string, id: string) {
-  const user = Object.hasOwn(devUsers, id) ? devUsers[id] : undefined;
-  if (!user) return undefined;
-  const claims = { sub: id, name: user.name, preferred_username: id, email: `${id}@${realm}.example` };
+function findAccount(directory: RealmDirectory, id: string) {
+  const account = directory.account(id);
+  if (!account) return undefined;
+  const { subject, name, username, email } = account;
+  const claims = { sub: subject, name, preferred_username: username, email };
   return { accountId: id, claims: async () => claims };
 }
 
@@ -144,7 +144,8 @@ async function grantWhatIsAsked(ctx: KoaContextWithOIDC) {
 
 function askedScope(ctx: KoaContextWithOIDC): string {
   const { params, entities } = ctx.oidc;
-  return String(params?.scope ?? entities.AuthorizationCode?.scope ?? entities.RefreshToken?.scope ?? '');
+  const { AuthorizationCode, RefreshToken, DeviceCode } = entities;
+  return String(params?.scope ?? AuthorizationCode?.scope ?? RefreshToken?.scope ?? DeviceCode?.scope ?? '');
 }
 
 function rhyzomeScopes(scope: string): string {
@@ -154,15 +155,33 @@ function rhyzomeScopes(scope: string): string {
     .join(' ');
 }
 
-/** Adds to a token what Keycloak adds: typ, azp, preferred_username and the realm's roles. */
-function keycloakClaims(token: object, clientRoles: Record<string, string[]>): Record<string, unknown> {
-  const { accountId, clientId } = token as { accountId?: string; clientId?: string };
-  const roles = accountId ? devUsers[accountId]?.roles : clientRoles[clientId ?? ''];
+interface TokenModel {
+  accountId?: string;
+  clientId?: string;
+  sessionUid?: string;
+}
+
+function accountOf({ accountId, clientId }: TokenModel, directory: RealmDirectory): Account | undefined {
+  return accountId ? directory.account(accountId) : directory.serviceAccount(clientId ?? '');
+}
+
+/** Adds to a token what Keycloak adds: typ, azp, sid, preferred_username, the realm's roles and the groups. */
+function keycloakClaims(token: object, directory: RealmDirectory): Record<string, unknown> {
+  const model = token as TokenModel;
+  const account = accountOf(model, directory);
   return {
     typ: 'Bearer',
-    azp: clientId,
-    preferred_username: accountId ?? `service-account-${clientId}`,
-    ...(accountId && { name: devUsers[accountId]?.name }),
-    realm_access: { roles: [...(roles ?? []), 'offline_access'] },
+    azp: model.clientId,
+    ...(model.sessionUid && { sid: model.sessionUid }),
+    preferred_username: account?.username,
+    ...(account?.name && { name: account.name }),
+    realm_access: { roles: [...(account?.roles ?? []), 'offline_access'] },
+    ...(account?.groups.length && { groups: account.groups }),
   };
+}
+
+/** Keycloak’s `sub` of a client's own token is its service account's id, not the client's name. */
+function nameServiceAccount(token: object, jwt: { payload: object }, directory: RealmDirectory): void {
+  const { accountId, clientId } = token as TokenModel;
+  if (!accountId && clientId) Object.assign(jwt.payload, { sub: directory.serviceAccount(clientId).subject });
 }

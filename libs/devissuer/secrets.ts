@@ -15,6 +15,21 @@ export interface RealmSecrets {
   userPassword: string;
 }
 
+/** The client that may use the admin API; its secret is made once. */
+export async function loadAdminClient(dataDir: string): Promise<{ clientId: string; clientSecret: string }> {
+  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  const file = join(dataDir, 'admin-client.secret');
+  const kept = (await readKept(file))?.trim();
+  const clientSecret = kept || randomText();
+  if (!kept) await writeDurably(file, clientSecret);
+  return { clientId: 'rhyzome', clientSecret };
+}
+
+/** Forgets a realm's keys and secrets: tokens of one that is made anew under its name are others. */
+export async function removeRealmSecrets(dataDir: string, realm: string): Promise<void> {
+  await rm(join(dataDir, `${realm}.json`), { force: true });
+}
+
 /** Reads the realm's secrets, makes what is missing, and writes them back (0600) when anything was made. */
 export async function loadRealmSecrets(dataDir: string, realm: string, clientIds: string[]): Promise<RealmSecrets> {
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
@@ -36,19 +51,23 @@ export async function loadRealmSecrets(dataDir: string, realm: string, clientIds
 }
 
 async function readSecrets(file: string): Promise<Partial<RealmSecrets>> {
-  let text: string;
-  try {
-    text = await readFile(file, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return {};
-    throw error;
-  }
+  const text = await readKept(file);
+  if (text === undefined) return {};
   try {
     return JSON.parse(text) as Partial<RealmSecrets>;
   } catch (cause) {
     throw new Error(`${file} is not JSON. Delete it to get a new key and new client secrets for this realm.`, {
       cause,
     });
+  }
+}
+
+async function readKept(file: string): Promise<string | undefined> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
   }
 }
 

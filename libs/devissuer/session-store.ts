@@ -34,6 +34,14 @@ export class SessionStore {
     };
   }
 
+  /** Ends all that somebody has open: logins, grants and refresh tokens; null: everybody's. */
+  endSessions(accountId: string | null): void {
+    for (const [key, { payload }] of this.entries) {
+      if (payload.accountId !== undefined && (accountId === null || payload.accountId === accountId))
+        this.entries.delete(key);
+    }
+  }
+
   private put(key: string, payload: AdapterPayload, expiresIn: number | undefined): void {
     this.entries.delete(key);
     this.entries.set(key, { payload, expiresAt: expiresIn ? Date.now() + expiresIn * 1000 : Number.POSITIVE_INFINITY });

@@ -54,8 +54,10 @@ const CLOCKS_MS = 10 * 60_000;
 
 /** The condition of a range on `r`; the index of ids finds it. */
 export function inRange({ from, to }: TimeRange): RawBuilder<boolean> {
-  const lower = from && sql`r.at >= ${from} and r.id >= ${firstId(from.getTime() - CLOCKS_MS)}::uuid`;
-  const upper = to && sql`r.at < ${to} and r.id < ${firstId(to.getTime() + CLOCKS_MS)}::uuid`;
+  const lower =
+    from && sql`r.at >= ${from.toISOString()}::timestamptz and r.id >= ${firstId(from.getTime() - CLOCKS_MS)}::uuid`;
+  const upper =
+    to && sql`r.at < ${to.toISOString()}::timestamptz and r.id < ${firstId(to.getTime() + CLOCKS_MS)}::uuid`;
   return sql<boolean>`${lower ?? sql`true`} and ${upper ?? sql`true`}`;
 }
 

@@ -71,6 +71,29 @@ describe('work outside', () => {
     expect(await lab.stepsOf(id)).toEqual(['fetch: undone']);
   });
 
+  test('is undone outside, too, without holding the job, and again where that went wrong', async () => {
+    const undone: string[] = [];
+    const id = await lab.enqueue(async (job) => {
+      await job.step('make', {
+        outside: async () => 'thing',
+        act: async (_, thing) => thing,
+        undoOutside: async (_, thing) => {
+          // Whoever renews the lease needs the row that a transaction would hold.
+          const free = await lab.inTenant((tx) =>
+            tx.selectFrom('job').select('id').where('id', '=', id).forUpdate().skipLocked().execute(),
+          );
+          undone.push(`${thing}, ${free.length} free`);
+          if (undone.length === 1) throw new RhyzomeError('identity_provider_unavailable', 'It is away.');
+        },
+        undo: async () => void undone.push('rows'),
+      });
+      throw new RhyzomeError('conflict', 'no further');
+    });
+    lab.startRunner();
+    await lab.until(id, 'failed');
+    expect(undone).toEqual(['thing, 1 free', 'thing, 1 free', 'rows']);
+  });
+
   test('is aborted when the lease is lost, and done by who has it now', async () => {
     const aborts: unknown[] = [];
     const begun = gate();

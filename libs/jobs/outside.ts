@@ -52,7 +52,12 @@ export class OutsideWork {
    * Runs `work` for the job that holds this lease. Throws Parked where its turn has not come, and CancelRequested, LeaseLost
    * or Stopping where it was aborted, whatever `work` made of that.
    */
-  async run<T>(lease: JobRow, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async run<T>(
+    lease: JobRow,
+    work: (signal: AbortSignal) => Promise<T>,
+    /** Whether a cancellation ends it. */
+    phase: 'do' | 'undo' = 'do',
+  ): Promise<T> {
     const { tenant_id: tenantId } = lease;
     const ofTenant = this.running.get(tenantId) ?? 0;
     const all = [...this.running.values()].reduce((sum, count) => sum + count, 0);
@@ -62,7 +67,7 @@ export class OutsideWork {
     this.running.set(tenantId, ofTenant + 1);
     const gone = new AbortController();
     const signal = AbortSignal.any([gone.signal, this.stopping.signal]);
-    const end = this.watch(lease, gone);
+    const end = this.watch(lease, phase, gone);
     try {
       signal.throwIfAborted();
       const result = await work(signal);
@@ -79,7 +84,7 @@ export class OutsideWork {
   }
 
   /** Looks at the job's row until the returned function is called. */
-  private watch(lease: JobRow, gone: AbortController): () => void {
+  private watch(lease: JobRow, phase: 'do' | 'undo', gone: AbortController): () => void {
     let seenAt = performance.now();
     let looking = false;
     const timer = setInterval(async () => {
@@ -87,7 +92,7 @@ export class OutsideWork {
       if (looking) return;
       looking = true;
       try {
-        const reason = await this.reasonToEnd(lease);
+        const reason = await this.reasonToEnd(lease, phase);
         if (reason) gone.abort(reason);
         seenAt = performance.now();
       } catch {
@@ -99,7 +104,7 @@ export class OutsideWork {
     return () => clearInterval(timer);
   }
 
-  private async reasonToEnd(lease: JobRow): Promise<Error | undefined> {
+  private async reasonToEnd(lease: JobRow, phase: 'do' | 'undo'): Promise<Error | undefined> {
     const query = this.db.builder
       .selectFrom('job')
       .select(['phase', 'fence', 'finished_at'])
@@ -107,6 +112,6 @@ export class OutsideWork {
       .where('id', '=', lease.id);
     const [row] = await this.db.tenantRead(lease.tenant_id, query.compile());
     if (!row || row.fence !== lease.fence || row.finished_at) return new LeaseLost(`job ${lease.id} is no longer held`);
-    return row.phase === 'undo' ? new CancelRequested() : undefined;
+    return phase === 'do' && row.phase === 'undo' ? new CancelRequested() : undefined;
   }
 }

@@ -16,8 +16,13 @@ class Unwinding extends Error {
 
 interface Undo {
   step: JobStepRow;
+  undoOutside?: (signal: AbortSignal, result: any) => Promise<void>;
   undo?: (tx: Tx, result: any) => Promise<void>;
   undone?: (tx: Tx) => Promise<true | Waiting>;
+}
+
+function undoOf(row: JobStepRow, step: JobStep<Tx, any, any>): Undo {
+  return { step: row, undoOutside: step.undoOutside, undo: step.undo, undone: step.undone };
 }
 
 /** A wake usually ends a wait; this is for wakes that were lost, and for what nobody announces. */
@@ -75,7 +80,7 @@ export class JobRun implements Job<Tx> {
   async step<Result, Prepared = undefined>(name: string, step: JobStep<Tx, Result, Prepared>): Promise<Result> {
     const ordinal = ++this.ordinal;
     const known = this.recorded(ordinal, name);
-    if (known) this.undos.push({ step: known, undo: step.undo, undone: step.undone });
+    if (known) this.undos.push(undoOf(known, step));
     if (known && (known.state === 'succeeded' || this.phase === 'undo')) return known.result as Result;
     if (this.phase === 'undo') throw new Unwinding();
     return this.forward(ordinal, name, step);
@@ -98,7 +103,7 @@ export class JobRun implements Job<Tx> {
         result,
         message: step.message,
       });
-      this.undos.push({ step: stored, undo: step.undo, undone: step.undone });
+      this.undos.push(undoOf(stored, step));
       await this.advance(tx, ordinal, step.message ?? name, step.cancellable);
       return result;
     });
@@ -182,9 +187,10 @@ export class JobRun implements Job<Tx> {
     for (const undo of this.undos.reverse()) await this.undoOne(undo);
   }
 
-  private async undoOne({ step, undo, undone }: Undo): Promise<void> {
+  private async undoOne({ step, undoOutside, undo, undone }: Undo): Promise<void> {
     if (step.state === 'undone') return;
     if (step.state !== 'undoing') {
+      if (undoOutside) await this.outside.run(this.lease, (signal) => undoOutside(signal, step.result), 'undo');
       await this.write(async (tx) => {
         await undo?.(tx, step.result);
         await this.setStepState(tx, step, undone ? 'undoing' : 'undone');

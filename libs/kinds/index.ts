@@ -2,6 +2,8 @@
 import { apitoken } from './apitoken/index.js';
 import { disk } from './disk/index.js';
 import { firewallrule } from './firewallrule/index.js';
+import { grant } from './grant/index.js';
+import { group } from './group/index.js';
 import { image } from './image/index.js';
 import { instance } from './instance/index.js';
 import { network } from './network/index.js';
@@ -9,12 +11,15 @@ import { portforward } from './portforward/index.js';
 import { publicaddress } from './publicaddress/index.js';
 import { serviceaccount } from './serviceaccount/index.js';
 import { snapshot } from './snapshot/index.js';
+import { user } from './user/index.js';
 import { wireguardpeer } from './wireguardpeer/index.js';
 
 export const kinds = [
   apitoken,
   disk,
   firewallrule,
+  grant,
+  group,
   image,
   instance,
   network,
@@ -22,5 +27,6 @@ export const kinds = [
   publicaddress,
   serviceaccount,
   snapshot,
+  user,
   wireguardpeer,
 ];

@@ -3,7 +3,9 @@ import type { Actor } from '#libs/auth';
 import { RhyzomeError } from '#libs/core';
 import { type Database, type Tx } from '#libs/db';
 import { auditValues, writeAudit, writeRefusal } from '#libs/events';
+import { asMayBeSeen } from './blockers.js';
 import type { IdempotentRequest, StoredAnswer } from './idempotency.js';
+import { perQuery } from './kind.js';
 import type { ResourceView } from './view.js';
 
 export interface Caller {
@@ -64,7 +66,8 @@ export async function auditRefused(
 
 /**
  * Runs a change and leaves the row of its refusal in a transaction of its own. Refused are 4xx that concern a permission
- * or the state of things; what is merely ill-formed is the client's own business.
+ * or the state of things; what is merely ill-formed is the client's own business. What stands in the way is told as far
+ * as the caller may see it.
  */
 export async function auditingRefusals<T>(
   db: Database,
@@ -79,7 +82,7 @@ export async function auditingRefusals<T>(
     if (error instanceof RhyzomeError && isRefusal(error)) {
       await auditRefused(db, caller, verb, target, error.code);
     }
-    throw error;
+    throw await asMayBeSeen(perQuery(db, caller.actor.tenantId, caller.actor), error);
   }
 }
 

@@ -3,9 +3,10 @@
  * those that nothing depends on go at once, the others wait until their dependants are gone.
  */
 import { sql } from 'kysely';
-import { authorize, may } from '#libs/auth';
+import { type Actor, isAllowed } from '#libs/auth';
 import { type Blocker, notFound, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
+import { hiddenWords } from './blockers.js';
 import type { Caller, ChangeOptions, ChangeResult } from './caller.js';
 import type { KindDefinition } from './kind.js';
 import type { KindRegistry } from './registry.js';
@@ -30,6 +31,7 @@ interface Dependant {
   id: string;
   name: string;
   tags: ResourceCore['tags'];
+  created_by: string;
   deletion_protection: boolean;
   relation: string;
 }
@@ -97,7 +99,7 @@ async function dependantsOf(tx: Tx, target: ResourceCore): Promise<Dependant[]> 
       union
       select d.resource_id, d.relation, a.depth + 1 from above a join dependency d
         on d.tenant_id = ${target.tenantId} and d.target_tenant_id = ${target.tenantId} and d.target_id = a.id)
-    select r.kind, r.id, r.name, r.tags, r.deletion_protection, min(a.relation) as relation
+    select r.kind, r.id, r.name, r.tags, r.created_by, r.deletion_protection, min(a.relation) as relation
     from above a join resource r on r.tenant_id = ${target.tenantId} and r.id = a.id
     group by r.tenant_id, r.id order by max(a.depth) desc, r.id limit ${MAX_CASCADE + 1}`.execute(tx);
   return result.rows;
@@ -115,23 +117,31 @@ function refuseUnremovable(caller: Caller, registry: KindRegistry, dependants: r
   if (fixed.length > 0) {
     throw new RhyzomeError('in_use', `What depends on it is not yours to delete.`, { blockers: named(fixed) });
   }
-  const forbidden = dependants.find(({ kind }) => !may(actor, 'delete', kind));
-  if (forbidden) {
-    const { kind } = forbidden;
-    throw new RhyzomeError(
-      'forbidden',
-      `You may not delete each ${kind} that depends on it: ${kind}:delete is missing.`,
-    );
-  }
-  for (const { kind, id, name, tags } of dependants) {
-    authorize(actor, 'delete', { tenantId: actor.tenantId, kind, id, name, tags } as ResourceCore, name);
-  }
+  refuseOutOfReach(actor, dependants);
   const protectedOnes = dependants.filter((dependant) => dependant.deletion_protection);
   if (protectedOnes.length > 0) {
     throw new RhyzomeError('protected', 'deletionProtection is on for what depends on it; set it to false first.', {
       blockers: named(protectedOnes),
     });
   }
+}
+
+/** What is not the caller's to delete, named as far as he may read it; told to whoever may read none of it, too. */
+function refuseOutOfReach(actor: Actor, dependants: readonly Dependant[]): void {
+  const { tenantId } = actor;
+  const isWithin = (verb: string, { kind, id, name, tags, created_by: createdBy }: Dependant) =>
+    isAllowed(actor, verb, { tenantId, kind, id, name, tags, createdBy });
+  const readable = dependants.filter((dependant) => isWithin('read', dependant));
+  const fixed = readable.filter((dependant) => !isWithin('delete', dependant));
+  const hidden = dependants.length - readable.length;
+  if (fixed.length === 0 && hidden === 0) return;
+  const kinds = [...new Set(fixed.map(({ kind }) => `${kind}:delete`))].join(', ');
+  const why = fixed.length > 0 ? `${kinds} is missing for some of it.` : 'it is not yours.';
+  throw new RhyzomeError(
+    'forbidden',
+    `You may not delete all that depends on it: ${why}${hidden > 0 ? ` ${hiddenWords(hidden)}` : ''}`,
+    { blockers: named(fixed) },
+  );
 }
 
 function named(dependants: readonly Dependant[]): Blocker[] {

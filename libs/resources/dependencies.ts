@@ -55,9 +55,10 @@ export async function dropEdges(tx: Tx, core: Pick<ResourceCore, 'tenantId' | 'i
   await tx.deleteFrom('dependency').where('tenant_id', '=', core.tenantId).where('resource_id', '=', core.id).execute();
 }
 
-const MAX_BLOCKERS = 20;
+/** More than a refusal names: some of them may not be shown to whoever asks. */
+const MAX_BLOCKERS = 200;
 
-/** The tenant's own resources that depend on this one, at most 20. The caller holds the target's row lock. */
+/** The tenant's own resources that depend on this one, at most 200. The caller holds the target's row lock. */
 export async function blockersOf(tx: Tx, core: Pick<ResourceCore, 'tenantId' | 'id'>): Promise<Blocker[]> {
   const result = await sql<Blocker>`
     select r.kind, r.id, r.name, d.relation

@@ -56,8 +56,8 @@ export function inTransaction(tx: Tx, tenantId: string, actor?: Actor): RowScope
   };
 }
 
-export function perQuery(db: Database, tenantId: string): RowScope {
-  return { tenantId, builder: db.builder, rows: (query) => db.tenantRead(tenantId, query) };
+export function perQuery(db: Database, tenantId: string, actor?: Actor): RowScope {
+  return { tenantId, ...(actor && { actor }), builder: db.builder, rows: (query) => db.tenantRead(tenantId, query) };
 }
 
 /** Why `claim` is called. */
@@ -166,6 +166,8 @@ export interface KindDefinition<Row extends CoreRow = any> {
   changes?: readonly ('create' | 'update' | 'delete')[];
   make(scope: RowScope): KindResource<any>;
   actions?: Record<string, ActionDefinition>;
+  /** Further verbs that its own controllers ask permission for, beside its actions. */
+  verbs?: readonly string[];
   /** Writes anew what nodes should make of one of its resources, as its rows stand in the transaction. */
   refresh?(tx: Tx, tenantId: string, id: string): Promise<void>;
   /**

@@ -3,7 +3,7 @@
  * resource, what it claims, its job, its audit row and the idempotency record. Knows no kind by name and no protocol.
  */
 
-import { authorize, may } from '#libs/auth';
+import { authorize, forbidden, may } from '#libs/auth';
 import { newId, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { allInOrder, type Database, type Tx, violatedForeignKey } from '#libs/db';
 import { unendedJob } from '#libs/jobs';
@@ -20,8 +20,10 @@ import {
 import { CascadeChanged, removeWithDependants } from './cascade.js';
 import { patched, readOnlyOf, refuseInvalid, validated } from './change-document.js';
 import { enqueue } from './enqueue.js';
+import type { StoredAnswer } from './idempotency.js';
 import { type CoreDocument, type CoreRow, inTransaction, type KindDefinition, type KindResource } from './kind.js';
 import { refuseHeldName, takingName } from './names.js';
+import { authorizeReplay, authorizeTags, notReady, refuseNotOffered } from './permission-to-change.js';
 import type { KindRegistry } from './registry.js';
 import { removeLocked } from './removal.js';
 import { coreOf, findResource, insertResource, lockResource, updateResource } from './repository.js';
@@ -52,18 +54,20 @@ export class Pipeline {
     const name =
       typeof (body as CoreDocument)?.name === 'string' ? (body as CoreDocument).name.slice(0, 63) : undefined;
     return auditingRefusals(this.db, caller, 'create', { kind: kind.name, resourceName: name }, async () => {
-      const own = { tenantId: actor.tenantId, kind: kind.name, createdBy: actor.subject };
-      const permission = authorize(actor, 'create', own);
+      if (!may(actor, 'create', kind.name)) throw forbidden(actor, 'create', kind.name);
       refuseNotOffered(kind, 'create');
       const document = validated<CoreDocument>(kind.dto.create, body, { readOnly: readOnlyOf(kind) });
+      const { tags = {} } = document;
+      const target = { tenantId: actor.tenantId, kind: kind.name, tags, createdBy: actor.subject };
+      const permission = authorizeTags(actor, 'create', target);
       const core: ResourceCore = {
         id: newId(),
         tenantId: actor.tenantId,
         kind: kind.name,
         name: document.name,
-        tags: document.tags ?? {},
+        tags,
       };
-      return this.change(caller, kind, 'create', options, async (tx) => {
+      return this.change(caller, kind, 'create', name ?? '', options, async (tx) => {
         const resource = kind.make(inTransaction(tx, actor.tenantId, actor));
         resource.propose(core, document);
         refuseInvalid(await resource.validate(true));
@@ -92,6 +96,7 @@ export class Pipeline {
       await this.refuseBusy(tx, target);
       const previous = resource.document();
       const document = patched(kind, previous, patch);
+      authorizeTags(caller.actor, 'update', { ...core, tags: document.tags ?? {} });
       await this.claimDocument(tx, target, previous, document);
       return enqueue(
         tx,
@@ -208,7 +213,7 @@ export class Pipeline {
     const { actor } = caller;
     const target: AuditTarget = { kind: kind.name, resourceName: idOrName.slice(0, 63) };
     return auditingRefusals(this.db, caller, verb, target, () =>
-      this.change(caller, kind, verb, options, async (tx) => {
+      this.change(caller, kind, verb, idOrName, options, async (tx) => {
         const found = await findResource(inTransaction(tx, actor.tenantId), kind, idOrName);
         if (!found) throw notFound(kind.name, idOrName);
         if (found.tenant_id === actor.tenantId)
@@ -225,13 +230,16 @@ export class Pipeline {
     caller: Caller,
     kind: KindDefinition,
     verb: string,
+    asked: string,
     options: ChangeOptions,
     work: (tx: Tx) => Promise<ChangeResult>,
   ): Promise<ChangeResult> {
-    const { tenantId } = caller.actor;
-    const mayReplay = may(caller.actor, verb, kind.name);
+    const { actor } = caller;
+    const replay = may(actor, verb, kind.name) && {
+      authorize: (tx: Tx, stored: StoredAnswer) => authorizeReplay(tx, actor, verb, stored, asked),
+    };
     let secrets: ChangeResult['secrets'];
-    const answer = await runChange(this.db, tenantId, options, mayReplay, async (tx) => {
+    const answer = await runChange(this.db, actor.tenantId, options, replay, async (tx) => {
       const result = await work(tx);
       // What a dry run makes up opens nothing.
       if (!options.dryRun) secrets = result.secrets;
@@ -268,20 +276,6 @@ export class Pipeline {
       retryAfterSeconds: 1,
     });
   }
-}
-
-/** REST has no route for it; gRPC's verbs are the same for all kinds. */
-function refuseNotOffered(kind: KindDefinition, verb: string): void {
-  const offered: readonly string[] = kind.changes ?? ['create', 'update', 'delete'];
-  if (offered.includes(verb) || Object.hasOwn(kind.actions ?? {}, verb)) return;
-  throw new RhyzomeError('method_not_allowed', `Nobody can ${verb} ${kind.plural} this way.`);
-}
-
-function notReady(kind: KindDefinition, core: ResourceCore): RhyzomeError {
-  return new RhyzomeError(
-    'not_ready',
-    `The ${kind.name} “${core.name}” has failed; retry its job or delete it, its conditions say why.`,
-  );
 }
 
 /** A reference that vanished between validation and claim is a conflict, not a fault of ours. */

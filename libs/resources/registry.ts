@@ -3,6 +3,7 @@
 import { sql } from 'kysely';
 import { printable, RhyzomeError } from '#libs/core';
 import type { Database } from '#libs/db';
+import { knowVerbs } from './grantable.js';
 import type { KindDefinition } from './kind.js';
 import { knowRefresh } from './refresh.js';
 
@@ -19,6 +20,7 @@ export class KindRegistry {
       this.byName.set(kind.name, kind);
       this.byPlural.set(kind.plural, kind);
       knowRefresh(kind);
+      knowVerbs(kind);
     }
   }
 

@@ -26,7 +26,7 @@ export abstract class RowResource<Document extends CoreDocument, Row extends Cor
   protected row: Row | undefined;
 
   constructor(
-    protected readonly scope: RowScope,
+    readonly scope: RowScope,
     protected readonly kind: KindDefinition,
   ) {}
 

@@ -12,25 +12,30 @@ class DryRunDone extends Error {
   }
 }
 
+export interface Replay {
+  authorize(tx: Tx, stored: StoredAnswer): Promise<StoredAnswer | void>;
+}
+
 /**
  * Runs `work` in one transaction of the tenant and keeps its answer under the idempotency key, if there is one.
- * `mayReplay`: whoever has lost the permission since gets a refusal and not the stored answer. A dry run answers 200 with
- * what would be, without a job.
+ * `replay`: whoever has lost the permission since gets a refusal and not the stored answer; `authorize` throws it, and may
+ * leave out of the answer what is no longer for whoever asks. A dry run answers 200 with what would be, without a job.
  */
 export async function runChange(
   db: Database,
   tenantId: string,
   options: ChangeOptions,
-  mayReplay: boolean,
+  replay: boolean | Replay,
   work: (tx: Tx) => Promise<StoredAnswer>,
 ): Promise<StoredAnswer & { isReplay: boolean }> {
   const { dryRun, idempotency } = options;
   try {
     return await unlessDeadlocked(() =>
       db.tenantTransaction(tenantId, async (tx) => {
-        if (idempotency && !dryRun && mayReplay) {
-          const replay = await replayOrBegin(tx, tenantId, idempotency);
-          if (replay) return { ...replay, isReplay: true };
+        if (idempotency && !dryRun && replay) {
+          const stored = await replayOrBegin(tx, tenantId, idempotency);
+          const shown = stored && replay !== true && (await replay.authorize(tx, stored));
+          if (stored) return { ...(shown || stored), isReplay: true };
         }
         const answer = await work(tx);
         if (dryRun) {

@@ -2,6 +2,7 @@ export { type ContentLab, contentLab } from './content-lab.js';
 export * from './database.js';
 export * from './guests.js';
 export * from './job-lab.js';
+export * from './login-place.js';
 export * from './obedient-node.js';
 export * from './platform.js';
 export * from './reads.js';

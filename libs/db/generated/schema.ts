@@ -34,6 +34,21 @@ export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
+export interface AccessGrant {
+  id: string;
+  kinds: string[];
+  resource_created_at: Generated<Timestamp>;
+  resource_ids: string[] | null;
+  resource_name: Generated<string>;
+  rules: Json;
+  rules_before: Json | null;
+  selector: string | null;
+  subject: string;
+  subject_type: string;
+  tenant_id: string;
+  verbs: string[];
+}
+
 export interface AccessRule {
   grant_id: string;
   kinds: string[];
@@ -525,6 +540,12 @@ export interface QuotaSource {
   tab: string;
 }
 
+export interface Realm {
+  id: string;
+  mode: string;
+  tenant_id: string;
+}
+
 export interface Reservation {
   disk_gib: number;
   memory_mib: number;
@@ -671,6 +692,7 @@ export interface Wireguardpeer {
 }
 
 export interface DB {
+  access_grant: AccessGrant;
   access_rule: AccessRule;
   apitoken: Apitoken;
   audit: Audit;
@@ -712,6 +734,7 @@ export interface DB {
   quota_default: QuotaDefault;
   quota_drift: QuotaDrift;
   quota_source: QuotaSource;
+  realm: Realm;
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;

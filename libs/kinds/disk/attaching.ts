@@ -5,7 +5,16 @@
 import { sql } from 'kysely';
 import { RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
-import { addEdges, updateResource, type Who } from '#libs/resources';
+import {
+  addEdges,
+  inTransaction,
+  type Referenced,
+  type RowScope,
+  referencedColumn,
+  updateResource,
+  usable,
+  type Who,
+} from '#libs/resources';
 import { isNamed } from './rows.js';
 
 /** How many disks a machine has at most, the boot disk with them: as many as there are virtio slots for (drivers/libvirt). */
@@ -18,13 +27,15 @@ export interface Machine {
   nodeId: string | null;
 }
 
-/** The instance that a reference names; undefined: none that the tenant has. */
-export async function findMachine(tx: Tx, tenantId: string, reference: string): Promise<Machine | undefined> {
-  const result = await sql<Machine>`
-    select r.id, r.name, r.state, k.node_id as "nodeId"
+/** The instance that a reference names; undefined: none that the tenant has and whoever asks may read. */
+export async function findMachine(scope: RowScope, reference: string): Promise<Machine | undefined> {
+  const rows = await scope.rows(
+    sql<Machine & Referenced>`
+    select r.id, r.name, r.state, k.node_id as "nodeId", ${referencedColumn}
     from resource r join instance k on k.tenant_id = r.tenant_id and k.id = r.id
-    where r.tenant_id = ${tenantId} and r.kind = 'instance' and ${isNamed(reference)}`.execute(tx);
-  return result.rows[0];
+    where r.tenant_id = ${scope.tenantId} and r.kind = 'instance' and ${isNamed(reference)}`.compile(scope.builder),
+  );
+  return usable(scope, rows)[0];
 }
 
 /**
@@ -35,7 +46,7 @@ export async function attachTo(tx: Tx, disk: Who, instanceId: string): Promise<v
   const { tenantId, id } = disk;
   // Held until the end, so that two disks do not take one slot and the instance does not go meanwhile.
   await sql`select 1 from resource where tenant_id = ${tenantId} and id = ${instanceId} for no key update`.execute(tx);
-  const machine = await findMachine(tx, tenantId, instanceId);
+  const machine = await findMachine(inTransaction(tx, tenantId), instanceId);
   if (!machine || !['ready', 'updating'].includes(machine.state)) {
     throw new RhyzomeError('not_ready', 'The instance is not ready for a disk; its state and conditions say why.');
   }

@@ -79,7 +79,7 @@ async function attach(resource: DiskResource, tx: Tx, reference: string): Promis
   const { instance: holder } = resource.document();
   if (holder) throw inUse(holder);
   await lockUsableDisk(tx, tenantId, id);
-  const machine = await findMachine(tx, tenantId, reference);
+  const machine = await findMachine(resource.scope, reference);
   if (!machine) {
     const message = 'is no instance that you may use';
     throw invalid([{ pointer: '/instance', code: 'not_found', message }]);

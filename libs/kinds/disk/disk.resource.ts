@@ -9,6 +9,7 @@ import {
   type Claim,
   type CoreDocument,
   dropEdges,
+  inTransaction,
   type Job,
   RowResource,
   refreshResource,
@@ -128,7 +129,7 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
 
   /** An instance that has begun to go since takes nothing back. */
   private async attachAgain(tx: Tx, instance: string): Promise<void> {
-    const machine = await findMachine(tx, this.core.tenantId, instance);
+    const machine = await findMachine(inTransaction(tx, this.core.tenantId), instance);
     if (machine && machine.state !== 'deleting') await attachTo(tx, this.core, instance);
   }
 

@@ -3,7 +3,15 @@ import { sql } from 'kysely';
 import { type Blocker, isUuid, RhyzomeError, SYSTEM_TENANT } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { ImageSpec } from '#libs/drivers/contract';
-import { type CoreRow, type Edge, inTransaction, type RowScope } from '#libs/resources';
+import {
+  type CoreRow,
+  type Edge,
+  inTransaction,
+  type Referenced,
+  type RowScope,
+  referencedColumn,
+  usable,
+} from '#libs/resources';
 
 /** The image that a disk builds on, as its own row keeps it. */
 export interface DiskImage extends ImageSpec {
@@ -70,14 +78,15 @@ export function imageOf(row: ImageColumns): DiskImage | null {
 
 /** An image that a tenant may make disks of: its own or a global one by name, those and published ones by id. */
 export async function findImage(scope: RowScope, reference: string): Promise<DiskImage | undefined> {
-  const [image] = await scope.rows(
-    sql<DiskImage>`
-      select r.tenant_id as "tenantId", r.id, k.sha256, k.format, k.size_bytes as "sizeBytes",
+  const rows = await scope.rows(
+    sql<DiskImage & Referenced>`
+      select ${referencedColumn}, r.tenant_id as "tenantId", r.id, k.sha256, k.format, k.size_bytes as "sizeBytes",
         k.virtual_size_bytes as "virtualSizeBytes"
       from resource r join image k on k.tenant_id = r.tenant_id and k.id = r.id
       where r.kind = 'image' and r.state in ('ready', 'updating') and ${namedOrShared(scope.tenantId, reference)}
-      order by (r.tenant_id = ${scope.tenantId}) desc limit 1`.compile(scope.builder),
+      order by (r.tenant_id = ${scope.tenantId}) desc limit 2`.compile(scope.builder),
   );
+  const [image] = usable(scope, rows);
   return image;
 }
 
@@ -118,14 +127,14 @@ export async function findDisks(scope: RowScope, references: readonly string[]):
   const ids = references.filter((reference) => isUuid(reference));
   const names = references.filter((reference) => !isUuid(reference));
   const rows = await scope.rows(
-    sql<FoundDisk>`
-      select r.id, r.name, r.state, k.size_gib as "sizeGiB", k.node_id as "nodeId", k.instance_id as "instanceId",
+    sql<FoundDisk & Referenced>`
+      select ${referencedColumn}, r.id, r.name, r.state, k.size_gib as "sizeGiB", k.node_id as "nodeId", k.instance_id as "instanceId",
         k.restoring, k.image_id as "imageId"
       from resource r join disk k on k.tenant_id = r.tenant_id and k.id = r.id
       where r.tenant_id = ${scope.tenantId} and r.kind = 'disk'
         and (r.id = any(${ids}::uuid[]) or r.name = any(${names}::text[]))`.compile(scope.builder),
   );
-  return new Map(rows.flatMap((row) => [[row.id, row] as const, [row.name, row] as const]));
+  return new Map(usable(scope, rows).flatMap((row) => [[row.id, row] as const, [row.name, row] as const]));
 }
 
 /**

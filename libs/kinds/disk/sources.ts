@@ -1,7 +1,7 @@
 /** What a new disk is made from, found and checked. Foreign sources are as unknown as absent ones. */
 import { sql } from 'kysely';
 import type { FieldError } from '#libs/core';
-import type { RowScope } from '#libs/resources';
+import { type Referenced, type RowScope, referencedColumn, usable } from '#libs/resources';
 import { type DiskImage, findImage, GIB, type ImageColumns, imageOf, isNamed } from './rows.js';
 
 export interface SnapshotSource {
@@ -51,9 +51,9 @@ export async function findSources(scope: RowScope, asked: Asked): Promise<{ erro
 }
 
 async function findSnapshot(scope: RowScope, reference: string): Promise<SnapshotSource | undefined> {
-  const [row] = await scope.rows(
-    sql<ImageColumns & { id: string; diskId: string; virtualSizeBytes: number }>`
-      select r.id, k.disk_id as "diskId", k.virtual_size_bytes as "virtualSizeBytes", d.image_tenant_id, d.image_id,
+  const rows = await scope.rows(
+    sql<ImageColumns & Referenced & { id: string; diskId: string; virtualSizeBytes: number }>`
+      select ${referencedColumn}, r.id, k.disk_id as "diskId", k.virtual_size_bytes as "virtualSizeBytes", d.image_tenant_id, d.image_id,
         d.image_sha256, d.image_format, d.image_size_bytes, d.image_virtual_size_bytes
       from resource r join snapshot k on k.tenant_id = r.tenant_id and k.id = r.id
       join disk d on d.tenant_id = k.tenant_id and d.id = k.disk_id
@@ -61,5 +61,6 @@ async function findSnapshot(scope: RowScope, reference: string): Promise<Snapsho
       scope.builder,
     ),
   );
+  const [row] = usable(scope, rows);
   return row && { id: row.id, diskId: row.diskId, virtualSizeBytes: row.virtualSizeBytes, image: imageOf(row) };
 }

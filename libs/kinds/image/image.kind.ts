@@ -63,6 +63,7 @@ export const image: KindDefinition<ImageRow> = defineKind<ImageRow>({
       claim: async (resource) => shownTo(resource as ImageResource, 'private'),
     },
   },
+  verbs: ['upload'],
   controllers: [ContentController],
   extraPaths: contentPaths,
 });

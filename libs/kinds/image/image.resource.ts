@@ -5,7 +5,17 @@
 import { sql } from 'kysely';
 import { type FieldError, isName, isUuid, newId, type ResourceCore, RhyzomeError } from '#libs/core';
 import { type Tx, wakeAfterCommit } from '#libs/db';
-import { addEdges, type Claim, type CoreDocument, dropEdges, type Job, RowResource } from '#libs/resources';
+import {
+  addEdges,
+  type Claim,
+  type CoreDocument,
+  dropEdges,
+  type Job,
+  type Referenced,
+  RowResource,
+  referencedColumn,
+  usable,
+} from '#libs/resources';
 import { imageContents } from './contents.js';
 import type { ImageDocument, ImageRow } from './image.row.js';
 import { obtainContent } from './obtaining.js';
@@ -48,14 +58,14 @@ export class ImageResource extends RowResource<ImageDocument, ImageRow> {
   private async findSnapshot(reference: string): Promise<string | undefined> {
     if (!isUuid(reference) && !isName(reference)) return undefined;
     const which = isUuid(reference) ? sql`r.id = ${reference}` : sql`r.name = ${reference}`;
-    const [found] = await this.scope.rows(
-      sql<{ id: string }>`
-        select r.id from resource r where r.tenant_id = ${this.scope.tenantId} and r.kind = 'snapshot'
+    const rows = await this.scope.rows(
+      sql<{ id: string } & Referenced>`
+        select r.id, ${referencedColumn} from resource r where r.tenant_id = ${this.scope.tenantId} and r.kind = 'snapshot'
           and r.state not in ('deleting', 'failed', 'pending', 'provisioning') and ${which}`.compile(
         this.scope.builder,
       ),
     );
-    return found?.id;
+    return usable(this.scope, rows)[0]?.id;
   }
 
   async claim(tx: Tx, claim: Claim<ImageDocument>): Promise<void> {

@@ -14,10 +14,9 @@ import {
   Min,
   ValidateNested,
 } from 'class-validator';
-import { parseSelector, SelectorError } from '#libs/core';
 import { IsIpv4Address } from '#libs/kinds/network';
 import { Check, Describe, Optional } from '#libs/openapi';
-import { AreReferences, CoreCreate, IsReference } from '#libs/resources';
+import { AreReferences, CoreCreate, IsReference, IsTagSelector } from '#libs/resources';
 
 export class InterfaceCreate {
   @Describe('Id or name of the network; answered by id.', { example: 'backend' })
@@ -71,36 +70,19 @@ function AreSshKeys(): PropertyDecorator {
   );
 }
 
-/** A selector of tags. */
-function IsTagSelector(): PropertyDecorator {
-  return Check<string>(
-    'isTagSelector',
-    (value) => {
-      if (typeof value !== 'string') return [];
-      try {
-        return parseSelector(value).length > 0 ? [] : [{ code: 'empty', message: 'must select something' }];
-      } catch (error) {
-        if (!(error instanceof SelectorError)) throw error;
-        return [{ code: 'invalid_format', message: error.message }];
-      }
-    },
-    { minLength: 1, maxLength: 1_000 },
-  );
-}
-
 export class PlacementWish {
   @Describe('Only on nodes that carry one of these instances, as soon as there is one.', { example: 'app=shop' })
   @Optional()
   @IsString()
   @MaxLength(1_000)
-  @IsTagSelector()
+  @IsTagSelector(1_000)
   affinity?: string;
 
   @Describe('On no node that carries one of these instances.', { example: 'role=db' })
   @Optional()
   @IsString()
   @MaxLength(1_000)
-  @IsTagSelector()
+  @IsTagSelector(1_000)
   antiAffinity?: string;
 }
 

@@ -95,6 +95,7 @@ export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
       claim: (resource, _tx, body: ResizeBody) => resized(resource as InstanceResource, body),
     },
   },
+  verbs: ['console'],
   refresh: (tx, tenantId, id) => tellInstanceAgain(tx, { tenantId, id }),
   observed: (tx, tenantId, report) => observed(instance, tx, tenantId, report),
   controllers: [ConsoleController, ConsoleAttachController],

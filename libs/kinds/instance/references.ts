@@ -4,7 +4,7 @@ import { sql } from 'kysely';
 import { type FieldError, isUuid } from '#libs/core';
 import { type DiskImage, type FoundDisk, findDisks, findImage, gibOf } from '#libs/kinds/disk';
 import { addressErrors } from '#libs/kinds/network';
-import type { RowScope } from '#libs/resources';
+import { type Referenced, type RowScope, referencedColumn, usable } from '#libs/resources';
 
 export interface References {
   /** What its own boot disk is made from; undefined: it boots from a disk that is there. */
@@ -119,11 +119,11 @@ async function findNetworks(scope: RowScope, references: string[]): Promise<Map<
   const ids = references.filter(isUuid);
   const names = references.filter((reference) => !isUuid(reference));
   const rows = await scope.rows(
-    sql<NetworkReference & { name: string }>`
-      select r.id, r.name, k.subnet, host(k.gateway) as gateway
+    sql<NetworkReference & Referenced & { name: string }>`
+      select r.id, r.name, k.subnet, host(k.gateway) as gateway, ${referencedColumn}
       from resource r join network k on k.tenant_id = r.tenant_id and k.id = r.id
       where r.tenant_id = ${scope.tenantId} and r.kind = 'network' and r.state not in ('deleting', 'failed')
         and (r.id = any(${ids}::uuid[]) or r.name = any(${names}::text[]))`.compile(scope.builder),
   );
-  return new Map(rows.flatMap((row) => [[row.id, row] as const, [row.name, row] as const]));
+  return new Map(usable(scope, rows).flatMap((row) => [[row.id, row] as const, [row.name, row] as const]));
 }

@@ -70,7 +70,7 @@ export async function refuseRestoring(tx: Tx, who: Who): Promise<void> {
     where d.tenant_id = ${who.tenantId} and d.instance_id = ${who.id} limit 1`.execute(tx);
   const found = result.rows[0];
   if (!found) return;
-  throw new RhyzomeError('busy', `A disk of it is being set back to the snapshot “${found.name}”; wait for that.`, {
+  throw new RhyzomeError('busy', 'A disk of it is being set back to a snapshot; wait for that.', {
     blockers: [{ kind: 'snapshot', id: found.id, name: found.name, relation: 'is being restored' }],
     retryAfterSeconds: 1,
   });

@@ -1,7 +1,7 @@
 /** Finds networks and guests that other kinds refer to. Foreign ones are as unknown as absent ones. */
 import { sql } from 'kysely';
 import { type FieldError, isUuid } from '#libs/core';
-import type { RowScope } from '#libs/resources';
+import { type Referenced, type RowScope, referencedColumn, usable } from '#libs/resources';
 
 const named = (reference: string) => (isUuid(reference) ? sql`r.id = ${reference}` : sql`r.name = ${reference}`);
 
@@ -17,12 +17,13 @@ export async function findNetwork(
   reference: string,
   pointer = '/network',
 ): Promise<FoundNetwork | FieldError[]> {
-  const [found] = await scope.rows(
-    sql<FoundNetwork>`select r.id, k.subnet, k.subnet6
+  const rows = await scope.rows(
+    sql<FoundNetwork & Referenced>`select r.id, k.subnet, k.subnet6, ${referencedColumn}
       from resource r join network k on k.tenant_id = r.tenant_id and k.id = r.id
       where r.tenant_id = ${scope.tenantId} and r.kind = 'network' and r.state not in ('deleting', 'failed')
         and ${named(reference)}`.compile(scope.builder),
   );
+  const [found] = usable(scope, rows);
   return found ?? [{ pointer, code: 'not_found', message: 'is no network that you may use' }];
 }
 
@@ -39,9 +40,9 @@ export async function findGuest(
   scope: RowScope,
   asked: { instance: string; network?: string; kept?: string | null },
 ): Promise<FoundGuest | FieldError[]> {
-  const rows = await scope.rows(
-    sql<{ instanceId: string; networkId: string | null; isAsked: boolean }>`
-      select r.id as "instanceId", l.network_id as "networkId",
+  const found = await scope.rows(
+    sql<{ instanceId: string; networkId: string | null; isAsked: boolean } & Referenced>`
+      select ${referencedColumn}, r.id as "instanceId", l.network_id as "networkId",
         coalesce(${asked.network ?? null} in (l.network_id::text, n.name), false) as "isAsked"
       from resource r
       left join lease l on l.tenant_id = r.tenant_id and l.instance_id = r.id
@@ -50,6 +51,7 @@ export async function findGuest(
         and (r.state not in ('deleting', 'failed') or r.id = ${asked.kept ?? null}::uuid)
       order by l.ordinal`.compile(scope.builder),
   );
+  const rows = usable(scope, found, asked.kept);
   if (rows.length === 0) {
     return [{ pointer: '/instance', code: 'not_found', message: 'is no instance that you may use' }];
   }

@@ -22,7 +22,10 @@ import {
   dropEdges,
   type Edge,
   type Job,
+  type Referenced,
   RowResource,
+  referencedColumn,
+  usable,
 } from '#libs/resources';
 
 export interface PortforwardDocument extends CoreDocument {
@@ -80,14 +83,14 @@ export class PortforwardResource extends RowResource<PortforwardDocument, Portfo
 
   private async findAddress(reference: string): Promise<string | undefined> {
     const which = isUuid(reference) ? sql`r.id = ${reference}` : sql`r.name = ${reference}`;
-    const [row] = await this.scope.rows(
-      sql<{ id: string }>`select r.id from resource r
+    const rows = await this.scope.rows(
+      sql<{ id: string } & Referenced>`select r.id, ${referencedColumn} from resource r
         where r.tenant_id = ${this.scope.tenantId} and r.kind = 'publicaddress' and ${which}
           and (r.state not in ('deleting', 'failed') or r.id = ${this.row?.public_address_id ?? null}::uuid)`.compile(
         this.scope.builder,
       ),
     );
-    return row?.id;
+    return usable(this.scope, rows, this.row?.public_address_id)[0]?.id;
   }
 
   async claim(tx: Tx, claim: Claim<PortforwardDocument>): Promise<void> {
@@ -149,7 +152,7 @@ export class PortforwardResource extends RowResource<PortforwardDocument, Portfo
         and p.port = ${port} and p.resource_id <> ${id}`.execute(tx);
     const other = result.rows[0];
     if (!other) return;
-    throw new RhyzomeError('port_in_use', `“${other.name}” has ${protocol} port ${port} of this address.`, {
+    throw new RhyzomeError('port_in_use', `Another port forward has ${protocol} port ${port} of this address.`, {
       errors: [{ pointer: '/port', code: 'port_in_use', message: 'is in use' }],
       blockers: [{ kind: this.core.kind, ...other, relation: 'has the port' }],
     });

@@ -136,7 +136,7 @@ export class PublicaddressResource extends RowResource<PublicaddressDocument, Pu
         and d.resource_id <> ${this.core.id}`.execute(tx);
     const other = result.rows[0];
     if (!other) return;
-    throw new RhyzomeError('in_use', `The instance has the public address “${other.name}” already.`, {
+    throw new RhyzomeError('in_use', 'The instance has a public address already.', {
       errors: [{ pointer: '/instance', code: 'in_use', message: 'has a public address already' }],
       blockers: [{ kind: this.core.kind, ...other, relation: RELATION }],
     });

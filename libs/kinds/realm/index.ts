@@ -1,1 +1,1 @@
-export { placeOf } from './place.js';
+export { keptPlaceOf, placeOf } from './place.js';

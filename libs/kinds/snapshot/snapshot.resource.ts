@@ -168,7 +168,7 @@ async function refuseRunning(tx: Tx, tenantId: string, instanceId: string): Prom
     where r.tenant_id = ${tenantId} and r.id = ${instanceId} for no key update of r`.execute(tx);
   const machine = result.rows[0];
   if (!machine || (machine.desired === 'stopped' && machine.seen === 'stopped')) return;
-  throw new RhyzomeError('not_ready', `The instance “${machine.name}” has the disk and runs; stop it first.`, {
+  throw new RhyzomeError('not_ready', 'The instance that has the disk runs; stop it first.', {
     blockers: [{ kind: 'instance', id: instanceId, name: machine.name, relation: 'has attached' }],
   });
 }

@@ -1,0 +1,196 @@
+/** Reading the audit trail over HTTP: who may, by time, and as an export that can be gone on with. */
+import 'reflect-metadata';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { sql } from 'kysely';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { claimedIssuer } from '#libs/auth';
+import { newId } from '#libs/core';
+import { createPool } from '#libs/db';
+import { UnauthenticatedLog } from '#libs/events';
+import { kinds } from '#libs/kinds';
+import { type Platform, startPlatform } from '#libs/testing';
+import { recordRefusals } from './refusals.js';
+import { type Asked, askAt, expectProblem, serve } from './test-server.js';
+
+let platform: Platform;
+let app: NestFastifyApplication;
+let base: string;
+
+beforeAll(async () => {
+  platform = await startPlatform({ kinds, workers: false });
+  for (const id of ['acme', 'globex']) await platform.tenant(id);
+  app = await serve(platform);
+  base = await app.getUrl();
+});
+afterAll(async () => {
+  await app?.close();
+  await platform?.close();
+});
+
+const ask = (path: string, asked: Asked = {}) => askAt(base, path, asked);
+const lines = (text: string) =>
+  text
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
+
+/** Rows of one tenant, a minute apart, the last one now; as superuser, who alone can say when a row was written. */
+async function rows(tenantId: string, count: number): Promise<void> {
+  const pool = createPool(platform.connection, null, { max: 1 });
+  await pool.query(
+    `insert into audit (tenant_id, id, at, actor, action, kind, resource_id, resource_name, result, code)
+     select $1, uuidv7(-n * interval '1 minute'), now() - n * interval '1 minute', 'ann', 'network.create', 'network',
+       gen_random_uuid(), 'n' || n, case when n % 2 = 0 then 'done' else 'refused' end, null
+     from generate_series(1, $2) n`,
+    [tenantId, count],
+  );
+  await pool.end();
+}
+
+const minutesAgo = (n: number) => new Date(Date.now() - n * 60_000).toISOString();
+
+describe('the audit trail', () => {
+  beforeAll(() => rows('globex', 120));
+
+  test('is read by time and page by page, and a page token holds for its times only', async () => {
+    const range = `from=${minutesAgo(60.5)}&to=${minutesAgo(20.5)}`;
+    const seen: string[] = [];
+    let token = '';
+    for (;;) {
+      const page = await ask(`/v1/audit?${range}&pageSize=7&result=done${token && `&pageToken=${token}`}`, {
+        token: 'admin.globex',
+      });
+      expect(page.status).toBe(200);
+      seen.push(...page.body.items.map((item: any) => item.resource.name));
+      token = page.body.nextPageToken;
+      if (!token) break;
+      const other = `/v1/audit?from=${minutesAgo(99)}&pageSize=7&result=done&pageToken=${token}`;
+      await expectProblem(ask(other, { token: 'admin.globex' }), 422, 'invalid');
+    }
+    expect(seen).toEqual(Array.from({ length: 20 }, (_, i) => `n${60 - 2 * i}`));
+  });
+
+  test('is exported whole, in parts, and only in the tenant’s own', async () => {
+    const all = await ask('/v1/audit/export', { token: 'admin.globex' });
+    expect(all.status).toBe(200);
+    expect(all.headers.get('content-type')).toBe('application/x-ndjson; charset=utf-8');
+    const whole = lines(all.text);
+    expect(whole.map(({ resource }) => resource.name)).toEqual(Array.from({ length: 120 }, (_, i) => `n${120 - i}`));
+    const parts = [];
+    for (let after = ''; ; ) {
+      const part = lines(
+        (await ask(`/v1/audit/export?limit=50${after && `&after=${after}`}`, { token: 'admin.globex' })).text,
+      );
+      parts.push(...part);
+      after = part.at(-1).id;
+      if (part.length < 50) break;
+    }
+    expect(parts).toEqual(whole);
+    expect(lines((await ask('/v1/audit/export')).text).filter(({ actor }) => actor === 'ann')).toEqual([]);
+    const foreign = `/v1/audit/export?after=${whole[3].id}`;
+    expect(lines((await ask(foreign)).text).filter(({ actor }) => actor === 'ann')).toEqual([]);
+    expect((await ask('/v1/audit/export', { method: 'HEAD', token: 'admin.globex' })).text).toBe('');
+  });
+
+  test('takes more than a page of memory at a time', async () => {
+    await platform.tenant('many');
+    await rows('many', 2_500);
+    expect(lines((await ask('/v1/audit/export', { token: 'admin.many' })).text)).toHaveLength(2_500);
+    const limited = await ask('/v1/audit/export?limit=1001', { token: 'admin.many' });
+    expect(lines(limited.text)).toHaveLength(1_001);
+  });
+
+  test.each(['operator', 'viewer'])('is not for the role %s', async (role) => {
+    await expectProblem(ask('/v1/audit', { token: `${role}.globex` }), 403, 'forbidden');
+    await expectProblem(ask('/v1/audit/export', { token: `${role}.globex` }), 403, 'forbidden');
+  });
+
+  test.each([
+    ['from=yesterday', 'from'],
+    ['from=2026-01-01', 'from'],
+    ['to=2026-13-01T00:00:00Z', 'to'],
+    ['from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z', 'to'],
+    ['from=1&from=2', 'from'],
+    ['limit=0', 'limit'],
+    ['limit=1000001', 'limit'],
+    ['after=x', 'after'],
+    ['pageSize=1', 'pageSize'],
+  ])('refuses ?%s', async (query, parameter) => {
+    const { body } = await expectProblem(ask(`/v1/audit/export?${query}`), 422, 'invalid');
+    expect(body.errors).toContainEqual(expect.objectContaining({ parameter }));
+  });
+});
+
+describe('unauthenticated requests', () => {
+  const told = () =>
+    sql<{ reason: string; source: string; issuer: string; method: string; path: string; count: number }>`
+      select reason, source, issuer, method, path, count from audit_unauthenticated order by reason, source`
+      .execute(platform.db.operator)
+      .then(({ rows: found }) => found);
+
+  test('are counted per reason, address and claimed issuer, with the route and not what was put into it', async () => {
+    const log = new UnauthenticatedLog(platform.db, { warn: () => undefined }, 60_000);
+    const guarded = await serve(platform, undefined, { onUnauthenticated: recordRefusals(log) });
+    const at = await guarded.getUrl();
+    for (let i = 0; i < 3; i++) await askAt(at, `/v1/networks/secret-${i}`, { token: null });
+    await askAt(at, '/nowhere/secret', { token: 'none' });
+    await log.close();
+    await guarded.close();
+    const found = await told();
+    expect(found).toContainEqual(
+      expect.objectContaining({ reason: 'missing', method: 'GET', path: '/v1/networks/:id', count: 3 }),
+    );
+    expect(JSON.stringify(found)).not.toContain('secret');
+    expect(found.every(({ source }) => /127\.0\.0\.1|::1/.test(source))).toBe(true);
+  });
+
+  test('name the issuer that their token claims, whatever it is', () => {
+    const bearer = (payload: string) => `Bearer e30.${Buffer.from(payload).toString('base64url')}.sig`;
+    expect(claimedIssuer(bearer('{"iss":"https://elsewhere.example"}'))).toBe('https://elsewhere.example');
+    for (const payload of ['{"iss":7}', '[]', 'null', '{', '"iss"'])
+      expect(claimedIssuer(bearer(payload))).toBeUndefined();
+    for (const header of [undefined, '', 'Bearer x', 'Basic e30.e30.e30'])
+      expect(claimedIssuer(header)).toBeUndefined();
+  });
+
+  test('of a flood fill neither memory nor the table', async () => {
+    const log = new UnauthenticatedLog(platform.db, { warn: () => undefined }, 60_000);
+    const before = (await told()).length;
+    for (let i = 0; i < 20_000; i++) {
+      log.tell({ reason: 'malformed', source: `2001:db8::${i.toString(16)}`, method: 'GET', requestId: newId() });
+    }
+    await log.close();
+    const after = await told();
+    expect(after.length - before).toBe(501);
+    expect(after.find(({ reason, source }) => reason === 'malformed' && source === '')?.count).toBe(19_500);
+    const more = JSON.stringify(
+      Array.from({ length: 900 }, (_, i) => ({
+        reason: 'expired',
+        source: `s${i}`,
+        issuer: '',
+        method: 'GET',
+        path: '',
+        request_id: '',
+        first_at: new Date(),
+        last_at: new Date(),
+        count: 2,
+      })),
+    );
+    await sql`select tell_unauthenticated(${more}::jsonb, 100)`.execute(platform.db.operator);
+    await sql`select tell_unauthenticated(${more}::jsonb, 100)`.execute(platform.db.operator);
+    expect((await told()).filter(({ reason }) => reason === 'expired')).toEqual([
+      expect.objectContaining({ source: '', count: 3_600 }),
+    ]);
+  });
+
+  test('are the operators’ to read, and nobody’s to change', async () => {
+    for (const statement of ['select * from audit_unauthenticated', 'delete from audit_unauthenticated']) {
+      await expect(platform.db.unscopedRead(sql.raw(statement).compile(platform.db.builder))).rejects.toMatchObject({
+        code: '42501',
+      });
+    }
+    await expect(sql`delete from audit_unauthenticated`.execute(platform.db.operator)).rejects.toMatchObject({
+      code: '42501',
+    });
+  });
+});

@@ -1,0 +1,1 @@
+export { grant } from './grant.kind.js';

@@ -1,0 +1,89 @@
+/** Who comes to the matrix with what: tokens that are none or not for here, and good ones that give too little. */
+import type { JWTPayload } from 'jose';
+import { ATTACKER, DOMAIN, type Lab, VICTIM } from './lab.js';
+
+export interface Bearer {
+  token: string | null;
+  headers?: Record<string, string>;
+}
+
+export type BearerOf = (lab: Lab) => Promise<Bearer> | Bearer;
+
+const hour = 3600;
+const inAnHour = () => Math.floor(Date.now() / 1000) + hour;
+const anHourAgo = () => Math.floor(Date.now() / 1000) - hour;
+
+const claiming = (claims: () => JWTPayload) => async (lab: Lab) => ({
+  token: await lab.issuers.token(VICTIM, claims()),
+});
+
+/** Tokens that are none, or not for this tenant here: refused before anything is looked up. */
+export const refusedBearers: Record<string, BearerOf> = {
+  'no token': () => ({ token: null }),
+  'another scheme': () => ({ token: null, headers: { authorization: 'Basic YWNtZTphY21l' } }),
+  'malformed token': () => ({ token: 'a.b.c' }),
+  'expired token': claiming(() => ({ exp: anHourAgo() })),
+  'token not valid yet (nbf)': claiming(() => ({ nbf: inAnHour() })),
+  'token issued in the future (iat)': claiming(() => ({ iat: inAnHour() })),
+  'wrong audience': claiming(() => ({ aud: 'urn:somebody:else' })),
+  'issuer of another realm': async ({ issuers }) => ({
+    token: await issuers.token(VICTIM, { iss: issuers.issuerOf(ATTACKER) }),
+  }),
+  'unknown issuer': claiming(() => ({ iss: 'https://issuer.invalid/realms/acme' })),
+  'issuer that no tenant has': async (lab) => ({ token: await lab.issuers.token('stranger') }),
+  'alg none': (lab) => ({ token: lab.issuers.unsigned(VICTIM) }),
+  'HS256 with the public key': (lab) => ({ token: lab.issuers.signedWithPublicKey(VICTIM) }),
+  'key id of another realm': async ({ issuers }) => ({
+    token: await issuers.sign(VICTIM, issuers.claims(VICTIM), { kid: issuers.kidOf(ATTACKER) }),
+  }),
+  'key of another realm': async ({ issuers }) => ({
+    token: await issuers.sign(ATTACKER, issuers.claims(VICTIM), { kid: issuers.kidOf(VICTIM) }),
+  }),
+  'changed after it was signed': async ({ issuers }) => {
+    const [head, , signature] = (await issuers.token(VICTIM)).split('.');
+    const claims = Buffer.from(JSON.stringify(issuers.claims(VICTIM, { sub: 'root' }))).toString('base64url');
+    return { token: `${head}.${claims}.${signature}` };
+  },
+  'suspended tenant': async (lab) => ({ token: await lab.issuers.token('initech') }),
+  'removed user': claiming(() => ({ sub: 'removed-user' })),
+  'ID token': claiming(() => ({ typ: 'ID' })),
+  'refresh token': claiming(() => ({ typ: 'Refresh' })),
+  'token bound to a key': claiming(() => ({ cnf: { jkt: 'x' } })),
+  'shared issuer, no organization': async (lab) => ({ token: await lab.issuers.token('shared') }),
+  'shared issuer, unknown organization': async (lab) => ({
+    token: await lab.issuers.token('shared', { organization: ['initech'] }),
+  }),
+  'shared issuer, two organizations': async (lab) => ({
+    token: await lab.issuers.token('shared', { organization: [VICTIM, ATTACKER] }),
+  }),
+  'foreign host name': async (lab) => ({
+    token: await lab.issuers.token(ATTACKER),
+    headers: { host: `${VICTIM}.${DOMAIN}` },
+  }),
+  'foreign domain': async (lab) => ({
+    token: await lab.issuers.token(ATTACKER),
+    headers: { host: 'api.acme.example' },
+  }),
+  'host name of no tenant': async (lab) => ({
+    token: await lab.issuers.token(ATTACKER),
+    headers: { host: `absent.${DOMAIN}` },
+  }),
+  'API token that is none': () => ({ token: `rhz_${'0'.repeat(43)}` }),
+};
+
+/** Tokens of the tenant that are good, and give nothing that the route needs. */
+export const weakBearers: Record<string, BearerOf> = {
+  'no role': claiming(() => ({ realm_access: { roles: [] } })),
+  'role of another system': claiming(() => ({ realm_access: { roles: ['Admin', 'root', 'offline_access'] } })),
+  'scope missing': claiming(() => ({ scope: 'openid nothing:read' })),
+  'grant for another kind': claiming(() => ({ sub: 'other-kind', realm_access: { roles: [] } })),
+  'grant for another resource': claiming(() => ({ sub: 'other-resource', realm_access: { roles: [] } })),
+  'grant by tags that nothing has': claiming(() => ({ sub: 'other-tags', realm_access: { roles: [] } })),
+};
+
+/** Good for looking, and for nothing else. */
+export const readers: Record<string, BearerOf> = {
+  'role without the verb (viewer)': claiming(() => ({ realm_access: { roles: ['viewer'] } })),
+  'scope without the verb': claiming(() => ({ scope: '*:read' })),
+  'grant without the verb': claiming(() => ({ sub: 'reader', realm_access: { roles: [] } })),
+};

@@ -1,0 +1,262 @@
+/**
+ * Another tenant's administrator on what is not his. Each try is made twice, once with what is the other tenant's and once with
+ * what nobody has: the two must not differ in status, headers, body (but for what was asked) or the statements that they cost.
+ */
+import { expect } from 'vitest';
+import { kinds } from '#libs/kinds';
+import type { Belongings, Thing } from './belongings.js';
+import { type Case, isChange, isNothing } from './cases.js';
+import type { Ask, Lab, Told } from './lab.js';
+import { type Body, bodyOf, isBulkRemoval, isList, isOpen, pathOf, type TriedRoute, targetsOf } from './routes.js';
+
+const ABSENT_ID = '01890000-0000-7000-8000-00000000abcd';
+
+/** As long as the name of what is tried, so that nothing differs but whether it is there. */
+const absentOf = ({ name, id }: Thing): Thing => ({
+  plural: '',
+  id: ABSENT_ID,
+  name: name === id ? ABSENT_ID : name.replace('victim', 'absent'),
+});
+
+type Probe = Omit<Ask, 'token'>;
+
+/** The same request on two things, and the words in which they differ. */
+interface Pair {
+  foreign: Probe;
+  absent: Probe;
+  words: [string, string][];
+}
+
+type Pairs = (route: TriedRoute) => Pair[] | Promise<Pair[]>;
+
+const isRefusal = ({ status }: Told) => status >= 400 && status < 500 && status !== 401;
+const isRefusalOrNothing = (told: Told, route: TriedRoute) =>
+  told.status === 200 ? isNothing(told, route) : isRefusal(told);
+const isHidden = (told: Told) => told.status === 404;
+
+export function foreignCases(lab: Lab): Case[] {
+  const { victim, attacker } = lab;
+  const withPath = (route: TriedRoute, values: string[], more: Partial<Probe> = {}): Probe => {
+    const body: Body = bodyOf(route, attacker);
+    const headers = { ...body.headers, ...more.headers };
+    return { method: route.method, ...body, ...more, path: pathOf(route, values), headers };
+  };
+
+  /** The path names it; `isInner`: only its last parameter, of a thing of one's own. */
+  const inPath =
+    (
+      key: 'id' | 'name',
+      isInner: boolean,
+      more: (thing: Thing) => Promise<Partial<Probe>> | Partial<Probe> = () => ({}),
+    ): Pairs =>
+    async (route) => {
+      const targets = targetsOf(route, victim);
+      const own = targetsOf(route, attacker);
+      const isPlain = isInner ? targets.length < 2 : targets.length === 0;
+      if (isPlain || (key === 'name' && targets.every(({ id, name }) => id === name))) return [];
+      const kept = isInner ? own.slice(0, -1) : [];
+      const tried = targets.slice(kept.length);
+      const values = (things: Thing[]) => [...kept, ...things].map((thing) => thing[key]);
+      const absent = tried.map(absentOf);
+      const further = await more(tried[0]!);
+      const words = tried.map(({ [key]: word }, i): [string, string] => [word, absent[i]![key]]);
+      return [
+        { foreign: withPath(route, values(tried), further), absent: withPath(route, values(absent), further), words },
+      ];
+    };
+
+  const path = (name: string, pairs: Pairs, means: Case['means'] = () => true): Case =>
+    compared(lab, name, pairs, isHidden, (route) => route.parameters.length > 0 && means(route));
+
+  return [
+    path('foreign by id', inPath('id', false)),
+    path('foreign by name', inPath('name', false)),
+    path('foreign by id, below an own one', inPath('id', true)),
+    path(
+      'foreign, with its ETag in If-Match',
+      inPath('id', false, (thing) => ifMatch(lab, thing)),
+      isChange,
+    ),
+    compared(lab, 'foreign in the body, by id', inBody(lab, 'id'), isRefusal, isChange),
+    compared(lab, 'foreign in the body, by name', inBody(lab, 'name'), isRefusal, isChange),
+    compared(lab, 'foreign tag in a selector', inSelector(lab), isRefusalOrNothing, isSelection),
+    compared(lab, 'foreign id in a filter', inFilter(lab), isRefusalOrNothing, isSelection),
+    compared(lab, 'foreign page token', inPageToken(lab), isRefusal, isList),
+    compared(
+      lab,
+      'foreign event cursor',
+      inCursor(lab),
+      isRefusalOrNothing,
+      ({ template }) => template === '/v1/events',
+    ),
+    compared(lab, 'foreign idempotency key', inKey(lab, withPath), isRefusal, isChange),
+  ];
+}
+
+const isSelection = (route: TriedRoute) => isList(route) || isBulkRemoval(route);
+
+function compared(lab: Lab, name: string, pairs: Pairs, holds: Case['holds'], means: Case['means']): Case {
+  return {
+    name,
+    means: (route) => !isOpen(route) && means(route),
+    holds,
+    ask: async (route) => {
+      const told: Told[] = [];
+      for (const { foreign, absent, words } of await pairs(route)) {
+        const [there, nowhere] = [await recorded(lab, foreign), await recorded(lab, absent)];
+        expect(faceOf(there, words), `${route.name}: ${name}`).toEqual(faceOf(nowhere, words));
+        told.push(there.told);
+      }
+      return told;
+    },
+  };
+}
+
+interface Recorded {
+  told: Told;
+  statements: string[];
+}
+
+async function recorded(lab: Lab, probe: Probe): Promise<Recorded> {
+  lab.statements.length = 0;
+  const told = await lab.ask({ ...probe, token: lab.attacker.token });
+  return { told, statements: [...lab.statements] };
+}
+
+const changing = ['date', 'x-request-id', 'ratelimit'];
+
+/** All that the one who asked can see, and what it cost, without the words that he said himself. */
+function faceOf({ told, statements }: Recorded, words: [string, string][]) {
+  const plain = (text: string) =>
+    words
+      .flat()
+      .reduce((rest, word) => rest.replaceAll(word, '<asked>').replaceAll(encodeURIComponent(word), '<asked>'), text)
+      .replaceAll(String(told.headers['x-request-id']), '<request>');
+  const headers = Object.entries(told.headers).filter(([name]) => !changing.includes(name));
+  return {
+    status: told.status,
+    headers: headers.map(([name, value]) => `${name}: ${plain(String(value))}`),
+    text: plain(told.text),
+    statements,
+  };
+}
+
+async function ifMatch(lab: Lab, { plural, id }: Thing): Promise<Partial<Probe>> {
+  const { headers } = await lab.ask({ method: 'GET', path: `/v1/${plural}/${id}`, token: lab.victim.token });
+  return { headers: { 'if-match': headers.etag ?? '"1"' } };
+}
+
+/** Wherever a body that would be taken names something of one's own, something of the other tenant's. */
+function inBody(lab: Lab, key: 'id' | 'name'): Pairs {
+  const { attacker, victim } = lab;
+  return (route) => {
+    const { json } = bodyOf(route, attacker);
+    if (!json) return [];
+    const probe = (body: unknown): Probe => ({
+      method: route.method,
+      path: pathOf(
+        route,
+        targetsOf(route, attacker).map(({ id }) => id),
+      ),
+      json: body as object,
+    });
+    return placesOf(json).flatMap(({ value, replace }) => {
+      const own = attacker.named.find(({ id, name }) => value === id || value === name);
+      const plural = own?.plural ?? (value === 'tiny' ? 'images' : undefined);
+      const foreign = plural === undefined ? undefined : victim.things[plural];
+      if (!foreign) return [];
+      const absent = absentOf(foreign);
+      return [
+        {
+          foreign: probe(replace(foreign[key])),
+          absent: probe(replace(absent[key])),
+          words: [[foreign[key], absent[key]]],
+        },
+      ];
+    });
+  };
+}
+
+interface Place {
+  value: string;
+  /** The whole body with another value there. */
+  replace(value: string): unknown;
+}
+
+/** Every text in a body but the name of what is made. */
+function placesOf(body: unknown, wrap: (inner: unknown) => unknown = (inner) => inner, depth = 0): Place[] {
+  if (typeof body === 'string') return [{ value: body, replace: wrap }];
+  if (typeof body !== 'object' || body === null) return [];
+  return Object.entries(body)
+    .filter(([key]) => depth > 0 || key !== 'name')
+    .flatMap(([key, inner]) => {
+      const with_ = (changed: unknown) =>
+        Array.isArray(body) ? body.map((old, i) => (String(i) === key ? changed : old)) : { ...body, [key]: changed };
+      return placesOf(inner, (changed) => wrap(with_(changed)), depth + 1);
+    });
+}
+
+function asked(route: TriedRoute, whose: Belongings, query: Record<string, string>): Probe {
+  const path = pathOf(
+    route,
+    targetsOf(route, whose).map(({ id }) => id),
+  );
+  return { method: route.method, path: `${path}?${new URLSearchParams(query)}` };
+}
+
+function inSelector(lab: Lab): Pairs {
+  return (route) => {
+    const [foreign, absent] = [`of=victim-${route.plural}`, `of=absent-${route.plural}`];
+    const probe = (tagSelector: string) => asked(route, lab.attacker, { tagSelector });
+    return [{ foreign: probe(foreign), absent: probe(absent), words: [[foreign, absent]] }];
+  };
+}
+
+/** Every filter of the route's kind that takes an id, and `resource` where there is one, with every thing that there is. */
+function inFilter(lab: Lab): Pairs {
+  return (route) => {
+    const kind = kinds.find(({ plural }) => plural === route.plural);
+    const own = Object.entries(kind?.filters ?? {}).filter(([, { type }]) => type === 'uuid');
+    const filters = own.length > 0 || kind ? own.map(([name]) => name) : ['resource', 'resourceId'];
+    return filters.map((name) => {
+      const { id } = lab.victim.things[`${name}s`] ?? lab.victim.things.networks!;
+      const query = (value: string) => ({ [name]: value, ...(isBulkRemoval(route) && { tagSelector: '!none' }) });
+      return {
+        foreign: asked(route, lab.attacker, query(id)),
+        absent: asked(route, lab.attacker, query(ABSENT_ID)),
+        words: [[id, ABSENT_ID]],
+      };
+    });
+  };
+}
+
+function inPageToken(lab: Lab): Pairs {
+  return async (route) => {
+    const probeOf = (query: Record<string, string>, whose = lab.attacker) => asked(route, whose, query);
+    const first = await lab.ask({ ...probeOf({ pageSize: '1' }, lab.victim), token: lab.victim.token });
+    const token: string | undefined = first.body?.nextPageToken;
+    if (!token) return [];
+    const absent = `${'A'.repeat(22)}${token.slice(22)}`;
+    const probe = (pageToken: string) => probeOf({ pageSize: '1', pageToken });
+    return [{ foreign: probe(token), absent: probe(absent), words: [[token, absent]] }];
+  };
+}
+
+/** Cursors are numbers of the tenant's own: what is another's place in time shows nothing of it. */
+function inCursor(lab: Lab): Pairs {
+  return async (route) => {
+    const foreign = await lab.lastEvent();
+    const absent = `${Number(foreign) + 1_000_000}`;
+    const probe = (since: string) => asked(route, lab.attacker, { since });
+    return [{ foreign: probe(foreign), absent: probe(absent), words: [[foreign, absent]] }];
+  };
+}
+
+/** A key under which the other tenant has an answer, of a user with the same `sub`; on what is refused anyway. */
+function inKey(lab: Lab, withPath: (route: TriedRoute, values: string[], more: Partial<Probe>) => Probe): Pairs {
+  return (route) => {
+    const values = route.parameters.map(() => ABSENT_ID);
+    const probe = (key: string) => withPath(route, values, { json: {}, headers: { 'idempotency-key': key } });
+    return [{ foreign: probe(lab.foreignKey), absent: probe('nobodys'), words: [[lab.foreignKey, 'nobodys']] }];
+  };
+}
