@@ -16,7 +16,7 @@ export * from './metrics.js';
 export * from './names.js';
 export { describeApi } from './openapi.js';
 export * from './pipeline.js';
-export { isReached, reachedAs, readableEvents } from './readable.js';
+export { isReached, reachedAs, readableAudit, readableEvents } from './readable.js';
 export * from './reading.js';
 export * from './reference.js';
 export { refreshResource } from './refresh.js';

@@ -11,7 +11,7 @@ import { newId, parseSelector, type Tags } from '#libs/core';
 import { createPool } from '#libs/db';
 import { EventReader } from '#libs/events';
 import { kinds } from '#libs/kinds';
-import { type Caller, JobService, KindRegistry, ResourceReader, readableEvents } from '#libs/resources';
+import { type Caller, JobService, KindRegistry, ResourceReader, readableAudit, readableEvents } from '#libs/resources';
 import { costOf, loadScale, SpyingDatabase, type TestDatabase, testDatabase } from '#libs/testing';
 
 const KEY = Buffer.alloc(32, 9);
@@ -46,6 +46,10 @@ insert into network (tenant_id, id, subnet, gateway, mtu, address_total, address
   select tenant_id, id, '10.0.0.0/24', '10.0.0.1', 1450, 253, '10.0.0.2' from resource where tenant_id = 'few';
 insert into job (tenant_id, id, resource_id, kind, resource_name, resource_tags, action, created_by)
   select tenant_id, uuidv7(), id, kind, name, '{}', 'create', created_by from resource where tenant_id = 'few';
+insert into audit (tenant_id, id, actor, action, kind, resource_id, result)
+  select tenant_id, uuidv7(), 't', 'network.create', 'network', id, 'done' from resource where tenant_id = 'few'
+  union all select tenant_id, uuidv7(), 't', 'job.cancel', 'job', id, 'done' from job where tenant_id = 'few'
+  union all values ('few', uuidv7(), 't', 'token.refused', null, null::uuid, 'refused'), ('few', uuidv7(), 't', 'network.create', 'network', null, 'refused');
 update event e set number = n.number from (select id, row_number() over (order by id) as number from event where tenant_id = 'few') n
   where e.tenant_id = 'few' and e.id = n.id;
 analyze`;
@@ -134,7 +138,7 @@ test('a list, its pages and its count have what the grants reach, whatever they 
         expect((await listed(caller, { ...query, sort: '-name' })).ids.toSorted()).toEqual(ids.toSorted());
       },
     ),
-    { numRuns: 120 },
+    { numRuns: 60 },
   );
 });
 
@@ -169,6 +173,72 @@ test('jobs and events have what the grants reach, and a job by its id is there o
     }),
     { numRuns: 60 },
   );
+});
+
+test('the audit trail tells of what the grants reach, of its jobs, and of what is no resource', async () => {
+  const ofJob = new Map(
+    (await jobs.list(callerOfAll, { pageSize: '500' })).items.map(({ id, resource }) => [id, resource]),
+  );
+  const told = async ({ actor }: Caller) => {
+    const query = sql<{ kind: string | null; resource_id: string | null }>`select r.kind, r.resource_id from audit r
+      where r.tenant_id = 'few' and ${readableAudit(actor, registry.names)}`;
+    const rows = await spy.tenantRead('few', query.compile(spy.builder));
+    return rows
+      .map(({ kind, resource_id: id }) => `${kind} ${kind === 'job' ? (ofJob.get(id!) as { id: string }).id : id}`)
+      .toSorted();
+  };
+  await fc.assert(
+    fc.asyncProperty(fc.array(grant, { minLength: 1, maxLength: 4 }), async (grants) => {
+      const caller = granted('few', grants);
+      const ids = expected(caller).map(({ id }) => id);
+      const both = ids.flatMap((id) => [`network ${id}`, `job ${id}`]);
+      expect(await told(caller)).toEqual([...both, 'null null'].toSorted());
+    }),
+    { numRuns: 40 },
+  );
+  expect((await told(callerOfAll)).length).toBe(2 * few.length + 2);
+  const scoped: Caller = { ...callerOfAll, actor: { ...callerOfAll.actor, scopes: [{ kind: 'disk', verb: 'read' }] } };
+  expect(await told(scoped)).toEqual(['null null']);
+});
+
+test('a watcher is told what enters and leaves its reach as made and deleted, and of the end of what is gone', async () => {
+  const tenantId = 'watched';
+  await sql`insert into tenant (id, display_name) values (${tenantId}, '')`.execute(database.db.operator);
+  const id = newId();
+  const inTenant = (statement: ReturnType<typeof sql>) =>
+    database.db.tenantTransaction(tenantId, (tx) => statement.execute(tx));
+  const retag = (tags: Tags) =>
+    inTenant(sql`update resource set tags = ${JSON.stringify(tags)}::jsonb where id = ${id}`);
+  await inTenant(sql`insert into resource (tenant_id, id, kind, name, tags, state, created_by)
+    values (${tenantId}, ${id}, 'network', 'secret', '{"team": "b"}', 'ready', 't')`);
+  await retag({ team: 'a' });
+  await retag({ team: 'a', note: 'x' });
+  await retag({ team: 'b', note: 'hidden' });
+  await retag({ team: 'a' });
+  await inTenant(sql`insert into job (tenant_id, id, resource_id, kind, resource_name, resource_tags, action, created_by)
+    values (${tenantId}, ${newId()}, ${id}, 'network', 'secret', '{"team": "a"}', 'delete', 't')`);
+  await inTenant(sql`delete from resource where id = ${id}`);
+  await inTenant(sql`update job set state = 'succeeded', finished_at = now() where resource_id = ${id}`);
+  await sql`update event e set number = n.number from (select id, row_number() over (order by id) as number from event
+    where tenant_id = ${tenantId}) n where e.tenant_id = ${tenantId} and e.id = n.id`.execute(database.db.operator);
+  const readable = readableEvents(granted(tenantId, [{ selector: 'team=a' }]).actor, registry.names);
+  const { events: told, upTo } = await events.read(tenantId, 0, { readable });
+  expect(told.map(({ number, type }) => [number, type])).toEqual([
+    [2, 'resource.created'],
+    [3, 'resource.updated'],
+    [4, 'resource.deleted'],
+    [5, 'resource.created'],
+    [6, 'job.created'],
+    [7, 'resource.deleted'],
+    [8, 'job.updated'],
+  ]);
+  expect(told[2]!.body).toEqual({ id, kind: 'network', name: 'secret' });
+  expect(JSON.stringify(told)).not.toContain('hidden');
+  expect(upTo).toBe(8);
+  const others = readableEvents(granted(tenantId, [{ selector: 'team=c' }]).actor, registry.names);
+  expect(await events.read(tenantId, 0, { readable: others })).toMatchObject({ events: [], upTo: 8 });
+  const selected = await events.read(tenantId, 0, { readable, selector: parseSelector('note=hidden') });
+  expect(selected.events).toEqual([]);
 });
 
 describe('in a large tenant', () => {

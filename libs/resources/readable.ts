@@ -211,3 +211,28 @@ export function readableEvents(
   const read = kindsRead(actor, kinds);
   return ({ kind, ...row }) => isReadable(read, kind, row);
 }
+
+/**
+ * Which rows `r` of the audit trail an actor may read beside its permission for the trail: those about resources that it
+ * may read (of what is gone, by its last job's tags), about jobs of such, and about what is no resource. A refused create
+ * is about no resource, and read by who may read all of the kind.
+ */
+export function readableAudit(actor: Actor, kinds: readonly string[]): Sql {
+  const read = kindsRead(actor, kinds);
+  if (read.all.length === kinds.length) return sql`true`;
+  const ofJob = {
+    id: sql.ref('j.resource_id'),
+    tags: sql`coalesce(x.tags, j.resource_tags)`,
+    createdBy: sql`coalesce(x.created_by, j.created_by)`,
+  };
+  const jobs = sql`job j left join lateral (select q.tags, q.created_by from resource q
+    where q.tenant_id = j.tenant_id and q.id = j.resource_id offset 0) x on true where j.tenant_id = r.tenant_id`;
+  const byJob = (which: Sql) =>
+    sql`exists (select from (select j.kind, j.resource_id, ${ofJob.tags} as tags, ${ofJob.createdBy} as created_by
+      from ${jobs} and ${which} offset 0) l
+      where ${isReadable(read, sql.ref('l.kind'), { ...reachedAs('l'), id: sql.ref('l.resource_id') })})`;
+  return sql`(r.kind is null or not r.kind = any (${[...kinds, 'job']}::text[]) or r.kind = any (${read.all}::text[])
+    or (r.kind <> 'job' and ${byJob(sql`j.id = (select n.id from job n
+      where n.tenant_id = r.tenant_id and n.resource_id = r.resource_id order by n.created_at desc limit 1)`)})
+    or (r.kind = 'job' and ${byJob(sql`j.id = r.resource_id`)}))`;
+}

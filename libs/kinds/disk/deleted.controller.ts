@@ -2,7 +2,7 @@
 import { Controller, Delete, Get, Inject, Param, Post, Req, Res } from '@nestjs/common';
 import { IsString } from 'class-validator';
 import { sql } from 'kysely';
-import { authorize, may } from '#libs/auth';
+import { authorize, may, reachOf } from '#libs/auth';
 import { invalid, isName, isUuid, notFound, RhyzomeError } from '#libs/core';
 import { Database, type Tx } from '#libs/db';
 import { Check, Describe, Optional, validateDto } from '#libs/openapi';
@@ -14,8 +14,10 @@ import {
   etagOf,
   findResource,
   inTransaction,
+  isReached,
   KindRegistry,
   ResourceReader,
+  reachedAs,
   resourceView,
   runChange,
 } from '#libs/resources';
@@ -69,7 +71,7 @@ export class DeletedDiskController {
       shape: deletedList,
       raw: request.query as Record<string, unknown>,
       select: sql<DeletedDiskRow>`select r.* from deleted_disk r`,
-      base: sql`r.tenant_id = ${caller.actor.tenantId}`,
+      base: sql`r.tenant_id = ${caller.actor.tenantId} and ${isReached(reachOf(caller.actor, 'read', 'disk'), reachedAs('r'))}`,
       view: deletedDiskView,
     });
     sendPage(request, reply, page);
@@ -114,7 +116,7 @@ export class DeletedDiskController {
         const row = isUuid(id) ? await lockDeleted(tx, { tenantId, id }) : undefined;
         if (!row) throw notFound('deleted disk', id);
         Object.assign(target, { resourceId: row.id, resourceName: row.name });
-        const core = { tenantId, kind: 'disk', id: row.id, name: row.name };
+        const core = { tenantId, kind: 'disk', id: row.id, name: row.name, tags: row.tags, createdBy: row.created_by };
         authorize(caller.actor, 'read', core, id);
         authorize(caller.actor, verb, core, id);
         const done = await work(tx, row);
