@@ -23,6 +23,9 @@ const found = findKeycloak(cache);
 /** Why there is no Keycloak here; undefined where there is one. */
 export const missing = found.ok ? undefined : found.reason;
 
+/** Of all tenants in organization mode, by default. */
+export const sharedRealm = 'rhyzome';
+
 export interface Outcome {
   status: number;
   out: string;

@@ -3,7 +3,7 @@ import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { until } from '../harness/until.js';
 import { loginByCode } from './browser.js';
 import type { Lab } from './lab.js';
-import { ownPassword, type TestTenant } from './tenant.js';
+import { newcomer, type TestTenant } from './tenant.js';
 
 export function outage(open: () => { lab: Lab; tenant: TestTenant }): void {
   describe('while Keycloak is away', () => {
@@ -41,8 +41,7 @@ export function outage(open: () => { lab: Lab; tenant: TestTenant }): void {
       );
       lab.keycloak.resume();
       await until('the user', async () => (await api.get('/v1/users/late')).body.state === 'ready', 90_000, 250);
-      const username = asked.body.loginName ?? 'late';
-      const person = { username, password: asked.body.oneTimePassword, newPassword: ownPassword('late') };
+      const person = newcomer(tenant.issuer, tenant.id, 'late', asked.body.oneTimePassword);
       const tokens = await loginByCode(tenant.issuer, person);
       expect((await lab.client(tokens.access_token).get('/v1/networks')).status).toBe(200);
     });

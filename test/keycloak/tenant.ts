@@ -2,7 +2,7 @@
 
 import type { Client } from '../harness/client.js';
 import { askForToken, claimsOf, loginByCode, type Person, type Tokens } from './browser.js';
-import type { Lab } from './lab.js';
+import { type Lab, sharedRealm } from './lab.js';
 
 export interface TestTenant {
   id: string;
@@ -17,29 +17,28 @@ export interface TestTenant {
 
 export const ownPassword = (name: string) => `${name} likes long passwords`;
 
-/** What `tenant create` printed of the first administrator. */
-export interface FirstLogin {
-  issuer: string;
-  person: Person;
+/** Somebody who has a one-time password, and who sets an own one with it. In a shared realm names have their tenant. */
+export function newcomer(issuer: string, tenant: string, name: string, oneTimePassword: string): Person {
+  const username = issuer.endsWith(`/realms/${sharedRealm}`) ? `${name}@${tenant}` : name;
+  return { username, password: oneTimePassword, newPassword: ownPassword(name) };
 }
 
 /** Runs `rhyzome tenant create`, whose administrator is `<id>admin`. */
-export async function createTenant(lab: Lab, id: string, ...more: string[]): Promise<FirstLogin> {
+export async function createTenant(lab: Lab, id: string, ...more: string[]) {
   const name = `${id}admin`;
   const made = await lab.json(
     ...['tenant', 'create', id, '--display-name', `Tenant ${id}`, '--admin', name],
     ...['--admin-email', `${name}@example.org`, ...more],
   );
-  return firstLoginIn(made);
+  const issuer: string = made.issuers[0].issuer;
+  return { issuer, person: newcomer(issuer, id, made.admin.name, made.admin.oneTimePassword) };
 }
 
-/** From the JSON of `tenant create`, `tenant admin` and `tenant move`. */
-export function firstLoginIn(made: any): FirstLogin {
-  const { username, oneTimePassword } = made.admin;
-  return {
-    issuer: made.issuers[0].issuer,
-    person: { username, password: oneTimePassword, newPassword: ownPassword(username) },
-  };
+/** `rhyzome tenant admin`: a new one-time password for the only administrator. */
+export async function invitedAdmin(lab: Lab, id: string) {
+  const [{ issuer }] = (await lab.json('tenant', 'show', id)).issuers;
+  const { name, oneTimePassword } = await lab.json('tenant', 'admin', id);
+  return { issuer: issuer as string, person: newcomer(issuer, id, name, oneTimePassword) };
 }
 
 /** A tenant whose administrator has logged in for the first time. */
@@ -64,6 +63,5 @@ export async function invite(tenant: TestTenant, user: Record<string, unknown>):
   const answer = await tenant.api.call('POST', '/v1/users?wait=60s', { json: user });
   if (answer.status !== 200 && answer.status !== 201) throw new Error(`no user: ${answer.status} ${answer.text}`);
   if (answer.body.state !== 'ready') throw new Error(`the user is not ready: ${answer.text}`);
-  const username = answer.body.loginName ?? answer.body.name;
-  return { username, password: answer.body.oneTimePassword, newPassword: ownPassword(username) };
+  return newcomer(tenant.issuer, tenant.id, answer.body.name, answer.body.oneTimePassword);
 }
