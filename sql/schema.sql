@@ -54,6 +54,8 @@ create table apitoken (
   expires_at timestamp(3) with time zone not null,
   revoked boolean default false not null,
   last_used_at timestamp(3) with time zone,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint apitoken_pkey PRIMARY KEY (tenant_id, id),
   constraint apitoken_hash_key UNIQUE (hash),
   constraint apitoken_hash_check CHECK ((length(hash) = 32)),
@@ -822,6 +824,8 @@ create table tenant_user (
   subject text,
   last_invited_at timestamp(3) with time zone,
   invitation jsonb,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint tenant_user_pkey PRIMARY KEY (tenant_id, id),
   constraint tenant_user_email_check CHECK ((length(email) <= 254)),
   constraint tenant_user_role_check CHECK ((role = ANY (ARRAY['admin'::text, 'operator'::text, 'viewer'::text]))),
@@ -864,9 +868,11 @@ CREATE INDEX access_grant_by_subject_name ON public.access_grant USING btree (te
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
 
-CREATE INDEX apitoken_expiry ON public.apitoken USING btree (expires_at);
+CREATE INDEX apitoken_by_service_account_id_created ON public.apitoken USING btree (tenant_id, service_account_id, resource_created_at, id);
 
-CREATE INDEX apitoken_service_account ON public.apitoken USING btree (tenant_id, service_account_id, id);
+CREATE INDEX apitoken_by_service_account_id_name ON public.apitoken USING btree (tenant_id, service_account_id, resource_name, id);
+
+CREATE INDEX apitoken_expiry ON public.apitoken USING btree (expires_at);
 
 CREATE INDEX apitoken_subject ON public.apitoken USING btree (tenant_id, subject);
 
@@ -1104,11 +1110,19 @@ CREATE INDEX tenant_domain_tenant ON public.tenant_domain USING btree (tenant_id
 
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
 
+CREATE INDEX tenant_user_by_email_created ON public.tenant_user USING btree (tenant_id, email, resource_created_at, id);
+
+CREATE INDEX tenant_user_by_email_name ON public.tenant_user USING btree (tenant_id, email, resource_name, id);
+
+CREATE INDEX tenant_user_by_role_created ON public.tenant_user USING btree (tenant_id, role, resource_created_at, id);
+
+CREATE INDEX tenant_user_by_role_name ON public.tenant_user USING btree (tenant_id, role, resource_name, id);
+
+CREATE INDEX tenant_user_by_subject_created ON public.tenant_user USING btree (tenant_id, subject, resource_created_at, id);
+
+CREATE INDEX tenant_user_by_subject_name ON public.tenant_user USING btree (tenant_id, subject, resource_name, id);
+
 CREATE UNIQUE INDEX tenant_user_email ON public.tenant_user USING btree (tenant_id, email) WHERE (email IS NOT NULL);
-
-CREATE INDEX tenant_user_role ON public.tenant_user USING btree (tenant_id, role, id);
-
-CREATE INDEX tenant_user_subject ON public.tenant_user USING btree (tenant_id, subject);
 
 CREATE UNIQUE INDEX wireguardpeer_address ON public.wireguardpeer USING btree (tenant_id, network_id, address);
 
@@ -1943,6 +1957,8 @@ CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_ru
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.apitoken DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_apitoken();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.apitoken FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE TRIGGER tells_access AFTER DELETE OR UPDATE OF revoked ON public.apitoken FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
@@ -2003,6 +2019,8 @@ CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags, name ON public.resource FO
 
 CREATE TRIGGER pass_name_on_to_access_grant AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (new.kind = 'grant'::text))) EXECUTE FUNCTION pass_name_on('access_grant');
 
+CREATE TRIGGER pass_name_on_to_apitoken AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'apitoken'::text))) EXECUTE FUNCTION pass_name_on('apitoken');
+
 CREATE TRIGGER pass_name_on_to_disk AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'disk'::text))) EXECUTE FUNCTION pass_name_on('disk');
 
 CREATE TRIGGER pass_name_on_to_firewallrule AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'firewallrule'::text))) EXECUTE FUNCTION pass_name_on('firewallrule');
@@ -2018,6 +2036,8 @@ CREATE TRIGGER pass_name_on_to_portforward AFTER UPDATE OF name ON public.resour
 CREATE TRIGGER pass_name_on_to_publicaddress AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'publicaddress'::text))) EXECUTE FUNCTION pass_name_on('publicaddress');
 
 CREATE TRIGGER pass_name_on_to_snapshot AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'snapshot'::text))) EXECUTE FUNCTION pass_name_on('snapshot');
+
+CREATE TRIGGER pass_name_on_to_tenant_user AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'tenant_user'::text))) EXECUTE FUNCTION pass_name_on('tenant_user');
 
 CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'wireguardpeer'::text))) EXECUTE FUNCTION pass_name_on('wireguardpeer');
 
@@ -2050,6 +2070,8 @@ CREATE TRIGGER keep_issuer_whole_or_shared BEFORE INSERT OR UPDATE ON public.ten
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_issuer FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.tenant_user DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_tenant_user();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.tenant_user FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE OF role ON public.tenant_user FOR EACH ROW EXECUTE FUNCTION raise_access();
 

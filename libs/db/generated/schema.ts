@@ -68,6 +68,8 @@ export interface Apitoken {
   id: string;
   last_used_at: Timestamp | null;
   prefix: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   revoked: Generated<boolean>;
   roles: string[];
   scopes: string[] | null;
@@ -672,6 +674,8 @@ export interface TenantUser {
   invitation: Json | null;
   last_invited_at: Timestamp | null;
   last_name: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   role: string | null;
   subject: string | null;
   tenant_id: string;
