@@ -54,6 +54,8 @@ create table apitoken (
   expires_at timestamp(3) with time zone not null,
   revoked boolean default false not null,
   last_used_at timestamp(3) with time zone,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint apitoken_pkey PRIMARY KEY (tenant_id, id),
   constraint apitoken_hash_key UNIQUE (hash),
   constraint apitoken_hash_check CHECK ((length(hash) = 32)),
@@ -654,7 +656,17 @@ create table realm (
   tenant_id text not null,
   id uuid not null,
   mode text not null,
+  place_mode text not null,
+  left_mode text,
+  issuer text,
+  organization text,
+  open boolean default true not null,
+  display_name text,
+  scopes text[] default '{}'::text[] not null,
   constraint realm_pkey PRIMARY KEY (tenant_id, id),
+  constraint realm_check CHECK ((left_mode <> place_mode)),
+  constraint realm_mode_check CHECK ((mode = ANY (ARRAY['realm'::text, 'organization'::text]))),
+  constraint realm_place_mode_check CHECK ((place_mode = ANY (ARRAY['realm'::text, 'organization'::text]))),
   constraint realm_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
@@ -795,6 +807,7 @@ create table tenant_issuer (
   audience text,
   jwks_uri text,
   organization text default ''::text not null,
+  managed boolean default false not null,
   constraint tenant_issuer_pkey PRIMARY KEY (issuer, organization),
   constraint tenant_issuer_organization_check CHECK ((length(organization) <= 255)),
   constraint tenant_issuer_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
@@ -811,6 +824,8 @@ create table tenant_user (
   subject text,
   last_invited_at timestamp(3) with time zone,
   invitation jsonb,
+  resource_created_at timestamp(3) with time zone default now() not null,
+  resource_name text default ''::text not null,
   constraint tenant_user_pkey PRIMARY KEY (tenant_id, id),
   constraint tenant_user_email_check CHECK ((length(email) <= 254)),
   constraint tenant_user_role_check CHECK ((role = ANY (ARRAY['admin'::text, 'operator'::text, 'viewer'::text]))),
@@ -853,9 +868,11 @@ CREATE INDEX access_grant_by_subject_name ON public.access_grant USING btree (te
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
 
-CREATE INDEX apitoken_expiry ON public.apitoken USING btree (expires_at);
+CREATE INDEX apitoken_by_service_account_id_created ON public.apitoken USING btree (tenant_id, service_account_id, resource_created_at, id);
 
-CREATE INDEX apitoken_service_account ON public.apitoken USING btree (tenant_id, service_account_id, id);
+CREATE INDEX apitoken_by_service_account_id_name ON public.apitoken USING btree (tenant_id, service_account_id, resource_name, id);
+
+CREATE INDEX apitoken_expiry ON public.apitoken USING btree (expires_at);
 
 CREATE INDEX apitoken_subject ON public.apitoken USING btree (tenant_id, subject);
 
@@ -1055,6 +1072,8 @@ CREATE INDEX publicaddress_by_pool_name ON public.publicaddress USING btree (ten
 
 CREATE INDEX publicaddress_pool ON public.publicaddress USING btree (pool, ip);
 
+CREATE UNIQUE INDEX realm_one ON public.realm USING btree (tenant_id);
+
 CREATE INDEX reservation_node ON public.reservation USING btree (node_id);
 
 CREATE INDEX resource_created ON public.resource USING btree (tenant_id, kind, created_at, id) INCLUDE (published);
@@ -1091,11 +1110,19 @@ CREATE INDEX tenant_domain_tenant ON public.tenant_domain USING btree (tenant_id
 
 CREATE INDEX tenant_issuer_tenant ON public.tenant_issuer USING btree (tenant_id);
 
+CREATE INDEX tenant_user_by_email_created ON public.tenant_user USING btree (tenant_id, email, resource_created_at, id);
+
+CREATE INDEX tenant_user_by_email_name ON public.tenant_user USING btree (tenant_id, email, resource_name, id);
+
+CREATE INDEX tenant_user_by_role_created ON public.tenant_user USING btree (tenant_id, role, resource_created_at, id);
+
+CREATE INDEX tenant_user_by_role_name ON public.tenant_user USING btree (tenant_id, role, resource_name, id);
+
+CREATE INDEX tenant_user_by_subject_created ON public.tenant_user USING btree (tenant_id, subject, resource_created_at, id);
+
+CREATE INDEX tenant_user_by_subject_name ON public.tenant_user USING btree (tenant_id, subject, resource_name, id);
+
 CREATE UNIQUE INDEX tenant_user_email ON public.tenant_user USING btree (tenant_id, email) WHERE (email IS NOT NULL);
-
-CREATE INDEX tenant_user_role ON public.tenant_user USING btree (tenant_id, role, id);
-
-CREATE INDEX tenant_user_subject ON public.tenant_user USING btree (tenant_id, subject);
 
 CREATE UNIQUE INDEX wireguardpeer_address ON public.wireguardpeer USING btree (tenant_id, network_id, address);
 
@@ -1559,6 +1586,22 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.keep_realm_issuer()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+declare changed text := coalesce(new.tenant_id, old.tenant_id);
+begin
+  delete from tenant_issuer where tenant_id = changed and managed;
+  if tg_op <> 'DELETE' and new.issuer is not null then
+    insert into tenant_issuer (issuer, organization, tenant_id, managed)
+    values (new.issuer, coalesce(new.organization, ''), changed, true);
+  end if;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.keep_tags()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1914,6 +1957,8 @@ CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_ru
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.apitoken DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_apitoken();
 
+CREATE TRIGGER take_order BEFORE INSERT ON public.apitoken FOR EACH ROW EXECUTE FUNCTION take_order();
+
 CREATE TRIGGER tells_access AFTER DELETE OR UPDATE OF revoked ON public.apitoken FOR EACH ROW EXECUTE FUNCTION raise_access();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
@@ -1962,6 +2007,8 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.publicaddress FOR EACH ROW EXE
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
+CREATE TRIGGER keep_realm_issuer AFTER DELETE OR UPDATE OF issuer, organization ON public.realm FOR EACH ROW EXECUTE FUNCTION keep_realm_issuer();
+
 CREATE TRIGGER end_grant AFTER UPDATE OF state ON public.resource FOR EACH ROW WHEN (((new.kind = 'grant'::text) AND (new.state = 'deleting'::text) AND (old.state <> 'deleting'::text))) EXECUTE FUNCTION end_grant();
 
 CREATE TRIGGER keep_published AFTER UPDATE OF published ON public.resource FOR EACH ROW WHEN ((new.published IS DISTINCT FROM old.published)) EXECUTE FUNCTION keep_published();
@@ -1971,6 +2018,8 @@ CREATE TRIGGER keep_tags_insert AFTER INSERT ON public.resource FOR EACH ROW WHE
 CREATE TRIGGER keep_tags_update AFTER UPDATE OF tags, name ON public.resource FOR EACH ROW WHEN (((new.tags IS DISTINCT FROM old.tags) OR (new.name <> old.name))) EXECUTE FUNCTION keep_tags();
 
 CREATE TRIGGER pass_name_on_to_access_grant AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (new.kind = 'grant'::text))) EXECUTE FUNCTION pass_name_on('access_grant');
+
+CREATE TRIGGER pass_name_on_to_apitoken AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'apitoken'::text))) EXECUTE FUNCTION pass_name_on('apitoken');
 
 CREATE TRIGGER pass_name_on_to_disk AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'disk'::text))) EXECUTE FUNCTION pass_name_on('disk');
 
@@ -1987,6 +2036,8 @@ CREATE TRIGGER pass_name_on_to_portforward AFTER UPDATE OF name ON public.resour
 CREATE TRIGGER pass_name_on_to_publicaddress AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'publicaddress'::text))) EXECUTE FUNCTION pass_name_on('publicaddress');
 
 CREATE TRIGGER pass_name_on_to_snapshot AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'snapshot'::text))) EXECUTE FUNCTION pass_name_on('snapshot');
+
+CREATE TRIGGER pass_name_on_to_tenant_user AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'tenant_user'::text))) EXECUTE FUNCTION pass_name_on('tenant_user');
 
 CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'wireguardpeer'::text))) EXECUTE FUNCTION pass_name_on('wireguardpeer');
 
@@ -2019,6 +2070,8 @@ CREATE TRIGGER keep_issuer_whole_or_shared BEFORE INSERT OR UPDATE ON public.ten
 CREATE TRIGGER notify_tenant AFTER INSERT OR DELETE OR UPDATE ON public.tenant_issuer FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.tenant_user DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_tenant_user();
+
+CREATE TRIGGER take_order BEFORE INSERT ON public.tenant_user FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE OF role ON public.tenant_user FOR EACH ROW EXECUTE FUNCTION raise_access();
 
@@ -2374,6 +2427,9 @@ grant execute on function keep_issuer_whole_or_shared() to public;
 
 alter function keep_published() owner to rhyzome_owner;
 grant execute on function keep_published() to public;
+
+alter function keep_realm_issuer() owner to rhyzome_owner;
+grant execute on function keep_realm_issuer() to public;
 
 alter function keep_tags() owner to rhyzome_owner;
 grant execute on function keep_tags() to public;

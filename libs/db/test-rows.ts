@@ -1,4 +1,5 @@
 /** A row of each table with tenant data, for the tests of the walls between tenants. */
+import { randomBytes } from 'node:crypto';
 import { sql } from 'kysely';
 import { newId } from '#libs/core';
 import type { Database } from '#libs/db';
@@ -160,6 +161,16 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     action: 'allow',
     protocol: 'any',
   }),
+  apitoken: (tenant_id, id) => ({
+    tenant_id,
+    id,
+    hash: randomBytes(32),
+    prefix: 'rhz_1234',
+    subject: 's',
+    roles: '{}',
+    groups: '{}',
+    expires_at: new Date(),
+  }),
   instance: (tenant_id, id) => ({
     tenant_id,
     id,
@@ -171,11 +182,21 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
   }),
 };
 
-/** In an order in which what is referred to comes first. */
 /** They get rows of each tenant with the others'. */
 export const filledByTriggers = ['tenant_access'];
 
-export const order = ['resource', 'job', 'network', 'image', 'instance', 'disk', 'wireguard_door'];
+/** In an order in which what is referred to comes first. */
+export const order = [
+  'resource',
+  'job',
+  'network',
+  'image',
+  'instance',
+  'disk',
+  'wireguard_door',
+  'tenant_user',
+  'tenant_group',
+];
 
 /** Of a type, what any column of it takes. */
 const samples: Record<string, (id: string) => unknown> = {

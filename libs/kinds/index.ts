@@ -9,6 +9,7 @@ import { instance } from './instance/index.js';
 import { network } from './network/index.js';
 import { portforward } from './portforward/index.js';
 import { publicaddress } from './publicaddress/index.js';
+import { realm } from './realm/index.js';
 import { serviceaccount } from './serviceaccount/index.js';
 import { snapshot } from './snapshot/index.js';
 import { user } from './user/index.js';
@@ -25,6 +26,7 @@ export const kinds = [
   network,
   portforward,
   publicaddress,
+  realm,
   serviceaccount,
   snapshot,
   user,

@@ -10,6 +10,7 @@ import { auditingRefusals, auditRefused, type Caller, type ChangeOptions } from 
 import type { StoredAnswer } from './idempotency.js';
 import type { CoreRow, KindDefinition } from './kind.js';
 import { conditionsOf, type ListQuery, parseListQuery } from './list-query.js';
+import { refuseNotOffered } from './permission-to-change.js';
 import { listShapeOf } from './reading.js';
 import { removeLocked } from './removal.js';
 import { lockResource, selectFromKind } from './repository.js';
@@ -60,6 +61,7 @@ export async function removeMatching(
         `You may not delete ${kind.plural}: the scope ${kind.name}:delete is missing.`,
       );
     }
+    refuseNotOffered(kind, 'delete', actor);
     const query = selection(kind, raw);
     const answer = await runChange(db, tenantId, options, true, async (tx): Promise<StoredAnswer> => {
       const { cores, total } = await matching(tx, kind, tenantId, query);

@@ -11,6 +11,7 @@ import { blockersOf } from './dependencies.js';
 import { type CoreDocument, inTransaction } from './kind.js';
 import type { ListShape } from './list-query.js';
 import { refuseHeldName, takingName } from './names.js';
+import { refuseNotOffered } from './permission-to-change.js';
 import { type Page, readPlainPage } from './reading.js';
 import type { KindRegistry } from './registry.js';
 import { coreOf, lockResource, updateResource } from './repository.js';
@@ -111,6 +112,8 @@ export class JobService {
     const { tenantId } = caller.actor;
     const target = { kind: 'job', resourceId: row.id, resourceName: row.resource_name };
     return auditingRefusals(this.db, caller, verb, target, async () => {
+      const kind = this.registry.get(row.kind);
+      if (kind.administered) refuseNotOffered(kind, row.action, caller.actor);
       authorize(caller.actor, row.action, { tenantId, kind: row.kind, id: row.resource_id });
       const answer = await runChange(this.db, tenantId, options, true, async (tx) => {
         const changed = await work(tx, row);

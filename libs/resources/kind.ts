@@ -164,6 +164,8 @@ export interface KindDefinition<Row extends CoreRow = any> {
   unshared?: readonly string[];
   /** What users can do beside reading; default: create, update, delete. */
   changes?: readonly ('create' | 'update' | 'delete')[];
+  /** The administrator at the shell changes it, who has no routes; `changes` is what users can do all the same. */
+  administered?: boolean;
   make(scope: RowScope): KindResource<any>;
   actions?: Record<string, ActionDefinition>;
   /** Further verbs that its own controllers ask permission for, beside its actions. */

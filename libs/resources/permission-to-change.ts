@@ -49,7 +49,8 @@ export async function authorizeReplay(
 }
 
 /** REST has no route for it; gRPC's verbs are the same for all kinds. */
-export function refuseNotOffered(kind: KindDefinition, verb: string): void {
+export function refuseNotOffered(kind: KindDefinition, verb: string, actor: Actor): void {
+  if (kind.administered && actor.via === 'admin') return;
   const offered: readonly string[] = kind.changes ?? ['create', 'update', 'delete'];
   if (offered.includes(verb) || Object.hasOwn(kind.actions ?? {}, verb)) return;
   throw new RhyzomeError('method_not_allowed', `Nobody can ${verb} ${kind.plural} this way.`);

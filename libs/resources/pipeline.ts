@@ -55,7 +55,7 @@ export class Pipeline {
       typeof (body as CoreDocument)?.name === 'string' ? (body as CoreDocument).name.slice(0, 63) : undefined;
     return auditingRefusals(this.db, caller, 'create', { kind: kind.name, resourceName: name }, async () => {
       if (!may(actor, 'create', kind.name)) throw forbidden(actor, 'create', kind.name);
-      refuseNotOffered(kind, 'create');
+      refuseNotOffered(kind, 'create', actor);
       const document = validated<CoreDocument>(kind.dto.create, body, { readOnly: readOnlyOf(kind) });
       const { tags = {} } = document;
       const target = { tenantId: actor.tenantId, kind: kind.name, tags, createdBy: actor.subject };
@@ -219,7 +219,7 @@ export class Pipeline {
         if (found.tenant_id === actor.tenantId)
           Object.assign(target, { resourceId: found.id, resourceName: found.name });
         authorize(actor, verb, { ...coreOf(found), isPublic: found.tenant_id !== actor.tenantId }, idOrName);
-        refuseNotOffered(kind, verb);
+        refuseNotOffered(kind, verb, actor);
         return work(tx, coreOf(found));
       }),
     );

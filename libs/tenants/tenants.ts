@@ -14,6 +14,10 @@ export interface TenantIssuer {
   audience: string | null;
   /** Null: found by OpenID Connect discovery. */
   jwksUri: string | null;
+  /** Of a realm that tenants share: what the tokens' claim `organization` says. Absent or empty: the whole issuer is the tenant's. */
+  organization?: string;
+  /** It is the tenant's realm, which Rhyzome keeps, and comes and goes with that. */
+  managed?: boolean;
 }
 
 export interface Tenant {
@@ -50,11 +54,15 @@ export interface TenantChange {
 const MAX_NAMED = 20;
 const MAX_PROPERTIES = 64;
 const MAX_ISSUERS = 16;
+/** What is only about who may do what in the tenant: it goes with it. A realm is outside, too, and is removed by its job. */
+const administration = ['user', 'group', 'serviceaccount', 'apitoken', 'grant'];
 
 const selectTenant = sql<Tenant>`
   select t.id, t.display_name as "displayName", t.billing_key as "billingKey", t.properties, t.state,
     coalesce((select jsonb_agg(jsonb_build_object('issuer', i.issuer, 'audience', i.audience, 'jwksUri', i.jwks_uri)
-      order by i.issuer) from tenant_issuer i where i.tenant_id = t.id), '[]') as issuers,
+      || case when i.organization = '' then '{}' else jsonb_build_object('organization', i.organization) end
+      || case when i.managed then '{"managed": true}' else '{}'::jsonb end
+      order by i.issuer, i.organization) from tenant_issuer i where i.tenant_id = t.id), '[]') as issuers,
     t.created_at as "createdAt", t.updated_at as "updatedAt"
   from tenant t`;
 
@@ -116,7 +124,7 @@ export async function updateTenant(tx: Tx, id: string, change: TenantChange): Pr
 }
 
 /**
- * Removes a tenant that has no resources, with its issuers, jobs, events and what services might do for it; its audit
+ * Removes a tenant that has no resources but those of its administration, with these, its issuers, jobs, events and what services might do for it; its audit
  * rows stay. Throws RhyzomeError `not_found`, `conflict` (system) and `in_use` with the first resources as blockers.
  */
 export async function deleteTenant(tx: Tx, id: string): Promise<void> {
@@ -125,6 +133,8 @@ export async function deleteTenant(tx: Tx, id: string): Promise<void> {
   // Waits for creates under way, whose foreign key holds the row, and lets no further one begin.
   await lockTenant(tx, id);
   await refuseWhileInUse(tx, id);
+  await tx.deleteFrom('dependency').where('tenant_id', '=', id).execute();
+  await tx.deleteFrom('resource').where('tenant_id', '=', id).execute();
   for (const table of ['idempotency', 'event', 'job', 'tenant_issuer'] as const)
     await tx.deleteFrom(table).where('tenant_id', '=', id).execute();
   // The numbers go on should a tenant of this id come again: a cursor from before is too old then, and not wrong.
@@ -145,6 +155,7 @@ async function refuseWhileInUse(tx: Tx, id: string): Promise<void> {
       .selectFrom('resource')
       .select(['kind', 'id', 'name', sql<string>`'owner'`.as('relation')])
       .where('tenant_id', '=', id)
+      .where('kind', 'not in', administration)
       .orderBy('kind')
       .orderBy('name')
       .limit(MAX_NAMED)
@@ -155,6 +166,7 @@ async function refuseWhileInUse(tx: Tx, id: string): Promise<void> {
     .selectFrom('resource')
     .select((eb) => eb.fn.countAll<number>().as('count'))
     .where('tenant_id', '=', id)
+    .where('kind', 'not in', administration)
     .executeTakeFirstOrThrow();
   const more = Number(count) - blockers.length;
   const named = blockers.map((b) => `\n  ${b.kind} ${b.name} (${b.id})`).join('');
@@ -176,18 +188,33 @@ async function replaceIssuers(tx: Tx, id: string, issuers: readonly TenantIssuer
     checkUrl('issuer', one.issuer);
     if (one.jwksUri !== null) checkUrl('jwksUri', one.jwksUri);
     if (one.audience !== null) checkText('audience', one.audience);
+    if (one.organization) checkText('organization', one.organization);
   }
-  const kept = issuers.map(({ issuer }) => issuer);
+  const kept = issuers.map(({ issuer, organization = '' }) => `${issuer} ${organization}`);
   if (new Set(kept).size < kept.length) throw wrong('issuers', 'an issuer stands twice');
-  await tx.deleteFrom('tenant_issuer').where('tenant_id', '=', id).execute();
-  for (const { issuer, audience, jwksUri } of issuers) {
+  if (issuers.length > 0) await refuseBesideRealm(tx, id);
+  await tx.deleteFrom('tenant_issuer').where('tenant_id', '=', id).where('managed', '=', false).execute();
+  for (const { issuer, audience, jwksUri, organization = '' } of issuers) {
     try {
-      await tx.insertInto('tenant_issuer').values({ issuer, tenant_id: id, audience, jwks_uri: jwksUri }).execute();
+      await tx
+        .insertInto('tenant_issuer')
+        .values({ issuer, organization, tenant_id: id, audience, jwks_uri: jwksUri })
+        .execute();
     } catch (error) {
       if (!violatedUnique(error)) throw error;
       throw new RhyzomeError('already_exists', `The issuer ${printable(issuer)} belongs to another tenant.`);
     }
   }
+}
+
+/** Two places to log in at would be two sets of people, of which Rhyzome keeps one. */
+async function refuseBesideRealm(tx: Tx, id: string): Promise<void> {
+  const realm = await tx.selectFrom('realm').select('id').where('tenant_id', '=', id).executeTakeFirst();
+  if (!realm) return;
+  throw new RhyzomeError(
+    'conflict',
+    `Rhyzome keeps the realm of tenant ${id}; \`rhyzome tenant move ${id} --to issuer\` gives it an issuer of its own.`,
+  );
 }
 
 function mergeProperties(

@@ -1,10 +1,41 @@
--- Kind realm: where the people and programs of a tenant log in that Rhyzome keeps.
+-- Kind realm: where a tenant's people and programs log in, kept at the identity provider by Rhyzome.
+
 create table realm (
   tenant_id text not null,
   id uuid not null,
-  mode text not null,
+  -- As it was asked for; people log in at place_mode, which follows.
+  mode text not null check (mode in ('realm', 'organization')),
+  place_mode text not null check (place_mode in ('realm', 'organization')),
+  -- Where they were before a move: closed, and still there.
+  left_mode text check (left_mode <> place_mode),
+  -- Of the tokens; null: the place is not made yet, or no longer there.
+  issuer text,
+  organization text,
+  -- What the identity provider was told last.
+  open boolean not null default true,
+  display_name text,
+  scopes text[] not null default '{}',
   primary key (tenant_id, id),
   foreign key (tenant_id, id) references resource (tenant_id, id) on delete cascade
 );
+create unique index realm_one on realm (tenant_id);
 call wall_off('realm');
+
 grant select, insert, update, delete on realm to rhyzome_app, rhyzome_operator;
+
+-- A realm's issuer is its tenant's: the one follows from the other, in the same transaction.
+alter table tenant_issuer add column managed boolean not null default false;
+
+create function keep_realm_issuer() returns trigger
+language plpgsql security definer set search_path = public, pg_temp as $$
+declare changed text := coalesce(new.tenant_id, old.tenant_id);
+begin
+  delete from tenant_issuer where tenant_id = changed and managed;
+  if tg_op <> 'DELETE' and new.issuer is not null then
+    insert into tenant_issuer (issuer, organization, tenant_id, managed)
+    values (new.issuer, coalesce(new.organization, ''), changed, true);
+  end if;
+  return null;
+end $$;
+create trigger keep_realm_issuer after delete or update of issuer, organization on realm
+  for each row execute function keep_realm_issuer();

@@ -18,9 +18,10 @@ create table tenant_user (
   foreign key (tenant_id, id) references resource (tenant_id, id) on delete cascade
 );
 create unique index tenant_user_email on tenant_user (tenant_id, email) where email is not null;
-create index tenant_user_role on tenant_user (tenant_id, role, id);
-create index tenant_user_subject on tenant_user (tenant_id, subject);
 call wall_off('tenant_user');
+call filter_by('tenant_user', 'role');
+call filter_by('tenant_user', 'email');
+call filter_by('tenant_user', 'subject');
 call count_in_quota('tenant_user', 'users');
 -- API tokens of a user never have more than the user has now.
 call tells_access('tenant_user', 'role');

@@ -20,10 +20,10 @@ create table apitoken (
   foreign key (tenant_id, id) references resource (tenant_id, id) on delete cascade,
   foreign key (tenant_id, service_account_id) references serviceaccount (tenant_id, id)
 );
-create index apitoken_service_account on apitoken (tenant_id, service_account_id, id);
 create index apitoken_subject on apitoken (tenant_id, subject);
 create index apitoken_expiry on apitoken (expires_at);
 call wall_off('apitoken');
+call filter_by('apitoken', 'service_account_id');
 call count_in_quota('apitoken', 'apiTokens');
 -- Not when one is made or used: nobody can know it yet, and that it was used permits nothing.
 create trigger tells_access after delete or update of revoked on apitoken for each row execute function raise_access();

@@ -69,21 +69,33 @@ export const refusedBearers: Record<string, BearerOf> = {
     headers: { host: `absent.${DOMAIN}` },
   }),
   'API token that is none': () => ({ token: `rhz_${'0'.repeat(43)}` }),
+  'API token, revoked': ({ apiTokens }) => ({ token: apiTokens.revoked }),
+  'API token, ended': ({ apiTokens }) => ({ token: apiTokens.ended }),
+  'API token of a disabled service account': ({ apiTokens }) => ({ token: apiTokens.ofDisabled }),
+  'API token at a foreign host name': ({ apiTokens }) => ({
+    token: apiTokens.narrowed,
+    headers: { host: `${ATTACKER}.${DOMAIN}` },
+  }),
 };
+
+/** Of somebody of the tenant who has made nothing and has no role; and what he has. */
+const weak = (claims: JWTPayload) => claiming(() => ({ sub: 'newcomer', realm_access: { roles: [] }, ...claims }));
+const withRoles = (...roles: string[]) => ({ realm_access: { roles } });
 
 /** Tokens of the tenant that are good, and give nothing that the route needs. */
 export const weakBearers: Record<string, BearerOf> = {
-  'no role': claiming(() => ({ realm_access: { roles: [] } })),
-  'role of another system': claiming(() => ({ realm_access: { roles: ['Admin', 'root', 'offline_access'] } })),
-  'scope missing': claiming(() => ({ scope: 'openid nothing:read' })),
-  'grant for another kind': claiming(() => ({ sub: 'other-kind', realm_access: { roles: [] } })),
-  'grant for another resource': claiming(() => ({ sub: 'other-resource', realm_access: { roles: [] } })),
-  'grant by tags that nothing has': claiming(() => ({ sub: 'other-tags', realm_access: { roles: [] } })),
+  'no role': weak({}),
+  'role of another system': weak(withRoles('Admin', 'root', 'offline_access')),
+  'scope missing': weak({ ...withRoles('admin'), scope: 'openid unicorn:read' }),
+  'API token for another kind': ({ apiTokens }) => ({ token: apiTokens.narrowed }),
+  'grant for another kind': weak({ sub: 'other-kind' }),
+  'grant for another resource': weak({ sub: 'other-resource' }),
+  'grant by tags that nothing has': weak({ sub: 'other-tags' }),
 };
 
 /** Good for looking, and for nothing else. */
 export const readers: Record<string, BearerOf> = {
-  'role without the verb (viewer)': claiming(() => ({ realm_access: { roles: ['viewer'] } })),
-  'scope without the verb': claiming(() => ({ scope: '*:read' })),
-  'grant without the verb': claiming(() => ({ sub: 'reader', realm_access: { roles: [] } })),
+  'role without the verb (viewer)': weak(withRoles('viewer')),
+  'scope without the verb': weak({ ...withRoles('admin'), scope: '*:read' }),
+  'grant without the verb': weak({ sub: 'reader' }),
 };

@@ -1,5 +1,6 @@
 /** What a tenant of the matrix has: one of each kind made as its recipe says, and what hangs on them. */
 import { kinds } from '#libs/kinds';
+import { callerIn, giveLoginPlace } from '#libs/testing';
 import { type KindRecipe, placeholder, type World } from '../coverage/kinds.js';
 import { recipesOfAllKinds } from '../coverage/recipes.js';
 import { type Client, clientWith } from '../harness/client.js';
@@ -18,8 +19,6 @@ export interface Belongings {
   world: World;
   /** Plural → the one that routes are tried on. */
   things: Record<string, Thing>;
-  /** All that bodies may name. */
-  named: Thing[];
   lease: string;
   job: string;
   deletedDisk: Thing;
@@ -29,34 +28,49 @@ export interface Belongings {
 /** Makes it all by the API, so that it is there as a user would have it. `prefix` begins the names of what is tried. */
 export async function furnish(lab: Lab, tenant: string, token: string, prefix: string): Promise<Belongings> {
   const client = clientWith(lab.base, token);
-  const recipes = await recipesOfAllKinds();
-  const named: Thing[] = [];
-  const make = async (plural: string, body: { name: string }): Promise<any> => {
-    const made = await client.make(plural, body);
-    named.push({ plural, id: made.id, name: made.name });
-    return made;
-  };
-  const lan = await make('networks', { name: 'lan', subnet: '10.91.0.0/24' } as { name: string });
+  const { platform } = lab;
+  const recipes = await recipesOfAllKinds({ platform, caller: callerIn(tenant) });
+  await giveLoginPlace(platform, tenant);
+  const lan = await client.make('networks', { name: 'lan', subnet: '10.91.0.0/24' });
   const machine = { name: 'machine', image: 'tiny', vcpus: 1, memoryMiB: 64, interfaces: [{ network: 'lan' }] };
-  const { id: instance, job } = await make('instances', machine);
-  const data = await make('disks', { name: 'data', sizeGiB: 1 } as { name: string });
-  await make('publicaddresses', { name: 'front', pool: 'coverage' } as { name: string });
-  const world = { network: lan.id, instance, disk: data.id };
-  const lease = await client.post(`/v1/networks/${lan.id}/leases`, { mac: '52:54:00:00:00:01' });
-  const gone = await client.make('disks', { name: `${prefix}-gone`, sizeGiB: 1 });
+  const [{ id: instance, job }, data, gone, lease] = await Promise.all([
+    client.make('instances', machine),
+    client.make('disks', { name: 'data', sizeGiB: 1 }),
+    client.make('disks', { name: `${prefix}-gone`, sizeGiB: 1 }),
+    client.post(`/v1/networks/${lan.id}/leases`, { mac: '52:54:00:00:00:01' }),
+    client.make('publicaddresses', { name: 'front', pool: 'coverage' }),
+  ]);
   await client.remove('disks', gone.id);
-  const things: Record<string, Thing> = {};
-  for (const { plural } of kinds) {
+  const world = { network: lan.id, instance, disk: data.id };
+  const made = kinds.map(({ plural }) => {
     const recipe = recipes[plural];
-    if (!recipe) continue;
-    await recipe.prepare?.(client);
-    things[plural] = { plural, ...(await makeOne(client, plural, recipe, world, `${prefix}-${plural}`)) };
-    // The second makes that lists have pages.
-    const second = await makeOne(client, plural, recipe, world, `${prefix}-${plural}-2`);
-    named.push(things[plural]!, { plural, ...second });
-  }
+    return recipe ? thingsOf(client, plural, recipe, world, `${prefix}-${plural}`) : foundThing(client, plural);
+  });
+  const things = Object.fromEntries((await Promise.all(made)).map((thing) => [thing.plural, thing]));
   const deletedDisk = { plural: 'deleted-disks', id: gone.id, name: gone.name };
-  return { tenant, token, world, things, named, lease: lease.body.id, job: job.id, deletedDisk, recipes };
+  return { tenant, token, world, things, lease: lease.body.id, job: job.id, deletedDisk, recipes };
+}
+
+/** Of a kind that no user makes. */
+async function foundThing(client: Client, plural: string): Promise<Thing> {
+  const { body, text } = await client.get(`/v1/${plural}`);
+  const [found] = body.items;
+  if (!found) throw new Error(`Nobody has made any of ${plural}: ${text}`);
+  return { plural, id: found.id, name: found.name };
+}
+
+/** One that is tried, and a second, so that lists have pages. */
+async function thingsOf(
+  client: Client,
+  plural: string,
+  recipe: KindRecipe,
+  world: World,
+  name: string,
+): Promise<Thing> {
+  await recipe.prepare?.(client);
+  const { id } = await makeOne(client, plural, recipe, world, name);
+  await makeOne(client, plural, recipe, world, `${name}-2`);
+  return { plural, id, name };
 }
 
 async function makeOne(client: Client, plural: string, recipe: KindRecipe, world: World, name: string) {
@@ -65,7 +79,7 @@ async function makeOne(client: Client, plural: string, recipe: KindRecipe, world
   await recipe.fulfil?.(client, made.body.id);
   const job = await client.get(`/v1/jobs/${made.body.job.id}?wait=60s`);
   if (job.body.state !== 'succeeded') throw new Error(`POST ${plural}: ${job.text}`);
-  return { id: made.body.id as string, name };
+  return { id: made.body.id as string };
 }
 
 export { placeholder };

@@ -4,11 +4,13 @@
  */
 import { type Bearer, readers, refusedBearers, weakBearers } from './bearers.js';
 import { foreignCases } from './foreign.js';
-import type { Lab, Told } from './lab.js';
+import { type Lab, SUBJECT, type Told } from './lab.js';
 import { bodyOf, isBulkRemoval, isList, isOpen, pathOf, type TriedRoute, targetsOf } from './routes.js';
 
 export interface Case {
   name: string;
+  /** It is refused before anything is looked up: it costs no statement, and may be tried beside others. */
+  isFree: boolean;
   means(route: TriedRoute): boolean;
   /** The answers to all ways in which it is tried; none: it does not mean anything here. Throws where a wall leaks. */
   ask(route: TriedRoute): Promise<Told[]>;
@@ -20,7 +22,7 @@ export interface Case {
 export async function casesOf(lab: Lab): Promise<Case[]> {
   const cases: Case[] = [];
   for (const [name, bearerOf] of Object.entries(refusedBearers)) {
-    cases.push(withBearer(lab, name, await bearerOf(lab), isUnauthenticated, () => true));
+    cases.push({ ...withBearer(lab, name, await bearerOf(lab), isUnauthenticated, () => true), isFree: true });
   }
   for (const [name, bearerOf] of Object.entries(weakBearers)) {
     cases.push(withBearer(lab, name, await bearerOf(lab), showsNothing, () => true));
@@ -31,6 +33,12 @@ export async function casesOf(lab: Lab): Promise<Case[]> {
   return [...cases, ...foreignCases(lab)];
 }
 
+/** Those that show the caller's own alone: whoever has a token may make one of them for himself. */
+const personal = ['POST /v1/apitokens'];
+
+const isOwn = ({ status, body }: Told, { name }: TriedRoute) =>
+  personal.includes(name) && status === 202 && body.createdBy !== SUBJECT;
+
 export const isChange = ({ method }: TriedRoute) => !['GET', 'HEAD'].includes(method);
 
 const isUnauthenticated = ({ status, body, headers }: Told, { method }: TriedRoute) =>
@@ -38,17 +46,20 @@ const isUnauthenticated = ({ status, body, headers }: Told, { method }: TriedRou
   (method === 'HEAD' || body.code === 'unauthenticated') &&
   headers['www-authenticate']?.startsWith('Bearer ') === true;
 
-const isForbidden = ({ status, body }: Told) => [403, 404].includes(status) && body.code !== undefined;
+const isForbidden = (told: Told, route: TriedRoute) =>
+  isOwn(told, route) || ([403, 404].includes(told.status) && told.body.code !== undefined);
 
 /** Refused, or a list, stream or summary without anything in it. */
 const showsNothing = (told: Told, route: TriedRoute) =>
-  told.status === 200 ? isNothing(told, route) : [403, 404].includes(told.status);
+  isOwn(told, route) || (told.status === 200 ? isNothing(told, route) : [403, 404].includes(told.status));
 
 /** An answer 200 of which nothing can be learnt. */
 export function isNothing({ headers, body, text }: Told, route: TriedRoute): boolean {
   if (headers['content-type']?.startsWith('text/event-stream')) return !/^data:/m.test(text);
   if (route.method === 'HEAD') return isList({ ...route, method: 'GET' });
-  return (isList(route) || isBulkRemoval(route)) && Array.isArray(body?.items) && body.items.length === 0;
+  const items: any[] | undefined = isList(route) || isBulkRemoval(route) ? body?.items : undefined;
+  // Global images are everybody's.
+  return items?.every(({ visibility }) => visibility === 'global') ?? false;
 }
 
 /** The tenant's own request on its own things, by somebody who may not. */
@@ -61,6 +72,7 @@ function withBearer(
 ): Case {
   return {
     name,
+    isFree: false,
     means: (route) => !isOpen(route) && means(route),
     holds,
     ask: async (route) => {

@@ -7,6 +7,7 @@ import { kinds } from '#libs/kinds';
 import type { Belongings, Thing } from './belongings.js';
 import { type Case, isChange, isNothing } from './cases.js';
 import type { Ask, Lab, Told } from './lab.js';
+import { referencesOf, withReference } from './references.js';
 import { type Body, bodyOf, isBulkRemoval, isList, isOpen, pathOf, type TriedRoute, targetsOf } from './routes.js';
 
 const ABSENT_ID = '01890000-0000-7000-8000-00000000abcd';
@@ -98,6 +99,7 @@ const isSelection = (route: TriedRoute) => isList(route) || isBulkRemoval(route)
 function compared(lab: Lab, name: string, pairs: Pairs, holds: Case['holds'], means: Case['means']): Case {
   return {
     name,
+    isFree: false,
     means: (route) => !isOpen(route) && means(route),
     holds,
     ask: async (route) => {
@@ -146,54 +148,22 @@ async function ifMatch(lab: Lab, { plural, id }: Thing): Promise<Partial<Probe>>
   return { headers: { 'if-match': headers.etag ?? '"1"' } };
 }
 
-/** Wherever a body that would be taken names something of one's own, something of the other tenant's. */
+/** Wherever a body may name something, something of the other tenant's: beside what is named there already, and in its place. */
 function inBody(lab: Lab, key: 'id' | 'name'): Pairs {
-  const { attacker, victim } = lab;
+  const { attacker, victim, description } = lab;
   return (route) => {
-    const { json } = bodyOf(route, attacker);
-    if (!json) return [];
-    const probe = (body: unknown): Probe => ({
-      method: route.method,
-      path: pathOf(
-        route,
-        targetsOf(route, attacker).map(({ id }) => id),
-      ),
-      json: body as object,
-    });
-    return placesOf(json).flatMap(({ value, replace }) => {
-      const own = attacker.named.find(({ id, name }) => value === id || value === name);
-      const plural = own?.plural ?? (value === 'tiny' ? 'images' : undefined);
-      const foreign = plural === undefined ? undefined : victim.things[plural];
-      if (!foreign) return [];
+    const values = targetsOf(route, attacker).map(({ id }) => id);
+    const { json = {} } = bodyOf(route, attacker);
+    const probe = (body: object): Probe => ({ method: route.method, path: pathOf(route, values), json: body });
+    return referencesOf(description, route).flatMap((place) => {
+      const foreign = victim.things[place.plural ?? ''] ?? victim.things.networks!;
       const absent = absentOf(foreign);
-      return [
-        {
-          foreign: probe(replace(foreign[key])),
-          absent: probe(replace(absent[key])),
-          words: [[foreign[key], absent[key]]],
-        },
-      ];
+      return (place.siblings.length > 0 ? [false, true] : [false]).map((alone): Pair => {
+        const naming = (value: string) => probe(withReference(json, place, value, alone));
+        return { foreign: naming(foreign[key]), absent: naming(absent[key]), words: [[foreign[key], absent[key]]] };
+      });
     });
   };
-}
-
-interface Place {
-  value: string;
-  /** The whole body with another value there. */
-  replace(value: string): unknown;
-}
-
-/** Every text in a body but the name of what is made. */
-function placesOf(body: unknown, wrap: (inner: unknown) => unknown = (inner) => inner, depth = 0): Place[] {
-  if (typeof body === 'string') return [{ value: body, replace: wrap }];
-  if (typeof body !== 'object' || body === null) return [];
-  return Object.entries(body)
-    .filter(([key]) => depth > 0 || key !== 'name')
-    .flatMap(([key, inner]) => {
-      const with_ = (changed: unknown) =>
-        Array.isArray(body) ? body.map((old, i) => (String(i) === key ? changed : old)) : { ...body, [key]: changed };
-      return placesOf(inner, (changed) => wrap(with_(changed)), depth + 1);
-    });
 }
 
 function asked(route: TriedRoute, whose: Belongings, query: Record<string, string>): Probe {

@@ -16,6 +16,7 @@ import { DomainCache, IssuerCache, type IssuerRow } from '#libs/tenants';
 import { contentLab, globalImage, type Platform, publicPool, startPlatform } from '#libs/testing';
 import type { Route, RouteTable } from '../../apps/api/http-server.js';
 import { generous, serve } from '../../apps/api/test-server.js';
+import { clientWith } from '../harness/client.js';
 import { type Belongings, furnish } from './belongings.js';
 import { AUDIENCE, Issuers } from './issuers.js';
 
@@ -48,6 +49,10 @@ export class Lab {
   /** The victim has an answer under it. */
   readonly foreignKey = 'victims-key';
   victim!: Belongings;
+  /** Of the victim's administrator: good once, or good for nothing. */
+  apiTokens!: Record<'revoked' | 'ended' | 'ofDisabled' | 'narrowed', string>;
+  /** The API's description of itself. */
+  description!: any;
   attacker!: Belongings;
 
   private constructor(
@@ -85,9 +90,34 @@ export class Lab {
       furnish(lab, VICTIM, victim, 'victim'),
       furnish(lab, ATTACKER, attacker, 'own'),
     ]);
+    lab.description = (await lab.ask({ method: 'GET', path: '/v1/openapi.json', token: null })).body;
     await lab.keepKey();
+    await lab.makeApiTokens();
     await lab.grantLittle();
     return lab;
+  }
+
+  private async makeApiTokens(): Promise<void> {
+    const client = clientWith(this.base, this.victim.token);
+    const make = async (name: string, more: object = {}) => {
+      const { status, body, text } = await client.post('/v1/apitokens?wait=30s', { name, ...more });
+      if (status !== 200) throw new Error(`POST apitokens: ${status} ${text}`);
+      return body as { id: string; token: string };
+    };
+    const account = await client.make('serviceaccounts', { name: 'robot' });
+    const [revoked, ended, ofDisabled, narrowed] = await Promise.all([
+      make('revoked'),
+      make('ended'),
+      make('of-disabled', { serviceAccount: account.id }),
+      make('narrowed', { scopes: ['unicorn:read'] }),
+    ]);
+    await client.remove('apitokens', revoked.id);
+    await sql`update apitoken set expires_at = now() - interval '1 second' where id = ${ended.id}`.execute(
+      this.platform.db.operator,
+    );
+    await client.post(`/v1/serviceaccounts/${account.id}/disable?wait=30s`, {});
+    const token = { revoked: revoked.token, ended: ended.token, ofDisabled: ofDisabled.token };
+    this.apiTokens = { ...token, narrowed: narrowed.token };
   }
 
   private async keepKey(): Promise<void> {

@@ -14,6 +14,8 @@ export interface TriedRoute {
   plural: string;
   action: string | undefined;
   parameters: string[];
+  /** HEAD that Fastify has beside each GET, by the same handler. */
+  isShadow: boolean;
 }
 
 export interface Body {
@@ -29,7 +31,10 @@ export const isOpen = ({ template }: TriedRoute) => open.includes(template.repla
 
 export function triedRoutes(routes: readonly Route[]): TriedRoute[] {
   const all = routes.flatMap(({ method, url }) =>
-    (url.includes(':action') ? actionsOf(url) : [url]).map((path) => routeOf(method, path)),
+    (url.includes(':action') ? actionsOf(url) : [url]).map((path) => ({
+      ...routeOf(method, path),
+      isShadow: method === 'HEAD' && routes.some((other) => other.url === url && other.method === 'GET'),
+    })),
   );
   return [...new Map(all.map((route) => [route.name, route])).values()].sort((a, b) => (a.name < b.name ? -1 : 1));
 }
@@ -40,7 +45,7 @@ function actionsOf(url: string): string[] {
   return Object.keys(kind?.actions ?? {}).map((action) => url.replace(':action', action));
 }
 
-function routeOf(method: string, url: string): TriedRoute {
+function routeOf(method: string, url: string): Omit<TriedRoute, 'isShadow'> {
   const parts = url.split('/');
   const template = url.replaceAll(/:(\w+)/g, '{$1}');
   return {
@@ -68,14 +73,15 @@ export function targetsOf(
 }
 
 export function pathOf({ template, parameters }: TriedRoute, values: readonly string[]): string {
-  const path = parameters.reduce((text, name, i) => text.replace(`{${name}}`, values[i]!), template);
-  return template.startsWith('/v1/') && isBulk(template) ? path : path;
+  return parameters.reduce((text, name, i) => text.replace(`{${name}}`, values[i]!), template);
 }
 
 const isBulk = (template: string) => template.split('/').length === 3;
 
 export const isList = ({ method, template }: TriedRoute) => method === 'GET' && !/\{\w+\}$/.test(template);
 export const isBulkRemoval = ({ method, template }: TriedRoute) => method === 'DELETE' && isBulk(template);
+
+let made = 0;
 
 /** A body that would be taken, of a tenant's own things. */
 export function bodyOf({ method, template, plural, action }: TriedRoute, { recipes, world }: Belongings): Body {
@@ -86,7 +92,7 @@ export function bodyOf({ method, template, plural, action }: TriedRoute, { recip
   if (method !== 'POST') return {};
   if (action === 'leases') return { json: { mac: '52:54:00:00:00:99' } };
   if (plural === 'deleted-disks') return { json: { name: 'again' } };
-  if (action === undefined && recipe) return { json: recipe.create(world, 'never') };
+  if (action === undefined && recipe) return { json: recipe.create(world, `never-${++made}`) };
   return { json: recipe?.actions?.find(([name]) => name === action)?.[1] ?? {} };
 }
 

@@ -8,15 +8,16 @@ import type { ContractContext, KindContract } from '#libs/testing/contract';
 import type { Client } from '../harness/client.js';
 import { type KindRecipe, kindRecipes } from './kinds.js';
 
-/** By plural. */
-export async function recipesOfAllKinds(): Promise<Record<string, KindRecipe>> {
+/** By plural; without kinds that no user makes. `more`: what fixtures need beside the API, where there is any. */
+export async function recipesOfAllKinds(more: Partial<ContractContext> = {}): Promise<Record<string, KindRecipe>> {
   const recipes = { ...kindRecipes };
-  for (const { name, plural } of kinds) recipes[plural] ??= await fromContract(name);
+  for (const { name, plural, changes } of kinds)
+    if (!changes || changes.includes('create')) recipes[plural] ??= await fromContract(name, more);
   return recipes;
 }
 
 /** Throws where a kind has no fixture, or one that users cannot follow. */
-async function fromContract(kind: string): Promise<KindRecipe> {
+async function fromContract(kind: string, more: Partial<ContractContext>): Promise<KindRecipe> {
   const file = new URL(`../../libs/kinds/${kind}/${kind}.contract.ts`, import.meta.url);
   if (!existsSync(file)) throw new Error(`${file.pathname} is missing: every kind needs one.`);
   const { contract } = (await import(file.href)) as { contract: KindContract };
@@ -24,7 +25,7 @@ async function fromContract(kind: string): Promise<KindRecipe> {
     throw new Error(`Kind ${kind} is not made by users alone: give test/coverage/kinds.ts a recipe of it.`);
   const context = (name: string) => ({ unique: () => name }) as ContractContext;
   return {
-    prepare: (client) => contract.prepare?.(contextOf(client)) ?? Promise.resolve(),
+    prepare: (client) => contract.prepare?.({ ...contextOf(client), ...more }) ?? Promise.resolve(),
     create: (_world, name) => ({ ...contract.create(context(name)), name }),
     patch: contract.patch,
     actions: Object.entries(contract.actions ?? {}),

@@ -68,6 +68,8 @@ export interface Apitoken {
   id: string;
   last_used_at: Timestamp | null;
   prefix: string;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   revoked: Generated<boolean>;
   roles: string[];
   scopes: string[] | null;
@@ -540,8 +542,15 @@ export interface QuotaSource {
 }
 
 export interface Realm {
+  display_name: string | null;
   id: string;
+  issuer: string | null;
+  left_mode: string | null;
   mode: string;
+  open: Generated<boolean>;
+  organization: string | null;
+  place_mode: string;
+  scopes: Generated<string[]>;
   tenant_id: string;
 }
 
@@ -652,6 +661,7 @@ export interface TenantIssuer {
   audience: string | null;
   issuer: string;
   jwks_uri: string | null;
+  managed: Generated<boolean>;
   organization: Generated<string>;
   tenant_id: string;
 }
@@ -664,6 +674,8 @@ export interface TenantUser {
   invitation: Json | null;
   last_invited_at: Timestamp | null;
   last_name: string | null;
+  resource_created_at: Generated<Timestamp>;
+  resource_name: Generated<string>;
   role: string | null;
   subject: string | null;
   tenant_id: string;

@@ -1,1 +1,4 @@
+export { type Moved, type Mover, movesAlong } from './moving.js';
 export { keptPlaceOf, placeOf } from './place.js';
+export { REALM_NAME, realm } from './realm.kind.js';
+export { narrowingScopes } from './scopes.js';

@@ -4,14 +4,13 @@ import { RhyzomeError } from '#libs/core';
 import type { LoginPlace } from '#libs/identity';
 import type { RowScope } from '#libs/resources';
 
-/** Undefined: the tenant has no place that Rhyzome keeps. */
+/** Undefined: the tenant has no place that Rhyzome keeps, or not yet, or not any more. */
 export async function placeOf(scope: RowScope): Promise<LoginPlace | undefined> {
   const [place] = await scope.rows(
     sql<LoginPlace>`
-      select r.tenant_id as "tenantId", k.mode, t.display_name as "displayName"
-      from resource r join realm k on k.tenant_id = r.tenant_id and k.id = r.id join tenant t on t.id = r.tenant_id
-      where r.tenant_id = ${scope.tenantId} and r.kind = 'realm'
-      order by r.created_at limit 1`.compile(scope.builder),
+      select k.tenant_id as "tenantId", k.place_mode as mode, t.display_name as "displayName"
+      from realm k join tenant t on t.id = k.tenant_id
+      where k.tenant_id = ${scope.tenantId} and k.issuer is not null`.compile(scope.builder),
   );
   return place;
 }

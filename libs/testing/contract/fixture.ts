@@ -43,8 +43,8 @@ export interface ChangeableKind {
 
 /** The fixture of a kind that users can only read. */
 export interface ReadOnlyKind {
-  /** Makes a resource by the administrator's way; every tenant may read it if `isPublic`. */
-  insert(platform: Platform): Promise<{ id: string; name: string }>;
+  /** Makes a resource by the administrator's way, of the tenant of `caller` where it has one; every tenant may read it if `isPublic`. */
+  insert(platform: Platform): Promise<{ id: string; name: string; caller?: Caller }>;
   isPublic: boolean;
 }
 

@@ -15,7 +15,10 @@ const KEY = Buffer.alloc(32, 7);
 
 /** One resource of the kind, and somebody of its own tenant. */
 async function oneOf(platform: Platform, kind: KindDefinition, fixture: KindContract) {
-  if ('insert' in fixture) return { ...(await fixture.insert(platform)), caller: await platform.tenant() };
+  if ('insert' in fixture) {
+    const inserted = await fixture.insert(platform);
+    return { ...inserted, caller: inserted.caller ?? (await platform.tenant()) };
+  }
   const ctx = await openCase(platform, kind, fixture);
   const body = fixture.create(ctx);
   return { id: await ctx.make(kind.name, body), name: body.name, caller: ctx.caller };
