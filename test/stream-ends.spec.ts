@@ -55,7 +55,7 @@ describe('an event stream', () => {
       expect(await ended).toMatchObject({ code: grpc.status.UNAUTHENTICATED });
       expect(other.hasEnded).toBe(false);
     } finally {
-      await rhyzome(stack, 'tenant', 'update', 'globex', '--resume');
+      await rhyzome(stack, 'tenant', 'update', 'globex', '--activate');
       await other.close();
       service.close();
     }
@@ -67,7 +67,7 @@ describe('an event stream', () => {
 
   it('of an API token ends when that is revoked', async () => {
     const admin = await apiOf(stack, 'acme');
-    const made = await admin.post('/v1/apitokens?wait=30s', { name: 'short-lived', expiresIn: '1d' });
+    const made = await admin.post('/v1/apitokens?wait=30s', { name: 'short-lived' });
     if (made.status >= 400) throw new Error(made.text);
     const stream = await EventStream.open(stack.dev.api, clientWith(stack.dev.api, made.body.token));
     await admin.remove('apitokens', 'short-lived');
