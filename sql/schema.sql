@@ -1214,7 +1214,7 @@ CREATE OR REPLACE FUNCTION public.charge_apitoken()
  LANGUAGE plpgsql
 AS $function$
 begin
-  perform charge(coalesce(new.tenant_id, old.tenant_id), 'apiTokens',
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'apitokens',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -1322,7 +1322,7 @@ CREATE OR REPLACE FUNCTION public.charge_serviceaccount()
  LANGUAGE plpgsql
 AS $function$
 begin
-  perform charge(coalesce(new.tenant_id, old.tenant_id), 'serviceAccounts',
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'serviceaccounts',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
