@@ -2039,8 +2039,6 @@ CREATE TRIGGER pass_name_on_to_publicaddress AFTER UPDATE OF name ON public.reso
 
 CREATE TRIGGER pass_name_on_to_snapshot AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'snapshot'::text))) EXECUTE FUNCTION pass_name_on('snapshot');
 
-CREATE TRIGGER pass_name_on_to_tenant_user AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'tenant_user'::text))) EXECUTE FUNCTION pass_name_on('tenant_user');
-
 CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'wireguardpeer'::text))) EXECUTE FUNCTION pass_name_on('wireguardpeer');
 
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
