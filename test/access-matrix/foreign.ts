@@ -2,6 +2,7 @@
  * Another tenant's administrator on what is not his. Each try is made twice, once with what is the other tenant's and once with
  * what nobody has: the two must not differ in status, headers, body (but for what was asked) or the statements that they cost.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { expect } from 'vitest';
 import { kinds } from '#libs/kinds';
 import type { Belongings, Thing } from './belongings.js';
@@ -54,6 +55,8 @@ export function foreignCases(lab: Lab): Case[] {
       const targets = targetsOf(route, victim);
       const own = targetsOf(route, attacker);
       const isPlain = isInner ? targets.length < 2 : targets.length === 0;
+      // Of some kinds every tenant has one of the same name.
+      if (targets.some((target, i) => target[key] === own[i]![key])) return [];
       if (isPlain || (key === 'name' && targets.every(({ id, name }) => id === name))) return [];
       const kept = isInner ? own.slice(0, -1) : [];
       const tried = targets.slice(kept.length);
@@ -104,14 +107,31 @@ function compared(lab: Lab, name: string, pairs: Pairs, holds: Case['holds'], me
     holds,
     ask: async (route) => {
       const told: Told[] = [];
-      for (const { foreign, absent, words } of await pairs(route)) {
-        const [there, nowhere] = [await recorded(lab, foreign), await recorded(lab, absent)];
-        expect(faceOf(there, words), `${route.name}: ${name}`).toEqual(faceOf(nowhere, words));
+      for (const pair of await pairs(route)) {
+        // Something else may have made the one of the two ask more, e.g. news of permissions; a wall's leak comes again.
+        const [there, nowhere] = (await faces(lab, pair, false)) ?? (await faces(lab, pair, true))!;
+        expect(there.face, `${route.name}: ${name}`).toEqual(nowhere.face);
         told.push(there.told);
       }
       return told;
     },
   };
+}
+
+interface Seen {
+  told: Told;
+  face: object;
+}
+
+/** What comes of both; undefined where it differs, unless that is wanted. */
+async function faces(lab: Lab, { foreign, absent, words }: Pair, isLast: boolean): Promise<[Seen, Seen] | undefined> {
+  const seen: [Seen, Seen] = [await seenOf(lab, foreign, words), await seenOf(lab, absent, words)];
+  return isLast || isDeepStrictEqual(seen[0].face, seen[1].face) ? seen : undefined;
+}
+
+async function seenOf(lab: Lab, probe: Probe, words: [string, string][]): Promise<Seen> {
+  const recording = await recorded(lab, probe);
+  return { told: recording.told, face: faceOf(recording, words) };
 }
 
 interface Recorded {

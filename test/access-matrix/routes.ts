@@ -60,7 +60,7 @@ function routeOf(method: string, url: string): Omit<TriedRoute, 'isShadow'> {
 
 /** What stands in the path for each parameter, the first one first. */
 export function targetsOf(
-  { plural, parameters }: TriedRoute,
+  { plural, parameters, template }: TriedRoute,
   { things, lease, job, deletedDisk }: Belongings,
 ): Thing[] {
   return parameters.map((parameter) => {
@@ -68,7 +68,9 @@ export function targetsOf(
     if (parameter === 'network') return things.networks!;
     if (plural === 'jobs') return { plural, id: job, name: job };
     if (plural === 'deleted-disks') return deletedDisk;
-    return things[plural] ?? { plural, id: 'console.js', name: 'console.js' };
+    const thing = things[plural];
+    if (!thing) throw new Error(`Say in test/access-matrix/routes.ts what {${parameter}} of ${template} is.`);
+    return thing;
   });
 }
 
