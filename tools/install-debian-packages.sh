@@ -1,5 +1,6 @@
 #!/bin/bash
 # Installs the Debian packages that the libvirt driver, the network driver and the tiny image need, if any is missing.
+# With --with-keycloak also those that a real Keycloak needs (tools/install-keycloak.sh fetches that itself).
 # Starts no service and changes no link, firewall rule or setting. Needs root. Can be run again at any time.
 set -euo pipefail
 
@@ -8,6 +9,12 @@ packages=(
   dnsmasq-base nftables iptables iproute2 util-linux procps busybox-static syslinux mtools dosfstools cpio binutils openssl
   socat wireguard-go wireguard-tools isc-dhcp-client
 )
+if [ "${1:-}" = --with-keycloak ]; then
+  packages+=(default-jre-headless maven)
+elif [ $# -gt 0 ]; then
+  echo 'usage: install-debian-packages.sh [--with-keycloak]' >&2
+  exit 64
+fi
 missing=()
 for package in "${packages[@]}"; do
   status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)

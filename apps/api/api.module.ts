@@ -13,8 +13,10 @@ import { DocsController } from './controllers/docs.controller.js';
 import { EventsController } from './controllers/events.controller.js';
 import { JobsController } from './controllers/jobs.controller.js';
 import { OpenApiController } from './controllers/openapi.controller.js';
+import { ProtectedResourceController } from './controllers/protected-resource.controller.js';
 import { QuotasController } from './controllers/quotas.controller.js';
 import { ProblemFilter } from './problem.filter.js';
+import { ProtectedResource } from './protected-resource.js';
 import { LOG, OPENAPI } from './tokens.js';
 
 export interface ApiParts {
@@ -26,6 +28,7 @@ export interface ApiParts {
   /** Signs page tokens. */
   tokenKey: Buffer;
   openapi: object;
+  resource: ProtectedResource;
   log: Logger;
 }
 
@@ -39,6 +42,7 @@ export class ApiModule {
       controllers: [
         OpenApiController,
         DocsController,
+        ProtectedResourceController,
         QuotasController,
         JobsController,
         EventsController,
@@ -57,6 +61,7 @@ export class ApiModule {
         { provide: Pipeline, useValue: new Pipeline(db, registry) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
         { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener) },
+        { provide: ProtectedResource, useValue: parts.resource },
         { provide: OPENAPI, useValue: parts.openapi },
         { provide: LOG, useValue: parts.log },
         { provide: APP_FILTER, useClass: ProblemFilter },

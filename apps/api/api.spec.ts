@@ -68,7 +68,9 @@ describe('what is refused', () => {
 
   test('who has no token, or a wrong one, and what breaks inside is not explained', async () => {
     const none = await expectProblem(ask('/v1/networks', { token: null }), 401, 'unauthenticated');
-    expect(none.headers.get('www-authenticate')).toBe('Bearer realm="rhyzome"');
+    expect(none.headers.get('www-authenticate')).toMatch(
+      /^Bearer realm="rhyzome", resource_metadata="http:\/\/127\.0\.0\.1:\d+\/\.well-known\/oauth-protected-resource"$/,
+    );
     const wrong = await expectProblem(ask('/v1/networks', { token: 'nonsense' }), 401, 'unauthenticated');
     expect(wrong.headers.get('www-authenticate')).toContain('invalid_token');
     const broken = await expectProblem(ask('/v1/networks', { token: 'broken' }), 500, 'internal');

@@ -92,6 +92,7 @@ function send(bytes: string): Promise<string> {
   });
 }
 
+const metadataAt = (host: string) => `http://${host}/.well-known/oauth-protected-resource`;
 const refusedHere = 'The token is not of the tenant of this host name.';
 
 describe.each([
@@ -120,8 +121,8 @@ describe.each([
           code: 'unauthenticated',
           detail: refusedHere,
         });
-        expect(headers['www-authenticate']).toBe(
-          `Bearer realm="rhyzome", error="invalid_token", error_description="${refusedHere}"`,
+        expect(headers['www-authenticate']?.replace('="https:', '="http:')).toBe(
+          `Bearer realm="rhyzome", error="invalid_token", error_description="${refusedHere}", resource_metadata="${metadataAt(host)}"`,
         );
         const { requestId: _id, instance: _path, ...same } = body;
         const names = Object.keys(headers).filter((name) => name !== 'x-request-id');
@@ -131,7 +132,10 @@ describe.each([
     expect(seen.size).toBe(3);
     expect(statements).toEqual([]);
     const none = await ask(port(), 'globex.api.example.org', null);
-    expect(none.headers['www-authenticate']).toBe('Bearer realm="rhyzome"');
+    const metadata = metadataAt('globex.api.example.org');
+    expect(none.headers['www-authenticate']?.replace('https:', 'http:')).toBe(
+      `Bearer realm="rhyzome", resource_metadata="${metadata}"`,
+    );
     expect((await ask(port(), 'api.acme.example', 'admin.globex')).status).toBe(401);
     expect((await ask(port(), 'globex.api.example.org', null, '/v1/openapi.json')).status).toBe(200);
   });

@@ -20,6 +20,7 @@ import {
   toRhyzomeError,
 } from '#libs/rest';
 import { docsTypeOf } from './controllers/docs.controller.js';
+import { METADATA_PATH, type ProtectedResource } from './protected-resource.js';
 
 const MAX_BODY_BYTES = 1024 * 1024;
 const HEADERS_MS = 60_000;
@@ -47,6 +48,9 @@ export function createAdapter() {
 /** Sends any thrown value as its problem. */
 export function sendProblem(request: FastifyRequest, reply: FastifyReply, thrown: unknown): FastifyReply {
   const { status, headers, body } = renderProblem(toRhyzomeError(thrown), request.requestId ?? newId(), request.url);
+  // RFC 9728, section 5.1.
+  if (headers['www-authenticate'] && request.metadataUrl)
+    headers['www-authenticate'] += `, resource_metadata="${request.metadataUrl}"`;
   return reply
     .status(status)
     .headers({ ...headers, 'x-request-id': body.requestId })
@@ -68,9 +72,9 @@ function refuseRaw(error: NodeJS.ErrnoException, socket: Socket): void {
   );
 }
 
-/** What everybody may read: the description of this API, and the page that shows it. */
+/** What everybody may read: the description of this API, the page that shows it, and whose tokens it takes. */
 function isPublic(path: string): boolean {
-  return path === '/v1/openapi.json' || path === '/docs' || path.startsWith('/docs/');
+  return path === '/v1/openapi.json' || path === METADATA_PATH || path === '/docs' || path.startsWith('/docs/');
 }
 
 export interface GateOptions {
@@ -78,6 +82,7 @@ export interface GateOptions {
   verifier: BearerVerifier;
   limiter: RateLimiter;
   addressing: Addressing;
+  resource: ProtectedResource;
   onAnswer(request: FastifyRequest, reply: FastifyReply): void;
   /** Told of each request without a valid token; for the operators' record. */
   onUnauthenticated?(request: FastifyRequest, error: RhyzomeError): void;
@@ -92,6 +97,7 @@ export function acceptUpgrades(fastify: FastifyInstance): void {
 export function addGate(fastify: FastifyInstance, options: GateOptions): void {
   fastify.decorateRequest('requestId', '');
   fastify.decorateRequest('addressed', null as unknown as Addressed);
+  fastify.decorateRequest('metadataUrl', undefined);
   fastify.addHook('onRequest', async (request, reply) => {
     request.requestId = requestIdFrom(request.headers['x-request-id']);
     reply.header('x-request-id', request.requestId);
@@ -99,6 +105,7 @@ export function addGate(fastify: FastifyInstance, options: GateOptions): void {
     const traceparent = traceparentOf(request);
     if (traceparent) reply.header('traceparent', traceparent);
     request.addressed = options.addressing.of(request.raw);
+    request.metadataUrl = options.resource.metadataUrlOf(request.addressed);
     if (request.url.length > MAX_URL_LENGTH) {
       throw new RhyzomeError('uri_too_long', `The URI is longer than ${MAX_URL_LENGTH} characters.`);
     }

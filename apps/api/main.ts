@@ -19,6 +19,7 @@ import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
+import { ProtectedResource } from './protected-resource.js';
 import { recordRefusals } from './refusals.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
@@ -77,6 +78,7 @@ apiTokens.start();
 const authenticator = new Authenticator(tokens, access, apiTokens);
 const relay = new ConsoleRelay(db, credentials);
 const openapi = describeApi(registry.all, version());
+const resource = new ProtectedResource((tenantId) => issuers.issuersOf(tenantId), config.api.publicUrl);
 const module = ApiModule.with({
   db,
   listener,
@@ -85,6 +87,7 @@ const module = ApiModule.with({
   relay,
   tokenKey: installation.tokenKey,
   openapi,
+  resource,
   log,
 });
 const adapter = createAdapter();
@@ -99,6 +102,7 @@ addGate(fastify as never, {
   verifier: authenticator,
   limiter,
   addressing,
+  resource,
   onAnswer: metrics.observe,
   onUnauthenticated: recordRefusals(unauthenticated),
 });

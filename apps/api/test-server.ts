@@ -20,6 +20,7 @@ import { callerIn, type Platform } from '#libs/testing';
 import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
 import { acceptUpgrades, addGate, createAdapter, type GateOptions, recordRoutes } from './http-server.js';
+import { ProtectedResource } from './protected-resource.js';
 
 /** `role.tenant` instead of a signed token; libs/auth tests those. */
 export class PlainTokens implements BearerVerifier {
@@ -54,11 +55,13 @@ export async function serve(
     relay = {} as ConsoleRelay,
     tokens = new PlainTokens(),
     addressing = new Addressing(() => undefined),
+    resource = new ProtectedResource(() => []),
     onUnauthenticated,
   }: {
     relay?: ConsoleRelay;
     tokens?: BearerVerifier;
     addressing?: Addressing;
+    resource?: ProtectedResource;
     onUnauthenticated?: GateOptions['onUnauthenticated'];
   } = {},
 ): Promise<NestFastifyApplication> {
@@ -74,6 +77,7 @@ export async function serve(
     verifier: authenticator,
     limiter: new RateLimiter(limits),
     addressing,
+    resource,
     onAnswer: () => undefined,
     onUnauthenticated,
   });
@@ -85,6 +89,7 @@ export async function serve(
     relay,
     tokenKey: Buffer.alloc(32, 1),
     openapi: describeApi(kinds, '0'),
+    resource,
     log: createLog('api', 'silent'),
   });
   const app = await NestFactory.create<NestFastifyApplication>(module, adapter, { logger: false, bodyParser: false });

@@ -44,6 +44,11 @@ export class Context {
     this.terminal.out(`${this.globals().json ? JSON.stringify(data, null, 2) : text}\n`);
   }
 
+  /** Straight to standard output, with or without `--json`. */
+  write(text: string): void {
+    this.terminal.out(text);
+  }
+
   /** What goes on meanwhile: to standard error, so that results stay alone. */
   tell(text: string): void {
     this.terminal.err(`${text}\n`);

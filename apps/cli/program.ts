@@ -1,5 +1,6 @@
 /** The command line of `rhyzome`: its subcommands, its help, and how errors end it. */
 import { Command, CommanderError } from 'commander';
+import { auditCommand } from './commands/audit.js';
 import { dbCommand } from './commands/db.js';
 import { diskCommand } from './commands/disk.js';
 import { generateCommand } from './commands/generate.js';
@@ -28,6 +29,7 @@ const commands = [
   imageCommand,
   diskCommand,
   jobCommand,
+  auditCommand,
   generateCommand,
   loginCommand,
   logoutCommand,

@@ -32,8 +32,15 @@ export interface DatabaseOptions {
   maxConnections?: number;
   applicationName?: string;
   onError?: (error: Error) => void;
-  /** Called for each statement that goes to the server; for counting. */
-  onQuery?: (text: string) => void;
+  /** Called for each statement that goes to the server; for counting, and for tests of the walls. */
+  onQuery?: (text: string, asked: AskedStatement) => void;
+}
+
+/** How a statement went to the server. */
+export interface AskedStatement {
+  parameters: readonly unknown[];
+  /** In whose scope; absent: in none, or as operator. */
+  tenantId?: string;
 }
 
 interface Scope {
@@ -130,7 +137,11 @@ export class Database {
     const onError = options.onError ?? (() => undefined);
     this.waker = new Waker(this.appPool, onError);
     this.operatorWaker = new Waker(this.operatorPool, onError);
-    const log = options.onQuery ? (event: { query: CompiledQuery }) => options.onQuery!(event.query.sql) : undefined;
+    const { onQuery } = options;
+    const log = onQuery
+      ? ({ query }: { query: CompiledQuery }) =>
+          onQuery(query.sql, { parameters: query.parameters, tenantId: scope.getStore()?.tenantId })
+      : undefined;
     this.app = new Kysely<DB>({ dialect: new ScopedDialect({ pool: this.appPool }), ...(log && { log }) });
     this.operator = new Kysely<DB>({ dialect: new PostgresDialect({ pool: this.operatorPool }), ...(log && { log }) });
   }
@@ -160,7 +171,7 @@ export class Database {
         const ended = client.query('commit');
         const outcomes = await Promise.allSettled([begun, result, ended]);
         for (const outcome of outcomes) if (outcome.status === 'rejected') failure ??= outcome.reason as Error;
-        this.options.onQuery?.(query.sql);
+        this.options.onQuery?.(query.sql, { parameters: query.parameters, tenantId });
         if (failure) throw failure;
         return (await result).rows as Row[];
       } finally {
@@ -187,7 +198,7 @@ export class Database {
   /** As app without a tenant: nodes, the installation, the issuers' directory. */
   async unscopedRead<Row>(query: CompiledQuery<Row>): Promise<Row[]> {
     try {
-      this.options.onQuery?.(query.sql);
+      this.options.onQuery?.(query.sql, { parameters: query.parameters });
       return (await this.appPool.query(query.sql, query.parameters as unknown[])).rows as Row[];
     } catch (error) {
       throw translateDatabaseError(error);

@@ -1,8 +1,16 @@
-export { allInOrder, committingWith, Database, type DatabaseOptions, type Tx, wakeAfterCommit } from './database.js';
+export {
+  type AskedStatement,
+  allInOrder,
+  committingWith,
+  Database,
+  type DatabaseOptions,
+  type Tx,
+  wakeAfterCommit,
+} from './database.js';
 export * from './errors.js';
 export type * from './generated/schema.js';
 export { type Channel, Listener } from './listener.js';
 export * from './migrator.js';
-export { type Databases, openDatabases, whenReachable } from './open.js';
+export { type Databases, openDatabases, openOwner, whenReachable } from './open.js';
 export { createPool, type Role } from './pools.js';
 export { ensureRoles } from './roles.js';

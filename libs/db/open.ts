@@ -1,9 +1,12 @@
 /** The databases of a server process, from its configuration. */
 
+import { Kysely, PostgresDialect } from 'kysely';
 import type { PoolConfig } from 'pg';
 import { connectionOf } from '#libs/config';
 import { Database } from './database.js';
+import type { DB } from './generated/schema.js';
 import { Listener } from './listener.js';
+import { createPool } from './pools.js';
 
 interface OpenLog {
   warn(message: string): void;
@@ -62,6 +65,12 @@ export function openDatabases(
       await db.close();
     },
   };
+}
+
+/** As rhyzome_owner, for the few things that only the owner of the tables may do. Whoever opens it destroys it. */
+export function openOwner(connection: PoolConfig): Kysely<DB> {
+  const pool = createPool(connection, 'rhyzome_owner', { max: 2, statementTimeoutMs: 0 });
+  return new Kysely<DB>({ dialect: new PostgresDialect({ pool }) });
 }
 
 const RETRY_MS = 500;

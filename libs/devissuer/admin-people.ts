@@ -174,7 +174,7 @@ function refuseTaken(realm: RealmState, user: { username?: string; email?: strin
   const others = realm.users.filter(({ id }) => id !== except);
   if (others.some(({ username }) => username === user.username))
     throw new AdminRefusal(409, 'User exists with same username');
-  if (user.email && others.some(({ email }) => email === user.email))
+  if (user.email && !realm.realm.duplicateEmailsAllowed && others.some(({ email }) => email === user.email))
     throw new AdminRefusal(409, 'User exists with same email');
 }
 
@@ -213,9 +213,10 @@ function updateUser({ realm, params, body, endSessions }: AdminCall) {
   return done;
 }
 
-/** Passwords come as hashes; each replaces the one before. */
-function setCredentials(user: UserState, given: Credential[] | undefined): void {
-  for (const credential of given ?? []) {
+/** Passwords come as hashes; each replaces the one before, and a temporary one has to be changed at the next login. */
+function setCredentials(user: UserState, given: (Credential & { temporary?: boolean })[] | undefined): void {
+  for (const { temporary, ...credential } of given ?? []) {
+    if (temporary) user.requiredActions = [...new Set([...user.requiredActions, 'UPDATE_PASSWORD'])];
     const secretData = textOf(credential.secretData, 'secretData');
     const credentialData = textOf(credential.credentialData, 'credentialData');
     const made = { ...credential, id: randomUUID(), createdDate: Date.now(), secretData, credentialData };

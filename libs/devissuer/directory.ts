@@ -104,6 +104,11 @@ export class RealmDirectory {
     await this.save();
   }
 
+  /** Of a password that somebody chooses: the realm's policy, as far as it is about length. */
+  get minPasswordLength(): number {
+    return Number(/\blength\((\d{1,3})\)/.exec(this.state()?.realm.passwordPolicy ?? '')?.[1] ?? 8);
+  }
+
   /** To choose from on the login page. */
   get loginNames(): { username: string; name: string }[] {
     const made = this.state()?.users.filter(({ serviceAccountOf, enabled }) => !serviceAccountOf && enabled) ?? [];

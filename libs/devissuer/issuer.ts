@@ -72,7 +72,8 @@ export async function startIssuer(options: DevIssuerOptions): Promise<DevIssuer>
   const server = createServer((request, response) => {
     const served = realms ? realms.serve(request, response) : Promise.reject(new Error('Starting.'));
     served.catch((error: Error) => {
-      if (!response.headersSent) response.writeHead(400, { 'content-type': 'text/plain' });
+      const status = request.url?.startsWith('/admin/') ? 500 : 400;
+      if (!response.headersSent) response.writeHead(status, { 'content-type': 'text/plain' });
       response.end(`${error.message}\n`);
     });
   });

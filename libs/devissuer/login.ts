@@ -7,8 +7,6 @@ import type Provider from 'oidc-provider';
 import type { RealmDirectory } from './directory.js';
 import { escaped, page, readForm, sendPage } from './pages.js';
 
-const MIN_PASSWORD = 8;
-
 /** Answers GET (the form) and POST (a login) of /realms/{realm}/interaction/{uid}. */
 export async function serveLogin(
   provider: Provider,
@@ -29,7 +27,7 @@ export async function serveLogin(
   if (!outcome) return sendPage(response, 401, loginPage(directory, 'Unknown user or wrong password.'));
   if (outcome.mustChange) {
     const fresh = form.get('password-new');
-    const words = fresh === null ? 'You need to change your password.' : refusalOf(fresh, password, form);
+    const words = fresh === null ? 'You need to change your password.' : refusalOf(fresh, password, form, directory);
     // The one-time password goes along, since nothing but it proves who changes it.
     if (fresh === null || words) return sendPage(response, 200, changePage(username, password, words));
     await directory.changePassword(outcome.accountId, fresh);
@@ -38,8 +36,9 @@ export async function serveLogin(
 }
 
 /** '' where the new password will do. */
-function refusalOf(fresh: string, old: string, form: URLSearchParams): string {
-  if (fresh.length < MIN_PASSWORD) return `A password has at least ${MIN_PASSWORD} characters.`;
+function refusalOf(fresh: string, old: string, form: URLSearchParams, directory: RealmDirectory): string {
+  const { minPasswordLength: least } = directory;
+  if (fresh.length < least) return `A password has at least ${least} characters.`;
   if (fresh === old) return 'The new password is the old one.';
   return fresh === form.get('password-confirm') ? '' : 'The two passwords differ.';
 }

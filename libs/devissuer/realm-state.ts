@@ -58,6 +58,9 @@ const suffix = '.realm.json';
 /** The realms that were made by the admin API, in memory and on disk. */
 export class RealmStates {
   private readonly realms = new Map<string, RealmState>();
+  /** Writes under way, and those that wait for their end: one of them writes what all of them changed. */
+  private readonly writing = new Map<string, Promise<void>>();
+  private readonly waiting = new Map<string, Promise<void>>();
 
   private constructor(private readonly dataDir: string) {}
 
@@ -87,14 +90,36 @@ export class RealmStates {
   }
 
   /** On disk before it is answered; in memory it has been changed already. */
-  async save(name: string): Promise<void> {
+  save(name: string): Promise<void> {
+    const busy = this.writing.get(name);
+    if (!busy) return this.write(name);
+    const shared =
+      this.waiting.get(name) ??
+      busy
+        // Whoever wrote hears of it.
+        .catch(() => undefined)
+        .then(() => {
+          this.waiting.delete(name);
+          return this.write(name);
+        });
+    this.waiting.set(name, shared);
+    return shared;
+  }
+
+  private write(name: string): Promise<void> {
     const state = this.realms.get(name);
-    if (state) await writeDurably(join(this.dataDir, `${name}${suffix}`), JSON.stringify(state));
+    const text = state && JSON.stringify(state);
+    const file = join(this.dataDir, `${name}${suffix}`);
+    const done = (text === undefined ? rm(file, { force: true }) : writeDurably(file, text)).finally(() =>
+      this.writing.delete(name),
+    );
+    this.writing.set(name, done);
+    return done;
   }
 
   async remove(name: string): Promise<void> {
     this.realms.delete(name);
-    await rm(join(this.dataDir, `${name}${suffix}`), { force: true });
+    await this.save(name);
   }
 }
 

@@ -3,7 +3,9 @@
  * on from, so that what is left can still be verified (ADR 0026). Only the owner of the tables can.
  */
 import { type Kysely, sql } from 'kysely';
+import { SYSTEM_TENANT } from '#libs/core';
 import type { DB } from '#libs/db';
+import { writeAudit } from './audit.js';
 
 /** Batches of one transaction. */
 const STEP = 200;
@@ -40,6 +42,8 @@ export async function pruneAudit(owner: Kysely<DB>, before: Date, actor: string)
       await sql`delete from audit_seal where batch < ${last.batch}`.execute(tx);
       await sql`insert into audit_pruning (upto_batch, hash, before, row_count, actor)
         values (${last.batch}, ${last.hash}, ${before}, ${gone[0]!.n}, ${actor})`.execute(tx);
+      const details = { before: before.toISOString(), rows: gone[0]!.n, uptoBatch: last.batch };
+      await writeAudit(tx, { tenantId: SYSTEM_TENANT, actor, action: 'audit.prune', result: 'done', details });
       return { batch: last.batch, rows: gone[0]!.n, isFull: due.length === STEP };
     });
     if (!step) return pruned;

@@ -1,9 +1,8 @@
 /** The chain over audit rows: what whoever can change tables may do to them shows, and writers wait for nothing. */
-import { Kysely, PostgresDialect, sql } from 'kysely';
-import type pg from 'pg';
+import { type Kysely, sql } from 'kysely';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { newId } from '#libs/core';
-import { createPool, type DB } from '#libs/db';
+import { type DB, openOwner } from '#libs/db';
 import {
   AuditSealer,
   alongTheIndex,
@@ -27,10 +26,7 @@ let owner: Kysely<DB>;
 
 beforeEach(async () => {
   database = await testDatabase();
-  const dialect = new PostgresDialect({
-    pool: createPool(database.connection, 'rhyzome_owner', { max: 2 }) as pg.Pool,
-  });
-  owner = new Kysely<DB>({ dialect });
+  owner = openOwner(database.connection);
   sealer = new AuditSealer(database.db, silent, { rows: 10 });
 });
 afterEach(async () => {

@@ -57,6 +57,7 @@ export function issuerEntries(rows: readonly IssuerRow[]): Map<string, IssuerEnt
 /** Keeps the last rows that could be read, also while the database is away. Empty before the first `refresh`. */
 export class IssuerCache implements IssuerDirectory {
   private entries: ReadonlyMap<string, IssuerEntry> = new Map();
+  private byTenant: ReadonlyMap<string, readonly string[]> = new Map();
   private running: Promise<void> | undefined;
   private next: Promise<void> | undefined;
   private lookedAgainAt = Number.NEGATIVE_INFINITY;
@@ -69,6 +70,11 @@ export class IssuerCache implements IssuerDirectory {
 
   find(issuer: string): IssuerEntry | undefined {
     return this.entries.get(issuer);
+  }
+
+  /** Those whose tokens count for a tenant, in their order; none where it is not there or suspended. */
+  issuersOf(tenantId: string): readonly string[] {
+    return this.byTenant.get(tenantId) ?? [];
   }
 
   /** Reads the rows again, unless that was just done. Rejects with what `load` rejected with. */
@@ -109,5 +115,10 @@ export class IssuerCache implements IssuerDirectory {
   private async read(): Promise<void> {
     const rows = await this.load();
     this.entries = issuerEntries(rows);
+    const active = rows.filter(({ tenantState }) => tenantState === 'active');
+    const grouped = Map.groupBy(active, ({ tenantId }) => tenantId);
+    this.byTenant = new Map(
+      [...grouped].map(([id, own]) => [id, [...new Set(own.map(({ issuer }) => issuer))].sort()]),
+    );
   }
 }

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import type { PoolConfig } from 'pg';
 import { newId } from '#libs/core';
-import { createPool, Database, Listener, migrate, readMigrations } from '#libs/db';
+import { createPool, Database, type DatabaseOptions, Listener, migrate, readMigrations } from '#libs/db';
 import { testCluster } from '#libs/devdb';
 
 export const migrationsFolder = fileURLToPath(new URL('../../sql/migrations', import.meta.url));
@@ -50,7 +50,7 @@ async function ensureTemplate(): Promise<string> {
 
 let template: Promise<string> | undefined;
 
-export async function testDatabase(options: { onQuery?: (text: string) => void } = {}): Promise<TestDatabase> {
+export async function testDatabase(options: { onQuery?: DatabaseOptions['onQuery'] } = {}): Promise<TestDatabase> {
   const cluster = await testCluster();
   template ??= ensureTemplate();
   const name = `test_${newId().replaceAll('-', '')}`;

@@ -6,6 +6,7 @@
 import { sql } from 'kysely';
 import { type Actor, type Role } from '#libs/auth';
 import { newId } from '#libs/core';
+import type { DatabaseOptions } from '#libs/db';
 import { EventNumberer, EventReader } from '#libs/events';
 import { JobRunner } from '#libs/jobs';
 import {
@@ -43,7 +44,7 @@ export interface PlatformOptions {
   kinds: readonly KindDefinition[];
   /** False: jobs are queued and nobody runs them. */
   workers?: boolean;
-  onQuery?: (text: string) => void;
+  onQuery?: DatabaseOptions['onQuery'];
 }
 
 const silent = { info: () => undefined, warn: () => undefined, error: () => undefined, debug: () => undefined };

@@ -1,0 +1,175 @@
+/**
+ * A Rhyzome on a real Keycloak: both with data of their own in one folder, PostgreSQL, rhyzome-api and rhyzome-grpc as
+ * processes with the settings that an operator would write, and the `rhyzome` command. Everything ends with `close`, or
+ * with the process that opened it.
+ */
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { ensureCertificates } from '../../apps/dev/certificates.js';
+import { type DevDatabase, startDatabase } from '../../apps/dev/database.js';
+import { findKeycloak, type KeycloakServer, startKeycloak } from '../../tools/keycloak/index.js';
+import { type Client, clientWith } from '../harness/client.js';
+import { until } from '../harness/until.js';
+import { KeycloakAdmin } from './admin.js';
+
+const root = resolve(import.meta.dirname, '..', '..');
+const cache = join(root, '.rhyzome', 'cache');
+const found = findKeycloak(cache);
+
+/** Why there is no Keycloak here; undefined where there is one. */
+export const missing = found.ok ? undefined : found.reason;
+
+export interface Outcome {
+  status: number;
+  out: string;
+  err: string;
+}
+
+export class Lab {
+  private readonly children: Partial<Record<'api' | 'grpc', ChildProcess>> = {};
+
+  private constructor(
+    readonly folder: string,
+    readonly keycloak: KeycloakServer,
+    /** Who sees and changes what is in Keycloak, beside Rhyzome. */
+    readonly admin: KeycloakAdmin,
+    private readonly database: DevDatabase,
+    /** The settings file. */
+    readonly config: string,
+    readonly api: string,
+    private readonly readiness: Record<'api' | 'grpc', string>,
+  ) {}
+
+  static async open(): Promise<Lab> {
+    if (!found.ok) throw new Error(found.reason);
+    const folder = mkdtempSync(join(tmpdir(), 'rhyzome-keycloak-'));
+    chmodSync(folder, 0o711); // PostgreSQL runs as a user of its own where this one is root
+    const ports = await freePorts(5);
+    const at = (index: number) => `127.0.0.1:${ports[index]}`;
+    const dir = join(folder, 'postgres');
+    const [keycloak, database, certificates] = await Promise.all([
+      startKeycloak(found, cache, folder),
+      startDatabase({ dir, port: ports[4]!, onPid: () => undefined, say: () => undefined }),
+      ensureCertificates(join(folder, 'pki')),
+    ]);
+    const admin = new KeycloakAdmin(keycloak.url);
+    const clientSecret = await admin.makeInstallationClient('rhyzome');
+    const settings = {
+      ...database.connections,
+      pki: certificates.server,
+      api: { listen: at(0), monitoring: at(1), publicUrl: `http://${at(0)}` },
+      grpc: { listen: [at(2)], advertise: at(2), monitoring: at(3) },
+      keycloak: {
+        url: keycloak.url,
+        clientId: 'rhyzome',
+        clientSecret,
+        redirectUris: ['https://console.example/*'],
+        timeoutMs: 60_000,
+      },
+    };
+    const config = join(folder, 'rhyzome-api.json');
+    writeFileSync(config, JSON.stringify(settings, null, 2), { mode: 0o600 });
+    const readiness = { api: `http://${at(1)}/readyz`, grpc: `http://${at(3)}/readyz` };
+    const lab = new Lab(folder, keycloak, admin, database, config, `http://${at(0)}`, readiness);
+    await lab.ok('db', 'migrate');
+    lab.start('grpc');
+    lab.start('api');
+    await Promise.all([lab.serving('grpc'), lab.serving('api')]);
+    return lab;
+  }
+
+  /** Runs `rhyzome …` to its end. */
+  rhyzome(...args: string[]): Promise<Outcome> {
+    return this.begin(...args).ended;
+  }
+
+  /** Runs `rhyzome …`; `kill` ends it as a crash would. */
+  begin(...args: string[]): { ended: Promise<Outcome>; kill(): void } {
+    const main = join(root, 'dist', 'apps', 'cli', 'main.js');
+    const argv = [main, '--config', this.config, ...args];
+    let child: ChildProcess;
+    const ended = new Promise<Outcome>((done) => {
+      child = execFile(process.execPath, argv, { timeout: 150_000, maxBuffer: 2 ** 24 }, (error, out, err) => {
+        done({ status: error ? Number(error.code ?? 255) : 0, out, err });
+      });
+    });
+    return { ended, kill: () => void child.kill('SIGKILL') };
+  }
+
+  /** As `rhyzome`, for what must succeed. */
+  async ok(...args: string[]): Promise<string> {
+    const { status, out, err } = await this.rhyzome(...args);
+    if (status !== 0) throw new Error(`rhyzome ${args.join(' ')} ended with ${status}: ${err || out}`);
+    return out;
+  }
+
+  async json<T = any>(...args: string[]): Promise<T> {
+    return JSON.parse(await this.ok(...args, '--json')) as T;
+  }
+
+  client(token: string): Client {
+    return clientWith(this.api, token);
+  }
+
+  start(name: 'api' | 'grpc'): void {
+    const log = openSync(join(this.folder, `${name}.log`), 'a', 0o600);
+    const endWithParent = join(root, 'dist', 'apps', 'dev', 'end-with-parent.js');
+    const main = join(root, 'dist', 'apps', name, 'main.js');
+    const argv = ['--import', endWithParent, main, '--config', this.config];
+    this.children[name] = spawn(process.execPath, argv, { cwd: root, stdio: ['ignore', log, log, 'ipc'] });
+  }
+
+  async serving(name: 'api' | 'grpc'): Promise<void> {
+    await until(
+      `${name} serves`,
+      async () => {
+        if (hasEnded(this.children[name]!)) throw new Error(`${name} ended: ${this.log(name).slice(-2000)}`);
+        return (await fetch(this.readiness[name]).catch(() => undefined))?.ok; // it does not listen yet
+      },
+      90_000,
+    );
+  }
+
+  /** SIGKILL: as a crash of its machine. */
+  async kill(name: 'api' | 'grpc'): Promise<void> {
+    const child = this.children[name];
+    child?.kill('SIGKILL');
+    if (child) await until(`end of ${name}`, () => hasEnded(child));
+  }
+
+  log(name: 'api' | 'grpc'): string {
+    return readFileSync(join(this.folder, `${name}.log`), 'utf8');
+  }
+
+  async close(): Promise<void> {
+    for (const child of Object.values(this.children)) {
+      child.kill('SIGTERM');
+      await until('the end of a server', () => hasEnded(child), 20_000).catch(() => child.kill('SIGKILL'));
+    }
+    await this.keycloak.stop();
+    await this.database.stop();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
+  return exitCode !== null || signalCode !== null;
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer());
+  for (const server of servers) await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
+  for (const server of servers) await new Promise((done) => server.close(done));
+  return ports;
+}
+
+/** A folder of a suite's own in the lab's, e.g. for sessions of a user. */
+export function folderIn(lab: Lab, name: string): string {
+  const folder = join(lab.folder, name);
+  mkdirSync(folder, { recursive: true });
+  return folder;
+}
