@@ -31,14 +31,20 @@ export interface Method {
 const standard = ['/grpc.health.v1.Health/Check', '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo'];
 
 export interface Answer {
-  /** `PERMISSION_DENIED forbidden`; `OPEN` for a stream that was let in. */
+  /** `PERMISSION_DENIED forbidden`; `OK` for what was let in, `OK, empty` where it was told nothing. */
   text: string;
   /** All that the caller can see. */
   face: object;
   statements: string[];
 }
 
-const OPEN_MS = 300;
+interface Outcome {
+  error: grpc.ServiceError | undefined;
+  /** All that came. */
+  messages: any[];
+}
+
+const OPEN_MS = 1_000;
 const DEADLINE_MS = 10_000;
 
 export class GrpcLab {
@@ -123,26 +129,32 @@ export class GrpcLab {
     const empty = definition.requestDeserialize(Buffer.alloc(0));
     const known = Object.entries(fields).filter(([name]) => Object.hasOwn(empty, name));
     this.statements.length = 0;
-    const error = await this.send(caller, definition, { ...empty, ...Object.fromEntries(known) });
+    const { error, messages } = await this.send(caller, definition, { ...empty, ...Object.fromEntries(known) });
+    const isEmpty = messages.every(({ items }) => items?.length === 0);
     const problem = problemOf(error);
-    const text = error ? [grpc.status[error.code], problem?.code ?? ''].join(' ').trim() : 'OPEN';
+    const text = error ? [grpc.status[error.code], problem?.code ?? ''].join(' ').trim() : isEmpty ? 'OK, empty' : 'OK';
     const { cause: _raw, ...told } = problem?.details ?? {};
     const face = { text, details: error?.details, problem: { ...told, message: problem?.message } };
     return { text, face, statements: [...this.statements] };
   }
 
-  private send(caller: string, definition: Definition, request: object): Promise<grpc.ServiceError | undefined> {
+  private send(caller: string, definition: Definition, request: object): Promise<Outcome> {
     const client = this.clients.get(caller)!;
     const { path, requestSerialize, responseDeserialize, requestStream, responseStream } = definition;
     const options = { deadline: Date.now() + DEADLINE_MS };
     return new Promise((done) => {
-      const finish = (error: grpc.ServiceError | null | undefined) => done(error ?? undefined);
+      const messages: any[] = [];
+      const finish = (error: grpc.ServiceError | null | undefined, message?: unknown) => {
+        if (message) messages.push(message);
+        done({ error: error ?? undefined, messages });
+      };
       const follow = (stream: grpc.ClientReadableStream<any>) => {
+        // Open, whether or not anything comes.
         const timer = setTimeout(() => {
           finish(undefined);
           stream.cancel();
-        }, DEADLINE_MS - 1_000);
-        stream.on('data', () => setTimeout(() => stream.cancel(), OPEN_MS));
+        }, OPEN_MS);
+        stream.on('data', (message) => messages.push(message));
         stream.on('error', (error: grpc.ServiceError) => {
           clearTimeout(timer);
           finish(error.code === grpc.status.CANCELLED ? undefined : error);

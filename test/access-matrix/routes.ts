@@ -25,7 +25,7 @@ export interface Body {
 }
 
 /** Answered to anybody: nothing there is a tenant's. Whatever else is open to all is a failure of the matrix. */
-const open = ['/v1/openapi.json', '/docs', '/docs/:file'];
+const open = ['/v1/openapi.json', '/docs', '/docs/:file', '/.well-known/oauth-protected-resource'];
 
 export const isOpen = ({ template }: TriedRoute) => open.includes(template.replaceAll(/\{(\w+)\}/g, ':$1'));
 
