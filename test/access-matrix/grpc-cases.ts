@@ -57,7 +57,12 @@ export async function grpcCases(lab: Lab, grpc: GrpcLab): Promise<GrpcCase[]> {
     by('unregistered', 'service that is not registered', forbidden, isOfTenants),
     by('removed', 'service that was removed', forbidden, isOfTenants),
     by('elsewhere', 'service without the tenant', forbidden, isOfTenants),
-    by('verbless', 'service without the verb', /^(PERMISSION_DENIED forbidden|NOT_FOUND not_found|OK, empty)$/, isOfTenants),
+    by(
+      'verbless',
+      'service without the verb',
+      /^(PERMISSION_DENIED forbidden|NOT_FOUND not_found|OK, empty)$/,
+      isOfTenants,
+    ),
     by('node', 'a node’s certificate', forbidden, (method) => isOfTenants(method) || isServers(method)),
     by('server', 'a server’s certificate', forbidden, (method) => isOfTenants(method) || isNodes(method)),
     by('whole', 'a service’s certificate', forbidden, (method) => isNodes(method) || isServers(method)),
