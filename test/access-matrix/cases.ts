@@ -3,7 +3,7 @@
  * answer that is not a wall's is a failure, whatever the committed matrix says.
  */
 import { type Bearer, readers, refusedBearers, weakBearers } from './bearers.js';
-import { foreignCases } from './foreign.js';
+import { hiddenCases } from './hidden.js';
 import { type Lab, SUBJECT, type Told } from './lab.js';
 import { bodyOf, isBulkRemoval, isList, isOpen, pathOf, type TriedRoute, targetsOf } from './routes.js';
 
@@ -30,7 +30,7 @@ export async function casesOf(lab: Lab): Promise<Case[]> {
   for (const [name, bearerOf] of Object.entries(readers)) {
     cases.push(withBearer(lab, name, await bearerOf(lab), isForbidden, isChange));
   }
-  return [...cases, ...foreignCases(lab)];
+  return [...cases, ...(await hiddenCases(lab))];
 }
 
 /** Those that show the caller's own alone: whoever has a token may make one of them for himself. */
