@@ -9,7 +9,7 @@ import { type Case, isChange, isNothing } from './cases.js';
 import { type Lab, type Told, VICTIM } from './lab.js';
 import type { Asker, Pair, Pairs, Probe } from './pairs.js';
 import * as pairs from './pairs.js';
-import { isBulkRemoval, isList, isOpen, type TriedRoute } from './routes.js';
+import { isBulkRemoval, isList, isOpen, isQuestion, type TriedRoute } from './routes.js';
 
 const isRefusal = ({ status }: Told) => status >= 400 && status < 500 && status !== 401;
 const isRefusalOrNothing = (told: Told, route: TriedRoute) =>
@@ -17,7 +17,6 @@ const isRefusalOrNothing = (told: Told, route: TriedRoute) =>
 const isHidden = (told: Told) => told.status === 404;
 const isSelection = (route: TriedRoute) => isList(route) || isBulkRemoval(route);
 const hasPath = ({ parameters }: TriedRoute) => parameters.length > 0;
-const isQuestion = ({ template }: TriedRoute) => template === '/v1/permissions/explain';
 
 export async function hiddenCases(lab: Lab): Promise<Case[]> {
   const { attacker, victim } = lab;

@@ -106,7 +106,7 @@ function asked(route: TriedRoute, whose: Belongings, query: Record<string, strin
   return { method: route.method, path: `${path}?${new URLSearchParams(query)}` };
 }
 
-export function inSelector({ lab, own }: Asker): Pairs {
+export function inSelector({ own }: Asker): Pairs {
   return (route) => {
     const [foreign, absent] = [`of=victim-${route.plural}`, `of=absent-${route.plural}`];
     const probe = (tagSelector: string) => asked(route, own, { tagSelector });
@@ -118,8 +118,8 @@ export function inSelector({ lab, own }: Asker): Pairs {
 export function inFilter({ lab, own }: Asker): Pairs {
   return (route) => {
     const kind = kinds.find(({ plural }) => plural === route.plural);
-    const own = Object.entries(kind?.filters ?? {}).filter(([, { type }]) => type === 'uuid');
-    const filters = own.length > 0 || kind ? own.map(([name]) => name) : ['resource', 'resourceId'];
+    const byId = Object.entries(kind?.filters ?? {}).filter(([, { type }]) => type === 'uuid');
+    const filters = kind ? byId.map(([name]) => name) : ['resource', 'resourceId'];
     return filters.map((name) => {
       const { id } = lab.victim.things[`${name}s`] ?? lab.victim.things.networks!;
       const query = (value: string) => ({ [name]: value, ...(isBulkRemoval(route) && { tagSelector: '!none' }) });

@@ -80,10 +80,15 @@ export function pathOf({ template, parameters }: TriedRoute, values: readonly st
 
 const isBulk = (template: string) => template.split('/').length === 3;
 
-export const isList = ({ method, template }: TriedRoute) => method === 'GET' && !/\{\w+\}$/.test(template);
+export const isList = ({ method, template }: TriedRoute) =>
+  method === 'GET' && /^\/v1\/([^{]*|.*\/leases)$/.test(template);
 export const isBulkRemoval = ({ method, template }: TriedRoute) => method === 'DELETE' && isBulk(template);
 
 let made = 0;
+
+/** About what somebody may. */
+export const isQuestion = ({ method, template }: TriedRoute) =>
+  method === 'GET' && template === '/v1/permissions/explain';
 
 /** A body that would be taken, of a tenant's own things. */
 export function bodyOf({ method, template, plural, action }: TriedRoute, { recipes, world }: Belongings): Body {
