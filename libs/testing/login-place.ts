@@ -23,8 +23,8 @@ export async function giveLoginPlace(platform: Pick<Platform, 'db'>, tenantId: s
       values (${tenantId}, ${id}, 'realm', 'login', 'ready', 'admin:test', 1)
       on conflict (tenant_id, kind, name) do nothing returning id`.execute(tx);
     if (made.rows.length > 0)
-      await sql`insert into realm (tenant_id, id, mode, place_mode, issuer, display_name)
-        values (${tenantId}, ${id}, 'realm', 'realm', ${issuer}, ${tenantId})`.execute(tx);
+      await sql`insert into realm (tenant_id, id, mode, place_mode, issuer, open)
+        values (${tenantId}, ${id}, 'realm', 'realm', ${issuer}, true)`.execute(tx);
   });
 }
 
