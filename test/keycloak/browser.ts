@@ -115,7 +115,7 @@ function fill({ fields }: Form, { username, password, newPassword }: Person) {
 function messageIn(html: string): string | undefined {
   const found = /id="(?:input-error[^"]*|kc-error-message)"[^>]*>([\s\S]*?)<\/(?:span|div)>/i.exec(html)?.[1];
   const alert = /kc-feedback-text"[^>]*>([\s\S]*?)<\/span>/i.exec(html)?.[1];
-  return (found ?? alert)?.replace(/<[^>]+>/g, ' ').trim();
+  return (found || alert)?.replace(/<[^>]+>/g, ' ').trim();
 }
 
 /** What a page says, without its markup. */
