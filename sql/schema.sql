@@ -2021,7 +2021,7 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.publicaddress FOR EACH ROW EXE
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
-CREATE TRIGGER keep_realm_issuer AFTER DELETE OR UPDATE OF issuer, organization ON public.realm FOR EACH ROW EXECUTE FUNCTION keep_realm_issuer();
+CREATE TRIGGER keep_realm_issuer AFTER INSERT OR DELETE OR UPDATE OF issuer, organization ON public.realm FOR EACH ROW EXECUTE FUNCTION keep_realm_issuer();
 
 CREATE TRIGGER end_grant AFTER UPDATE OF state ON public.resource FOR EACH ROW WHEN (((new.kind = 'grant'::text) AND (new.state = 'deleting'::text) AND (old.state <> 'deleting'::text))) EXECUTE FUNCTION end_grant();
 
