@@ -1543,6 +1543,18 @@ begin
   return new;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.hold_access()
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT 1
+    FROM tenant_access a
+   WHERE (a.tenant_id = current_tenant())
+  FOR UPDATE OF a;
+END;
+
 CREATE OR REPLACE FUNCTION public.ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr)
  RETURNS inet
  LANGUAGE sql
@@ -2425,6 +2437,11 @@ grant execute on function give_default_quotas() to public;
 
 alter function give_ip6() owner to rhyzome_owner;
 grant execute on function give_ip6() to public;
+
+alter function hold_access() owner to rhyzome_owner;
+grant execute on function hold_access() to public;
+grant execute on function hold_access() to rhyzome_app;
+grant execute on function hold_access() to rhyzome_operator;
 
 alter function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) owner to rhyzome_owner;
 grant execute on function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) to public;
