@@ -242,8 +242,9 @@ describe('afterwards', () => {
     await succeeded(await olga.patch('/v1/instances/test-1', { restartPolicy: 'stay' }, headers));
     expect((await olga.patch('/v1/instances/test-1', { restartPolicy: 'stay' }, headers)).status).toBe(202);
     expect((await admin.delete(`/v1/grants/${id.grant}`)).status).toBe(202);
-    expect((await olga.get('/v1/instances/test-1')).status).toBe(403);
-    expect((await olga.patch('/v1/instances/test-1', { restartPolicy: 'stay' }, headers)).status).toBe(403);
+    expect((await olga.get('/v1/instances/test-1')).status).toBe(404);
+    expect((await olga.get('/v1/instances')).status).toBe(403);
+    expect((await olga.patch('/v1/instances/test-1', { restartPolicy: 'stay' }, headers)).status).toBe(404);
     expect(names(await olga.get('/v1/networks'))).toEqual(['lan']);
   });
 });

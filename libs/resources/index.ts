@@ -17,7 +17,7 @@ export * from './names.js';
 export { describeApi } from './openapi.js';
 export { authorizeReplay } from './permission-to-change.js';
 export * from './pipeline.js';
-export { isReached, reachedAs } from './readable.js';
+export { isReached, reachedAs, readableAudit, readableEvents } from './readable.js';
 export * from './reading.js';
 export * from './reference.js';
 export { refreshResource } from './refresh.js';

@@ -104,7 +104,7 @@ export class Pipeline {
         tx,
         caller,
         kind,
-        { ...core, name: document.name },
+        { ...core, name: document.name, tags: document.tags ?? {} },
         {
           action: 'update',
           request: { previous, document, ...(target.row.observed_generation === 0 && { isUnmade: true }) },
