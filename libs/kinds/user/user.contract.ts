@@ -6,7 +6,8 @@ const MISSING = '01890000-0000-7000-8000-000000000000';
 
 export const contract = kindContract({
   prepare: async (ctx) => {
-    await giveLoginPlace(ctx.platform, ctx.caller.actor.tenantId);
+    // A started stack's tenants have one.
+    if (ctx.platform) await giveLoginPlace(ctx.platform, ctx.caller.actor.tenantId);
     await ctx.make('group', { name: 'ops' });
   },
   create: (ctx) => ({ name: ctx.unique(), role: 'viewer', groups: ['ops'] }),
