@@ -60,17 +60,18 @@ test('who has no good token for here gets nowhere, and costs the database nothin
   // Thousands of requests: an API token that nobody knows is looked for again after some seconds, and a disabled user when
   // there is news of permissions.
   expect(lab.statements.length).toBeLessThan(20);
-}, 120_000);
+}, 300_000);
 
 test('nobody gets through who may not, and what is foreign looks like what is not there', async () => {
   const broken: string[] = [];
-  for (const route of routes) {
-    for (const one of cases.filter(({ isFree, means }) => !isFree && !route.isShadow && means(route))) {
-      broken.push(...(await tryOut(route, one)));
-    }
+  for (const route of routes.filter(({ isShadow }) => !isShadow)) {
+    const meant = cases.filter(({ isFree, means }) => !isFree && means(route));
+    const beside = meant.filter(({ isAlone }) => !isAlone).map((one) => tryOut(route, one));
+    broken.push(...(await Promise.all(beside)).flat());
+    for (const one of meant.filter(({ isAlone }) => isAlone)) broken.push(...(await tryOut(route, one)));
   }
   expect(broken).toEqual([]);
-}, 120_000);
+}, 300_000);
 
 test('nor through gRPC, whatever the certificate', async () => {
   const broken: string[] = [];
@@ -88,7 +89,7 @@ test('nor through gRPC, whatever the certificate', async () => {
     }
   }
   expect(broken).toEqual([]);
-}, 120_000);
+}, 300_000);
 
 test('the committed matrix is what the server does', async () => {
   await expect(matrix.text()).toMatchFileSnapshot('access-matrix/matrix.json');
