@@ -27,6 +27,7 @@ export const apitoken: KindDefinition<ApitokenRow> = defineKind<ApitokenRow>({
   columns: ['prefix', 'subject', 'service_account_id', 'scopes', 'expires_at', 'last_used_at', 'revoked'],
   readOnly: ['subject', 'prefix', 'lastUsedAt'],
   immutable: ['serviceAccount', 'expiresAt', 'expiresInDays', 'scopes'],
+  audited: ['serviceAccount', 'expiresAt', 'scopes'],
   filters: {
     serviceAccount: {
       column: sql.ref('k.service_account_id'),
