@@ -241,6 +241,7 @@ create table event (
   tags_after jsonb,
   body jsonb not null,
   at timestamp(3) with time zone default clock_timestamp() not null,
+  created_by text,
   constraint event_pkey PRIMARY KEY (tenant_id, id)
 );
 
@@ -1858,12 +1859,13 @@ CREATE OR REPLACE FUNCTION public.tell_job()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
-declare tags jsonb;
+declare tags jsonb; maker text;
 begin
-  select r.tags into tags from resource r where r.tenant_id = new.tenant_id and r.id = new.resource_id;
-  insert into event (tenant_id, type, kind, resource_id, job_id, tags_before, tags_after, body)
+  select r.tags, r.created_by into tags, maker from resource r where r.tenant_id = new.tenant_id and r.id = new.resource_id;
+  tags := coalesce(tags, new.resource_tags);
+  insert into event (tenant_id, type, kind, resource_id, job_id, tags_before, tags_after, created_by, body)
   values (new.tenant_id, case tg_op when 'INSERT' then 'job.created' else 'job.updated' end, new.kind, new.resource_id,
-    new.id, tags, tags,
+    new.id, tags, tags, coalesce(maker, new.created_by),
     jsonb_build_object('id', new.id, 'action', new.action,
       'resource', jsonb_build_object('kind', new.kind, 'id', new.resource_id, 'name', new.resource_name),
       'state', new.state, 'progress', new.progress, 'error', new.error, 'createdAt', new.created_at,
@@ -1879,9 +1881,9 @@ declare r resource; kind_of text;
 begin
   if tg_op = 'DELETE' then r := old; else r := new; end if;
   kind_of := case tg_op when 'INSERT' then 'created' when 'UPDATE' then 'updated' else 'deleted' end;
-  insert into event (tenant_id, type, kind, resource_id, tags_before, tags_after, body)
+  insert into event (tenant_id, type, kind, resource_id, tags_before, tags_after, created_by, body)
   values (r.tenant_id, 'resource.' || kind_of, r.kind, r.id,
-    case when tg_op <> 'INSERT' then old.tags end, case when tg_op <> 'DELETE' then new.tags end,
+    case when tg_op <> 'INSERT' then old.tags end, case when tg_op <> 'DELETE' then new.tags end, r.created_by,
     jsonb_build_object('id', r.id, 'kind', r.kind, 'name', r.name, 'tags', r.tags, 'state', r.state,
       'conditions', r.conditions, 'generation', r.generation, 'observedGeneration', r.observed_generation,
       'createdAt', r.created_at, 'updatedAt', r.updated_at));
@@ -2007,7 +2009,7 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.publicaddress FOR EACH ROW EXE
 
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
-CREATE TRIGGER keep_realm_issuer AFTER DELETE OR UPDATE OF issuer, organization ON public.realm FOR EACH ROW EXECUTE FUNCTION keep_realm_issuer();
+CREATE TRIGGER keep_realm_issuer AFTER INSERT OR DELETE OR UPDATE OF issuer, organization ON public.realm FOR EACH ROW EXECUTE FUNCTION keep_realm_issuer();
 
 CREATE TRIGGER end_grant AFTER UPDATE OF state ON public.resource FOR EACH ROW WHEN (((new.kind = 'grant'::text) AND (new.state = 'deleting'::text) AND (old.state <> 'deleting'::text))) EXECUTE FUNCTION end_grant();
 

@@ -6,10 +6,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { claimedIssuer } from '#libs/auth';
 import { newId } from '#libs/core';
 import { createPool } from '#libs/db';
-import { UnauthenticatedLog } from '#libs/events';
+import { RefusedReads, UnauthenticatedLog } from '#libs/events';
 import { kinds } from '#libs/kinds';
+import { describeApi } from '#libs/resources';
 import { type Platform, startPlatform } from '#libs/testing';
-import { recordRefusals } from './refusals.js';
+import { recordRefusals, recordRefusedReads } from './refusals.js';
 import { type Asked, askAt, expectProblem, serve } from './test-server.js';
 
 let platform: Platform;
@@ -118,6 +119,65 @@ describe('the audit trail', () => {
   ])('refuses ?%s', async (query, parameter) => {
     const { body } = await expectProblem(ask(`/v1/audit/export?${query}`), 422, 'invalid');
     expect(body.errors).toContainEqual(expect.objectContaining({ parameter }));
+  });
+});
+
+describe('what is refused', () => {
+  const refusedReads = () => new RefusedReads(platform.db, { warn: () => undefined });
+  const rowsOf = async (requestId: string) =>
+    platform.db.operator
+      .selectFrom('audit')
+      .select(['actor', 'action', 'result', 'code', 'resource_name', 'source'])
+      .where('tenant_id', '=', 'acme')
+      .where('request_id', '=', requestId)
+      .execute();
+
+  test('leaves a row on every route, with what was asked for, whoever asks', async () => {
+    const reads = refusedReads();
+    const guarded = await serve(platform, undefined, { onAnswer: recordRefusedReads(reads, platform.registry) });
+    const at = await guarded.getUrl();
+    const { paths } = describeApi(kinds, '0') as { paths: Record<string, Record<string, object>> };
+    const silent = ['/v1/audit', '/v1/events', '/v1/permissions', '/v1/quotas', '/v1/jobs'];
+    const without: string[] = [];
+    let asked = 0;
+    for (const [path, methods] of Object.entries(paths)) {
+      for (const method of Object.keys(methods).filter((name) => name !== 'parameters')) {
+        for (const token of ['viewer.acme', 'admin.acme']) {
+          const requestId = newId();
+          const url = path.replaceAll(/\{[^}]+\}/g, newId());
+          const headers: Record<string, string> = { 'x-request-id': requestId };
+          if (method === 'patch') headers['content-type'] = 'application/merge-patch+json';
+          const body = ['post', 'patch'].includes(method) ? {} : undefined;
+          const answer = await askAt(at, url, { method: method.toUpperCase(), token, headers, body });
+          if (![403, 404, 409].includes(answer.status)) continue;
+          asked += 1;
+          await reads.flush();
+          const rows = await rowsOf(requestId);
+          const isThere = rows.length === 1 && rows[0]!.result === 'refused' && rows[0]!.code === answer.body?.code;
+          const isSilent = silent.some((start) => path.startsWith(start)) && method === 'get' && rows.length === 0;
+          if (!isThere && !isSilent)
+            without.push(`${method} ${path} as ${token}: ${answer.status}, ${rows.length} rows`);
+        }
+      }
+    }
+    await guarded.close();
+    expect(without).toEqual([]);
+    expect(asked).toBeGreaterThan(80);
+  }, 120_000);
+
+  test('names what was asked for, and of what is not known nothing more', async () => {
+    const reads = refusedReads();
+    const guarded = await serve(platform, undefined, { onAnswer: recordRefusedReads(reads, platform.registry) });
+    const at = await guarded.getUrl();
+    await askAt(at, '/v1/networks/not-mine', { headers: { 'x-request-id': 'read-1' } });
+    await askAt(at, '/v1/networks/not-mine', { method: 'DELETE', headers: { 'x-request-id': 'delete-1' } });
+    await askAt(at, `/v1/jobs/not-mine/cancel`, { method: 'POST', body: {}, headers: { 'x-request-id': 'cancel-1' } });
+    await reads.flush();
+    await guarded.close();
+    const common = { actor: 'admin@acme', result: 'refused', code: 'not_found', resource_name: 'not-mine' };
+    expect(await rowsOf('read-1')).toMatchObject([{ ...common, action: 'network.read' }]);
+    expect(await rowsOf('delete-1')).toMatchObject([{ ...common, action: 'network.delete' }]);
+    expect(await rowsOf('cancel-1')).toMatchObject([{ ...common, action: 'job.cancel' }]);
   });
 });
 

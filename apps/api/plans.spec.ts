@@ -60,7 +60,7 @@ type Listing = { list(request: unknown, reply: unknown, ...path: string[]): Prom
 function listing(name: 'audit' | 'leases' | 'deleted-disks'): Listing {
   const registry = new KindRegistry(kinds);
   const reader = new ResourceReader(spy, Buffer.alloc(32, 7));
-  if (name === 'audit') return new AuditController(reader, spy) as unknown as Listing;
+  if (name === 'audit') return new AuditController(reader, spy, registry) as unknown as Listing;
   const [controller] = registry.get(name === 'leases' ? 'network' : 'disk').controllers ?? [];
   return new controller!(spy, registry, reader) as Listing;
 }

@@ -97,7 +97,7 @@ export class AccessDirectory {
 
   private async lookUp(base: Actor): Promise<Actor> {
     this.lookups += 1;
-    const { tenantId, subject, roles, groups = [] } = base;
+    const { tenantId, subject, roles, groups = [], resourceId = null } = base;
     const query = sql<AccessRow>`
       with me as (select s.resource_id, s.kind, s.enabled from subject s
         where s.tenant_id = ${tenantId} and s.subject = ${subject})
@@ -113,6 +113,7 @@ export class AccessDirectory {
             (r.subject_type = 'sub' and r.subject = ${subject})
             or (r.subject_type = 'group' and r.subject = any (${groups}::text[]))
             or (r.subject_type = 'role' and r.subject = any (${roles}::text[]))
+            or (r.subject_type in ('user', 'serviceaccount') and r.subject = ${resourceId}::text)
             or (r.subject_type, r.subject) in (select me.kind, me.resource_id::text from me))) as rules`;
     const [row] = await this.db.tenantRead(tenantId, query.compile(this.db.builder));
     if (!row) throw new Error('a statement without from gave no row');

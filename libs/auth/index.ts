@@ -7,6 +7,7 @@ export { API_TOKEN_PREFIX, Authenticator, type BearerVerifier } from './authenti
 export { type Holding, refuseGivingMore } from './authority.js';
 export { challengeOf, claimedIssuer, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
 export { cutTo, type Given, type GrantableKind, type Shortfall, shortfalls, type Where } from './coverage.js';
+export { type ExplainedKind, explain, explainKind, type Permission, permissionsOf, type Reason } from './explain.js';
 export {
   type DeviceLogin,
   endLogin,

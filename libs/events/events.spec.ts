@@ -222,7 +222,7 @@ describe('reading', () => {
     expect(await numbersOf({ selector: parseSelector('tier=back') })).toEqual([1, 2, 5, 6]);
     expect(await numbersOf({ selector: parseSelector('!tier') })).toEqual([4, 5]);
     expect(await numbersOf({ kind: 'instance' })).toEqual([]);
-    expect(await numbersOf({ readableKinds: [] })).toEqual([]);
+    expect(await numbersOf({ readable: () => sql`false` })).toEqual([]);
     expect(await numbersOf({ resource })).toEqual([1, 2, 3, 4, 5, 6]);
     expect(await numbersOf({ resource: newId() })).toEqual([]);
   });

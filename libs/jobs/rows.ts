@@ -1,7 +1,7 @@
 /** The job as it stands in the database. The row is its own queue entry: due at run_at, leased, fenced. */
 
 import { type Selectable, sql } from 'kysely';
-import { RhyzomeError } from '#libs/core';
+import { RhyzomeError, type Tags } from '#libs/core';
 import {
   allInOrder,
   type Database,
@@ -26,6 +26,8 @@ export interface NewJob {
   resourceId: string;
   kind: string;
   resourceName: string;
+  /** As they are when it is asked for: who may read the job is decided on them once the resource is gone. */
+  resourceTags: Tags;
   action: string;
   request: Record<string, unknown>;
   supersedes?: string;
@@ -41,6 +43,7 @@ export function jobValues(job: NewJob) {
     resource_id: job.resourceId,
     kind: job.kind,
     resource_name: job.resourceName,
+    resource_tags: JSON.stringify(job.resourceTags),
     action: job.action,
     request: JSON.stringify(job.request),
     supersedes: job.supersedes ?? null,

@@ -34,9 +34,9 @@ export function auditDetails(
   return values && { values };
 }
 
-function pick(fields: readonly string[], valueOf: (field: string) => unknown): Fields | undefined {
+function pick(fields: readonly string[], read: (field: string) => unknown): Fields | undefined {
   const entries = fields
-    .map((field) => [field, valueOf(field)] as const)
+    .map((field) => [field, read(field)] as const)
     .filter(([, value]) => JSON.stringify(value).length <= MAX_VALUE);
   return entries.length > 0 ? Object.fromEntries(entries) : undefined;
 }

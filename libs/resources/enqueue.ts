@@ -34,6 +34,7 @@ export async function enqueue(
     resourceId: core.id,
     kind: kind.name,
     resourceName: core.name,
+    resourceTags: core.tags,
     createdBy: caller.actor.subject,
     requestId: caller.requestId,
     ...job,

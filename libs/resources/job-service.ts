@@ -1,8 +1,8 @@
 /** Jobs as their users see them: get, list, cancel, retry, and waiting for an end. */
 
 import { sql } from 'kysely';
-import { type Actor, authorize, may } from '#libs/auth';
-import { Doorbell, isUuid, notFound, RhyzomeError } from '#libs/core';
+import { type Actor, type AuthorizationTarget, authorize, isAllowed } from '#libs/auth';
+import { Doorbell, isUuid, notFound, RhyzomeError, type Tags } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
 import { type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
 import { type AuditTarget, auditDone, auditingRefusals, type Caller, type ChangeOptions } from './caller.js';
@@ -11,7 +11,8 @@ import { blockersOf } from './dependencies.js';
 import { type CoreDocument, inTransaction } from './kind.js';
 import type { ListShape } from './list-query.js';
 import { refuseHeldName, takingName } from './names.js';
-import { refuseNotOffered } from './permission-to-change.js';
+import { authorizeTags, refuseNotOffered } from './permission-to-change.js';
+import { isReadable, kindsRead } from './readable.js';
 import { type Page, readPlainPage } from './reading.js';
 import type { KindRegistry } from './registry.js';
 import { coreOf, lockResource, updateResource } from './repository.js';
@@ -46,6 +47,13 @@ export interface JobAnswer {
   isReplay: boolean;
 }
 
+interface FoundJob {
+  job: JobRow;
+  resource_tags: Tags;
+  resource: { tags: Tags; createdBy: string } | null;
+  steps: JobStepRow[] | null;
+}
+
 export class JobService {
   constructor(
     private readonly db: Database,
@@ -60,16 +68,27 @@ export class JobService {
     return jobView(found.row, found.steps);
   }
 
-  private async read(caller: Caller, id: string): Promise<{ row: JobRow; steps: JobStepRow[] }> {
+  /** With what permission is decided on: its resource as it is, or was when the job was asked for if it is gone. */
+  private async read(
+    caller: Caller,
+    id: string,
+  ): Promise<{ row: JobRow; steps: JobStepRow[]; core: AuthorizationTarget }> {
     if (!isUuid(id)) throw notFound('job', id);
     const { tenantId } = caller.actor;
-    const query = sql<{ job: JobRow; steps: JobStepRow[] | null }>`
-      select to_jsonb(j) as job, (select jsonb_agg(to_jsonb(s) order by s.ordinal) from job_step s
+    const query = sql<FoundJob>`
+      select to_jsonb(j) as job, j.resource_tags,
+        (select jsonb_build_object('tags', r.tags, 'createdBy', r.created_by) from resource r
+          where r.tenant_id = j.tenant_id and r.id = j.resource_id) as resource, (select jsonb_agg(to_jsonb(s) order by s.ordinal) from job_step s
         where s.tenant_id = j.tenant_id and s.job_id = j.id) as steps
       from job j where j.tenant_id = ${tenantId} and j.id = ${id}`;
     const [found] = await this.db.tenantRead(tenantId, query.compile(this.db.builder));
-    if (!found || !may(caller.actor, 'read', found.job.kind)) throw notFound('job', id);
+    if (!found) throw notFound('job', id);
+    const { kind, resource_id: resourceId } = found.job;
+    const { tags = found.resource_tags, createdBy = found.job.created_by } = found.resource ?? {};
+    const core = { tenantId, kind, id: resourceId, tags, createdBy };
+    if (!isAllowed(caller.actor, 'read', core)) throw notFound('job', id);
     return {
+      core,
       row: withTimes(found.job, ['created_at', 'started_at', 'finished_at']),
       steps: (found.steps ?? []).map((step) => withTimes(step, ['started_at', 'finished_at'])),
     };
@@ -77,13 +96,23 @@ export class JobService {
 
   async list(caller: Caller, raw: Record<string, unknown>): Promise<Page<JobView>> {
     const { actor } = caller;
-    const readable = this.registry.names.filter((kind) => may(actor, 'read', kind));
+    const read = kindsRead(actor, this.registry.names);
+    const resource =
+      read.some.length > 0
+        ? sql`left join lateral (select q.tags, q.created_by from resource q
+            where q.tenant_id = r.tenant_id and q.id = r.resource_id offset 0) q on true`
+        : sql``;
+    const readable = isReadable(read, sql.ref('r.kind'), {
+      id: sql.ref('r.resource_id'),
+      tags: sql`coalesce(q.tags, r.resource_tags)`,
+      createdBy: sql`coalesce(q.created_by, r.created_by)`,
+    });
     return readPlainPage<JobRow, JobView>(this.db, this.tokenKey, actor.tenantId, {
       name: 'job',
       shape: jobList,
       raw,
-      select: sql<JobRow>`select r.* from job r`,
-      base: sql`r.tenant_id = ${actor.tenantId} and r.kind = any(${readable}::text[])`,
+      select: sql<JobRow>`select r.* from job r ${resource}`,
+      base: sql`r.tenant_id = ${actor.tenantId} and ${readable}`,
       inOrder: true,
       view: (row) => jobView(row),
     });
@@ -111,11 +140,11 @@ export class JobService {
     const { tenantId } = caller.actor;
     const target: AuditTarget = { kind: 'job', resourceName: id.slice(0, 63) };
     return auditingRefusals(this.db, caller, verb, target, async () => {
-      const { row } = await this.read(caller, id);
+      const { row, core } = await this.read(caller, id);
       Object.assign(target, { resourceId: row.id, resourceName: row.resource_name });
       const kind = this.registry.get(row.kind);
       if (kind.administered) refuseNotOffered(kind, row.action, caller.actor);
-      authorize(caller.actor, row.action, { tenantId, kind: row.kind, id: row.resource_id });
+      authorize(caller.actor, row.action, core);
       const answer = await runChange(this.db, tenantId, options, true, async (tx) => {
         const changed = await work(tx, row);
         await auditDone(tx, caller, verb, target, { action: row.action, kind: row.kind, resource: row.resource_id });
@@ -200,7 +229,8 @@ export async function retryJob(
   } else if (request.document) {
     const previous = resource.document();
     resource.propose({ ...core, name: request.document.name, tags: request.document.tags ?? {} }, request.document);
-    const { name } = request.document;
+    const { name, tags = {} } = request.document;
+    if (actor) authorizeTags(actor, job.action, { ...core, tags });
     const write = updateResource(tx, core, { ...request.document, state: 'updating', raiseGeneration: true });
     await takingName(core, name, write);
     if (name !== previous.name) await refuseHeldName(tx, core, name);

@@ -95,8 +95,8 @@ function ownCount(plan: ListPlan): RawBuilder<{ total: number }> {
     const rows = sql`select i.id from unnest(${lookup.ids}::uuid[]) i (id) union select t.resource_id
       from unnest(${lookup.keys}::text[], ${lookup.values}::text[]) v (key, value) join resource_tag t
         on t.tenant_id = ${plan.tenantId} and t.kind = ${kind.name} and t.key = v.key and t.value = v.value`;
-    return sql`select count(*) as total from (${rows}) f join resource r on r.tenant_id = ${plan.tenantId} and r.id = f.id
-      where r.kind = ${kind.name} and ${conditions(plan)}`;
+    return sql`select count(*) as total from (${rows}) f cross join lateral (select from resource r
+      where r.tenant_id = ${plan.tenantId} and r.id = f.id and r.kind = ${kind.name} and ${conditions(plan)} offset 0) r`;
   }
   const isOne = selector.length + filters.length === 1 && reach.all;
   const found = selector.find((term) => term.op === 'in') ?? selector.find((term) => term.op === 'exists');

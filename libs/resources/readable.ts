@@ -86,11 +86,11 @@ interface Groups {
   alike: Alike[];
 }
 
-const known = new WeakMap<Reach, Groups>();
+const groupings = new WeakMap<Reach, Groups>();
 
 function groupsOf(reach: Reach): Groups {
-  const groups = known.get(reach) ?? { pairs: reach.pairs, alike: alikeOf(reach.selectors) };
-  known.set(reach, groups);
+  const groups = groupings.get(reach) ?? { pairs: reach.pairs, alike: alikeOf(reach.selectors) };
+  groupings.set(reach, groups);
   return groups;
 }
 
@@ -137,23 +137,24 @@ export interface Lookup {
 
 export function lookupOf(reach: Reach): Lookup | undefined {
   if (reach.all || reach.createdBy.length > 0) return undefined;
-  const lookup: Lookup = { ids: [...reach.ids], keys: [], values: [] };
-  const add = (key: string, values: Iterable<string>) => {
-    for (const value of values) {
-      lookup.keys.push(key);
-      lookup.values.push(value);
-    }
-  };
-  for (const [key, values] of reach.pairs) add(key, values);
-  const seen = new Set<string>();
-  for (const selector of reach.selectors) {
-    const term = selector.find((one): one is ValuesTerm => one.op === 'in');
-    if (!term) return undefined;
-    const fresh = term.values.filter((value) => !seen.has(`${term.key}=${value}`));
-    for (const value of fresh) seen.add(`${term.key}=${value}`);
-    add(term.key, fresh);
+  const tags = new Map([...reach.pairs].map(([key, values]) => [key, new Set(values)]));
+  const used = new Map<string, Set<string>>();
+  const listed = reach.selectors.map((selector) => selector.filter((one): one is ValuesTerm => one.op === 'in'));
+  for (const term of listed.flat()) addValues(used, term);
+  for (const terms of listed) {
+    // The tag that the selectors tell apart by, and not the one that all of them ask for.
+    const [best] = terms.toSorted((a, b) => used.get(b.key)!.size - used.get(a.key)!.size);
+    if (!best) return undefined;
+    addValues(tags, best);
   }
-  return lookup;
+  const flat = [...tags].flatMap(([key, values]) => [...values].map((value) => [key, value] as const));
+  return { ids: [...reach.ids], keys: flat.map(([key]) => key), values: flat.map(([, value]) => value) };
+}
+
+function addValues(tags: Map<string, Set<string>>, { key, values }: ValuesTerm): void {
+  const known = tags.get(key) ?? new Set();
+  tags.set(key, known);
+  for (const value of values) known.add(value);
 }
 
 /** The one selector that a reach consists of, undefined where it is more, or of very many values. */
@@ -200,4 +201,38 @@ export function isReadable(read: KindsRead, kind: Sql, row: ReachedRow): Sql {
     parts.push(sql`(${kind} = any (${kinds}::text[]) and ${isReached(reach, row)})`);
   }
   return sql`coalesce((${sql.join(parts, sql` or `)}), false)`;
+}
+
+/** For `EventFilter` of libs/events: what an actor may read of these kinds. */
+export function readableEvents(
+  actor: Actor,
+  kinds: readonly string[],
+): (row: ReachedRow & { kind: Sql }) => RawBuilder<unknown> {
+  const read = kindsRead(actor, kinds);
+  return ({ kind, ...row }) => isReadable(read, kind, row);
+}
+
+/**
+ * Which rows `r` of the audit trail an actor may read beside its permission for the trail: those about resources that it
+ * may read (of what is gone, by its last job's tags), about jobs of such, and about what is no resource. A refused create
+ * is about no resource, and read by who may read all of the kind.
+ */
+export function readableAudit(actor: Actor, kinds: readonly string[]): Sql {
+  const read = kindsRead(actor, kinds);
+  if (read.all.length === kinds.length) return sql`true`;
+  const ofJob = {
+    id: sql.ref('j.resource_id'),
+    tags: sql`coalesce(x.tags, j.resource_tags)`,
+    createdBy: sql`coalesce(x.created_by, j.created_by)`,
+  };
+  const jobs = sql`job j left join lateral (select q.tags, q.created_by from resource q
+    where q.tenant_id = j.tenant_id and q.id = j.resource_id offset 0) x on true where j.tenant_id = r.tenant_id`;
+  const byJob = (which: Sql) =>
+    sql`exists (select from (select j.kind, j.resource_id, ${ofJob.tags} as tags, ${ofJob.createdBy} as created_by
+      from ${jobs} and ${which} offset 0) l
+      where ${isReadable(read, sql.ref('l.kind'), { ...reachedAs('l'), id: sql.ref('l.resource_id') })})`;
+  return sql`(r.kind is null or not r.kind = any (${[...kinds, 'job']}::text[]) or r.kind = any (${read.all}::text[])
+    or (r.kind <> 'job' and ${byJob(sql`j.id = (select n.id from job n
+      where n.tenant_id = r.tenant_id and n.resource_id = r.resource_id order by n.created_at desc limit 1)`)})
+    or (r.kind = 'job' and ${byJob(sql`j.id = r.resource_id`)}))`;
 }

@@ -63,6 +63,7 @@ export class JobLab {
         resourceId: more.resourceId ?? newId(),
         kind: 'thing',
         resourceName: 'thing',
+        resourceTags: {},
         action,
         request: {},
         createdBy: 'test',

@@ -80,3 +80,36 @@ call filter_by('wireguardpeer', 'public_key');
 -- The resource's tags when the job was asked for. Permission follows the resource's own tags while there is one.
 alter table job add column resource_tags jsonb not null default '{}';
 update job j set resource_tags = r.tags from resource r where r.tenant_id = j.tenant_id and r.id = j.resource_id;
+
+-- Who made what an event tells of, for those who may read only what they made.
+alter table event add column created_by text;
+
+create or replace function tell_resource() returns trigger language plpgsql as $$
+declare r resource; kind_of text;
+begin
+  if tg_op = 'DELETE' then r := old; else r := new; end if;
+  kind_of := case tg_op when 'INSERT' then 'created' when 'UPDATE' then 'updated' else 'deleted' end;
+  insert into event (tenant_id, type, kind, resource_id, tags_before, tags_after, created_by, body)
+  values (r.tenant_id, 'resource.' || kind_of, r.kind, r.id,
+    case when tg_op <> 'INSERT' then old.tags end, case when tg_op <> 'DELETE' then new.tags end, r.created_by,
+    jsonb_build_object('id', r.id, 'kind', r.kind, 'name', r.name, 'tags', r.tags, 'state', r.state,
+      'conditions', r.conditions, 'generation', r.generation, 'observedGeneration', r.observed_generation,
+      'createdAt', r.created_at, 'updatedAt', r.updated_at));
+  return null;
+end $$;
+
+-- The end of a removal's job comes when its resource is gone: then with the tags that the job keeps.
+create or replace function tell_job() returns trigger language plpgsql as $$
+declare tags jsonb; maker text;
+begin
+  select r.tags, r.created_by into tags, maker from resource r where r.tenant_id = new.tenant_id and r.id = new.resource_id;
+  tags := coalesce(tags, new.resource_tags);
+  insert into event (tenant_id, type, kind, resource_id, job_id, tags_before, tags_after, created_by, body)
+  values (new.tenant_id, case tg_op when 'INSERT' then 'job.created' else 'job.updated' end, new.kind, new.resource_id,
+    new.id, tags, tags, coalesce(maker, new.created_by),
+    jsonb_build_object('id', new.id, 'action', new.action,
+      'resource', jsonb_build_object('kind', new.kind, 'id', new.resource_id, 'name', new.resource_name),
+      'state', new.state, 'progress', new.progress, 'error', new.error, 'createdAt', new.created_at,
+      'finishedAt', new.finished_at));
+  return null;
+end $$;

@@ -37,5 +37,5 @@ begin
   end if;
   return null;
 end $$;
-create trigger keep_realm_issuer after delete or update of issuer, organization on realm
+create trigger keep_realm_issuer after insert or delete or update of issuer, organization on realm
   for each row execute function keep_realm_issuer();

@@ -9,7 +9,7 @@ import { type Actor, mayAll } from '#libs/auth';
 import { invalid, isUuid, RhyzomeError } from '#libs/core';
 import { Database } from '#libs/db';
 import { type AuditRow, auditView, exportAudit, inRange, ndjson, type TimeRange, timeRangeOf } from '#libs/events';
-import { type ListShape, ResourceReader } from '#libs/resources';
+import { KindRegistry, type ListShape, ResourceReader, readableAudit } from '#libs/resources';
 import { callerOf, type Reply, type Request, refuseUnknownParameters, sendPage } from '#libs/rest';
 
 const shape: ListShape = {
@@ -39,7 +39,13 @@ export class AuditController {
   constructor(
     @Inject(ResourceReader) private readonly reader: ResourceReader,
     @Inject(Database) private readonly db: Database,
+    @Inject(KindRegistry) private readonly registry: KindRegistry,
   ) {}
+
+  /** Of the tenant, within the range, and about nothing that the actor may not read. */
+  private visible(actor: Actor, range: TimeRange) {
+    return sql`r.tenant_id = ${actor.tenantId} and ${inRange(range)} and ${readableAudit(actor, this.registry.names)}`;
+  }
 
   @Get()
   async list(@Req() request: Request, @Res() reply: Reply): Promise<void> {
@@ -52,7 +58,7 @@ export class AuditController {
       shape,
       raw,
       select: sql<AuditRow>`select r.* from audit r`,
-      base: visible(caller.actor, range),
+      base: this.visible(caller.actor, range),
       inOrder: true,
       view: auditView,
     });
@@ -66,7 +72,7 @@ export class AuditController {
     const query = request.query as Record<string, string | undefined>;
     refuseUnknownParameters(query, ['from', 'to', 'after', 'limit']);
     const options = {
-      where: visible(actor, timeRangeOf(query)),
+      where: this.visible(actor, timeRangeOf(query)),
       after: afterOf(query.after),
       limit: limitOf(query.limit),
     };
@@ -93,17 +99,13 @@ export class AuditController {
 
 const inOrder = { inOrder: true };
 
-/** What a grant gives of the audit trail, it gives of all of it. */
+/** A grant gives the audit trail as a whole, or not; what of it is about resources follows what their reader may read. */
 function refuseOthers(actor: Actor): void {
   if (mayAll(actor, 'read', 'audit')) return;
   throw new RhyzomeError(
     'forbidden',
     'The audit trail is for the administrators of the tenant, and for those whom a grant gives audit:read.',
   );
-}
-
-function visible(actor: Actor, range: TimeRange) {
-  return sql`r.tenant_id = ${actor.tenantId} and ${inRange(range)}`;
 }
 
 function afterOf(text: string | undefined): string | undefined {

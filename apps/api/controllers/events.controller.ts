@@ -1,10 +1,10 @@
 /** Server-sent events (WHATWG HTML §9.2): every change that the caller may read, in order, resumable. */
 import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
-import { type Actor, Authenticator, InvalidToken, may, parseBearer } from '#libs/auth';
+import { type Actor, Authenticator, InvalidToken, parseBearer } from '#libs/auth';
 import { isUuid, notFound, RhyzomeError, StreamGuard } from '#libs/core';
 import { Listener } from '#libs/db';
 import { type EventFilter, EventReader, followEvents, parseCursor, type TenantEvent } from '#libs/events';
-import { type Caller, KindRegistry, parseSelectorParameter, ResourceReader } from '#libs/resources';
+import { type Caller, KindRegistry, parseSelectorParameter, ResourceReader, readableEvents } from '#libs/resources';
 import { callerOf, type Reply, type Request, refuseUnknownParameters } from '#libs/rest';
 
 const COMMENT_MS = 15_000;
@@ -122,8 +122,8 @@ export class EventsController {
     return this.authenticator.verify(parseBearer(request.headers.authorization));
   }
 
-  private readableOf(actor: Actor): Pick<EventFilter, 'readableKinds'> {
-    return { readableKinds: this.registry.names.filter((name) => may(actor, 'read', name)) };
+  private readableOf(actor: Actor): Pick<EventFilter, 'readable'> {
+    return { readable: readableEvents(actor, this.registry.names) };
   }
 }
 

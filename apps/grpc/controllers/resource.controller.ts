@@ -4,7 +4,6 @@ import type * as grpc from '@grpc/grpc-js';
 import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import type { Observable } from 'rxjs';
-import { may } from '#libs/auth';
 import { Doorbell, invalid, type MetricSample, StreamGuard } from '#libs/core';
 import { Database, Listener } from '#libs/db';
 import { EventReader, followEvents, parseCursor } from '#libs/events';
@@ -19,6 +18,7 @@ import {
   parseSelectorParameter,
   ResourceReader,
   type ResourceView,
+  readableEvents,
   reportMetrics,
 } from '#libs/resources';
 import type {
@@ -163,7 +163,6 @@ export class ResourceServiceController {
       kind: request.kind || undefined,
       selector: request.tagSelector === '' ? undefined : parseSelectorParameter(request.tagSelector),
     };
-    const readableKinds = () => this.registry.names.filter((kind) => may(actor, 'read', kind));
     const asked = request.since === '' ? undefined : parseCursor(request.since, { parameter: 'since' });
     // Rights stand in the database, and are asked for again when something about rights or tenants has changed.
     const changes = new Doorbell();
@@ -180,7 +179,7 @@ export class ResourceServiceController {
       const following = followEvents(this.events, this.listener, {
         tenantId,
         since: await this.events.resume(tenantId, asked),
-        filter: () => ({ ...filter, readableKinds: readableKinds() }),
+        filter: () => ({ ...filter, readable: readableEvents(actor, this.registry.names) }),
         signal: AbortSignal.any([signal, guard.signal]),
         idleMs: RIGHTS_MS,
       });

@@ -214,6 +214,7 @@ export interface Disk {
 export interface Event {
   at: Generated<Timestamp>;
   body: Json;
+  created_by: string | null;
   id: Generated<number>;
   job_id: string | null;
   kind: string;
