@@ -302,9 +302,22 @@ describe('routes of their own', () => {
     await succeeded(await admin.post(`/v1/instances/${standing.instances}/start`, {}));
   }, 60_000);
 
+  test('why something is allowed or not', async () => {
+    const why = (client: Client, query: string) => client.get(`/v1/permissions/explain?${query}`);
+    expect((await why(admin, 'verb=reboot&resource=instance/machine')).body).toMatchObject({ allowed: true });
+    expect((await why(viewer, 'verb=reboot&resource=instance/machine')).body).toMatchObject({ allowed: false });
+    expect((await why(admin, `verb=read&resource=network/${ABSENT}`)).status).toBe(404);
+    const about = 'verb=read&resource=instance/machine&subject=group/ops';
+    expect((await why(admin, about)).body).toMatchObject({ subject: 'group/ops', allowed: false });
+    const claims = { ...goodClaims(stack, TENANT), scope: 'instance:read' };
+    const narrowed = record.client(stack.dev.api, await signed(stack, TENANT, claims));
+    expect((await why(narrowed, about)).status).toBe(403);
+  });
+
   test('what is only read', async () => {
     for (const path of [
       '/v1/quotas',
+      '/v1/permissions',
       '/v1/audit',
       '/v1/audit/export',
       '/v1/jobs',

@@ -13,6 +13,7 @@ import { DocsController } from './controllers/docs.controller.js';
 import { EventsController } from './controllers/events.controller.js';
 import { JobsController } from './controllers/jobs.controller.js';
 import { OpenApiController } from './controllers/openapi.controller.js';
+import { PermissionsController } from './controllers/permissions.controller.js';
 import { ProtectedResourceController } from './controllers/protected-resource.controller.js';
 import { QuotasController } from './controllers/quotas.controller.js';
 import { ProblemFilter } from './problem.filter.js';
@@ -42,6 +43,7 @@ export class ApiModule {
       controllers: [
         OpenApiController,
         DocsController,
+        PermissionsController,
         ProtectedResourceController,
         QuotasController,
         JobsController,
@@ -58,7 +60,7 @@ export class ApiModule {
         { provide: Authenticator, useValue: authenticator },
         { provide: ConsoleRelay, useValue: relay },
         { provide: EventReader, useValue: new EventReader(db) },
-        { provide: Pipeline, useValue: new Pipeline(db, registry) },
+        { provide: Pipeline, useValue: new Pipeline(db, registry, (tenantId) => authenticator.forget(tenantId)) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
         { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener) },
         { provide: ProtectedResource, useValue: parts.resource },

@@ -6,7 +6,10 @@ import type { Session, SessionFile } from './session-file.js';
 /** A token is not used in its last seconds: it has to arrive, and clocks differ. */
 const MARGIN_MS = 30_000;
 
-/** The API's base URL in one form. Throws CliError. */
+/** RFC 6761, section 6.3: names below localhost are this machine's, too. */
+const loopback = /^(([a-z0-9-]+\.)*localhost|127(\.\d+){3}|\[::1\])$/;
+
+/** The API's base URL in one form: tokens go there, so over https only, or over http on loopback. Throws CliError. */
 export function apiUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (
@@ -17,6 +20,8 @@ export function apiUrl(text: string): string {
     url.hash !== ''
   )
     throw new CliError(exitStatus.usage, 'usage', `--api takes the API’s base URL, e.g. https://api.example.org.`);
+  if (url.protocol === 'http:' && !loopback.test(url.hostname))
+    throw new CliError(exitStatus.usage, 'usage', 'Tokens are sent over https only, or over http on loopback.');
   return url.href.replace(/\/+$/, '');
 }
 

@@ -27,11 +27,15 @@ function pad(text: string, width: number): string {
 }
 
 /** One line, without control characters: names and messages may come from anywhere. */
+export function oneLine(text: string): string {
+  return text.replaceAll(/\p{Cc}+/gu, ' ');
+}
+
 function cell(value: unknown): string {
   if (value === null || value === undefined) return '-';
   if (value instanceof Date) return value.toISOString();
   const text = Array.isArray(value) ? value.join(' ') : typeof value === 'object' ? pairs(value) : String(value);
-  return text === '' ? '-' : text.replaceAll(/\p{Cc}+/gu, ' ');
+  return text === '' ? '-' : oneLine(text);
 }
 
 function pairs(value: object): string {

@@ -1,6 +1,7 @@
 /** What the API says of the caller, for `whoami` and at the end of `login`. */
 import { CliError, exitStatus } from './exit-status.js';
 import type { Session } from './session-file.js';
+import { oneLine } from './table.js';
 
 /** The members of GET /v1/permissions that are about the caller. */
 export interface Who {
@@ -21,7 +22,8 @@ const MAX_BYTES = 4 * 1024 * 1024;
 export async function askWho({ api, accessToken }: Session): Promise<Who> {
   const { status, body } = await ask(`${api}/v1/permissions`, accessToken);
   if (status === 200) return body as Who;
-  const { detail } = (body ?? {}) as { detail?: string };
+  const { detail: said } = (body ?? {}) as { detail?: unknown };
+  const detail = typeof said === 'string' ? oneLine(said).slice(0, 300) : undefined;
   if (status === 401)
     throw new CliError(exitStatus.refused, 'token_refused', `The API ${api} does not take this login: ${detail ?? ''}`);
   throw unavailable(api, `status ${status}${detail ? `: ${detail}` : ''}`);

@@ -1,9 +1,11 @@
 /** What `npm start` prints at its end: commands that work as they stand, from a token to a machine's console. */
 import type { DevJson } from './dev-json.js';
 
-export function hints(dev: DevJson, devJsonFile: string): string {
+/** `passwordOf` gives the password of a tenant's development users. */
+export function hints(dev: DevJson, devJsonFile: string, passwordOf: (tenant: string) => string): string {
   const [tenant, access] = Object.entries(dev.tenants)[0] ?? [];
   if (!tenant || !access) return '';
+  const password = passwordOf(tenant);
   const json = "-H 'content-type: application/json'";
   return `
 Rhyzome serves; Ctrl-C stops it.
@@ -24,5 +26,10 @@ Try, as tenant ${tenant}:
     -d '{"name": "vm1", "image": "tiny", "vcpus": 1, "memoryMiB": 128, "interfaces": [{"network": "net1"}]}' \\
     '${dev.api}/v1/instances?wait=60s'
   curl -s -H "authorization: Bearer $TOKEN" '${dev.api}/v1/instances/vm1/console'
+
+Or log in as a person (alice, oscar, vera: administrator, operator, viewer; password ${password}):
+
+  npx rhyzome login --api ${dev.api} --issuer ${access.issuer}
+  curl -s -H "authorization: Bearer $(npx rhyzome token)" '${dev.api}/v1/permissions'
 `;
 }

@@ -46,7 +46,7 @@ async function run(options: DevOptions): Promise<number> {
     console.log(`Starting Rhyzome, data in ${options.data}`);
     const stack = await startStack(options, { root, dist }, consoleProgress(), undo, signal);
     console.log(`Everything serves after ${((performance.now() - started) / 1000).toFixed(1)} s.`);
-    console.log(hints(stack.devJson, stack.devJsonFile));
+    console.log(hints(stack.devJson, stack.devJsonFile, stack.passwordOf));
     await new Promise<void>((done) => {
       if (signal.aborted) done();
       else signal.addEventListener('abort', () => done(), { once: true });

@@ -12,13 +12,19 @@ export interface SettingsInput {
   ports: Ports;
   driver: 'sim' | 'libvirt';
   libvirtUri?: string;
+  /** The token issuer, whose admin API is Keycloak's. */
+  issuer: { url: string; clientId: string; clientSecretFile: string };
 }
 
 /** Writes it with mode 0600: it holds the database's passwords. */
 export function writeSettings(folder: DataFolder, input: SettingsInput): void {
   const { ports, certificates } = input;
   const local = (port: number) => `127.0.0.1:${port}`;
-  const settings: Omit<RhyzomeConfig, 'log' | 'api' | 'images'> & { api: object; grpc: object } = {
+  const settings: Omit<RhyzomeConfig, 'log' | 'api' | 'images' | 'keycloak'> & {
+    api: object;
+    grpc: object;
+    keycloak: object;
+  } = {
     ...input.connections,
     pki: certificates.server,
     api: { listen: local(ports.api), monitoring: local(ports.apiMonitoring), publicUrl: `http://${local(ports.api)}` },
@@ -40,6 +46,7 @@ export function writeSettings(folder: DataFolder, input: SettingsInput): void {
         : {}),
     },
     storage: { dir: folder.storage },
+    keycloak: { ...input.issuer, redirectUris: ['http://127.0.0.1/*', 'http://localhost/*'] },
   };
   writeWhole(folder.config, settings);
 }

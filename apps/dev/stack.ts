@@ -23,6 +23,8 @@ import { writeSettings } from './settings.js';
 export interface Stack {
   devJson: DevJson;
   devJsonFile: string;
+  /** Of the development users of a tenant. */
+  passwordOf: (tenant: string) => string;
 }
 
 /** Where the programs lie. */
@@ -67,7 +69,9 @@ export async function startStack(
   signal.throwIfAborted();
   const { driver } = choice;
   const { connections } = database;
-  writeSettings(folder, { connections, certificates, ports, driver, libvirtUri: host?.libvirtUri });
+  const { url, admin: client } = issuer;
+  const keycloak = { url, clientId: client.clientId, clientSecretFile: client.secretFile };
+  writeSettings(folder, { connections, certificates, ports, driver, libvirtUri: host?.libvirtUri, issuer: keycloak });
   const admin = adminCommand(checkout.dist, folder.config);
   await progress.step('database schema', () => migrate(admin, folder));
   signal.throwIfAborted();
@@ -101,7 +105,8 @@ export async function startStack(
     tenants: tenantAccess(issuer, options.tenants),
   };
   announce(folder.devJson, devJson, processes, undo);
-  return { devJson, devJsonFile: folder.devJson };
+  const passwordOf = (tenant: string) => accessOf(issuer, tenant).userPassword;
+  return { devJson, devJsonFile: folder.devJson, passwordOf };
 }
 
 /** Publishes it and keeps it current; it goes before anything else stops. */

@@ -2,9 +2,10 @@
 import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
 import type { MicroserviceOptions } from '@nestjs/microservices';
-import { loadConfigOrExit } from '#libs/config';
+import { DEFAULT_AUDIENCE, loadConfigOrExit } from '#libs/config';
 import { openDatabases, whenReachable } from '#libs/db';
 import { AuditSealer, EventNumberer, UnauthenticatedLog } from '#libs/events';
+import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
@@ -48,6 +49,14 @@ const sealer = new AuditSealer(db, log);
 const unauthenticated = new UnauthenticatedLog(db, log);
 const contents = config.storage && openImageContents(config.storage.dir, config.images);
 provideImageContents(contents);
+const keycloak =
+  config.keycloak &&
+  new KeycloakIdentity({
+    ...config.keycloak,
+    installationId: installation.id,
+    audience: config.api?.audience ?? DEFAULT_AUDIENCE,
+  });
+provideIdentity(keycloak);
 const content = contents?.store ?? null;
 if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
 grpcMetrics(monitoring.registry, hub, runner, numberer);
@@ -86,6 +95,7 @@ onShutdown(log, async () => {
   await app.close();
   await numberer.close();
   await unauthenticated.close();
+  keycloak?.close();
   credentials.close();
   await databases.close();
   await monitoring.close();

@@ -73,7 +73,7 @@ export function ruleNames(
 }
 
 /** What everybody with a token may do with the API tokens that are their own. An API token cannot make further ones. */
-function mayWithOwn(actor: Actor, verb: string, kind: string): boolean {
+export function everybodysOwn(actor: Actor, verb: string, kind: string): boolean {
   if (kind !== 'apitoken' || !['token', 'apitoken'].includes(actor.via)) return false;
   return verb === 'read' || verb === 'delete' || (verb === 'create' && actor.via === 'token');
 }
@@ -106,7 +106,7 @@ function computed(actor: Actor, verb: string, kind: string): Reach {
     else if (rule.selector) addSelector(pairs, selectors, rule.selector);
     else return everything;
   }
-  if (mayWithOwn(actor, verb, kind)) createdBy.push(actor.subject);
+  if (everybodysOwn(actor, verb, kind)) createdBy.push(actor.subject);
   return reach;
 }
 

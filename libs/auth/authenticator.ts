@@ -26,4 +26,9 @@ export class Authenticator implements BearerVerifier {
     const verifier = this.apiTokens && bearer.startsWith(API_TOKEN_PREFIX) ? this.apiTokens : this.tokens;
     return this.access.enrich(await verifier.verify(bearer));
   }
+
+  /** Something that a tenant's permissions are decided on was changed by this process. */
+  forget(tenantId: string): void {
+    this.access.forget(tenantId);
+  }
 }

@@ -1,5 +1,5 @@
 export { everything, isEmpty, type Reach, type Reachable, reaches, reachOf, roleAllows, ruleNames } from './access.js';
-export { AccessDirectory } from './access-directory.js';
+export { AccessDirectory, accessNow } from './access-directory.js';
 export { type AccessRule, type Actor, adminActor, type Role, roles } from './actor.js';
 export { hashOfApiToken, isApiToken, type NewApiToken, newApiToken } from './api-token-format.js';
 export { ApiTokens, type ApiTokensOptions } from './api-tokens.js';
@@ -7,6 +7,7 @@ export { API_TOKEN_PREFIX, Authenticator, type BearerVerifier } from './authenti
 export { type Holding, refuseGivingMore } from './authority.js';
 export { challengeOf, claimedIssuer, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
 export { cutTo, type Given, type GrantableKind, type Shortfall, shortfalls, type Where } from './coverage.js';
+export { type ExplainedKind, explain, explainKind, type Permission, permissionsOf, type Reason } from './explain.js';
 export {
   type DeviceLogin,
   endLogin,

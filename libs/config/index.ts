@@ -17,3 +17,4 @@ export type {
   PkiConfig,
   RhyzomeConfig,
 } from './rhyzome-config.js';
+export { DEFAULT_AUDIENCE } from './rhyzome-config.js';

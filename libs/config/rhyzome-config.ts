@@ -29,6 +29,9 @@ export interface PkiConfig {
   key: string;
 }
 
+/** What tokens must name where the settings say nothing else. */
+export const DEFAULT_AUDIENCE = 'urn:rhyzome:api';
+
 export interface ApiConfig {
   /** host:port of the REST server. */
   listen: string;
@@ -184,7 +187,7 @@ const api = object<ApiConfig>({
   publicUrl: optional(url()),
   domain: optional(domainName),
   trustedProxies: optional(addressRanges, () => []),
-  audience: optional(text(), () => 'urn:rhyzome:api'),
+  audience: optional(text(), () => DEFAULT_AUDIENCE),
   rateLimit: optional(rateLimit, () => ({})),
 });
 

@@ -9,15 +9,11 @@ import { type AdminAnswer, AdminRefusal, type AdminRoute, done, found, textOf } 
 import { clientRoutes } from './admin-clients.js';
 import { peopleRoutes } from './admin-people.js';
 import { newRealm, type RealmState, type RealmStates } from './realm-state.js';
+import type { AdminClient } from './secrets.js';
 
 const MAX_BODY_BYTES = 1024 * 1024;
 const TOKEN_SECONDS = 60;
 export const masterTokenPath = '/realms/master/protocol/openid-connect/token';
-
-export interface AdminClient {
-  clientId: string;
-  clientSecret: string;
-}
 
 export interface AdminApiOptions {
   states: RealmStates;

@@ -7,12 +7,12 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { AdminApi, type AdminClient, masterTokenPath } from './admin-api.js';
+import { AdminApi, masterTokenPath } from './admin-api.js';
 import { RealmDirectory, serviceClients } from './directory.js';
 import { serveLogin } from './login.js';
 import { makeRealm, type OpenRealm } from './realm.js';
 import { RealmStates } from './realm-state.js';
-import { loadAdminClient, loadRealmSecrets, removeRealmSecrets, writeDurably } from './secrets.js';
+import { type AdminClient, loadAdminClient, loadRealmSecrets, removeRealmSecrets, writeDurably } from './secrets.js';
 
 export interface DevIssuerOptions {
   /** 0: the port of the last start with this dataDir if it is free, so that old tokens stay valid; else any. */

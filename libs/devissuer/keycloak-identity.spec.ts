@@ -21,7 +21,8 @@ const open = (id = installationId) =>
   new KeycloakIdentity({
     url: issuer.url,
     adminRealm: 'master',
-    ...issuer.admin,
+    clientId: issuer.admin.clientId,
+    clientSecretFile: issuer.admin.secretFile,
     mode: 'realm',
     sharedRealm: 'shared',
     realmPrefix: '',

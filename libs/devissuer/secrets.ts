@@ -15,14 +15,21 @@ export interface RealmSecrets {
   userPassword: string;
 }
 
+export interface AdminClient {
+  clientId: string;
+  clientSecret: string;
+  /** Holds the secret alone, 0600. */
+  secretFile: string;
+}
+
 /** The client that may use the admin API; its secret is made once. */
-export async function loadAdminClient(dataDir: string): Promise<{ clientId: string; clientSecret: string }> {
+export async function loadAdminClient(dataDir: string): Promise<AdminClient> {
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   const file = join(dataDir, 'admin-client.secret');
   const kept = (await readKept(file))?.trim();
   const clientSecret = kept || randomText();
   if (!kept) await writeDurably(file, clientSecret);
-  return { clientId: 'rhyzome', clientSecret };
+  return { clientId: 'rhyzome', clientSecret, secretFile: file };
 }
 
 /** Forgets a realm's keys and secrets: tokens of one that is made anew under its name are others. */

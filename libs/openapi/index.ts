@@ -5,6 +5,7 @@ export type { DtoClass } from './dto-plan.js';
 export { Reference, ResourceName, ResourceTags } from './fields.js';
 export type { ActionDescription, KindDescription } from './kind-description.js';
 export { metricsPaths, metricsSchema } from './metrics-paths.js';
+export { permissionPaths } from './permission-paths.js';
 export { platformPaths } from './platform-paths.js';
 export { type JsonSchema, schemaOf } from './schema.js';
 export { type ValidateDtoOptions, validateDto } from './validate-dto.js';

@@ -12,7 +12,7 @@ import { type Referenced, referencedColumn } from './reference.js';
 const MAX_NAMED = 20;
 
 /** The same error, as whoever asks in the scope may see it. One statement where there is something that may be hidden. */
-export async function asMayBeSeen(scope: RowScope, error: unknown): Promise<unknown> {
+export async function asMayBeSeen<Thrown>(scope: RowScope, error: Thrown): Promise<Thrown | RhyzomeError> {
   if (!(error instanceof RhyzomeError) || !error.details.blockers) return error;
   const { blockers } = error.details;
   const readable = await readableOf(scope, [

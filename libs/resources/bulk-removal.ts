@@ -3,14 +3,16 @@
  * be kept under an idempotency key. What one is refused for does not keep the others.
  */
 import { sql } from 'kysely';
-import { authorize, may } from '#libs/auth';
+import { type Actor, authorize, isAllowed, may, mayAll, reachOf } from '#libs/auth';
 import { invalid, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
+import { asMayBeSeen } from './blockers.js';
 import { auditingRefusals, auditRefused, type Caller, type ChangeOptions } from './caller.js';
 import type { StoredAnswer } from './idempotency.js';
-import type { CoreRow, KindDefinition } from './kind.js';
+import { type CoreRow, inTransaction, type KindDefinition } from './kind.js';
 import { conditionsOf, type ListQuery, parseListQuery } from './list-query.js';
 import { refuseNotOffered } from './permission-to-change.js';
+import { isReached, reachedAs } from './readable.js';
 import { listShapeOf } from './reading.js';
 import { removeLocked } from './removal.js';
 import { lockResource, selectFromKind } from './repository.js';
@@ -43,7 +45,7 @@ const showing = ['pageSize', 'pageToken', 'sort', 'count'];
 
 /**
  * `raw` has `tagSelector`, without which nothing is removed, and equality filters as in lists. What is being removed
- * already is not picked again. Throws RhyzomeError `invalid`, `forbidden`.
+ * already is not picked again, nor what the caller may not read and delete. Throws RhyzomeError `invalid`, `forbidden`.
  */
 export async function removeMatching(
   db: Database,
@@ -63,8 +65,9 @@ export async function removeMatching(
     }
     refuseNotOffered(kind, 'delete', actor);
     const query = selection(kind, raw);
-    const answer = await runChange(db, tenantId, options, true, async (tx): Promise<StoredAnswer> => {
-      const { cores, total } = await matching(tx, kind, tenantId, query);
+    const replay = { authorize: (tx: Tx, stored: StoredAnswer) => stillWithinReach(tx, actor, kind, stored) };
+    const answer = await runChange(db, tenantId, options, replay, async (tx): Promise<StoredAnswer> => {
+      const { cores, total } = await matching(tx, actor, kind, query);
       const items: BulkItem[] = [];
       for (const core of cores) items.push(await removeOne(tx, caller, kind, core, options.dryRun ?? false));
       return { status: 200, headers: {}, body: { items, remaining: total - items.length } };
@@ -92,18 +95,59 @@ function selection(kind: KindDefinition, raw: Record<string, unknown>): ListQuer
   return query;
 }
 
-/** The first that match, in the order of their ids, by which they are locked; and how many match in all. */
+/** Of what was answered before, what the caller may still delete; by its tags now, or those then where it has gone. */
+async function stillWithinReach(
+  tx: Tx,
+  actor: Actor,
+  kind: KindDefinition,
+  stored: StoredAnswer,
+): Promise<StoredAnswer> {
+  const body = stored.body as BulkResult['body'];
+  const isWhole = mayAll(actor, 'delete', kind.name) && mayAll(actor, 'read', kind.name);
+  if (isWhole || body.items.length === 0) return stored;
+  const { tenantId } = actor;
+  const jobs = body.items.flatMap(({ job }) => job?.id ?? []);
+  const rows = await sql<{ id: string; tags: ResourceCore['tags']; createdBy?: string }>`
+    select distinct on (id) id, tags, "createdBy" from (
+      select r.id, r.tags, r.created_by as "createdBy", 0 as rank from resource r
+      where r.tenant_id = ${tenantId} and r.id = any(${body.items.map(({ id }) => id)}::uuid[])
+      union all
+      select j.resource_id, j.resource_tags, null, 1 from job j
+      where j.tenant_id = ${tenantId} and j.id = any(${jobs}::uuid[])) known
+    order by id, rank`.execute(tx);
+  const known = new Map(rows.rows.map((row) => [row.id, row]));
+  const items = body.items.filter(({ id }) => {
+    const { tags, createdBy } = known.get(id) ?? {};
+    const core = { tenantId, kind: kind.name, id, tags, ...(createdBy && { createdBy }) };
+    return isAllowed(actor, 'read', core) && isAllowed(actor, 'delete', core);
+  });
+  return { ...stored, body: { ...body, items } };
+}
+
+/** The first that match within reach, in the order of their ids, by which they are locked; and how many match in all. */
 async function matching(
   tx: Tx,
+  actor: Actor,
   kind: KindDefinition,
-  tenantId: string,
   query: ListQuery,
 ): Promise<{ cores: ResourceCore[]; total: number }> {
-  const own = sql`r.tenant_id = ${tenantId} and r.kind = ${kind.name} and r.state <> 'deleting'`;
+  const { tenantId } = actor;
+  const within = ['read', 'delete'].map((verb) => isReached(reachOf(actor, verb, kind.name), reachedAs('r')));
+  const own = sql`r.tenant_id = ${tenantId} and r.kind = ${kind.name} and r.state <> 'deleting'
+    and ${sql.join(within, sql` and `)}`;
   const from = sql<CoreRow>`${selectFromKind(kind)} where ${sql.join(conditionsOf(own, query), sql` and `)}`;
-  const found = await sql<{ id: string; name: string; tags: ResourceCore['tags']; total: number }>`
-    select id, name, tags, count(*) over () as total from (${from}) matching order by id limit ${MAX_BULK}`.execute(tx);
-  const cores = found.rows.map(({ id, name, tags }) => ({ tenantId, kind: kind.name, id, name, tags }));
+  const found = await sql<{ id: string; name: string; tags: ResourceCore['tags']; createdBy: string; total: number }>`
+    select id, name, tags, created_by as "createdBy", count(*) over () as total from (${from}) matching order by id limit ${MAX_BULK}`.execute(
+    tx,
+  );
+  const cores = found.rows.map(({ id, name, tags, createdBy }) => ({
+    tenantId,
+    kind: kind.name,
+    id,
+    name,
+    tags,
+    createdBy,
+  }));
   return { cores, total: found.rows[0]?.total ?? 0 };
 }
 
@@ -125,7 +169,8 @@ async function removeOne(
   } catch (error) {
     // These are thrown before anything is written; whatever else goes wrong ends the whole transaction.
     if (!(error instanceof RhyzomeError) || !refusals.has(error.code)) throw error;
-    const problem = problemView(error);
+    const shown = await asMayBeSeen(inTransaction(tx, core.tenantId, caller.actor), error);
+    const problem = problemView(shown);
     return { id, name, status: problem.status, problem };
   }
 }

@@ -15,6 +15,7 @@ export { mergePatch } from './merge-patch.js';
 export * from './metrics.js';
 export * from './names.js';
 export { describeApi } from './openapi.js';
+export { authorizeReplay } from './permission-to-change.js';
 export * from './pipeline.js';
 export { isReached, reachedAs, readableAudit, readableEvents } from './readable.js';
 export * from './reading.js';

@@ -11,7 +11,7 @@ import { blockersOf } from './dependencies.js';
 import { type CoreDocument, inTransaction } from './kind.js';
 import type { ListShape } from './list-query.js';
 import { refuseHeldName, takingName } from './names.js';
-import { refuseNotOffered } from './permission-to-change.js';
+import { authorizeTags, refuseNotOffered } from './permission-to-change.js';
 import { isReadable, kindsRead } from './readable.js';
 import { type Page, readPlainPage } from './reading.js';
 import type { KindRegistry } from './registry.js';
@@ -228,7 +228,8 @@ export async function retryJob(
   } else if (request.document) {
     const previous = resource.document();
     resource.propose({ ...core, name: request.document.name, tags: request.document.tags ?? {} }, request.document);
-    const { name } = request.document;
+    const { name, tags = {} } = request.document;
+    if (actor) authorizeTags(actor, job.action, { ...core, tags });
     const write = updateResource(tx, core, { ...request.document, state: 'updating', raiseGeneration: true });
     await takingName(core, name, write);
     if (name !== previous.name) await refuseHeldName(tx, core, name);

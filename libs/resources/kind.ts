@@ -168,6 +168,8 @@ export interface KindDefinition<Row extends CoreRow = any> {
   administered?: boolean;
   make(scope: RowScope): KindResource<any>;
   actions?: Record<string, ActionDefinition>;
+  /** Permissions are decided on it: who has changed one finds the change in force on the same server at once. */
+  decidesAccess?: boolean;
   /** Further verbs that its own controllers ask permission for, beside its actions. */
   verbs?: readonly string[];
   /** Writes anew what nodes should make of one of its resources, as its rows stand in the transaction. */

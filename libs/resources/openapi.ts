@@ -1,5 +1,5 @@
 /** The description of the whole API, made from the kinds' manifests. */
-import { buildOpenApi, metricsPaths, metricsSchema, platformPaths } from '#libs/openapi';
+import { buildOpenApi, metricsPaths, metricsSchema, permissionPaths, platformPaths } from '#libs/openapi';
 import type { KindDefinition } from './kind.js';
 
 const eventSchema = {
@@ -59,6 +59,7 @@ export function describeApi(kinds: readonly KindDefinition[], version: string): 
       ...kinds.map((kind) => metricsPaths(kind, ref('Metrics'))),
       ...kinds.map((kind) => kind.extraPaths ?? {}),
       platformPaths(ref('Event'), ref('AuditEntry')),
+      permissionPaths,
     ),
     extraSchemas: Object.assign({}, ...kinds.map((kind) => kind.extraSchemas ?? {}), {
       Event: eventSchema,

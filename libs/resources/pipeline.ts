@@ -41,6 +41,8 @@ export class Pipeline {
   constructor(
     private readonly db: Database,
     private readonly registry: KindRegistry,
+    /** Called after a change of what a tenant's permissions are decided on; others hear of it from the database. */
+    private readonly accessChanged: (tenantId: string) => void = () => undefined,
   ) {}
 
   /** Creates a resource. Throws RhyzomeError: forbidden, invalid, name_taken, and what the kind's claim throws. */
@@ -174,13 +176,15 @@ export class Pipeline {
   }
 
   /** Removes all that a selector picks, each as `remove` does. Throws RhyzomeError `invalid`, `forbidden`. */
-  removeMatching(
+  async removeMatching(
     caller: Caller,
     kind: KindDefinition,
     raw: Record<string, unknown>,
     options: ChangeOptions = {},
   ): Promise<BulkResult> {
-    return removeMatching(this.db, caller, kind, raw, options);
+    const result = await removeMatching(this.db, caller, kind, raw, options);
+    if (kind.decidesAccess) this.accessChanged(caller.actor.tenantId);
+    return result;
   }
 
   private async onTarget(
@@ -245,6 +249,7 @@ export class Pipeline {
       if (!options.dryRun) secrets = result.secrets;
       return storedAnswer(result);
     });
+    if (kind.decidesAccess) this.accessChanged(actor.tenantId);
     return { ...resultOf(answer), ...(secrets && { secrets }) };
   }
 

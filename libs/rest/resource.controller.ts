@@ -122,12 +122,14 @@ export function resourceController(kind: KindDefinition): Type<object> {
         sendChange(reply, result);
         return;
       }
-      const job = await this.jobs.get(caller, result.jobId);
-      const after = await this.reader.get(caller, kind, result.body.id).catch((error: unknown) => {
-        // A removal or a cancelled create has taken it away: the last that was known of it goes with the job.
-        if (error instanceof RhyzomeError && error.code === 'not_found') return undefined;
-        throw error;
-      });
+      // Who may make something may not read it for that: he is told that it goes on.
+      const job = await unlessUnknown(this.jobs.get(caller, result.jobId));
+      if (!job) {
+        sendChange(reply, result);
+        return;
+      }
+      // A removal or a cancelled create has taken it away: the last that was known of it goes with the job.
+      const after = await unlessUnknown(this.reader.get(caller, kind, result.body.id));
       const body = { ...(after?.body ?? result.body), job: { id: job.id, state: job.state } };
       sendChange(reply, {
         ...result,
@@ -140,6 +142,16 @@ export function resourceController(kind: KindDefinition): Type<object> {
 
   Object.defineProperty(ResourceController, 'name', { value: `${kind.plural}Controller` });
   return ResourceController;
+}
+
+/** Undefined for what there is not, or not for the caller. */
+async function unlessUnknown<T>(found: Promise<T>): Promise<T | undefined> {
+  try {
+    return await found;
+  } catch (error) {
+    if (error instanceof RhyzomeError && error.code === 'not_found') return undefined;
+    throw error;
+  }
 }
 
 /** The route only where the kind has it: without it, the router answers 405 with what there is. */

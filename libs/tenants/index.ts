@@ -33,6 +33,7 @@ export {
   findTenant,
   listTenants,
   type NewTenant,
+  refuseTenantInUse,
   type Tenant,
   type TenantChange,
   type TenantIssuer,

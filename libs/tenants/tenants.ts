@@ -132,7 +132,7 @@ export async function deleteTenant(tx: Tx, id: string): Promise<void> {
     throw new RhyzomeError('conflict', 'The tenant system holds the global images and cannot be deleted.');
   // Waits for creates under way, whose foreign key holds the row, and lets no further one begin.
   await lockTenant(tx, id);
-  await refuseWhileInUse(tx, id);
+  await refuseTenantInUse(tx, id);
   await tx.deleteFrom('dependency').where('tenant_id', '=', id).execute();
   await tx.deleteFrom('resource').where('tenant_id', '=', id).execute();
   for (const table of ['idempotency', 'event', 'job', 'tenant_issuer'] as const)
@@ -149,13 +149,15 @@ export async function deleteTenant(tx: Tx, id: string): Promise<void> {
   await tx.deleteFrom('tenant').where('id', '=', id).execute();
 }
 
-async function refuseWhileInUse(tx: Tx, id: string): Promise<void> {
+/** Throws RhyzomeError `in_use` with the first resources as blockers, but for those of its administration and of `further` kinds. */
+export async function refuseTenantInUse(tx: Tx, id: string, further: readonly string[] = []): Promise<void> {
+  const goAlong = [...administration, ...further];
   const blockers: Blocker[] = (
     await tx
       .selectFrom('resource')
       .select(['kind', 'id', 'name', sql<string>`'owner'`.as('relation')])
       .where('tenant_id', '=', id)
-      .where('kind', 'not in', administration)
+      .where('kind', 'not in', goAlong)
       .orderBy('kind')
       .orderBy('name')
       .limit(MAX_NAMED)
@@ -166,7 +168,7 @@ async function refuseWhileInUse(tx: Tx, id: string): Promise<void> {
     .selectFrom('resource')
     .select((eb) => eb.fn.countAll<number>().as('count'))
     .where('tenant_id', '=', id)
-    .where('kind', 'not in', administration)
+    .where('kind', 'not in', goAlong)
     .executeTakeFirstOrThrow();
   const more = Number(count) - blockers.length;
   const named = blockers.map((b) => `\n  ${b.kind} ${b.name} (${b.id})`).join('');

@@ -16,14 +16,15 @@ export function memoryIdentity(): MemoryIdentity {
 /** Gives the tenant a place of its own there; done again, it stays the same. */
 export async function giveLoginPlace(platform: Pick<Platform, 'db'>, tenantId: string): Promise<void> {
   const place = { tenantId, mode: 'realm' as const, displayName: tenantId };
-  await memoryIdentity().putPlace(place, []);
+  const { issuer } = await memoryIdentity().putPlace(place, []);
   await platform.db.operatorTransaction(async (tx) => {
     const id = newId();
     const made = await sql`insert into resource (tenant_id, id, kind, name, state, created_by, observed_generation)
       values (${tenantId}, ${id}, 'realm', 'login', 'ready', 'admin:test', 1)
       on conflict (tenant_id, kind, name) do nothing returning id`.execute(tx);
     if (made.rows.length > 0)
-      await sql`insert into realm (tenant_id, id, mode) values (${tenantId}, ${id}, 'realm')`.execute(tx);
+      await sql`insert into realm (tenant_id, id, mode, place_mode, issuer, open)
+        values (${tenantId}, ${id}, 'realm', 'realm', ${issuer}, true)`.execute(tx);
   });
 }
 

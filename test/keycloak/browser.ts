@@ -1,6 +1,6 @@
 /**
  * A person at Keycloak's own pages, without a browser: keeps cookies, follows redirects, fills in the forms as they come
- * (login, a new password, consent) and gives what the pages lead to. Knows Keycloak's forms by their fields, as a person
+ * (name, login, a new password, consent) and gives what the pages lead to. Knows Keycloak's forms by their fields, as a person
  * does, and no admin API.
  */
 import { createHash, randomBytes } from 'node:crypto';
@@ -24,7 +24,7 @@ export interface Tokens {
 /** Pages of one window; nothing of it is kept. */
 export class Browser {
   private readonly cookies = new Map<string, string>();
-  /** What the forms were, in their order: login, new-password, consent, user-code. */
+  /** What the forms were, in their order: name, login, new-password, consent, user-code. */
   readonly seen: string[] = [];
 
   /**
@@ -101,6 +101,8 @@ function fill({ fields }: Form, { username, password, newPassword }: Person) {
     return { what: 'new-password', fields: { ...given, 'password-new': newPassword, 'password-confirm': newPassword } };
   }
   if (fields.has('password')) return { what: 'login', fields: { ...given, username, password } };
+  // A realm with organizations asks for the name alone first: it might lead to an organization's own provider.
+  if (fields.has('username')) return { what: 'name', fields: { ...given, username } };
   if (fields.has('accept')) {
     const { cancel: _no, ...rest } = given;
     return { what: 'consent', fields: { ...rest, accept: 'Yes' } };
@@ -109,11 +111,13 @@ function fill({ fields }: Form, { username, password, newPassword }: Person) {
   return undefined;
 }
 
-/** What a page complains of. */
+/** What a page complains of: beside a field, above the form, or alone. */
 function messageIn(html: string): string | undefined {
-  const found = /id="(?:input-error[^"]*|kc-error-message)"[^>]*>([\s\S]*?)<\/(?:span|div)>/i.exec(html)?.[1];
-  const alert = /kc-feedback-text"[^>]*>([\s\S]*?)<\/span>/i.exec(html)?.[1];
-  return (found ?? alert)?.replace(/<[^>]+>/g, ' ').trim();
+  const places = [/id="input-error[^"]*"[^>]*>([\s\S]*?)<\/(?:span|div)>/gi, /kc-feedback-text"[^>]*>([\s\S]*?)<\/span>/gi];
+  return places
+    .flatMap((place) => [...html.matchAll(place)])
+    .map(([, inner = '']) => textOf(inner))
+    .find((text) => text !== '');
 }
 
 /** What a page says, without its markup. */
@@ -154,8 +158,7 @@ export async function loginByCode(
     redirect_uri: redirectUri,
     scope,
     state,
-    code_challenge: createHash('sha256').update(verifier).digest('base64url'),
-    code_challenge_method: 'S256',
+    ...challengeOf(verifier),
   });
   const end = await browser.go(`${issuer}/protocol/openid-connect/auth?${query}`, person, redirectUri);
   const answer = new URL(end.url).searchParams;
@@ -167,28 +170,41 @@ export async function loginByCode(
   return { ...tokens, seen: browser.seen };
 }
 
+/** RFC 7636, S256. */
+const challengeOf = (verifier: string) => ({
+  code_challenge: createHash('sha256').update(verifier).digest('base64url'),
+  code_challenge_method: 'S256',
+});
+
 export interface DeviceStart {
   device_code: string;
   user_code: string;
   verification_uri: string;
   verification_uri_complete: string;
   interval: number;
+  /** Known to the device alone: the clients must use PKCE, here as well. */
+  code_verifier: string;
 }
 
 /** The device's first step (RFC 8628 §3.1). */
 export async function startDevice(issuer: string, clientId = 'rhyzome-cli', scope = 'openid'): Promise<DeviceStart> {
+  const code_verifier = randomBytes(32).toString('base64url');
   const answer = await fetch(`${issuer}/protocol/openid-connect/auth/device`, {
     method: 'POST',
-    body: new URLSearchParams({ client_id: clientId, scope }),
+    body: new URLSearchParams({ client_id: clientId, scope, ...challengeOf(code_verifier) }),
   });
   if (!answer.ok) throw new Error(`the device flow does not begin: ${answer.status} ${await answer.text()}`);
-  return (await answer.json()) as DeviceStart;
+  return { ...((await answer.json()) as DeviceStart), code_verifier };
 }
 
 /** The device's question whether its person has agreed (RFC 8628 §3.4). */
-export function askAsDevice(issuer: string, { device_code }: DeviceStart, clientId = 'rhyzome-cli'): Promise<Tokens> {
+export function askAsDevice(
+  issuer: string,
+  { device_code, code_verifier }: DeviceStart,
+  clientId = 'rhyzome-cli',
+): Promise<Tokens> {
   const grant_type = 'urn:ietf:params:oauth:grant-type:device_code';
-  return askForToken(issuer, { grant_type, device_code, client_id: clientId });
+  return askForToken(issuer, { grant_type, device_code, code_verifier, client_id: clientId });
 }
 
 export function claimsOf(token: string): Record<string, any> {

@@ -1,32 +1,39 @@
-/** Rhyzome on a real Keycloak. */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { KeycloakIdentity, hashPassword } from '#libs/identity';
-import { askAsDevice, askForToken, Browser, claimsOf, loginByCode, startDevice, textOf } from './browser.js';
-import { Lab, missing } from './lab.js';
+/**
+ * Rhyzome on a real Keycloak: one server and one installation for all suites, in the order in which they stand here. Each
+ * suite is a file of its own. Skipped where there is no Keycloak; the name of the suite then says how to get it.
+ */
+import { afterAll, beforeAll, describe } from 'vitest';
+import { changes } from './changes.js';
+import { Lab, missing, openServer } from './lab.js';
+import { logins } from './logins.js';
+import { modes } from './modes.js';
+import { outage } from './outage.js';
+import { provisioning } from './provisioning.js';
+import { type TestTenant, tenantWithAdmin } from './tenant.js';
 
-describe.skipIf(missing !== undefined)(`on a real Keycloak${missing ? ` (${missing})` : ''}`, { timeout: 120_000 }, () => {
+const why = missing ? ` (skipped: ${missing})` : '';
+// Before any suite is known: that of the library wants to know where it is.
+const server = missing ? undefined : await openServer();
+if (server) process.env.KEYCLOAK_URL = server.keycloak.url;
+afterAll(async () => {
+  delete process.env.KEYCLOAK_URL;
+  await server?.close();
+}, 60_000);
+
+describe.skipIf(!server)(`on a real Keycloak${why}`, { timeout: 180_000 }, () => {
   let lab: Lab;
+  let tenant: TestTenant;
   beforeAll(async () => {
-    const t = Date.now();
-    lab = await Lab.open();
-    console.log('open', Date.now() - t);
+    lab = await Lab.open(server!);
+    tenant = await tenantWithAdmin(lab, 'acme');
   }, 400_000);
   afterAll(() => lab?.close(), 120_000);
 
-  it('logs in', async () => {
-    const identity = new KeycloakIdentity({ ...JSON.parse((await import('node:fs')).readFileSync(lab.config, 'utf8')).keycloak, mode: 'realm', adminRealm: 'master', sharedRealm: 'rhyzome', realmPrefix: '', installationId: 'x', audience: 'urn:rhyzome:api' });
-    const place = { tenantId: 'acme', mode: 'realm', displayName: 'Acme' } as const;
-    const { issuer } = await identity.putPlace(place, ['network:read']);
-    await identity.putUser(place, { name: 'ada', enabled: true, role: 'admin', groups: [], email: 'ada@acme.example', password: await hashPassword('one-time-password-1') });
-    await lab.ok('tenant', 'create', 'acme', '--issuer', issuer);
-    const tokens = await loginByCode(issuer, { username: 'ada', password: 'one-time-password-1', newPassword: 'correct-horse-1' });
-    console.log(tokens.seen, claimsOf(tokens.access_token));
-    expect((await lab.client(tokens.access_token).get('/v1/networks')).status).toBe(200);
-    const d = await startDevice(issuer);
-    console.log(d, await askAsDevice(issuer, d));
-    const b = new Browser();
-    const p = await b.go(d.verification_uri_complete, { username: 'ada', password: 'correct-horse-1' });
-    console.log(b.seen, textOf(p.html).slice(0, 300));
-    console.log(Object.keys(await askAsDevice(issuer, d)));
-  });
+  logins(() => ({ lab, tenant }));
+  outage(() => ({ lab, tenant }));
+  provisioning(() => ({ lab }));
+  modes(() => ({ lab }));
+  changes(() => ({ lab, tenant }));
 });
+
+await import('../../libs/identity/keycloak.contract.js');

@@ -3,11 +3,12 @@
  * processes with the settings that an operator would write, and the `rhyzome` command. Everything ends with `close`, or
  * with the process that opened it.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { Client as Postgres } from 'pg';
 import { ensureCertificates } from '../../apps/dev/certificates.js';
 import { type DevDatabase, startDatabase } from '../../apps/dev/database.js';
 import { findKeycloak, type KeycloakServer, startKeycloak } from '../../tools/keycloak/index.js';
@@ -22,10 +23,36 @@ const found = findKeycloak(cache);
 /** Why there is no Keycloak here; undefined where there is one. */
 export const missing = found.ok ? undefined : found.reason;
 
+/** Of all tenants in organization mode, by default. */
+export const sharedRealm = 'rhyzome';
+
 export interface Outcome {
   status: number;
   out: string;
   err: string;
+}
+
+export interface LabServer {
+  keycloak: KeycloakServer;
+  folder: string;
+  /** Ends it and removes what is in its folder. */
+  close(): Promise<void>;
+}
+
+/** Starts the Keycloak of this run. */
+export async function openServer(): Promise<LabServer> {
+  if (!found.ok) throw new Error(found.reason);
+  const folder = mkdtempSync(join(tmpdir(), 'rhyzome-keycloak-'));
+  chmodSync(folder, 0o711); // PostgreSQL runs as a user of its own where this one is root
+  const keycloak = await startKeycloak(found, cache, folder);
+  return {
+    keycloak,
+    folder,
+    close: async () => {
+      await keycloak.stop();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
 }
 
 export class Lab {
@@ -43,15 +70,12 @@ export class Lab {
     private readonly readiness: Record<'api' | 'grpc', string>,
   ) {}
 
-  static async open(): Promise<Lab> {
-    if (!found.ok) throw new Error(found.reason);
-    const folder = mkdtempSync(join(tmpdir(), 'rhyzome-keycloak-'));
-    chmodSync(folder, 0o711); // PostgreSQL runs as a user of its own where this one is root
+  /** In the server's folder. */
+  static async open({ keycloak, folder }: LabServer): Promise<Lab> {
     const ports = await freePorts(5);
     const at = (index: number) => `127.0.0.1:${ports[index]}`;
     const dir = join(folder, 'postgres');
-    const [keycloak, database, certificates] = await Promise.all([
-      startKeycloak(found, cache, folder),
+    const [database, certificates] = await Promise.all([
       startDatabase({ dir, port: ports[4]!, onPid: () => undefined, say: () => undefined }),
       ensureCertificates(join(folder, 'pki')),
     ]);
@@ -67,7 +91,7 @@ export class Lab {
         clientId: 'rhyzome',
         clientSecret,
         redirectUris: ['https://console.example/*'],
-        timeoutMs: 60_000,
+        timeoutMs: 10_000,
       },
     };
     const config = join(folder, 'rhyzome-api.json');
@@ -82,26 +106,31 @@ export class Lab {
   }
 
   /** Runs `rhyzome …` to its end. */
-  rhyzome(...args: string[]): Promise<Outcome> {
-    return this.begin(...args).ended;
+  rhyzome(args: readonly string[], environment: Record<string, string> = {}): Promise<Outcome> {
+    return this.begin(args, environment).ended;
   }
 
-  /** Runs `rhyzome …`; `kill` ends it as a crash would. */
-  begin(...args: string[]): { ended: Promise<Outcome>; kill(): void } {
+  /** Runs `rhyzome …`: `said` is what it has printed so far, `kill` ends it as a crash would. */
+  begin(args: readonly string[], environment: Record<string, string> = {}) {
     const main = join(root, 'dist', 'apps', 'cli', 'main.js');
-    const argv = [main, '--config', this.config, ...args];
-    let child: ChildProcess;
-    const ended = new Promise<Outcome>((done) => {
-      child = execFile(process.execPath, argv, { timeout: 150_000, maxBuffer: 2 ** 24 }, (error, out, err) => {
-        done({ status: error ? Number(error.code ?? 255) : 0, out, err });
-      });
+    const child = spawn(process.execPath, [main, '--config', this.config, ...args], {
+      env: { ...process.env, ...environment },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: 150_000,
     });
-    return { ended, kill: () => void child.kill('SIGKILL') };
+    const said = { out: '', err: '' };
+    child.stdout.on('data', (text) => (said.out += text));
+    child.stderr.on('data', (text) => (said.err += text));
+    const ended = new Promise<Outcome>((done, failed) => {
+      child.once('error', failed);
+      child.once('close', (code) => done({ status: code ?? 255, ...said }));
+    });
+    return { ended, said: () => said.out + said.err, kill: () => void child.kill('SIGKILL') };
   }
 
   /** As `rhyzome`, for what must succeed. */
   async ok(...args: string[]): Promise<string> {
-    const { status, out, err } = await this.rhyzome(...args);
+    const { status, out, err } = await this.rhyzome(args);
     if (status !== 0) throw new Error(`rhyzome ${args.join(' ')} ended with ${status}: ${err || out}`);
     return out;
   }
@@ -144,14 +173,26 @@ export class Lab {
     return readFileSync(join(this.folder, `${name}.log`), 'utf8');
   }
 
+  /** How many rows of a table hold a text anywhere. */
+  async rowsWith(table: string, text: string): Promise<number> {
+    const client = new Postgres({ connectionString: this.database.connections.dbOwner });
+    await client.connect();
+    try {
+      const { rows } = await client.query(`select count(*)::int as n from ${table} t where t::text like $1`, [
+        `%${text}%`,
+      ]);
+      return rows[0].n;
+    } finally {
+      await client.end();
+    }
+  }
+
   async close(): Promise<void> {
     for (const child of Object.values(this.children)) {
       child.kill('SIGTERM');
       await until('the end of a server', () => hasEnded(child), 20_000).catch(() => child.kill('SIGKILL'));
     }
-    await this.keycloak.stop();
     await this.database.stop();
-    rmSync(this.folder, { recursive: true, force: true });
   }
 }
 

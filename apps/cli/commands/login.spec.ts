@@ -140,7 +140,8 @@ describe('login', () => {
 
   it('says what it needs to know', async () => {
     expect(await run(['login'])).toMatchObject({ status: 2, err: expect.stringContaining('Which API?') });
-    expect(await run(['login', '--api', 'nonsense'])).toMatchObject({ status: 2 });
+    for (const url of ['nonsense', 'http://api.example.org', 'https://api.example.org/?x', 'ftp://127.0.0.1'])
+      expect((await run(['login', '--api', url])).status, url).toBe(2);
     names = [];
     expect(await run(['login', '--api', apiUrl])).toMatchObject({
       status: 2,

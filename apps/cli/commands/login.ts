@@ -5,6 +5,7 @@ import { CliError, exitStatus } from '../exit-status.js';
 import { apiUrl, wantedApi } from '../login-session.js';
 import { collect } from '../option-values.js';
 import { type Session, SessionFile } from '../session-file.js';
+import { oneLine } from '../table.js';
 import { askWho, type Who } from '../who.js';
 
 interface LoginFlags {
@@ -35,8 +36,9 @@ async function logIn(context: Context, flags: LoginFlags): Promise<void> {
   const started = await startDeviceLogin({ issuer, clientId }, scope);
   const minutes = Math.max(Math.round((started.expiresAt.getTime() - Date.now()) / 60_000), 1);
   context.tell(
-    `To log in, open\n\n  ${started.verificationUriComplete ?? started.verificationUri}\n\nand check that it shows the code ` +
-      `${started.userCode}. Waiting for ${minutes} minutes …`,
+    `To log in, open\n\n  ${oneLine(started.verificationUriComplete ?? started.verificationUri)}\n\nand ` +
+      `${started.verificationUriComplete ? 'check that it shows' : 'enter'} the code ${oneLine(started.userCode)}. ` +
+      `Waiting for ${minutes} ${minutes === 1 ? 'minute' : 'minutes'} …`,
   );
   const { accessToken, refreshToken, expiresAt } = await started.tokens();
   const session: Session = {
@@ -55,7 +57,7 @@ async function logIn(context: Context, flags: LoginFlags): Promise<void> {
   });
   const { subject, name, tenant, roles } = who ?? {};
   const as = who ? ` as ${name ?? subject} of tenant ${tenant} (${roles?.join(', ') || 'no role'})` : '';
-  context.show({ api, issuer, subject, name, tenant, roles }, `Logged in at ${api}${as}.`);
+  context.show({ api, issuer, subject, name, tenant, roles }, oneLine(`Logged in at ${api}${as}.`));
 }
 
 /** Of the API itself (RFC 9728), else of the last login there. Throws CliError where neither says it. */

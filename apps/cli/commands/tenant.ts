@@ -1,11 +1,16 @@
 /** `rhyzome tenant`: customers, the issuers of their tokens, and whether they may do anything. */
-import { Command, InvalidArgumentError } from 'commander';
-import type { Tenant, TenantIssuer } from '#libs/tenants';
+import { isDeepStrictEqual } from 'node:util';
+import { Command, Option } from 'commander';
+import type { Database } from '#libs/db';
+import type { NewTenant, Tenant, TenantIssuer } from '#libs/tenants';
 import type { Context } from '../context.js';
 import { CliError, exitStatus } from '../exit-status.js';
 import { collect, pair } from '../option-values.js';
 import { fields, table } from '../table.js';
+import { TenantLogin, type WaitFlags } from '../tenant-login.js';
 import { domainCommand } from './tenant-domain.js';
+import { adminCommand, askOnce, moveCommand, passwordWords, resumeCommand, suspendCommand } from './tenant-login.js';
+import { issuerOptions, issuerWords, waitOptions } from './tenant-options.js';
 
 interface TenantFlags {
   displayName?: string;
@@ -20,32 +25,12 @@ export function tenantCommand(context: Context): Command {
     .addCommand(list(context))
     .addCommand(show(context))
     .addCommand(update(context))
+    .addCommand(suspendCommand(context))
+    .addCommand(resumeCommand(context))
+    .addCommand(adminCommand(context))
+    .addCommand(moveCommand(context))
     .addCommand(remove(context))
     .addCommand(domainCommand(context));
-}
-
-/** `--issuer URL [--audience A] [--jwks-uri U]`, repeatable: the latter two belong to the issuer before them. */
-function issuerOptions(command: Command): () => TenantIssuer[] | undefined {
-  const issuers: TenantIssuer[] = [];
-  const last = (option: string): TenantIssuer => {
-    const issuer = issuers.at(-1);
-    if (!issuer) throw new InvalidArgumentError(`${option} belongs to the --issuer before it.`);
-    return issuer;
-  };
-  command
-    .option('--issuer <url>', 'issuer of the tenant’s tokens, exactly as in `iss` (may be repeated)', (issuer) => {
-      issuers.push({ issuer, audience: null, jwksUri: null });
-      return issuer;
-    })
-    .option('--audience <text>', 'what its tokens must name (default: the audience in the settings)', (text) => {
-      last('--audience').audience = text;
-      return text;
-    })
-    .option('--jwks-uri <url>', 'where its keys are (default: found by discovery)', (url) => {
-      last('--jwks-uri').jwksUri = url;
-      return url;
-    });
-  return () => (issuers.length > 0 ? issuers : undefined);
 }
 
 function commonOptions(command: Command): Command {
@@ -55,21 +40,86 @@ function commonOptions(command: Command): Command {
     .option('--property <k=v>', 'a further property (may be repeated)', pair);
 }
 
+interface CreateFlags extends TenantFlags, WaitFlags {
+  mode?: 'realm' | 'organization';
+  admin?: string;
+  adminEmail?: string;
+}
+
 function create(context: Context): Command {
-  const command = commonOptions(new Command('create'))
-    .description('make a tenant')
-    .argument('<id>', 'lower-case letters and digits; never changes');
+  const command = waitOptions(commonOptions(new Command('create')))
+    .description('make a tenant with a realm for its people, or with issuers of its own; the same again goes on')
+    .argument('<id>', 'lower-case letters and digits; never changes')
+    .addOption(new Option('--mode <mode>', 'how its people log in (default: as in the settings)').choices(modes))
+    .option('--admin <name>', 'make this first administrator, and print a one-time password')
+    .option('--admin-email <address>', 'where the administrator is reached');
   const issuers = issuerOptions(command);
-  return command.action(async (id: string, flags: TenantFlags) => {
-    const { createTenant } = await import('#libs/tenants');
+  return command.action(async (id: string, flags: CreateFlags) => {
+    const mode = await modeOf(context, flags, issuers());
     const { displayName = id, billingKey, property: properties } = flags;
-    const tenant = await context.change(async ({ tx, audit }) => {
-      const made = await createTenant(tx, { id, displayName, billingKey, properties, issuers: issuers() });
-      await audit({ tenantId: id, action: 'tenant.create', details: contentOf(made) });
-      return made;
+    const content = { displayName, billingKey, properties, issuers: issuers() };
+    const { tenant, username, password } = await context.database(async (db) => {
+      await makeTenant(context, db, id, content, mode !== undefined);
+      const login = await TenantLogin.open(context, db, id, flags);
+      if (mode) await login.makeRealm(mode);
+      const made = flags.admin === undefined ? undefined : await login.makeAdmin(flags.admin, flags.adminEmail);
+      const { findTenant } = await import('#libs/tenants');
+      const username = flags.admin && (await login.loginName(flags.admin));
+      return { username, password: made, tenant: await db.operatorTransaction((tx) => findTenant(tx, id)) };
     });
-    context.show(tenant, `Made the tenant ${id}.\n${words(tenant)}`);
+    const first = flags.admin && {
+      admin: { name: flags.admin, username, ...(password && { oneTimePassword: password }) },
+    };
+    const said = flags.admin ? `\n${adminWords(id, flags.admin, username!, password)}` : '';
+    context.show({ ...tenant, ...first }, `Made the tenant ${id}.\n${words(tenant)}${said}`);
   });
+}
+
+const modes = ['realm', 'organization'] as const;
+
+/** Undefined: nothing is kept at an identity provider. */
+async function modeOf(context: Context, flags: CreateFlags, issuers: TenantIssuer[] | undefined) {
+  const refuse = (message: string) => new CliError(exitStatus.usage, 'usage', message);
+  if (issuers && flags.mode) throw refuse('--issuer and --mode contradict each other.');
+  const { settings } = await context.settings();
+  const mode = issuers ? undefined : (flags.mode ?? settings.keycloak?.mode);
+  if (flags.mode && !settings.keycloak) throw refuse('--mode needs “keycloak” in the settings.');
+  if (flags.admin !== undefined && !mode) throw refuse('--admin needs a realm that Rhyzome keeps.');
+  if (flags.admin !== undefined && !flags.wait) throw refuse('--admin needs the realm to be there, and --no-wait.');
+  if (flags.adminEmail !== undefined && flags.admin === undefined) throw refuse('--admin-email belongs to --admin.');
+  return mode;
+}
+
+/** With a realm it may be there already, if it is the same: then an earlier command is gone on with. */
+async function makeTenant(
+  context: Context,
+  db: Database,
+  id: string,
+  content: Omit<NewTenant, 'id'>,
+  mayBeThere: boolean,
+): Promise<void> {
+  const { createTenant, findTenant } = await import('#libs/tenants');
+  try {
+    await context.changeOn(db, async ({ tx, audit }) => {
+      const made = await createTenant(tx, { id, ...content });
+      await audit({ tenantId: id, action: 'tenant.create', details: contentOf(made) });
+    });
+  } catch (error) {
+    const isThere = error instanceof Error && (error as { code?: unknown }).code === 'already_exists';
+    if (!mayBeThere || !isThere) throw error;
+    const there = await db.operatorTransaction((tx) => findTenant(tx, id));
+    const isSame =
+      there.displayName === content.displayName &&
+      there.billingKey === (content.billingKey ?? null) &&
+      isDeepStrictEqual(there.properties, content.properties ?? {}) &&
+      there.issuers.every(({ managed }) => managed);
+    if (!isSame) throw error;
+  }
+}
+
+function adminWords(id: string, name: string, username: string, password: string | null | undefined): string {
+  if (password) return passwordWords(username, password);
+  return `The user ${name} was there already; \`rhyzome tenant admin ${id} ${name}\` gives a new one-time password.`;
 }
 
 function list(context: Context): Command {
@@ -92,7 +142,7 @@ function show(context: Context): Command {
     });
 }
 
-interface UpdateFlags extends TenantFlags {
+interface UpdateFlags extends TenantFlags, WaitFlags {
   clearBillingKey?: boolean;
   unsetProperty?: string[];
   clearIssuers?: boolean;
@@ -101,7 +151,7 @@ interface UpdateFlags extends TenantFlags {
 }
 
 function update(context: Context): Command {
-  const command = commonOptions(new Command('update'))
+  const command = waitOptions(commonOptions(new Command('update')))
     .description('change a tenant; what is not named stays')
     .argument('<id>')
     .option('--clear-billing-key', 'take its billing key away')
@@ -114,9 +164,14 @@ function update(context: Context): Command {
   return command.action(async (id: string, flags: UpdateFlags) => {
     const change = changeOf(flags, issuers());
     const { updateTenant } = await import('#libs/tenants');
-    const tenant = await context.change(async ({ tx, audit }) => {
-      const changed = await updateTenant(tx, id, change);
-      await audit({ tenantId: id, action: 'tenant.update', details: { ...change } });
+    const tenant = await context.database(async (db) => {
+      const changed = await context.changeOn(db, async ({ tx, audit }) => {
+        const after = await updateTenant(tx, id, change);
+        await audit({ tenantId: id, action: 'tenant.update', details: { ...change } });
+        return after;
+      });
+      const isSeen = change.state !== undefined || change.displayName !== undefined;
+      if (isSeen) await (await TenantLogin.open(context, db, id, flags)).changeRealm({});
       return changed;
     });
     context.show(tenant, `Changed the tenant ${id}.\n${words(tenant)}`);
@@ -153,19 +208,41 @@ function changeOf(flags: UpdateFlags, issuers: TenantIssuer[] | undefined) {
 }
 
 function remove(context: Context): Command {
-  return new Command('delete')
-    .description('delete a tenant that has no resources')
+  return waitOptions(new Command('delete'))
+    .description('delete a tenant that has no resources, with its users and its realm')
     .argument('<id>')
-    .action(async (id: string) => {
-      const { deleteTenant, findTenant } = await import('#libs/tenants');
-      const tenant = await context.change(async ({ tx, audit }) => {
-        const last = await findTenant(tx, id);
-        await deleteTenant(tx, id);
-        // Under `system`, where somebody can still read it.
-        await audit({ tenantId: 'system', action: 'tenant.delete', details: { id, ...contentOf(last) } });
+    .option('--force', 'remove a realm with all that is in it without asking')
+    .action(async (id: string, flags: WaitFlags & { force?: boolean }) => {
+      const { deleteTenant, findTenant, refuseTenantInUse, updateTenant } = await import('#libs/tenants');
+      const tenant = await context.database(async (db) => {
+        const last = await db.operatorTransaction(async (tx) => {
+          await refuseTenantInUse(tx, id, ['realm']);
+          return findTenant(tx, id);
+        });
+        const login = await TenantLogin.open(context, db, id, flags);
+        if (await login.realm()) {
+          await askOnce(context, flags.force, `This removes the realm of ${id} with all users and programs in it.`);
+          // Nobody makes anything any more, and what is being made is found by the deletion.
+          await context.changeOn(db, async ({ tx, audit }) => {
+            await updateTenant(tx, id, { state: 'suspended' });
+            await audit({ tenantId: id, action: 'tenant.suspend' });
+          });
+          await login.removeRealm();
+          if (!flags.wait) return undefined;
+        }
+        await context.changeOn(db, async ({ tx, audit }) => {
+          await deleteTenant(tx, id);
+          // Under `system`, where somebody can still read it.
+          await audit({ tenantId: 'system', action: 'tenant.delete', details: { id, ...contentOf(last) } });
+        });
         return last;
       });
-      context.show(tenant, `Deleted the tenant ${id}. Its audit rows stay.`);
+      if (tenant) context.show(tenant, `Deleted the tenant ${id}. Its audit rows stay.`);
+      else
+        context.show(
+          { id, state: 'suspended' },
+          `The realm of ${id} is being removed; the same again deletes the tenant.`,
+        );
     });
 }
 
@@ -184,9 +261,4 @@ function words(tenant: Tenant): string {
     created: tenant.createdAt,
     updated: tenant.updatedAt,
   });
-}
-
-function issuerWords({ issuer, audience, jwksUri }: TenantIssuer): string {
-  const further = [audience && `audience ${audience}`, jwksUri && `keys ${jwksUri}`].filter(Boolean);
-  return further.length > 0 ? `${issuer} (${further.join(', ')})` : issuer;
 }

@@ -25,6 +25,7 @@ export const apitoken: KindDefinition<ApitokenRow> = defineKind<ApitokenRow>({
   dto: { create: ApitokenCreate, update: ApitokenUpdate, view: ApitokenView, secrets: ApitokenSecrets },
   table: 'apitoken',
   columns: ['prefix', 'subject', 'service_account_id', 'scopes', 'expires_at', 'last_used_at', 'revoked'],
+  decidesAccess: true,
   readOnly: ['subject', 'prefix', 'lastUsedAt'],
   immutable: ['serviceAccount', 'expiresAt', 'expiresInDays', 'scopes'],
   filters: {

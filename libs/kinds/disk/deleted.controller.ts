@@ -10,6 +10,7 @@ import {
   type AuditTarget,
   auditDone,
   auditingRefusals,
+  authorizeReplay,
   type Caller,
   etagOf,
   findResource,
@@ -20,6 +21,7 @@ import {
   reachedAs,
   resourceView,
   runChange,
+  type StoredAnswer,
 } from '#libs/resources';
 import { callerOf, changeOptionsOf, objectBody, type Reply, type Request, sendPage } from '#libs/rest';
 import { type DeletedDiskRow, lockDeleted, purgeDeleted, restoreDeleted } from './deleted.js';
@@ -71,7 +73,8 @@ export class DeletedDiskController {
       shape: deletedList,
       raw: request.query as Record<string, unknown>,
       select: sql<DeletedDiskRow>`select r.* from deleted_disk r`,
-      base: sql`r.tenant_id = ${caller.actor.tenantId} and ${isReached(reachOf(caller.actor, 'read', 'disk'), reachedAs('r'))}`,
+      base: sql`r.tenant_id = ${caller.actor.tenantId}
+        and ${isReached(reachOf(caller.actor, 'read', 'disk'), reachedAs('r'))}`,
       view: deletedDiskView,
     });
     sendPage(request, reply, page);
@@ -111,12 +114,18 @@ export class DeletedDiskController {
     const { tenantId } = caller.actor;
     const target: AuditTarget = { kind: 'disk', resourceName: id.slice(0, 63) };
     const action = verb === 'create' ? 'restore' : 'purge';
+    const replay = may(caller.actor, verb, 'disk') && {
+      authorize: async (tx: Tx, stored: StoredAnswer) => {
+        if (stored.body) await authorizeReplay(tx, caller.actor, verb, stored, id);
+      },
+    };
     const answer = await auditingRefusals(this.db, caller, action, target, () =>
-      runChange(this.db, tenantId, options, may(caller.actor, verb, 'disk'), async (tx) => {
+      runChange(this.db, tenantId, options, replay, async (tx) => {
         const row = isUuid(id) ? await lockDeleted(tx, { tenantId, id }) : undefined;
         if (!row) throw notFound('deleted disk', id);
         Object.assign(target, { resourceId: row.id, resourceName: row.name });
-        const core = { tenantId, kind: 'disk', id: row.id, name: row.name, tags: row.tags, createdBy: row.created_by };
+        const { name, tags, created_by: createdBy } = row;
+        const core = { tenantId, kind: 'disk', id: row.id, name, tags, createdBy };
         authorize(caller.actor, 'read', core, id);
         authorize(caller.actor, verb, core, id);
         const done = await work(tx, row);

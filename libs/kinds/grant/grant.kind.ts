@@ -32,6 +32,7 @@ export const grant: KindDefinition<GrantRow> = defineKind<GrantRow>({
   }),
   make: (scope) => new GrantResource(scope, grant),
   leaving: refuseWidening,
+  decidesAccess: true,
 });
 
 function ruleView({ verbs, kinds, selector, ids }: StoredRule) {

@@ -14,6 +14,7 @@ export const group: KindDefinition<GroupRow> = defineKind<GroupRow>({
   selections: {
     members: sql`(select count(*)::int from group_member m where m.tenant_id = k.tenant_id and m.group_id = k.id)`,
   },
+  decidesAccess: true,
   readOnly: ['members'],
   immutable: ['name'],
   view: (row) => ({ description: row.description, members: { total: row.members } }),

@@ -10,6 +10,7 @@ import {
   auditDone,
   auditingRefusals,
   type Caller,
+  type CoreRow,
   coreOf,
   findResource,
   inTransaction,
@@ -106,13 +107,12 @@ export class LeaseController {
     const options = changeOptionsOf(request, caller);
     const { tenantId } = caller.actor;
     const target: AuditTarget = { kind: 'network', resourceName: network.slice(0, 63) };
-    const mayReplay = may(caller.actor, 'update', this.kind.name);
+    const replay = may(caller.actor, 'update', this.kind.name) && {
+      authorize: async (tx: Tx) => void (await this.authorized(tx, caller, network)),
+    };
     const answer = await auditingRefusals(this.db, caller, 'update', target, () =>
-      runChange(this.db, tenantId, options, mayReplay, async (tx) => {
-        const found = await findResource(inTransaction(tx, tenantId), this.kind, network);
-        if (!found) throw notFound('network', network);
-        Object.assign(target, { resourceId: found.id, resourceName: found.name });
-        authorize(caller.actor, 'update', coreOf(found), network);
+      runChange(this.db, tenantId, options, replay, async (tx) => {
+        const found = await this.authorized(tx, caller, network, target);
         const row = (await lockResource(tx, this.kind, coreOf(found))) as NetworkRow | undefined;
         if (!row) throw notFound('network', network);
         refuseStale(options.ifMatch, row);
@@ -125,6 +125,15 @@ export class LeaseController {
     );
     if (answer.isReplay) reply.header('idempotency-replayed', 'true');
     reply.status(answer.status).send(answer.status === 204 ? undefined : answer.body);
+  }
+
+  /** Throws RhyzomeError `not_found`, `forbidden`. */
+  private async authorized(tx: Tx, caller: Caller, network: string, target?: AuditTarget): Promise<CoreRow> {
+    const found = await findResource(inTransaction(tx, caller.actor.tenantId), this.kind, network);
+    if (!found) throw notFound('network', network);
+    if (target) Object.assign(target, { resourceId: found.id, resourceName: found.name });
+    authorize(caller.actor, 'update', coreOf(found), network);
+    return found;
   }
 }
 

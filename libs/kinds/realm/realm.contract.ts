@@ -1,14 +1,14 @@
 /** Kind realm before the contract suite: users read it, the administrator at the shell makes it. */
 import { adminActor } from '#libs/auth';
 import { newId } from '#libs/core';
-import { MemoryIdentity, provideIdentity } from '#libs/identity';
+import { memoryIdentity } from '#libs/testing';
 import { kindContract } from '#libs/testing/contract';
 import { REALM_NAME, realm } from './index.js';
 
 export const contract = kindContract({
   isPublic: false,
   insert: async (platform) => {
-    provideIdentity(new MemoryIdentity());
+    memoryIdentity();
     const caller = await platform.tenant();
     const admin = { actor: adminActor(caller.actor.tenantId, 'admin:test'), requestId: newId() };
     const made = await platform.pipeline.create(admin, realm, { name: REALM_NAME, mode: 'realm' });

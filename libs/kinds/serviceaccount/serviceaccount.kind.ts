@@ -11,6 +11,7 @@ export const serviceaccount: KindDefinition<ServiceaccountRow> = defineKind<Serv
   dto: { create: ServiceaccountCreate, update: ServiceaccountUpdate, view: ServiceaccountView },
   table: 'serviceaccount',
   columns: ['description', 'public_keys', 'enabled', 'client_id', 'subject'],
+  decidesAccess: true,
   readOnly: ['enabled', 'clientId', 'subject'],
   immutable: ['name'],
   view: (row) => ({

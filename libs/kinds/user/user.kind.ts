@@ -16,6 +16,7 @@ export const user: KindDefinition<UserRow> = defineKind<UserRow>({
     groups: sql`(select coalesce(jsonb_agg(m.group_id order by m.group_id), '[]') from group_member m
       where m.tenant_id = k.tenant_id and m.user_id = k.id)`,
   },
+  decidesAccess: true,
   readOnly: ['enabled', 'subject', 'lastInvitedAt'],
   immutable: ['name'],
   filters: {

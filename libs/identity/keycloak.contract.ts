@@ -1,6 +1,6 @@
 /**
- * KeycloakIdentity against a real Keycloak: all calls in both modes, done twice, and what a token says then. `npm run
- * test:keycloak` starts one; without it this suite is skipped and says so.
+ * KeycloakIdentity against a real Keycloak: all calls in both modes, done twice, and what a token says then.
+ * test/keycloak/keycloak.spec.ts starts one and runs this; without it this suite is skipped and says so.
  */
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
