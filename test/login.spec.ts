@@ -120,7 +120,7 @@ describe('a user that an administrator invites', () => {
     const admin = await apiOf(stack, 'acme');
     await admin.make('groups', { name: 'nightwatch' });
     const invited = await admin.make('users', { name: 'frida', role: 'viewer', groups: ['nightwatch'] });
-    const { oneTimePassword } = invited.secrets;
+    const { oneTimePassword } = invited;
     const chosen = { 'password-new': 'of her own choice', 'password-confirm': 'of her own choice' };
 
     const folder = home();
