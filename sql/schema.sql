@@ -1214,7 +1214,7 @@ CREATE OR REPLACE FUNCTION public.charge_apitoken()
  LANGUAGE plpgsql
 AS $function$
 begin
-  perform charge(coalesce(new.tenant_id, old.tenant_id), 'apiTokens',
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'apitokens',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -1322,7 +1322,7 @@ CREATE OR REPLACE FUNCTION public.charge_serviceaccount()
  LANGUAGE plpgsql
 AS $function$
 begin
-  perform charge(coalesce(new.tenant_id, old.tenant_id), 'serviceAccounts',
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'serviceaccounts',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -1543,6 +1543,18 @@ begin
   return new;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.hold_access()
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT 1
+    FROM tenant_access a
+   WHERE (a.tenant_id = current_tenant())
+  FOR UPDATE OF a;
+END;
+
 CREATE OR REPLACE FUNCTION public.ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr)
  RETURNS inet
  LANGUAGE sql
@@ -1598,7 +1610,12 @@ begin
   delete from tenant_issuer where tenant_id = changed and managed;
   if tg_op <> 'DELETE' and new.issuer is not null then
     insert into tenant_issuer (issuer, organization, tenant_id, managed)
-    values (new.issuer, coalesce(new.organization, ''), changed, true);
+    values (new.issuer, coalesce(new.organization, ''), changed, true)
+    -- One of the tenant's own is taken over without an interruption; another tenant's stays another tenant's.
+    on conflict (issuer, organization) do update set
+      managed = case when tenant_issuer.tenant_id = excluded.tenant_id then true
+        else refuse_foreign_issuer(excluded.issuer) end,
+      audience = null, jwks_uri = null;
   end if;
   return null;
 end $function$;
@@ -1752,6 +1769,15 @@ begin
   new.version := old.version + 1;
   new.updated_at := clock_timestamp();
   return new;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.refuse_foreign_issuer(p_issuer text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+begin
+  raise unique_violation using message = format('the issuer %s is another tenant''s', p_issuer),
+    table = 'tenant_issuer', constraint = 'tenant_issuer_pkey';
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.refuse_over_quota()
@@ -2038,8 +2064,6 @@ CREATE TRIGGER pass_name_on_to_portforward AFTER UPDATE OF name ON public.resour
 CREATE TRIGGER pass_name_on_to_publicaddress AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'publicaddress'::text))) EXECUTE FUNCTION pass_name_on('publicaddress');
 
 CREATE TRIGGER pass_name_on_to_snapshot AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'snapshot'::text))) EXECUTE FUNCTION pass_name_on('snapshot');
-
-CREATE TRIGGER pass_name_on_to_tenant_user AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'tenant_user'::text))) EXECUTE FUNCTION pass_name_on('tenant_user');
 
 CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'wireguardpeer'::text))) EXECUTE FUNCTION pass_name_on('wireguardpeer');
 
@@ -2414,6 +2438,11 @@ grant execute on function give_default_quotas() to public;
 alter function give_ip6() owner to rhyzome_owner;
 grant execute on function give_ip6() to public;
 
+alter function hold_access() owner to rhyzome_owner;
+grant execute on function hold_access() to public;
+grant execute on function hold_access() to rhyzome_app;
+grant execute on function hold_access() to rhyzome_operator;
+
 alter function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) owner to rhyzome_owner;
 grant execute on function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) to public;
 grant execute on function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) to rhyzome_app;
@@ -2470,6 +2499,9 @@ grant execute on function raise_access_of_tenant() to public;
 
 alter function raise_version() owner to rhyzome_owner;
 grant execute on function raise_version() to public;
+
+alter function refuse_foreign_issuer(p_issuer text) owner to rhyzome_owner;
+grant execute on function refuse_foreign_issuer(p_issuer text) to public;
 
 alter function refuse_over_quota() owner to rhyzome_owner;
 grant execute on function refuse_over_quota() to public;

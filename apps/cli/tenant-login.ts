@@ -16,6 +16,8 @@ export interface WaitFlags {
   timeout: number;
 }
 
+type Mode = 'realm' | 'organization';
+
 interface Known {
   id: string;
   name: string;
@@ -46,19 +48,24 @@ export class TenantLogin {
   }
 
   /** The tenant's realm; undefined where an issuer of its own is all that it has. */
-  async realm(): Promise<(Known & { mode: string; placeMode: string; leftMode: string | null }) | undefined> {
+  async realm(): Promise<(Known & { mode: Mode; placeMode: Mode; leftMode: Mode | null }) | undefined> {
     return this.db.operatorTransaction((tx) =>
       tx
         .selectFrom('realm as k')
         .innerJoin('resource as r', (join) => join.onRef('r.tenant_id', '=', 'k.tenant_id').onRef('r.id', '=', 'k.id'))
-        .select(['r.id', 'r.name', 'r.state', 'k.mode', 'k.place_mode as placeMode', 'k.left_mode as leftMode'])
+        .select(['r.id', 'r.name', 'r.state'])
+        .select((eb) => [
+          eb.ref('k.mode').$castTo<Mode>().as('mode'),
+          eb.ref('k.place_mode').$castTo<Mode>().as('placeMode'),
+          eb.ref('k.left_mode').$castTo<Mode | null>().as('leftMode'),
+        ])
         .where('k.tenant_id', '=', this.tenantId)
         .executeTakeFirst(),
     );
   }
 
   /** Makes it, or goes on where an earlier command had stopped. */
-  async makeRealm(mode: 'realm' | 'organization'): Promise<void> {
+  async makeRealm(mode: Mode): Promise<void> {
     const there = await this.realm();
     if (there && there.mode !== mode)
       throw new CliError(
@@ -86,6 +93,13 @@ export class TenantLogin {
   async removeRealm(): Promise<void> {
     const there = await this.realm();
     if (there) await this.finish(await this.pipeline.remove(await this.caller(), this.kind('realm'), there.id));
+  }
+
+  /** What the user types in to log in. */
+  async loginName(name: string): Promise<string> {
+    const { loginNameOf } = await import('#libs/identity');
+    const there = await this.realm();
+    return there ? loginNameOf({ tenantId: this.tenantId, mode: there.placeMode }, name) : name;
   }
 
   /** Makes an administrator; the one-time password where that was done now, null where the user is there already. */

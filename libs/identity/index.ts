@@ -12,6 +12,7 @@ export {
   provideIdentity,
 } from './identity-provider.js';
 export { KeycloakIdentity, type KeycloakSettings } from './keycloak-identity.js';
+export { loginNameOf } from './keycloak-space.js';
 export { Died, MemoryIdentity, type MemoryPlace, type MemoryUser } from './memory-identity.js';
 export {
   hashPassword,

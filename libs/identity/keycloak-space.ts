@@ -3,7 +3,7 @@
  * its name in the shared one. Names are made here and nowhere else.
  */
 import type { KeycloakConfig } from '#libs/config';
-import type { LoginPlace, LoginRole } from './identity-provider.js';
+import type { LoginPlace, LoginPlaceMode, LoginRole } from './identity-provider.js';
 import type { RealmPlan } from './keycloak-realms.js';
 
 export interface Space extends RealmPlan {
@@ -17,6 +17,11 @@ export interface Space extends RealmPlan {
   clientId(program: string): string;
 }
 
+/** What a user types in to log in: names are unique in a realm, and tenants share one in organization mode. */
+export function loginNameOf(place: { tenantId: string; mode: LoginPlaceMode }, name: string): string {
+  return place.mode === 'organization' ? `${name}@${place.tenantId}` : name;
+}
+
 export function spaceOf(place: LoginPlace, config: KeycloakConfig): Space {
   const { tenantId } = place;
   const clientId = (program: string) => `${tenantId}.${program}`;
@@ -27,7 +32,7 @@ export function spaceOf(place: LoginPlace, config: KeycloakConfig): Space {
       tenantId,
       ofTenant: tenantId,
       isShared: false,
-      username: (name) => name,
+      username: (name) => loginNameOf(place, name),
       groupPath: (name) => `/${name}`,
       rolePath: () => null,
       clientId,
@@ -38,7 +43,7 @@ export function spaceOf(place: LoginPlace, config: KeycloakConfig): Space {
     tenantId: null,
     ofTenant: tenantId,
     isShared: true,
-    username: (name) => `${name}@${tenantId}`,
+    username: (name) => loginNameOf(place, name),
     groupPath: (name) => `/${tenantId}/groups/${name}`,
     rolePath: (role) => `/${tenantId}/roles/${role}`,
     clientId,

@@ -26,6 +26,12 @@ grant select, insert, update, delete on realm to rhyzome_app, rhyzome_operator;
 -- A realm's issuer is its tenant's: the one follows from the other, in the same transaction.
 alter table tenant_issuer add column managed boolean not null default false;
 
+create function refuse_foreign_issuer(p_issuer text) returns boolean language plpgsql as $$
+begin
+  raise unique_violation using message = format('the issuer %s is another tenant''s', p_issuer),
+    table = 'tenant_issuer', constraint = 'tenant_issuer_pkey';
+end $$;
+
 create function keep_realm_issuer() returns trigger
 language plpgsql security definer set search_path = public, pg_temp as $$
 declare changed text := coalesce(new.tenant_id, old.tenant_id);
@@ -33,7 +39,12 @@ begin
   delete from tenant_issuer where tenant_id = changed and managed;
   if tg_op <> 'DELETE' and new.issuer is not null then
     insert into tenant_issuer (issuer, organization, tenant_id, managed)
-    values (new.issuer, coalesce(new.organization, ''), changed, true);
+    values (new.issuer, coalesce(new.organization, ''), changed, true)
+    -- One of the tenant's own is taken over without an interruption; another tenant's stays another tenant's.
+    on conflict (issuer, organization) do update set
+      managed = case when tenant_issuer.tenant_id = excluded.tenant_id then true
+        else refuse_foreign_issuer(excluded.issuer) end,
+      audience = null, jwks_uri = null;
   end if;
   return null;
 end $$;

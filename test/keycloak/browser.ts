@@ -111,11 +111,13 @@ function fill({ fields }: Form, { username, password, newPassword }: Person) {
   return undefined;
 }
 
-/** What a page complains of. */
+/** What a page complains of: beside a field, above the form, or alone. */
 function messageIn(html: string): string | undefined {
-  const found = /id="(?:input-error[^"]*|kc-error-message)"[^>]*>([\s\S]*?)<\/(?:span|div)>/i.exec(html)?.[1];
-  const alert = /kc-feedback-text"[^>]*>([\s\S]*?)<\/span>/i.exec(html)?.[1];
-  return (found ?? alert)?.replace(/<[^>]+>/g, ' ').trim();
+  const places = [/id="input-error[^"]*"[^>]*>([\s\S]*?)<\/(?:span|div)>/gi, /kc-feedback-text"[^>]*>([\s\S]*?)<\/span>/gi];
+  return places
+    .flatMap((place) => [...html.matchAll(place)])
+    .map(([, inner = '']) => textOf(inner))
+    .find((text) => text !== '');
 }
 
 /** What a page says, without its markup. */

@@ -91,7 +91,7 @@ export class Lab {
         clientId: 'rhyzome',
         clientSecret,
         redirectUris: ['https://console.example/*'],
-        timeoutMs: 60_000,
+        timeoutMs: 10_000,
       },
     };
     const config = join(folder, 'rhyzome-api.json');

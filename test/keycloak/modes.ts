@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { expectProblem } from '../harness/expect-problem.js';
 import { claimsOf, loginByCode } from './browser.js';
 import type { Lab } from './lab.js';
-import { firstLoginIn, invite, type TestTenant, tenantWithAdmin } from './tenant.js';
+import { invite, invitedAdmin, newcomer, type TestTenant, tenantWithAdmin } from './tenant.js';
 
 export function modes(open: () => { lab: Lab }): void {
   describe('tenants that share a realm', () => {
@@ -64,7 +64,7 @@ export function modes(open: () => { lab: Lab }): void {
       const before = await tenantWithAdmin(lab, 'mover', '--mode', 'organization');
       await before.api.make('groups', { name: 'ops' });
       await invite(before, { name: 'mona', role: 'operator', groups: ['ops'] });
-      const after = firstLoginIn(await lab.json('tenant', 'move', 'mover', '--to', 'realm', '--yes'));
+      const after = await moved(lab, 'mover', 'realm');
       expect(after.issuer).not.toBe(before.issuer);
       // What the shared realm has signed is nobody's now.
       expect((await before.api.get('/v1/networks')).status).toBe(401);
@@ -72,14 +72,16 @@ export function modes(open: () => { lab: Lab }): void {
       const api = lab.client(tokens.access_token);
       expect((await api.get('/v1/users/mona')).body).toMatchObject({ role: 'operator', state: 'ready' });
       const mona = await api.call('POST', '/v1/users/mona/invite?wait=60s', { json: {} });
-      const person = {
-        username: 'mona',
-        password: mona.body.oneTimePassword,
-        newPassword: 'mona likes long passwords',
-      };
+      expect(mona).toMatchObject({ status: 200, body: { job: { state: 'succeeded' } } });
+      const person = newcomer(after.issuer, 'mover', 'mona', mona.body.oneTimePassword);
       const claims = claimsOf((await loginByCode(after.issuer, person)).access_token);
       expect(claims.groups).toContain('/ops');
       expect(claims.realm_access.roles).toContain('operator');
     });
   });
+}
+
+async function moved(lab: Lab, id: string, to: 'realm' | 'organization') {
+  await lab.ok('tenant', 'move', id, '--to', to);
+  return invitedAdmin(lab, id);
 }

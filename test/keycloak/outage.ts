@@ -35,9 +35,14 @@ export function outage(open: () => { lab: Lab; tenant: TestTenant }): void {
         'the job waits, and says for what',
         async () => {
           const { body } = await api.get('/v1/users/late');
+          console.log(
+            JSON.stringify(body.conditions),
+            (await api.get(`/v1/jobs/${asked.body.job.id}`)).text.slice(0, 600),
+          );
           return body.conditions?.some(({ type }: { type: string }) => type === 'Waiting');
         },
         60_000,
+        3000,
       );
       lab.keycloak.resume();
       await until('the user', async () => (await api.get('/v1/users/late')).body.state === 'ready', 90_000, 250);

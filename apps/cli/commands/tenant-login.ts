@@ -56,9 +56,13 @@ export function adminCommand(context: Context): Command {
         const login = await TenantLogin.open(context, db, id, flags);
         const user = name ?? (await onlyAdmin(login));
         const made = await login.makeAdmin(user, flags.email);
-        return { name: user, oneTimePassword: made ?? (await login.invite(user)) };
+        return {
+          name: user,
+          username: await login.loginName(user),
+          oneTimePassword: made ?? (await login.invite(user)),
+        };
       });
-      context.show(done, passwordWords(done.name, done.oneTimePassword));
+      context.show(done, passwordWords(done.username, done.oneTimePassword));
     });
 }
 
@@ -73,8 +77,8 @@ async function onlyAdmin(login: TenantLogin): Promise<string> {
 }
 
 /** The only place where it is ever shown. */
-export function passwordWords(name: string, password: string): string {
-  return `The user ${name} logs in with the one-time password\n\n  ${password}\n\nand has to choose another then. It is shown this once.`;
+export function passwordWords(username: string, password: string): string {
+  return `The user ${username} logs in with the one-time password\n\n  ${password}\n\nand has to choose another then. It is shown this once.`;
 }
 
 interface MoveFlags extends WaitFlags {

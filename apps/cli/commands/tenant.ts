@@ -58,16 +58,19 @@ function create(context: Context): Command {
     const mode = await modeOf(context, flags, issuers());
     const { displayName = id, billingKey, property: properties } = flags;
     const content = { displayName, billingKey, properties, issuers: issuers() };
-    const { tenant, password } = await context.database(async (db) => {
-      const isNew = await makeTenant(context, db, id, content, mode !== undefined);
+    const { tenant, username, password } = await context.database(async (db) => {
+      await makeTenant(context, db, id, content, mode !== undefined);
       const login = await TenantLogin.open(context, db, id, flags);
       if (mode) await login.makeRealm(mode);
       const made = flags.admin === undefined ? undefined : await login.makeAdmin(flags.admin, flags.adminEmail);
       const { findTenant } = await import('#libs/tenants');
-      return { isNew, password: made, tenant: await db.operatorTransaction((tx) => findTenant(tx, id)) };
+      const username = flags.admin && (await login.loginName(flags.admin));
+      return { username, password: made, tenant: await db.operatorTransaction((tx) => findTenant(tx, id)) };
     });
-    const first = flags.admin && { admin: { name: flags.admin, ...(password && { oneTimePassword: password }) } };
-    const said = flags.admin ? `\n${adminWords(id, flags.admin, password)}` : '';
+    const first = flags.admin && {
+      admin: { name: flags.admin, username, ...(password && { oneTimePassword: password }) },
+    };
+    const said = flags.admin ? `\n${adminWords(id, flags.admin, username!, password)}` : '';
     context.show({ ...tenant, ...first }, `Made the tenant ${id}.\n${words(tenant)}${said}`);
   });
 }
@@ -94,14 +97,13 @@ async function makeTenant(
   id: string,
   content: Omit<NewTenant, 'id'>,
   mayBeThere: boolean,
-): Promise<boolean> {
+): Promise<void> {
   const { createTenant, findTenant } = await import('#libs/tenants');
   try {
     await context.changeOn(db, async ({ tx, audit }) => {
       const made = await createTenant(tx, { id, ...content });
       await audit({ tenantId: id, action: 'tenant.create', details: contentOf(made) });
     });
-    return true;
   } catch (error) {
     const isThere = error instanceof Error && (error as { code?: unknown }).code === 'already_exists';
     if (!mayBeThere || !isThere) throw error;
@@ -112,12 +114,11 @@ async function makeTenant(
       isDeepStrictEqual(there.properties, content.properties ?? {}) &&
       there.issuers.every(({ managed }) => managed);
     if (!isSame) throw error;
-    return false;
   }
 }
 
-function adminWords(id: string, name: string, password: string | null | undefined): string {
-  if (password) return passwordWords(name, password);
+function adminWords(id: string, name: string, username: string, password: string | null | undefined): string {
+  if (password) return passwordWords(username, password);
   return `The user ${name} was there already; \`rhyzome tenant admin ${id} ${name}\` gives a new one-time password.`;
 }
 

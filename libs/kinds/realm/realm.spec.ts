@@ -120,6 +120,26 @@ describe('a realm', () => {
     await expect.poll(() => memory.placeOf(tenantId)!.scopes, { timeout: 10_000 }).toEqual(narrowingScopes());
   });
 
+  it('takes over an issuer that its tenant had, and no other tenant’s', async () => {
+    const url = `https://id.example/realms/${tenantId}`;
+    const mine = { issuer: url, audience: null, jwksUri: null };
+    await platform.db.operatorTransaction((tx) => updateTenant(tx, tenantId, { issuers: [mine] }));
+    await made();
+    expect(await issuers()).toMatchObject([{ issuer: url, managed: true }]);
+    const other = (await platform.tenant()).actor.tenantId;
+    const theirs = { ...mine, issuer: `https://id.example/realms/shared`, organization: 'x' };
+    await platform.db.operatorTransaction((tx) => updateTenant(tx, other, { issuers: [theirs] }));
+    await sql`update tenant_issuer set organization = ${tenantId} where tenant_id = ${other}`.execute(
+      platform.db.operator,
+    );
+    expect(await ended(await change({ mode: 'organization' }))).toMatchObject({
+      state: 'failed',
+      error: { code: 'conflict' },
+    });
+    expect(await issuers()).toMatchObject([{ issuer: url, managed: true }]);
+    await sql`delete from tenant_issuer where tenant_id = ${other}`.execute(platform.db.operator);
+  });
+
   it('is removed with its issuer', async () => {
     await made('organization');
     expect(await issuers()).toMatchObject([{ issuer: 'https://id.example/realms/shared', organization: tenantId }]);
