@@ -1214,7 +1214,7 @@ CREATE OR REPLACE FUNCTION public.charge_apitoken()
  LANGUAGE plpgsql
 AS $function$
 begin
-  perform charge(coalesce(new.tenant_id, old.tenant_id), 'apiTokens',
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'apitokens',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -1322,7 +1322,7 @@ CREATE OR REPLACE FUNCTION public.charge_serviceaccount()
  LANGUAGE plpgsql
 AS $function$
 begin
-  perform charge(coalesce(new.tenant_id, old.tenant_id), 'serviceAccounts',
+  perform charge(coalesce(new.tenant_id, old.tenant_id), 'serviceaccounts',
     case when tg_op = 'DELETE' then 0 else (1)::bigint end - case when tg_op = 'INSERT' then 0 else (1)::bigint end);
   return null;
 end $function$;
@@ -1542,6 +1542,18 @@ begin
   from network n where n.tenant_id = new.tenant_id and n.id = new.network_id;
   return new;
 end $function$;
+
+CREATE OR REPLACE FUNCTION public.hold_access()
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT 1
+    FROM tenant_access a
+   WHERE (a.tenant_id = current_tenant())
+  FOR UPDATE OF a;
+END;
 
 CREATE OR REPLACE FUNCTION public.ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr)
  RETURNS inet
@@ -2053,8 +2065,6 @@ CREATE TRIGGER pass_name_on_to_publicaddress AFTER UPDATE OF name ON public.reso
 
 CREATE TRIGGER pass_name_on_to_snapshot AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'snapshot'::text))) EXECUTE FUNCTION pass_name_on('snapshot');
 
-CREATE TRIGGER pass_name_on_to_tenant_user AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'tenant_user'::text))) EXECUTE FUNCTION pass_name_on('tenant_user');
-
 CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.resource FOR EACH ROW WHEN (((new.name <> old.name) AND (replace(new.kind, '-'::text, '_'::text) = 'wireguardpeer'::text))) EXECUTE FUNCTION pass_name_on('wireguardpeer');
 
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
@@ -2427,6 +2437,11 @@ grant execute on function give_default_quotas() to public;
 
 alter function give_ip6() owner to rhyzome_owner;
 grant execute on function give_ip6() to public;
+
+alter function hold_access() owner to rhyzome_owner;
+grant execute on function hold_access() to public;
+grant execute on function hold_access() to rhyzome_app;
+grant execute on function hold_access() to rhyzome_operator;
 
 alter function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) owner to rhyzome_owner;
 grant execute on function ip6_of(p_subnet6 cidr, p_subnet cidr, p_ip inet, p_mac macaddr) to public;

@@ -10,18 +10,39 @@ import type { Progress } from './progress.js';
 
 interface TenantRow {
   id: string;
-  issuers: { issuer: string }[];
+  displayName: string;
+  issuers: { issuer: string; managed?: boolean }[];
 }
 
-/** Each tenant with its issuer, as id → issuer; a tenant that is there keeps everything else. */
+/**
+ * Each tenant with a realm at its issuer, as id → issuer, so that its users and groups can be made; a tenant that is there
+ * keeps everything else. Their jobs are rhyzome-grpc's, which may start meanwhile.
+ */
 export async function ensureTenants(run: AdminCommand, issuers: ReadonlyMap<string, string>): Promise<void> {
   const found = await adminJson<TenantRow[]>(run, ['tenant', 'list']);
-  for (const [id, issuer] of issuers) {
-    const tenant = found.find((row) => row.id === id);
-    if (!tenant) await run(['tenant', 'create', id, '--display-name', displayName(id), '--issuer', issuer]);
-    else if (!tenant.issuers.some((row) => row.issuer === issuer))
-      await run(['tenant', 'update', id, '--issuer', issuer]);
+  const ensured = [...issuers].map(([id, issuer]) =>
+    ensureTenant(
+      run,
+      found.find((row) => row.id === id),
+      id,
+      issuer,
+    ),
+  );
+  const failed = (await Promise.allSettled(ensured)).find((result) => result.status === 'rejected');
+  if (failed) throw failed.reason;
+}
+
+async function ensureTenant(run: AdminCommand, row: TenantRow | undefined, id: string, issuer: string): Promise<void> {
+  if (!row) return void (await run(['tenant', 'create', id, '--display-name', displayName(id)]));
+  const managed = row.issuers.find((own) => own.managed);
+  if (managed) {
+    // Where the port has changed, the realm's job writes down where it is now.
+    if (managed.issuer !== issuer) await run(['tenant', 'update', id, '--display-name', row.displayName]);
+    return;
   }
+  // Of a start before tenants had realms, or of one that was killed. The realm brings the same issuer with it.
+  if (row.issuers.length > 0) await run(['tenant', 'update', id, '--clear-issuers']);
+  await run(['tenant', 'move', id, '--to', 'realm']);
 }
 
 /** The certificate that dev.json names may do everything for every tenant. */

@@ -3,7 +3,7 @@
  * is seen for the first time, and none until something of its tenant's permissions changes. Whoever hears of a change
  * calls `forget`; the epochs in the database are compared every few seconds besides, in case a notification was lost.
  */
-import { sql } from 'kysely';
+import { type CompiledQuery, sql } from 'kysely';
 import { parseSelector } from '#libs/core';
 import type { Database } from '#libs/db';
 import type { AccessRule, Actor } from './actor.js';
@@ -97,36 +97,9 @@ export class AccessDirectory {
 
   private async lookUp(base: Actor): Promise<Actor> {
     this.lookups += 1;
-    const { tenantId, subject, roles, groups = [], resourceId = null } = base;
-    const query = sql<AccessRow>`
-      with me as (select s.resource_id, s.kind, s.enabled from subject s
-        where s.tenant_id = ${tenantId} and s.subject = ${subject})
-      select
-        coalesce((select a.epoch from tenant_access a where a.tenant_id = ${tenantId}), 0) as epoch,
-        (select to_jsonb(me) from me) as subject,
-        (select array_agg(distinct r.subject) from access_rule r
-          where r.tenant_id = ${tenantId} and r.subject_type = 'role') as redefined,
-        (select coalesce(jsonb_agg(jsonb_build_object('id', r.grant_id, 'name', g.name, 'verbs', r.verbs, 'kinds', r.kinds,
-            'selector', r.selector, 'ids', r.resource_ids) order by g.name, r.ordinal), '[]')
-          from access_rule r join resource g on g.tenant_id = r.tenant_id and g.id = r.grant_id
-          where r.tenant_id = ${tenantId} and (
-            (r.subject_type = 'sub' and r.subject = ${subject})
-            or (r.subject_type = 'group' and r.subject = any (${groups}::text[]))
-            or (r.subject_type = 'role' and r.subject = any (${roles}::text[]))
-            or (r.subject_type in ('user', 'serviceaccount') and r.subject = ${resourceId}::text)
-            or (r.subject_type, r.subject) in (select me.kind, me.resource_id::text from me))) as rules`;
-    const [row] = await this.db.tenantRead(tenantId, query.compile(this.db.builder));
-    if (!row) throw new Error('a statement without from gave no row');
-    this.noteEpoch(tenantId, row.epoch);
-    if (row.subject && !row.subject.enabled) {
-      throw new InvalidToken('subject_disabled', 'The owner of this token is disabled or removed.');
-    }
-    return Object.freeze({
-      ...base,
-      rules: Object.freeze(row.rules.map(ruleOf)),
-      redefinedRoles: Object.freeze(row.redefined ?? []),
-      ...(row.subject && { resourceId: row.subject.resource_id }),
-    });
+    const { builder } = this.db;
+    const rows = <Row>(query: CompiledQuery<Row>) => this.db.tenantRead(base.tenantId, query);
+    return accessNow({ builder, rows }, base, (epoch) => this.noteEpoch(base.tenantId, epoch));
   }
 
   /** One statement for all tenants that are known here. */
@@ -163,6 +136,48 @@ export class AccessDirectory {
     }
     state.epoch = Math.max(state.epoch, epoch);
   }
+}
+
+/**
+ * An actor with what its tenant's grants give at this moment, in one statement. Throws InvalidToken when its subject is
+ * disabled or removed.
+ * @param noted is told the tenant's epoch as of then.
+ */
+export async function accessNow(
+  scope: { builder: Database['builder']; rows<Row>(query: CompiledQuery<Row>): Promise<Row[]> },
+  base: Actor,
+  noted: (epoch: number) => void = () => undefined,
+): Promise<Actor> {
+  const { tenantId, subject, roles, groups = [], resourceId = null } = base;
+  const query = sql<AccessRow>`
+    with me as (select s.resource_id, s.kind, s.enabled from subject s
+      where s.tenant_id = ${tenantId} and s.subject = ${subject})
+    select
+      coalesce((select a.epoch from tenant_access a where a.tenant_id = ${tenantId}), 0) as epoch,
+      (select to_jsonb(me) from me) as subject,
+      (select array_agg(distinct r.subject) from access_rule r
+        where r.tenant_id = ${tenantId} and r.subject_type = 'role') as redefined,
+      (select coalesce(jsonb_agg(jsonb_build_object('id', r.grant_id, 'name', g.name, 'verbs', r.verbs, 'kinds', r.kinds,
+          'selector', r.selector, 'ids', r.resource_ids) order by g.name, r.ordinal), '[]')
+        from access_rule r join resource g on g.tenant_id = r.tenant_id and g.id = r.grant_id
+        where r.tenant_id = ${tenantId} and (
+          (r.subject_type = 'sub' and r.subject = ${subject})
+          or (r.subject_type = 'group' and r.subject = any (${groups}::text[]))
+          or (r.subject_type = 'role' and r.subject = any (${roles}::text[]))
+          or (r.subject_type in ('user', 'serviceaccount') and r.subject = ${resourceId}::text)
+          or (r.subject_type, r.subject) in (select me.kind, me.resource_id::text from me))) as rules`;
+  const [row] = await scope.rows(query.compile(scope.builder));
+  if (!row) throw new Error('a statement without from gave no row');
+  noted(row.epoch);
+  if (row.subject && !row.subject.enabled) {
+    throw new InvalidToken('subject_disabled', 'The owner of this token is disabled or removed.');
+  }
+  return Object.freeze({
+    ...base,
+    rules: Object.freeze(row.rules.map(ruleOf)),
+    redefinedRoles: Object.freeze(row.redefined ?? []),
+    ...(row.subject && { resourceId: row.subject.resource_id }),
+  });
 }
 
 function ruleOf({ id, name, verbs, kinds, selector, ids }: AccessRow['rules'][number]): AccessRule {

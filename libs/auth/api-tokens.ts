@@ -116,7 +116,7 @@ export class ApiTokens implements BearerVerifier {
 
   private recall(key: string): Known | undefined {
     const known = this.known.get(key);
-    return known?.generation === this.access.generationOf(known?.actor.tenantId ?? '') ? known : undefined;
+    return known && known.generation === this.access.generationOf(known.actor.tenantId) ? known : undefined;
   }
 
   private async lookUp(key: string, hash: Buffer): Promise<Known> {
@@ -163,7 +163,6 @@ export class ApiTokens implements BearerVerifier {
     this.asking = true;
     while (this.waiting.size > 0) {
       const batch = [...this.waiting].slice(0, MAX_BATCH);
-      for (const [key] of batch) this.waiting.delete(key);
       const { changes } = this.access;
       try {
         const rows = await this.read(batch.map(([, { hash }]) => hash));
@@ -171,6 +170,9 @@ export class ApiTokens implements BearerVerifier {
         for (const [key, { answer }] of batch) answer.resolve({ row: byKey.get(key), changes });
       } catch (error) {
         for (const [, { answer }] of batch) answer.reject(error);
+      } finally {
+        // Until now, whoever asked for one of them joined.
+        for (const [key] of batch) this.waiting.delete(key);
       }
     }
     this.asking = false;

@@ -1,5 +1,5 @@
 export { everything, isEmpty, type Reach, type Reachable, reaches, reachOf, roleAllows, ruleNames } from './access.js';
-export { AccessDirectory } from './access-directory.js';
+export { AccessDirectory, accessNow } from './access-directory.js';
 export { type AccessRule, type Actor, adminActor, type Role, roles } from './actor.js';
 export { hashOfApiToken, isApiToken, type NewApiToken, newApiToken } from './api-token-format.js';
 export { ApiTokens, type ApiTokensOptions } from './api-tokens.js';

@@ -70,6 +70,16 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     verbs: '{read}',
     kinds: '{network}',
   }),
+  access_grant: (tenant_id, id) => ({
+    tenant_id,
+    id,
+    subject_type: 'group',
+    subject: 'ops',
+    verbs: '{read}',
+    kinds: '{network}',
+    rules: '[]',
+  }),
+  realm: (tenant_id, id) => ({ tenant_id, id, mode: 'realm', place_mode: 'realm' }),
   tenant_domain: (tenant_id) => ({ tenant_id, domain: `api.${tenant_id}.example` }),
   placement: (tenant_id, resource_id) => ({
     tenant_id,

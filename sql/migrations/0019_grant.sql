@@ -37,4 +37,11 @@ create trigger end_grant after update of state on resource for each row
   when (new.kind = 'grant' and new.state = 'deleting' and old.state <> 'deleting')
   execute function end_grant();
 
+-- Who gives waits here for whoever takes away from the giver at that moment, and then looks at what is left.
+create function hold_access() returns void language sql security definer set search_path = public, pg_temp
+begin atomic
+  select 1 from public.tenant_access a where a.tenant_id = public.current_tenant() for update;
+end;
+grant execute on function hold_access() to rhyzome_app, rhyzome_operator;
+
 grant select, insert, update, delete on access_grant to rhyzome_app, rhyzome_operator;

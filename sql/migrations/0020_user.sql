@@ -22,6 +22,8 @@ call wall_off('tenant_user');
 call filter_by('tenant_user', 'role');
 call filter_by('tenant_user', 'email');
 call filter_by('tenant_user', 'subject');
+-- Their names cannot be changed.
+drop trigger pass_name_on_to_tenant_user on resource;
 call count_in_quota('tenant_user', 'users');
 -- API tokens of a user never have more than the user has now.
 call tells_access('tenant_user', 'role');

@@ -14,6 +14,6 @@ create table serviceaccount (
   foreign key (tenant_id, id) references resource (tenant_id, id) on delete cascade
 );
 call wall_off('serviceaccount');
-call count_in_quota('serviceaccount', 'serviceAccounts');
+call count_in_quota('serviceaccount', 'serviceaccounts');
 
 grant select, insert, update, delete on serviceaccount to rhyzome_app, rhyzome_operator;

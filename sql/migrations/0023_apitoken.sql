@@ -24,7 +24,7 @@ create index apitoken_subject on apitoken (tenant_id, subject);
 create index apitoken_expiry on apitoken (expires_at);
 call wall_off('apitoken');
 call filter_by('apitoken', 'service_account_id');
-call count_in_quota('apitoken', 'apiTokens');
+call count_in_quota('apitoken', 'apitokens');
 -- Not when one is made or used: nobody can know it yet, and that it was used permits nothing.
 create trigger tells_access after delete or update of revoked on apitoken for each row execute function raise_access();
 

@@ -3,14 +3,16 @@
  * answer that is not a wall's is a failure, whatever the committed matrix says.
  */
 import { type Bearer, readers, refusedBearers, weakBearers } from './bearers.js';
-import { foreignCases } from './foreign.js';
+import { hiddenCases } from './hidden.js';
 import { type Lab, SUBJECT, type Told } from './lab.js';
-import { bodyOf, isBulkRemoval, isList, isOpen, pathOf, type TriedRoute, targetsOf } from './routes.js';
+import { bodyOf, isBulkRemoval, isList, isOpen, isQuestion, pathOf, type TriedRoute, targetsOf } from './routes.js';
 
 export interface Case {
   name: string;
   /** It is refused before anything is looked up: it costs no statement, and may be tried beside others. */
   isFree: boolean;
+  /** Its statements are counted: nothing may be tried beside it. */
+  isAlone: boolean;
   means(route: TriedRoute): boolean;
   /** The answers to all ways in which it is tried; none: it does not mean anything here. Throws where a wall leaks. */
   ask(route: TriedRoute): Promise<Told[]>;
@@ -30,14 +32,13 @@ export async function casesOf(lab: Lab): Promise<Case[]> {
   for (const [name, bearerOf] of Object.entries(readers)) {
     cases.push(withBearer(lab, name, await bearerOf(lab), isForbidden, isChange));
   }
-  return [...cases, ...foreignCases(lab)];
+  return [...cases, ...(await hiddenCases(lab))];
 }
 
-/** Those that show the caller's own alone: whoever has a token may make one of them for himself. */
-const personal = ['POST /v1/apitokens'];
-
+/** Whoever has a token may ask what it may, and make an API token for himself. */
 const isOwn = ({ status, body }: Told, { name }: TriedRoute) =>
-  personal.includes(name) && status === 202 && body.createdBy !== SUBJECT;
+  (name === 'POST /v1/apitokens' && status === 202 && body.createdBy !== SUBJECT) ||
+  (name === 'GET /v1/permissions' && status === 200 && body.subject !== SUBJECT);
 
 export const isChange = ({ method }: TriedRoute) => !['GET', 'HEAD'].includes(method);
 
@@ -47,7 +48,9 @@ const isUnauthenticated = ({ status, body, headers }: Told, { method }: TriedRou
   headers['www-authenticate']?.startsWith('Bearer ') === true;
 
 const isForbidden = (told: Told, route: TriedRoute) =>
-  isOwn(told, route) || ([403, 404].includes(told.status) && told.body.code !== undefined);
+  isOwn(told, route) ||
+  (isBulkRemoval(route) && isNothing(told, route)) ||
+  ([403, 404].includes(told.status) && told.body.code !== undefined);
 
 /** Refused, or a list, stream or summary without anything in it. */
 const showsNothing = (told: Told, route: TriedRoute) =>
@@ -72,13 +75,18 @@ function withBearer(
 ): Case {
   return {
     name,
+    isAlone: false,
     isFree: false,
     means: (route) => !isOpen(route) && means(route),
     holds,
     ask: async (route) => {
       const body = bodyOf(route, lab.victim);
       const targets = targetsOf(route, lab.victim).map(({ id }) => id);
-      const query = isBulkRemoval(route) ? `?tagSelector=${encodeURIComponent(`of=victim-${route.plural}`)}` : '';
+      const asked = {
+        ...(isBulkRemoval(route) && { tagSelector: `of=victim-${route.plural}` }),
+        ...(isQuestion(route) && { verb: 'read', resource: `network/${lab.victim.things.networks!.name}` }),
+      };
+      const query = Object.keys(asked).length > 0 ? `?${new URLSearchParams(asked)}` : '';
       const path = pathOf(route, targets) + query;
       return [await lab.ask({ method: route.method, path, token, ...body, headers: { ...body.headers, ...headers } })];
     },

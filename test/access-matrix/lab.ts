@@ -145,6 +145,7 @@ export class Lab {
     await add('other-resource', ['*'], ['*'], null, [newId()]);
     await add('other-tags', ['*'], ['*'], 'of=nothing', null);
     await add('reader', ['read'], ['*'], null, null);
+    await add('creator', ['create'], ['*'], null, null);
   }
 
   /** The number of the victim's last event. */

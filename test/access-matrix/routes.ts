@@ -25,7 +25,7 @@ export interface Body {
 }
 
 /** Answered to anybody: nothing there is a tenant's. Whatever else is open to all is a failure of the matrix. */
-const open = ['/v1/openapi.json', '/docs', '/docs/:file'];
+const open = ['/v1/openapi.json', '/docs', '/docs/:file', '/.well-known/oauth-protected-resource'];
 
 export const isOpen = ({ template }: TriedRoute) => open.includes(template.replaceAll(/\{(\w+)\}/g, ':$1'));
 
@@ -60,7 +60,7 @@ function routeOf(method: string, url: string): Omit<TriedRoute, 'isShadow'> {
 
 /** What stands in the path for each parameter, the first one first. */
 export function targetsOf(
-  { plural, parameters }: TriedRoute,
+  { plural, parameters, template }: TriedRoute,
   { things, lease, job, deletedDisk }: Belongings,
 ): Thing[] {
   return parameters.map((parameter) => {
@@ -68,7 +68,9 @@ export function targetsOf(
     if (parameter === 'network') return things.networks!;
     if (plural === 'jobs') return { plural, id: job, name: job };
     if (plural === 'deleted-disks') return deletedDisk;
-    return things[plural] ?? { plural, id: 'console.js', name: 'console.js' };
+    const thing = things[plural];
+    if (!thing) throw new Error(`Say in test/access-matrix/routes.ts what {${parameter}} of ${template} is.`);
+    return thing;
   });
 }
 
@@ -78,10 +80,15 @@ export function pathOf({ template, parameters }: TriedRoute, values: readonly st
 
 const isBulk = (template: string) => template.split('/').length === 3;
 
-export const isList = ({ method, template }: TriedRoute) => method === 'GET' && !/\{\w+\}$/.test(template);
+export const isList = ({ method, template }: TriedRoute) =>
+  method === 'GET' && /^\/v1\/([^{]*|.*\/leases)$/.test(template);
 export const isBulkRemoval = ({ method, template }: TriedRoute) => method === 'DELETE' && isBulk(template);
 
 let made = 0;
+
+/** About what somebody may. */
+export const isQuestion = ({ method, template }: TriedRoute) =>
+  method === 'GET' && template === '/v1/permissions/explain';
 
 /** A body that would be taken, of a tenant's own things. */
 export function bodyOf({ method, template, plural, action }: TriedRoute, { recipes, world }: Belongings): Body {

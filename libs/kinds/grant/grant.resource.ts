@@ -3,7 +3,7 @@
  * on, and no longer from that which asks for its removal.
  */
 import { sql } from 'kysely';
-import type { Given, Where } from '#libs/auth';
+import { accessNow, type Given, type Where } from '#libs/auth';
 import { type FieldError, invalid, parseSelector, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { JobOutcome } from '#libs/jobs';
@@ -51,7 +51,7 @@ export function subjectOf(row: Pick<GrantRow, 'subject_type' | 'subject'>): Gran
 interface Found {
   subject: { type: SubjectType; name: string; resourceId?: string };
   resources: NamedResource[] | null;
-  rules: StoredRule[];
+  given: Given;
 }
 
 export class GrantResource extends RowResource<GrantDocument, GrantRow> {
@@ -87,8 +87,9 @@ export class GrantResource extends RowResource<GrantDocument, GrantRow> {
     const named = resources ? await findNamed(this.scope, kinds[0]!, resources, this.row?.resource_ids ?? []) : null;
     if (named && 'errors' in named) return named.errors;
     const given: Given = { verbs, kinds, where: whereOf(tagSelector, named) };
-    const author = authorOf(this.scope.actor, this.scope.tenantId);
-    return { subject, resources: named, rules: rulesOf(author, given, subject.type) };
+    // Whoever has it not is told before anything is written.
+    rulesOf(authorOf(this.scope.actor, this.scope.tenantId), given, subject.type);
+    return { subject, resources: named, given };
   }
 
   /** A change of its name or tags gives nothing, and needs no more than the permission for it. */
@@ -107,29 +108,40 @@ export class GrantResource extends RowResource<GrantDocument, GrantRow> {
   async claim(tx: Tx, claim: Claim<GrantDocument>): Promise<void> {
     if (claim.action === 'update') return claim.isRestore ? this.restore(tx) : this.claimUpdate(tx);
     const found = await this.needed();
-    const columns = { ...this.columns(found), rules: JSON.stringify(found.rules) };
     const { tenantId, id } = this.core;
-    if (claim.isRetry) await this.write(tx, columns);
-    else {
+    if (!claim.isRetry) {
       await this.refuseMany(tx);
-      await tx
-        .insertInto('access_grant')
-        .values({ tenant_id: tenantId, id, subject_type: found.subject.type, subject: found.subject.name, ...columns })
-        .execute();
       const { resourceId: targetId } = found.subject;
       const edges = targetId ? [{ targetTenantId: tenantId, targetId, relation: 'gives rights to' }] : [];
       await addEdges(tx, this.core, edges, () => new RhyzomeError('conflict', 'Whom it is for is being removed.'));
     }
-    await putRules(tx, this.core, found.subject, found.rules);
+    const rules = await this.given(tx, found);
+    const columns = { ...this.columns(found), rules: JSON.stringify(rules) };
+    const { type: subject_type, name: subject } = found.subject;
+    if (claim.isRetry) await this.write(tx, columns);
+    else {
+      await tx
+        .insertInto('access_grant')
+        .values({ tenant_id: tenantId, id, subject_type, subject, ...columns })
+        .execute();
+    }
+    await putRules(tx, this.core, found.subject, rules);
   }
 
   private async claimUpdate(tx: Tx): Promise<void> {
-    const { rules, subject_type: type, subject: name } = this.row!;
-    const before = JSON.stringify(rules);
+    const before = JSON.stringify(this.row!.rules);
     if (this.givesTheSame()) return this.write(tx, { rules_before: before });
     const found = await this.needed();
-    await this.write(tx, { ...this.columns(found), rules: JSON.stringify(found.rules), rules_before: before });
-    await putRules(tx, this.core, { type, name }, found.rules);
+    const rules = await this.given(tx, found);
+    await this.write(tx, { ...this.columns(found), rules: JSON.stringify(rules), rules_before: before });
+    await putRules(tx, this.core, found.subject, rules);
+  }
+
+  /** What its author has at this moment decides, and not what a server had in memory a moment before. */
+  private async given(tx: Tx, { subject, given }: Found): Promise<StoredRule[]> {
+    const author = authorOf(this.scope.actor, this.scope.tenantId);
+    await sql`select hold_access()`.execute(tx);
+    return rulesOf(await accessNow(this.scope, author), given, subject.type);
   }
 
   /** Nobody gives anything: it was its author's to give when it was given. */
@@ -148,7 +160,7 @@ export class GrantResource extends RowResource<GrantDocument, GrantRow> {
     await putRules(tx, this.core, { type: row.subject_type as SubjectType, name: row.subject }, rules);
   }
 
-  /** A job that is tried again was not validated: what its author has now decides. */
+  /** A job that is tried again was not validated. */
   private async needed(): Promise<Found> {
     const found = this.found ?? (await this.find());
     if (Array.isArray(found)) throw invalid(found);

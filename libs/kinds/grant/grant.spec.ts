@@ -257,6 +257,22 @@ describe('whoever gives', () => {
     await platform.done(admin, made);
   });
 
+  test('is looked at anew in the transaction, also when something is taken from him just then', async () => {
+    await give(admin, { subject: { sub: 'ann' }, verbs: ['*'], kinds: ['grant'] });
+    const own = await give(admin, { subject: { sub: 'ann' }, verbs: ['read', 'update'], kinds: ['network'] });
+    // What a server still has in memory.
+    const stale = await as({ subject: 'ann' });
+    const { tenantId } = admin.actor;
+    let asked: Promise<RhyzomeError> | undefined;
+    await platform.db.tenantTransaction(tenantId, async (tx) => {
+      await sql`delete from access_rule where tenant_id = ${tenantId} and grant_id = ${own.id}`.execute(tx);
+      asked = refusal(platform.pipeline.create(stale, grant, { ...what, verbs: ['read'] }));
+      // Long enough for it to be done with, if it did not wait.
+      await new Promise((done) => setTimeout(done, 1500));
+    });
+    expect(await asked).toMatchObject({ code: 'forbidden', details: { errors: [{ pointer: '/verbs/0' }] } });
+  });
+
   test('cannot bring a role back to more than he has by deleting its last grant', async () => {
     const ann = await author({});
     const first = await give(admin, { subject: { role: 'operator' }, verbs: ['read'], kinds: ['network'] });

@@ -54,10 +54,7 @@ export class GroupResource extends RowResource<GroupDocument, GroupRow> {
     await job.step('make it at the identity provider', {
       outside: async (signal) => identity().putGroup(await keptPlaceOf(this.scope, 'groups'), name, signal),
       act: async () => undefined,
-      undo: async (tx) => {
-        const place = await placeOf(inTransaction(tx, this.core.tenantId));
-        if (place) await identity().removeGroup(place, name);
-      },
+      undoOutside: (signal) => this.removeOutside(signal),
     });
   }
 
@@ -67,12 +64,14 @@ export class GroupResource extends RowResource<GroupDocument, GroupRow> {
   async remove(job: Job<Tx>): Promise<void> {
     job.plan(1);
     await job.step('remove it at the identity provider', {
-      outside: async (signal) => {
-        const place = await placeOf(this.scope);
-        if (place) await identity().removeGroup(place, this.core.name, signal);
-      },
+      outside: (signal) => this.removeOutside(signal),
       act: async () => undefined,
       cancellable: false,
     });
+  }
+
+  private async removeOutside(signal: AbortSignal): Promise<void> {
+    const place = await placeOf(this.scope);
+    if (place) await identity().removeGroup(place, this.core.name, signal);
   }
 }

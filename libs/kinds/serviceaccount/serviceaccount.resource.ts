@@ -7,17 +7,9 @@ import { sql } from 'kysely';
 import { accountSubject, enableSubjects, leaveSubjects, putSubject, refuseGivingMore } from '#libs/auth';
 import { type FieldError, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
-import { identity, type LoginPlace } from '#libs/identity';
+import { identity } from '#libs/identity';
 import { placeOf } from '#libs/kinds/realm';
-import {
-  type Claim,
-  type CoreDocument,
-  type CoreRow,
-  inTransaction,
-  type Job,
-  RowResource,
-  type RowScope,
-} from '#libs/resources';
+import { type Claim, type CoreDocument, type CoreRow, inTransaction, type Job, RowResource } from '#libs/resources';
 import { normalized, type PublicKeys } from './public-keys.js';
 
 export interface ServiceaccountDocument extends CoreDocument {
@@ -143,7 +135,7 @@ export class ServiceaccountResource extends RowResource<ServiceaccountDocument, 
     if (!this.row?.public_keys && !this.row?.client_id) return;
     job.plan(1);
     await job.step('remove its client', {
-      outside: (signal) => this.putClient(this.scope, undefined, signal),
+      outside: (signal) => this.putClient(undefined, signal),
       act: async () => undefined,
       cancellable: false,
     });
@@ -158,18 +150,20 @@ export class ServiceaccountResource extends RowResource<ServiceaccountDocument, 
     keys: PublicKeys | undefined,
     previous: PublicKeys | undefined,
   ): Promise<void> {
+    let before: Client = null;
     await job.step<void, Client>(step, {
-      outside: (signal) => this.putClient(this.scope, keys, signal),
+      outside: (signal) => this.putClient(keys, signal),
       act: (tx, client) => this.noteClient(tx, client),
-      undo: async (tx) => {
-        await this.noteClient(tx, await this.putClient(inTransaction(tx, this.core.tenantId), previous));
+      undoOutside: async (signal) => {
+        before = await this.putClient(previous, signal);
       },
+      undo: (tx) => this.noteClient(tx, before),
     });
   }
 
   /** Brings the client at the identity provider to these keys; without any there is none. */
-  private async putClient(scope: RowScope, keys: PublicKeys | undefined, signal?: AbortSignal): Promise<Client> {
-    const place: LoginPlace | undefined = await placeOf(scope);
+  private async putClient(keys: PublicKeys | undefined, signal: AbortSignal): Promise<Client> {
+    const place = await placeOf(this.scope);
     const { name } = this.core;
     if (keys) {
       if (!place) throw new RhyzomeError('not_managed', 'The tenant’s identity provider is no longer kept by Rhyzome.');

@@ -10,7 +10,7 @@ import type { Tx } from '#libs/db';
 import { identity, newOneTimePassword, type PasswordHash } from '#libs/identity';
 import { findGroups } from '#libs/kinds/group';
 import { keptPlaceOf, placeOf } from '#libs/kinds/realm';
-import { type Claim, inTransaction, type Job, RowResource, type RowScope } from '#libs/resources';
+import { type Claim, inTransaction, type Job, RowResource } from '#libs/resources';
 import {
   columnsOf,
   groupNames,
@@ -168,9 +168,9 @@ export class UserResource extends RowResource<UserDocument, UserRow> {
     job.plan(2);
     await this.waitForGroups(job);
     await job.step('make its account', {
-      outside: (signal) => this.putAccount(this.scope, { isInvited: true, signal }),
+      outside: (signal) => this.putAccount({ isInvited: true, signal }),
       act: (tx, subject) => this.noteSubject(tx, subject),
-      undo: (tx) => this.removeAccount(inTransaction(tx, this.core.tenantId)),
+      undoOutside: (signal) => this.removeAccount(signal),
     });
   }
 
@@ -179,10 +179,10 @@ export class UserResource extends RowResource<UserDocument, UserRow> {
     job.plan(2);
     await this.waitForGroups(job);
     await job.step('change its account', {
-      outside: (signal) => this.putAccount(this.scope, { signal }),
+      outside: (signal) => this.putAccount({ signal }),
       act: (tx, subject) => this.noteSubject(tx, subject),
-      undo: async (tx) => {
-        await this.putAccount(inTransaction(tx, this.core.tenantId), { document: previous });
+      undoOutside: async (signal) => {
+        await this.putAccount({ document: previous, signal });
       },
     });
   }
@@ -190,7 +190,7 @@ export class UserResource extends RowResource<UserDocument, UserRow> {
   async remove(job: Job<Tx>): Promise<void> {
     job.plan(1);
     await job.step('remove its account', {
-      outside: (signal) => this.removeAccount(this.scope, signal),
+      outside: (signal) => this.removeAccount(signal),
       act: async () => undefined,
       cancellable: false,
     });
@@ -201,7 +201,7 @@ export class UserResource extends RowResource<UserDocument, UserRow> {
     if (action === 'invite') {
       // The password that it had cannot be had back.
       await job.step('give it the one-time password', {
-        outside: (signal) => this.putAccount(this.scope, { isInvited: true, signal }),
+        outside: (signal) => this.putAccount({ isInvited: true, signal }),
         act: (tx, subject) => this.noteSubject(tx, subject),
         cancellable: false,
       });
@@ -210,13 +210,13 @@ export class UserResource extends RowResource<UserDocument, UserRow> {
     const enabled = action === 'enable';
     await job.step(enabled ? 'enable its account' : 'disable its account and end its sessions', {
       outside: async (signal) => {
-        const subject = await this.putAccount(this.scope, { enabled, signal });
+        const subject = await this.putAccount({ enabled, signal });
         if (!enabled) await identity().endSessions(await keptPlaceOf(this.scope, 'users'), this.core.name, signal);
         return subject;
       },
       act: (tx, subject) => this.noteSubject(tx, subject),
-      undo: async (tx) => {
-        await this.putAccount(inTransaction(tx, this.core.tenantId), { enabled: !enabled });
+      undoOutside: async (signal) => {
+        await this.putAccount({ enabled: !enabled, signal });
       },
     });
   }
@@ -234,10 +234,13 @@ export class UserResource extends RowResource<UserDocument, UserRow> {
   }
 
   /** Brings the account to what stands here, or to another document. Returns the `sub` of its tokens. */
-  private async putAccount(
-    scope: RowScope,
-    how: { document?: UserDocument; enabled?: boolean; isInvited?: boolean; signal?: AbortSignal },
-  ): Promise<string> {
+  private async putAccount(how: {
+    document?: UserDocument;
+    enabled?: boolean;
+    isInvited?: boolean;
+    signal: AbortSignal;
+  }): Promise<string> {
+    const { scope } = this;
     const now = await new UserResource(scope, this.kind).load(this.core);
     const { enabled, invitation } = now.row!;
     const password: PasswordHash | undefined = (how.isInvited && invitation) || undefined;
@@ -246,8 +249,8 @@ export class UserResource extends RowResource<UserDocument, UserRow> {
     return subject;
   }
 
-  private async removeAccount(scope: RowScope, signal?: AbortSignal): Promise<void> {
-    const place = await placeOf(scope);
+  private async removeAccount(signal: AbortSignal): Promise<void> {
+    const place = await placeOf(this.scope);
     if (place) await identity().removeUser(place, this.core.name, signal);
   }
 
