@@ -1,10 +1,11 @@
 /** People at a terminal: `rhyzome login` and what follows, as processes, on all of Rhyzome. Somebody else has the browser. */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Browser, type Shown, submit } from '../libs/devissuer/test-browser.js';
+import { startReplica } from './coverage/replicas.js';
 import { apiOf, clientWith } from './harness/client.js';
 import { type Stack, sharedStack } from './harness/stack.js';
 import { until } from './harness/until.js';
@@ -39,9 +40,9 @@ interface Ended {
 }
 
 /** Far from any settings file. `onError` sees standard error as it grows. */
-function rhyzome(folder: string, args: string[], onError?: (err: string) => void): Promise<Ended> {
+function rhyzome(folder: string, args: string[], onError?: (err: string) => void, more = {}): Promise<Ended> {
   return new Promise((done, fail) => {
-    const env = { PATH: process.env.PATH, HOME: folder };
+    const env = { PATH: process.env.PATH, HOME: folder, ...more };
     const child = spawn(process.execPath, [program, ...args], { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
     const ended: Ended = { status: null, out: '', err: '' };
     child.stdout.on('data', (chunk) => {
@@ -58,12 +59,16 @@ function rhyzome(folder: string, args: string[], onError?: (err: string) => void
 
 /** Logs in with these forms filled in, one after the other, where the page's address was shown. */
 async function logIn(folder: string, forms: Record<string, string>[], more: string[] = []): Promise<Ended> {
+  return logInWith(folder, forms, ['--api', stack.dev.api, '--issuer', issuer, ...more]);
+}
+
+async function logInWith(folder: string, forms: Record<string, string>[], args: string[], env = {}): Promise<Ended> {
   let browsing: Promise<Shown> | undefined;
-  const args = ['login', '--api', stack.dev.api, '--issuer', issuer, ...more];
-  const ended = await rhyzome(folder, args, (err) => {
+  const onError = (err: string) => {
     const page = /^ {2}(http\S+)$/m.exec(err)?.[1];
     if (page) browsing ??= approve(page, forms);
-  });
+  };
+  const ended = await rhyzome(folder, ['login', ...args], onError, env);
   await browsing;
   return ended;
 }
@@ -115,12 +120,48 @@ describe('a person of the tenant', () => {
   });
 });
 
+describe('at the tenant’s own host name', () => {
+  it('the address is all that has to be named, and it is no other tenant’s', async () => {
+    const replica = await startReplica(stack, 'named', (settings) => {
+      settings.api.domain = 'api.localhost';
+    });
+    try {
+      const folder = home();
+      // As a resolver does that follows RFC 6761, section 6.3; not every machine's does.
+      const resolver = join(folder, 'resolver.mjs');
+      writeFileSync(
+        resolver,
+        `import dns from 'node:dns';
+const { lookup } = dns;
+dns.lookup = (name, ...more) => lookup(name.endsWith('.localhost') ? '127.0.0.1' : name, ...more);`,
+      );
+      const env = { NODE_OPTIONS: `--import ${resolver}` };
+      const at = (tenant: string) => replica.base.replace('127.0.0.1', `${tenant}.api.localhost`);
+      const oscar = [{ username: 'oscar', password }];
+      expect(await logInWith(folder, oscar, ['--api', at('acme')], env)).toMatchObject({
+        status: 0,
+        out: `Logged in at ${at('acme')} as Oscar Operator of tenant acme (operator).\n`,
+      });
+      expect((await rhyzome(folder, ['whoami', '--json'], undefined, env)).out).toContain(`"issuer": "${issuer}"`);
+      const elsewhere = await logInWith(folder, oscar, ['--api', at('globex'), '--issuer', issuer], env);
+      expect(elsewhere).toMatchObject({
+        status: 1,
+        err: expect.stringContaining('not of the tenant of this host name'),
+      });
+      const nobody = await rhyzome(folder, ['login', '--api', at('nobody')], undefined, env);
+      expect(nobody).toMatchObject({ status: 2, err: expect.stringContaining('does not say who gives its tokens') });
+    } finally {
+      await replica.stop();
+    }
+  });
+});
+
 describe('a user that an administrator invites', () => {
   it('chooses a password at the first login, has its groups, and is out as soon as it is disabled', async () => {
     const admin = await apiOf(stack, 'acme');
     await admin.make('groups', { name: 'nightwatch' });
     const invited = await admin.make('users', { name: 'frida', role: 'viewer', groups: ['nightwatch'] });
-    const { oneTimePassword } = invited.secrets;
+    const { oneTimePassword } = invited;
     const chosen = { 'password-new': 'of her own choice', 'password-confirm': 'of her own choice' };
 
     const folder = home();

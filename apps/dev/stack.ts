@@ -152,8 +152,8 @@ async function serveAndProvision(serving: Serving): Promise<void> {
     }),
     progress.step('rhyzome-api', () => untilReady('rhyzome-api', apiUrls, signal)),
     progress.step(`tenants ${tenants.join(', ')}`, async () => {
-      await ensureTenants(admin, new Map(tenants.map((tenant) => [tenant, accessOf(issuer, tenant).issuer])));
-      await ensureService(admin);
+      const issuers = new Map(tenants.map((tenant) => [tenant, accessOf(issuer, tenant).issuer]));
+      await Promise.all([ensureTenants(admin, issuers), ensureService(admin)]);
     }),
     progress.step('image tiny', () => ensureTiny(admin, driver, checkout.root, progress)),
   ]);
