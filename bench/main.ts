@@ -1,12 +1,13 @@
 /**
  * `npm run bench`: Rhyzome's REST API against a bare Fastify and pg server, same rows, same machine, in turn within one
- * run; medians of the rounds. Then a tenant of 100,000 resources, among 1,000,000, against one of 500; then an image of
+ * run; medians of the rounds. Then callers with 10 and 200 grants against one with a role. Then a tenant of 100,000 resources, among 1,000,000, against one of 500; then an image of
  * 4 GiB. Prints ratios, CPU time and statements a request, memory; `--json` for machines, `--quick` for small sizes and few
- * rounds, `--only stack|scale|images` for one of them.
+ * rounds, `--only stack|grants|scale|images` for one of them.
  */
 import 'reflect-metadata';
 import { parseArgs } from 'node:util';
 import autocannon from 'autocannon';
+import { benchGrants, printGrants } from './grants.js';
 import { benchImages, printImages } from './images.js';
 import { benchScale, printScale } from './scale.js';
 import { type BenchServer, type BenchStack, cpuMs, residentMiB, startStack } from './stack.js';
@@ -148,7 +149,7 @@ function printStack({ idleMiB, results }: Awaited<ReturnType<typeof benchStack>>
 const { values: asked } = parseArgs({
   options: { json: { type: 'boolean' }, quick: { type: 'boolean' }, only: { type: 'string' } },
 });
-const parts = ['stack', 'scale', 'images'];
+const parts = ['stack', 'grants', 'scale', 'images'];
 if (asked.only !== undefined && !parts.includes(asked.only)) throw new Error(`--only takes ${parts.join(', ')}`);
 const isAsked = (part: string) => asked.only === undefined || asked.only === part;
 const isQuick = asked.quick ?? false;
@@ -157,7 +158,8 @@ const SECONDS = isQuick ? 1 : 4;
 
 const stack = isAsked('stack') ? await benchStack() : undefined;
 if (stack && !asked.json) printStack(stack);
+const grants = isAsked('grants') ? await benchGrants(isQuick, asked.json ? undefined : printGrants) : undefined;
 const scale = isAsked('scale') ? await benchScale(isQuick, asked.json ? undefined : printScale) : undefined;
 const images = isAsked('images') ? await benchImages(isQuick ? 0.25 : 4) : undefined;
 if (images && !asked.json) printImages(images);
-if (asked.json) process.stdout.write(`${JSON.stringify({ ...stack, scale, images }, null, 2)}\n`);
+if (asked.json) process.stdout.write(`${JSON.stringify({ ...stack, grants, scale, images }, null, 2)}\n`);

@@ -104,7 +104,7 @@ async function compare(
 }
 
 /** CPU time of a process so far, in ms, by the scheduler's clock of nanoseconds (proc_pid_schedstat). */
-function schedulerMs(pid: number): number {
+export function schedulerMs(pid: number): number {
   return Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
 }
 

@@ -1,4 +1,7 @@
-/** Who is let in: tokens that are none, old, forged or somebody else's, and what the roles may do. */
+/**
+ * Who is let in by real processes: tokens that are none, old or forged, and what the roles may do. Every sort of token on every route
+ * is tried in access-matrix.spec.ts.
+ */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { apiOf, type Client, clientWith, realmSecrets } from './harness/client.js';
 import { expectProblem } from './harness/expect-problem.js';
@@ -11,36 +14,15 @@ beforeAll(async () => {
 }, 120_000);
 
 const past = Math.floor(Date.now() / 1000) - 3600;
-const future = Math.floor(Date.now() / 1000) + 3600;
 
 /** Each gives a token that must not be let in. */
 const refused: Record<string, () => string | Promise<string>> = {
-  'is empty': () => '',
-  'is garbage': () => 'garbage',
-  'is three dots': () => 'a.b.c',
-  'is a good one and nine thousand characters more': async () => `${await good()}${'x'.repeat(9_000)}`,
   'has expired': () => changed({ exp: past }),
-  'never expires': () => changed({ exp: undefined }),
-  'expires in words': () => changed({ exp: 'tomorrow' as never }),
-  'is not valid yet': () => changed({ nbf: future }),
-  'was issued in the future': () => changed({ iat: future }),
   'is for another audience': () => changed({ aud: 'urn:somebody:else' }),
-  'is for no audience': () => changed({ aud: undefined }),
-  'is nobody’s': () => changed({ sub: undefined }),
   'names an issuer that nobody knows': () => changed({ iss: 'https://issuer.invalid/realms/acme' }),
-  'names no issuer': () => changed({ iss: undefined }),
   'names another realm than the one that signed it': () => changed({ iss: stack.dev.tenants.globex!.issuer }),
-  'is an ID token': () => changed({ typ: 'ID' }),
   'is not signed': () => unsigned(goodClaims(stack, 'acme')),
   'is signed with the public key as a secret': () => signedWithPublicKey(stack, 'acme', goodClaims(stack, 'acme')),
-  'is signed with a key that nobody publishes': () =>
-    signed(stack, 'acme', goodClaims(stack, 'acme'), { kid: 'somebody-elses' }),
-  'was changed after it was signed': async () => {
-    const [head, , signature] = (await good()).split('.');
-    const claims = { ...goodClaims(stack, 'acme'), sub: 'root' };
-    return `${head}.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.${signature}`;
-  },
-  'lost its signature': async () => `${(await good()).split('.').slice(0, 2).join('.')}.`,
 };
 
 const good = () => signed(stack, 'acme', goodClaims(stack, 'acme'));

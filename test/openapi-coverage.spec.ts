@@ -9,6 +9,7 @@ import { WebSocket } from 'ws';
 import { connectionOf } from '#libs/config';
 import { Database } from '#libs/db';
 import { publicPool } from '#libs/testing';
+import type { ContractContext } from '#libs/testing/contract';
 import { type KindRecipe, placeholder, type World } from './coverage/kinds.js';
 import { recipesOfAllKinds } from './coverage/recipes.js';
 import { type Operation, operationsOf, Record } from './coverage/record.js';
@@ -21,7 +22,12 @@ import { until } from './harness/until.js';
 const ABSENT = '01890000-0000-7000-8000-000000000000';
 const TENANT = 'acme';
 /** Plural → how it is made. */
-const kindRecipes = await recipesOfAllKinds();
+const kindRecipes = await recipesOfAllKinds({
+  get platform() {
+    return { db } as ContractContext['platform'];
+  },
+  caller: { actor: { tenantId: TENANT } } as ContractContext['caller'],
+});
 
 let stack: Stack;
 let db: Database;
@@ -312,6 +318,13 @@ describe('routes of their own', () => {
     const claims = { ...goodClaims(stack, TENANT), scope: 'instance:read' };
     const narrowed = record.client(stack.dev.api, await signed(stack, TENANT, claims));
     expect((await why(narrowed, about)).status).toBe(403);
+  });
+
+  test('the place that people log in at, which nobody changes this way', async () => {
+    const one = '/v1/realms/login';
+    expect((await admin.get(one)).status).toBe(200);
+    expect((await admin.get(one, { 'if-none-match': '*' })).status).toBe(304);
+    expect((await admin.get(`${one}/metrics`)).status).toBe(200);
   });
 
   test('what is only read', async () => {

@@ -20,7 +20,7 @@ const root = resolve(import.meta.dirname, '..');
 const pages = [...globSync('libs/kinds/*/README.md', { cwd: root }).toSorted(), 'docs/rest-api.md'];
 /** From the top down: none of them is in use when its turn comes. */
 const plurals = ['grants', 'portforwards', 'publicaddresses', 'firewallrules', 'wireguardpeers', 'instances'];
-plurals.push('snapshots', 'disks', 'images', 'networks');
+plurals.push('snapshots', 'disks', 'images', 'networks', 'apitokens', 'serviceaccounts', 'users', 'groups');
 
 /** What docs/rest-api.md tells the reader to have; curl also says the status, in a line of its own. */
 const preamble = `

@@ -6,10 +6,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { claimedIssuer } from '#libs/auth';
 import { newId } from '#libs/core';
 import { createPool } from '#libs/db';
-import { UnauthenticatedLog } from '#libs/events';
+import { RefusedReads, UnauthenticatedLog } from '#libs/events';
 import { kinds } from '#libs/kinds';
+import { describeApi } from '#libs/resources';
 import { type Platform, startPlatform } from '#libs/testing';
-import { recordRefusals } from './refusals.js';
+import { recordRefusals, recordRefusedReads } from './refusals.js';
 import { type Asked, askAt, expectProblem, serve } from './test-server.js';
 
 let platform: Platform;
@@ -118,6 +119,76 @@ describe('the audit trail', () => {
   ])('refuses ?%s', async (query, parameter) => {
     const { body } = await expectProblem(ask(`/v1/audit/export?${query}`), 422, 'invalid');
     expect(body.errors).toContainEqual(expect.objectContaining({ parameter }));
+  });
+});
+
+describe('what is refused', () => {
+  const refusedReads = () => new RefusedReads(platform.db, { warn: () => undefined });
+  const rowsOf = async (requestId: string) =>
+    platform.db.operator
+      .selectFrom('audit')
+      .select(['actor', 'action', 'result', 'code', 'resource_name', 'source'])
+      .where('tenant_id', '=', 'acme')
+      .where('request_id', '=', requestId)
+      .execute();
+
+  /** A read's refusal is noted once its answer is sent. */
+  async function written(reads: RefusedReads, requestId: string) {
+    for (let tries = 0; tries < 40; tries++) {
+      await reads.flush();
+      const rows = await rowsOf(requestId);
+      if (rows.length > 0) return rows;
+      await new Promise((resolve) => setTimeout(resolve, 25));
+    }
+    return [];
+  }
+
+  /** Refused to whoever has no such permission; there is nothing that could be asked for. */
+  const withoutRow = ['get /v1/permissions', 'get /v1/permissions/explain'];
+
+  test('leaves a row on every route, with what was asked for, whoever asks', async () => {
+    const reads = refusedReads();
+    const guarded = await serve(platform, undefined, { onAnswer: recordRefusedReads(reads, platform.registry) });
+    const at = await guarded.getUrl();
+    const { paths } = describeApi(kinds, '0') as { paths: Record<string, Record<string, object>> };
+    const routes = Object.entries(paths)
+      .filter(([path]) => path !== '/v1/events') // a stream, which does not end
+      .flatMap(([path, methods]) => Object.keys(methods).map((method) => [method, path] as const));
+    const wrong: string[] = [];
+    let asked = 0;
+    for (const [method, path] of routes) {
+      for (const token of ['viewer.acme', 'admin.acme']) {
+        const requestId = newId();
+        const headers: Record<string, string> = { 'x-request-id': requestId };
+        if (method === 'patch') headers['content-type'] = 'application/merge-patch+json';
+        const body = ['post', 'patch'].includes(method) ? {} : undefined;
+        const url = path.replaceAll(/\{[^}]+\}/g, newId());
+        const answer = await askAt(at, url, { method: method.toUpperCase(), token, headers, body });
+        if (![403, 404, 409].includes(answer.status) || withoutRow.includes(`${method} ${path}`)) continue;
+        asked += 1;
+        const rows = await written(reads, requestId);
+        const isTold =
+          rows.length === 1 && rows[0]!.result === 'refused' && rows[0]!.code === (answer.body?.code ?? 'not_found');
+        if (!isTold) wrong.push(`${method} ${path} as ${token}: ${answer.status}, ${JSON.stringify(rows)}`);
+      }
+    }
+    await guarded.close();
+    expect(wrong).toEqual([]);
+    expect(asked).toBeGreaterThan(80);
+  }, 120_000);
+
+  test('names what was asked for, and of what is not known nothing more', async () => {
+    const reads = refusedReads();
+    const guarded = await serve(platform, undefined, { onAnswer: recordRefusedReads(reads, platform.registry) });
+    const at = await guarded.getUrl();
+    await askAt(at, '/v1/networks/not-mine', { headers: { 'x-request-id': 'refused-read-1' } });
+    await askAt(at, '/v1/networks/not-mine', { method: 'DELETE', headers: { 'x-request-id': 'refused-delete-1' } });
+    await askAt(at, '/v1/jobs/not-mine/cancel', { method: 'POST', headers: { 'x-request-id': 'refused-cancel-1' } });
+    const common = { actor: 'admin@acme', result: 'refused', code: 'not_found', resource_name: 'not-mine' };
+    expect(await written(reads, 'refused-read-1')).toMatchObject([{ ...common, action: 'network.read' }]);
+    expect(await rowsOf('refused-delete-1')).toMatchObject([{ ...common, action: 'network.delete' }]);
+    expect(await rowsOf('refused-cancel-1')).toMatchObject([{ ...common, action: 'job.cancel' }]);
+    await guarded.close();
   });
 });
 

@@ -7,7 +7,7 @@ import { AccessDirectory, ApiTokens, Authenticator, TokenVerifier } from '#libs/
 import { loadConfigOrExit } from '#libs/config';
 import { RhyzomeError } from '#libs/core';
 import { openDatabases, whenReachable } from '#libs/db';
-import { UnauthenticatedLog } from '#libs/events';
+import { RefusedReads, UnauthenticatedLog } from '#libs/events';
 import { kinds } from '#libs/kinds';
 import { openImageContents, provideImageContents } from '#libs/kinds/image';
 import { ConsoleRelay } from '#libs/nodes';
@@ -20,7 +20,7 @@ import { acceptBodies } from './bodies.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
 import { ProtectedResource } from './protected-resource.js';
-import { recordRefusals } from './refusals.js';
+import { recordRefusals, recordRefusedReads } from './refusals.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
 const log = createLog('api', config.log.level);
@@ -97,13 +97,18 @@ const fastify = adapter.getInstance();
 const routes = recordRoutes(fastify as never);
 const addressing = new Addressing((host) => domains.ownerOf(host), config.api.trustedProxies);
 const unauthenticated = new UnauthenticatedLog(db, log);
+const refusedReads = new RefusedReads(db, log);
+const noteRefusedRead = recordRefusedReads(refusedReads, registry);
 addGate(fastify as never, {
   routes,
   verifier: authenticator,
   limiter,
   addressing,
   resource,
-  onAnswer: metrics.observe,
+  onAnswer: (request, reply) => {
+    metrics.observe(request, reply);
+    noteRefusedRead(request, reply);
+  },
   onUnauthenticated: recordRefusals(unauthenticated),
 });
 const app = await NestFactory.create<NestFastifyApplication>(module, adapter, {
@@ -124,7 +129,7 @@ onShutdown(log, async () => {
   access.stop();
   await apiTokens.stop();
   tokens.close();
-  await unauthenticated.close();
+  await Promise.all([unauthenticated.close(), refusedReads.close()]);
   relay.close();
   credentials.close();
   await databases.close();

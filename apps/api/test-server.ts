@@ -57,12 +57,14 @@ export async function serve(
     addressing = new Addressing(() => undefined),
     resource = new ProtectedResource(() => []),
     onUnauthenticated,
+    onAnswer = () => undefined,
   }: {
     relay?: ConsoleRelay;
     tokens?: BearerVerifier;
     addressing?: Addressing;
     resource?: ProtectedResource;
     onUnauthenticated?: GateOptions['onUnauthenticated'];
+    onAnswer?: GateOptions['onAnswer'];
   } = {},
 ): Promise<NestFastifyApplication> {
   const adapter = createAdapter();
@@ -78,7 +80,7 @@ export async function serve(
     limiter: new RateLimiter(limits),
     addressing,
     resource,
-    onAnswer: () => undefined,
+    onAnswer,
     onUnauthenticated,
   });
   const module = ApiModule.with({

@@ -2,7 +2,7 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import { APP_FILTER } from '@nestjs/core';
 import { Database, Listener } from '#libs/db';
-import { EventReader, type UnauthenticatedLog } from '#libs/events';
+import { EventReader, type RefusedReads, type UnauthenticatedLog } from '#libs/events';
 import { NodeHub } from '#libs/nodes';
 import { JobService, KindRegistry, Pipeline, ResourceReader } from '#libs/resources';
 import { RpcErrorFilter } from '#libs/rpc/nest';
@@ -23,13 +23,24 @@ export interface GrpcParts {
   content: ContentStore | null;
   /** Where refused certificates are written down; absent: nowhere. */
   unauthenticated?: UnauthenticatedLog;
+  /** Where refused reads are written down; absent: nowhere. */
+  refusedReads?: RefusedReads;
   /** Signs page tokens. */
   tokenKey: Buffer;
 }
 
 @Module({})
 export class GrpcModule {
-  static with({ db, listener, registry, hub, content, unauthenticated, tokenKey }: GrpcParts): DynamicModule {
+  static with({
+    db,
+    listener,
+    registry,
+    hub,
+    content,
+    unauthenticated,
+    refusedReads,
+    tokenKey,
+  }: GrpcParts): DynamicModule {
     return {
       module: GrpcModule,
       controllers: [NodeController, RelayController, ResourceServiceController, JobServiceController],
@@ -39,7 +50,7 @@ export class GrpcModule {
         { provide: KindRegistry, useValue: registry },
         { provide: NodeHub, useValue: hub },
         { provide: CONTENT, useValue: content },
-        { provide: ServiceCallers, useValue: new ServiceCallers(db, unauthenticated) },
+        { provide: ServiceCallers, useValue: new ServiceCallers(db, unauthenticated, refusedReads) },
         { provide: EventReader, useValue: new EventReader(db) },
         { provide: Pipeline, useValue: new Pipeline(db, registry) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },

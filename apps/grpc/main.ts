@@ -4,7 +4,7 @@ import { NestFactory } from '@nestjs/core';
 import type { MicroserviceOptions } from '@nestjs/microservices';
 import { DEFAULT_AUDIENCE, loadConfigOrExit } from '#libs/config';
 import { openDatabases, whenReachable } from '#libs/db';
-import { AuditSealer, EventNumberer, UnauthenticatedLog } from '#libs/events';
+import { AuditSealer, EventNumberer, RefusedReads, UnauthenticatedLog } from '#libs/events';
 import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
@@ -47,6 +47,7 @@ const numberer = new EventNumberer(operator, listener, {
 });
 const sealer = new AuditSealer(db, log);
 const unauthenticated = new UnauthenticatedLog(db, log);
+const refusedReads = new RefusedReads(db, log);
 const contents = config.storage && openImageContents(config.storage.dir, config.images);
 provideImageContents(contents);
 const keycloak =
@@ -69,6 +70,7 @@ const module = GrpcModule.with({
   hub,
   content,
   unauthenticated,
+  refusedReads,
   tokenKey: installation.tokenKey,
 });
 const app = await NestFactory.createMicroservice<MicroserviceOptions>(module, {
@@ -94,7 +96,7 @@ onShutdown(log, async () => {
   await grpc.drain(2_000);
   await app.close();
   await numberer.close();
-  await unauthenticated.close();
+  await Promise.all([unauthenticated.close(), refusedReads.close()]);
   keycloak?.close();
   credentials.close();
   await databases.close();

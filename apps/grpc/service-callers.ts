@@ -5,7 +5,7 @@ import { sql } from 'kysely';
 import { type Actor, actorForService } from '#libs/auth';
 import { isTenantId, notFound, RhyzomeError, SYSTEM_TENANT } from '#libs/core';
 import type { Database } from '#libs/db';
-import type { UnauthenticatedLog } from '#libs/events';
+import type { RefusedReads, UnauthenticatedLog } from '#libs/events';
 import type { Caller } from '#libs/resources';
 import { peerOf, requestIdOf, requirePeer } from '#libs/rpc';
 
@@ -16,7 +16,30 @@ export class ServiceCallers {
     private readonly db: Database,
     /** Where refused certificates are written down. */
     private readonly refusals?: UnauthenticatedLog,
+    /** Where refused reads are written down. */
+    private readonly reads?: RefusedReads,
   ) {}
+
+  /** Runs a reading call, whose refusal stands in the tenant's audit. */
+  async reading<T>(caller: Caller, kind: string, asked: string | undefined, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof RhyzomeError && ['forbidden', 'not_found'].includes(error.code)) {
+        this.reads?.tell({
+          tenantId: caller.actor.tenantId,
+          actor: caller.actor.subject,
+          action: `${kind}.read`,
+          kind,
+          resourceName: asked?.slice(0, 63),
+          code: error.code,
+          requestId: caller.requestId,
+          source: caller.source,
+        });
+      }
+      throw error;
+    }
+  }
 
   /** Throws RhyzomeError: unauthenticated, forbidden, not_found (the tenant). */
   async callerOf(call: Call, tenantId: string): Promise<Caller> {

@@ -158,6 +158,7 @@ describe('row level security', () => {
       'claim_wireguard_port',
       'domain_directory',
       'give_back_public_address',
+      'hold_access',
       'issuer_directory',
       'keep_realm_issuer',
       'node_headroom',

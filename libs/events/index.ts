@@ -2,6 +2,7 @@ export * from './audit.js';
 export * from './audit-chain.js';
 export * from './audit-pruning.js';
 export * from './audit-reading.js';
+export * from './audit-refused-reads.js';
 export * from './audit-sealer.js';
 export * from './audit-verify.js';
 export * from './follow.js';

@@ -140,7 +140,9 @@ export class KeycloakApi {
     } catch (error) {
       if (options.signal?.aborted) throw options.signal.reason;
       if (error instanceof RhyzomeError) throw error;
-      const why = (error as NodeJS.ErrnoException).code ?? (error as Error).name;
+      // Of a time-out the code is a number that says nothing.
+      const { code, name } = error as NodeJS.ErrnoException;
+      const why = typeof code === 'string' ? code : name;
       throw unavailable(`Keycloak is away (${printable(String(why))}).`, error);
     }
     if (answer.status >= 500 || answer.status === 429 || answer.status === 408)

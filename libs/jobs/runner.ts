@@ -17,6 +17,8 @@ export interface JobHandler {
   run(row: JobRow, job: JobRun): Promise<void>;
   /** In the transaction of the first claim: the resource's state follows. */
   begin(tx: Tx, row: JobRow): Promise<void>;
+  /** In the transaction that gives the job back because another system is away: the resource says what it waits for. */
+  held?(tx: Tx, row: JobRow, reason: { code: string; message: string }): Promise<void>;
   /** In the transaction that ends the job: what was claimed is settled. */
   settle(tx: Tx, row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void>;
 }
@@ -209,8 +211,10 @@ export class JobRunner {
   }
 
   /** Nothing is wrong with the job: it is tried on until the other system is back, and its user sees what it waits for. */
-  private async waitForElsewhere(row: JobRow, { message }: RhyzomeError): Promise<void> {
+  private async waitForElsewhere(row: JobRow, { code, message }: RhyzomeError): Promise<void> {
     const failures = row.failures + 1;
+    if (row.message !== message)
+      await this.fenced(row, 'no key update', async (tx) => this.handler.held?.(tx, row, { code, message }));
     await this.release(row, backoffMs(failures), failures, message, 'waiting');
   }
 

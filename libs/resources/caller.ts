@@ -44,13 +44,19 @@ export interface AuditTarget {
 }
 
 /** The columns of the audit row of a change that was done. */
-export function doneValues(caller: Caller, verb: string, target: AuditTarget) {
-  return auditValues({ ...auditBase(caller, verb, target), result: 'done' });
+export function doneValues(caller: Caller, verb: string, target: AuditTarget, details?: Record<string, unknown>) {
+  return auditValues({ ...auditBase(caller, verb, target), result: 'done', details });
 }
 
 /** The audit row of a change that was done, in its transaction. */
-export async function auditDone(tx: Tx, caller: Caller, verb: string, target: AuditTarget): Promise<void> {
-  await writeAudit(tx, { ...auditBase(caller, verb, target), result: 'done' });
+export async function auditDone(
+  tx: Tx,
+  caller: Caller,
+  verb: string,
+  target: AuditTarget,
+  details?: Record<string, unknown>,
+): Promise<void> {
+  await writeAudit(tx, { ...auditBase(caller, verb, target), result: 'done', details });
 }
 
 /** The row of a refusal that its change went on without, in a transaction of its own. */

@@ -3,6 +3,7 @@ import { sql } from 'kysely';
 import { newId, type ResourceCore } from '#libs/core';
 import { committingWith, type Tx } from '#libs/db';
 import { type JobRow, jobValues, wakeWorkers } from '#libs/jobs';
+import { auditDetails } from './audit-details.js';
 import { type Caller, type ChangeResult, doneValues } from './caller.js';
 import type { CoreRow, KindDefinition } from './kind.js';
 import { findQuery } from './repository.js';
@@ -15,14 +16,17 @@ export interface JobToEnqueue {
   supersedes?: string;
 }
 
-/** The last statement of a change; gives the resource as the change has left it. `commits`: and ends the transaction. */
+/**
+ * The last statement of a change; gives the resource as the change has left it. `commits`: and ends the transaction.
+ * `document`: of a create, what was asked for; the audit tells of it what the kind lets it.
+ */
 export async function enqueue(
   tx: Tx,
   caller: Caller,
   kind: KindDefinition,
   core: ResourceCore,
   job: JobToEnqueue,
-  options: { commits?: boolean } = {},
+  options: { commits?: boolean; document?: object } = {},
 ): Promise<ChangeResult> {
   const values = jobValues({
     tenantId: core.tenantId,
@@ -36,7 +40,9 @@ export async function enqueue(
     ...job,
   });
   wakeWorkers();
-  const audit = doneValues(caller, job.action, { kind: kind.name, resourceId: core.id, resourceName: core.name });
+  const target = { kind: kind.name, resourceId: core.id, resourceName: core.name };
+  const details = auditDetails(kind, { document: options.document, ...job.request });
+  const audit = doneValues(caller, job.action, target, details);
   const write = () =>
     sql<CoreRow>`
       with enqueued as (${tx.insertInto('job').values(values)}), audited as (${tx.insertInto('audit').values(audit)})

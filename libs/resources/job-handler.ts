@@ -64,6 +64,20 @@ export class ResourceJobs implements JobHandler {
     await updateResource(tx, { tenantId: row.tenant_id, id: row.resource_id }, { state: 'provisioning' });
   }
 
+  async held(tx: Tx, row: JobRow, { code, message }: { code: string; message: string }): Promise<void> {
+    const core = { id: row.resource_id, tenantId: row.tenant_id, kind: row.kind, name: row.resource_name, tags: {} };
+    const current = await lockResource(tx, this.registry.get(row.kind), core, 'no key update');
+    if (!current) return;
+    const conditions = withCondition(current.conditions, {
+      type: 'Waiting',
+      status: 'true',
+      reason: code,
+      message,
+      observedGeneration: current.generation,
+    });
+    await updateResource(tx, core, { conditions });
+  }
+
   async settle(tx: Tx, row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void> {
     const kind = this.registry.get(row.kind);
     const core = { id: row.resource_id, tenantId: row.tenant_id, kind: row.kind, name: row.resource_name, tags: {} };
@@ -135,7 +149,7 @@ export class ResourceJobs implements JobHandler {
       .where('tenant_id', '=', row.tenant_id)
       .where('id', '=', row.resource_id)
       .executeTakeFirstOrThrow();
-    let conditions = current.conditions as unknown[];
+    let conditions: unknown[] = current.conditions.filter((c) => (c as { type: string }).type !== 'Waiting');
     const saysWhy = isUnmade && wasBroken;
     if (!saysWhy)
       conditions = withCondition(conditions, {

@@ -5,7 +5,7 @@ import { type Actor, type AuthorizationTarget, authorize, isAllowed } from '#lib
 import { Doorbell, isUuid, notFound, RhyzomeError, type Tags } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
 import { type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
-import { auditDone, auditingRefusals, type Caller, type ChangeOptions } from './caller.js';
+import { type AuditTarget, auditDone, auditingRefusals, type Caller, type ChangeOptions } from './caller.js';
 import { cancelWithResource } from './cancel.js';
 import { blockersOf } from './dependencies.js';
 import { type CoreDocument, inTransaction } from './kind.js';
@@ -137,16 +137,17 @@ export class JobService {
     options: ChangeOptions,
     work: (tx: Tx, row: JobRow) => Promise<JobRow>,
   ): Promise<JobAnswer> {
-    const { row, core } = await this.read(caller, id);
     const { tenantId } = caller.actor;
-    const target = { kind: 'job', resourceId: row.id, resourceName: row.resource_name };
+    const target: AuditTarget = { kind: 'job', resourceName: id.slice(0, 63) };
     return auditingRefusals(this.db, caller, verb, target, async () => {
+      const { row, core } = await this.read(caller, id);
+      Object.assign(target, { resourceId: row.id, resourceName: row.resource_name });
       const kind = this.registry.get(row.kind);
       if (kind.administered) refuseNotOffered(kind, row.action, caller.actor);
       authorize(caller.actor, row.action, core);
       const answer = await runChange(this.db, tenantId, options, true, async (tx) => {
         const changed = await work(tx, row);
-        await auditDone(tx, caller, verb, target);
+        await auditDone(tx, caller, verb, target, { action: row.action, kind: row.kind, resource: row.resource_id });
         return { status: 202, headers: { location: `/v1/jobs/${id}` }, body: jobView(changed) };
       });
       return { status: answer.status, body: answer.body as JobView, isReplay: answer.isReplay };

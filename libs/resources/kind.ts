@@ -157,6 +157,8 @@ export interface KindDefinition<Row extends CoreRow = any> {
   immutable?: readonly string[];
   /** Its own part of the answer. */
   view(row: Row): Record<string, unknown>;
+  /** Fields whose values stand in the audit, before and after; of others only that they changed. Never what is secret. */
+  audited?: readonly string[];
   filters?: Record<string, FilterDefinition>;
   /** The system tenant's rows are seen by all, and those that a tenant publishes (resource.published). */
   isShared?: boolean;

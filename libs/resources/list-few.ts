@@ -92,7 +92,7 @@ const sets = (plan: ListPlan, terms: Selector): Sql =>
   sql`select s.tenant_id, s.tag_set from ${sql.raw(setsTable(plan))} s where ${setsHold(terms)}`;
 
 /** Of what the caller may read: by ids, and by tags of which each is some of it. A resource may be found by several. */
-export function fewOfReach(plan: ListPlan, { ids, keys, values }: Lookup, ordinal: number): Few {
+export function fewOfReach(plan: ListPlan, { ids, count, keys, values }: Lookup, ordinal: number): Few {
   const { tenantId } = plan;
   const tags = sql`select ${tenantId} as tenant_id, v.key, v.value
     from unnest(${keys}::text[], ${values}::text[]) v (key, value)`;
@@ -102,7 +102,7 @@ export function fewOfReach(plan: ListPlan, { ids, keys, values }: Lookup, ordina
   const { guard } = few(plan, ordinal, tags, rows);
   const found = `(select distinct u.tenant_id, u.id from (select * from few${ordinal} union all select * from named) u)`;
   plan.tables.set('named (tenant_id, id)', sql`(select ${tenantId}, i.id from unnest(${ids}::uuid[]) i (id))`);
-  return { table: found, guard: sql`(${ids.length} <= ${fewFor(plan)} and ${guard})` };
+  return { table: found, guard: sql`(${count}::bigint <= ${fewFor(plan)} and ${guard})` };
 }
 
 /** Of the sets that lack keys. */

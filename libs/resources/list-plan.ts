@@ -23,6 +23,8 @@ export interface ListPlan {
   field: 'name' | 'created_at' | 'updated_at';
   /** Sort key and id of the last row of the page before. */
   after: [string, string] | undefined;
+  /** A table of one row, of which the order and the id are where to go on instead; without rows: nowhere. */
+  behind?: string;
   /** A table `tn (tenant_id)`: whose rows are listed. */
   tenants: Sql;
   limit: Sql;
@@ -40,23 +42,29 @@ export function newPlan(
   const { field } = query.sort;
   if (!field) throw new Error('lists of kinds are sorted by what all resources have');
   const tenants = new Set(kind.isShared ? [tenantId, SYSTEM_TENANT] : [tenantId]);
-  // Each value is walked for itself: one that is named twice would come twice.
-  // A reach of one selector is one condition more of the query, and found like any other.
-  const further = kind.isShared ? undefined : selectorOfReach(reach);
-  const selector = [...query.selector, ...(further ?? [])].map((term) =>
-    'values' in term ? { ...term, values: [...new Set(term.values)] } : term,
-  );
   return {
     kind,
     tenantId,
-    query: { ...query, selector },
-    reach: further ? everything : reach,
+    query: { ...query, selector: withoutDoubles(query.selector) },
+    reach,
     field,
     after,
     tenants: sql`unnest(${[...tenants]}::text[]) tn (tenant_id)`,
     limit: sql`${query.pageSize + 1}`,
     tables: new Map(),
   };
+}
+
+/** Each value is walked for itself: one that is named twice would come twice. */
+const withoutDoubles = (selector: Selector): Selector =>
+  selector.map((term) => ('values' in term ? { ...term, values: [...new Set(term.values)] } : term));
+
+/** A reach of one selector as one condition more of the query, which is found like any other. */
+export function withReachAsSelector(plan: ListPlan): ListPlan {
+  const further = plan.kind.isShared ? undefined : selectorOfReach(plan.reach);
+  if (!further) return plan;
+  const selector = [...plan.query.selector, ...withoutDoubles(further)];
+  return { ...plan, query: { ...plan.query, selector }, reach: everything };
 }
 
 export const all = (parts: readonly Sql[]): Sql => (parts.length > 0 ? sql.join(parts, sql` and `) : sql`true`);
@@ -68,10 +76,16 @@ export function orderOf({ query, field }: ListPlan, alias: string, id = 'id', ke
 }
 
 /** Behind the page before. */
-export function afterOf({ query, field, after }: ListPlan, alias: string, id = 'id', column: string = field): Sql {
-  if (!after) return sql`true`;
+export function afterOf(plan: ListPlan, alias: string, id = 'id', column: string = plan.field): Sql {
+  const { query, field, after, behind } = plan;
   const comparison = sql.raw(query.descending ? '<' : '>');
   const key = sql.ref(`${alias}.${column}`);
+  if (behind) {
+    // Two sub-selects, since an index is not used for one of two columns.
+    const of = (name: string) => sql`(select p.${sql.ref(name)} from ${sql.raw(behind)} p)`;
+    return sql`(${key}, ${sql.ref(`${alias}.${id}`)}) ${comparison} (${of(field)}, ${of('id')})`;
+  }
+  if (!after) return sql`true`;
   return sql`(${key}, ${sql.ref(`${alias}.${id}`)}) ${comparison} (${after[0]}::${sql.raw(query.sort.cast)}, ${after[1]}::uuid)`;
 }
 
@@ -102,7 +116,7 @@ export function commonConditions(plan: ListPlan): Sql[] {
 }
 
 /** That the caller may read a row `r`; what others show to all is read by whoever may read any of the kind. */
-function readable({ kind, tenantId, reach }: ListPlan): Sql[] {
+export function readable({ kind, tenantId, reach }: ListPlan): Sql[] {
   if (reach.all) return [];
   const reached = isReached(reach, reachedAs('r'));
   return [kind.isShared ? sql`(r.tenant_id <> ${tenantId} or ${reached})` : reached];

@@ -9,6 +9,7 @@ import { type RawBuilder, type RawNode, sql } from 'kysely';
 import type { Reach } from '#libs/auth';
 import { type Selector, type SelectorTerm, SYSTEM_TENANT } from '#libs/core';
 import type { CoreRow, KindDefinition } from './kind.js';
+import { isDense } from './list-density.js';
 import {
   type Few,
   fewOfFilter,
@@ -31,17 +32,18 @@ import {
   newPlan,
   orderOf,
   othersTable,
+  readable,
   type Sql,
   setsHold,
   setsTable,
   type ValuesTerm,
+  withReachAsSelector,
 } from './list-plan.js';
 import type { ListQuery, QueryFilter } from './list-query.js';
 import { lookupOf } from './readable.js';
 import { selectionsOf } from './repository.js';
 
-/** So many conditions of one list are counted before. */
-const MAX_COUNTED = 4;
+const MAX_COUNTED = 4; // conditions of one list
 
 /** Reads whole rows of `resource` in order, at most a page. With a guard: only where that holds. */
 interface Walk {
@@ -57,9 +59,11 @@ export function kindPage(
   after: [string, string] | undefined,
   reach: Reach,
 ): RawBuilder<CoreRow> {
-  const plan = newPlan(kind, tenantId, query, after, reach);
+  const asked = newPlan(kind, tenantId, query, after, reach);
+  const plan = mayLookAhead(asked) || isDense(reach, kind, query) ? asked : withReachAsSelector(asked);
   const rows = top(plan, [...branchesOf(plan), ...(kind.isShared ? [publishedWalk(plan)] : [])]);
-  return sql<CoreRow>`${withTables(plan)}select ${selectionsOf(kind)} from (${rows}) r
+  const near = plan.tables.has('passed') ? sql`, r.near` : sql``;
+  return sql<CoreRow>`${withTables(plan)}select ${selectionsOf(kind)}${near} from (${rows}) r
     join ${sql.table(kind.table)} k on k.tenant_id = r.tenant_id and k.id = r.id order by ${orderOf(plan, 'r')}`;
 }
 
@@ -80,7 +84,7 @@ export function kindCount(
   query: ListQuery,
   reach: Reach,
 ): RawBuilder<{ total: number }> {
-  const plan = newPlan(kind, tenantId, query, undefined, reach);
+  const plan = withReachAsSelector(newPlan(kind, tenantId, query, undefined, reach));
   const own = ownCount(plan);
   if (!kind.isShared) return own;
   return sql`select (${own}) + (select count(*) from ${publishedRows(plan)} and ${conditions(plan)}) as total`;
@@ -134,18 +138,13 @@ function top(plan: ListPlan, branches: readonly Sql[]): Sql {
 
 /** Guarded, so that exactly one of them reads anything: PostgreSQL does not start a branch whose guard is false. */
 function branchesOf(plan: ListPlan): Sql[] {
-  const { kind } = plan;
-  const { filters, selector } = plan.query;
+  const { filters } = plan.query;
   const name = filters.find((filter) => filter.name === 'name');
   if (name) return [sql`${fetched(plan, fewOfName(plan, name))} order by ${orderOf(plan, 'r')} limit ${plan.limit}`];
+  if (mayLookAhead(plan)) return [aheadOf(plan)];
   const walk = walkOf(plan);
   const branches: Sql[] = [];
   const others: Sql[] = [];
-  if (!plan.reach.all && !kind.isShared && filters.length + selector.length === 0) {
-    const { rows, guard } = aheadOf(plan);
-    branches.push(sql`${rows} where ${guard}`);
-    others.push(sql`not ${guard}`);
-  }
   for (const few of countedOf(plan, walk !== undefined)) {
     branches.push(sql`${fetched(plan, few)} where ${all([...others, few.guard])}`);
     others.push(sql`not ${few.guard}`);
@@ -161,29 +160,30 @@ function branchesOf(plan: ListPlan): Sql[] {
   ];
 }
 
-/** So many times a page is looked through before what the caller may read is looked up. */
-const AHEAD = 6;
+const mayLookAhead = ({ reach, kind, query, behind }: ListPlan): boolean =>
+  query.filters.length + query.selector.length === 0 &&
+  !reach.all &&
+  !kind.isShared &&
+  !behind &&
+  !isDense(reach, kind, query);
+
+const AHEAD = 6; // pages that are looked through before what the caller may read is looked up
 
 /**
- * For who may read many resources, of a list that asks for nothing else: what comes next, as far as the caller may read it;
- * enough where that fills the page, or there is no more.
+ * For who may read many resources, of a list that asks for nothing else: what comes next, as far as the caller may read it,
+ * and behind that what is looked up or walked to, which is not begun where the page is full before (an Append is read from
+ * its first part to its last).
  */
-function aheadOf(plan: ListPlan): { rows: Sql; guard: Sql } {
-  const { kind, query, tenantId } = plan;
-  const rows = sql`${AHEAD * (query.pageSize + 1)}::bigint`;
-  plan.tables.set(
-    'ahead',
-    sql`materialized (select r.* from resource r where r.tenant_id = ${tenantId} and r.kind = ${kind.name}
-      and ${afterOf(plan, 'r')} order by ${orderOf(plan, 'r')} limit ${rows})`,
-  );
-  plan.tables.set(
-    'ahead_read',
-    sql`materialized (select r.* from ahead r where ${conditions(plan)} limit ${plan.limit})`,
-  );
-  return {
-    rows: sql`select r.* from ahead_read r`,
-    guard: sql`((select count(*) from ahead_read) > ${query.pageSize} or (select count(*) from ahead) < ${rows})`,
-  };
+function aheadOf(plan: ListPlan): Sql {
+  const { kind, query, tenantId, field, limit } = plan;
+  const next = (columns: Sql, part: Sql) => sql`select ${columns} from resource r where r.tenant_id = ${tenantId}
+    and r.kind = ${kind.name} and ${afterOf(plan, 'r')} order by ${orderOf(plan, 'r')} ${part}`;
+  const rows = AHEAD * (query.pageSize + 1);
+  const columns = sql.join([field, 'id'].map((name) => sql.ref(`r.${name}`)));
+  plan.tables.set('passed', sql`materialized (${next(columns, sql`limit 1 offset ${rows - 1}`)})`);
+  const rest = withReachAsSelector({ ...plan, after: undefined, behind: 'passed' });
+  return sql`select r.* from ((select r.*, true as near from (${next(sql`r.*`, sql`limit ${rows}`)}) r where ${all(readable(plan))})
+    union all (select r.*, false from (${top(rest, branchesOf(rest))}) r where exists (select from passed))) r limit ${limit}`;
 }
 
 /** What is counted first: conditions that are not the walk's own, and those that no walk has in this order. */
@@ -192,7 +192,7 @@ function countedOf(plan: ListPlan, hasWalk: boolean): Few[] {
   const lookup = plan.kind.isShared ? undefined : lookupOf(plan.reach);
   if (hasWalk && filters.length + selector.length === 1 && !lookup) return [];
   const makers: ((ordinal: number) => Few)[] = [];
-  if (lookup) makers.push((n) => fewOfReach(plan, lookup, n));
+  if (lookup && !isDense(plan.reach, plan.kind, plan.query)) makers.push((n) => fewOfReach(plan, lookup, n));
   for (const term of selector) if (term.op === 'in') makers.push((n) => fewOfTag(plan, term, n));
   for (const filter of filters) {
     if (filter.name === 'state') makers.push((n) => fewOfState(plan, filter, n));

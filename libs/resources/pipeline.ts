@@ -79,7 +79,7 @@ export class Pipeline {
           claimed(resource.claim(tx, { action: 'create', isRetry: false })),
         ]);
         const commits = !options.dryRun && !options.idempotency;
-        const result = await enqueue(tx, caller, kind, core, { action: 'create', request: {} }, { commits });
+        const result = await enqueue(tx, caller, kind, core, { action: 'create', request: {} }, { commits, document });
         return { ...result, secrets: resource.secrets?.() };
       });
     });

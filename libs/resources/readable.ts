@@ -52,7 +52,7 @@ export function termHolds(term: SelectorTerm, tags: Sql): Sql {
 export function isReached(reach: Reach, row: ReachedRow): Sql {
   if (reach.all) return sql`true`;
   const parts: Sql[] = [];
-  if (reach.ids.size > 0) parts.push(sql`${row.id} in (select unnest(${[...reach.ids]}::uuid[]))`);
+  if (reach.ids.size > 0) parts.push(sql`${row.id} in (select unnest(${listOf(reach.ids)}::uuid[]))`);
   if (reach.createdBy.length > 0) parts.push(sql`${row.createdBy} = any (${[...reach.createdBy]}::text[])`);
   const { pairs, alike } = groupsOf(reach);
   parts.push(...pairsHold(pairs, row.tags));
@@ -61,14 +61,42 @@ export function isReached(reach: Reach, row: ReachedRow): Sql {
   return sql`coalesce((${sql.join(parts, sql` or `)}), false)`;
 }
 
+const lists = new WeakMap<Iterable<string> & object, string>();
+
+/** An array as PostgreSQL reads it (§8.15.2), written once for what does not change. */
+function listOf(values: Iterable<string> & object): string {
+  const list = lists.get(values) ?? literalOf(values);
+  lists.set(values, list);
+  return list;
+}
+
+function literalOf(values: Iterable<string>): string {
+  const quoted = Array.from(values, (value) => `"${value.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`);
+  return `{${quoted.join(',')}}`;
+}
+
+const flat = new WeakMap<Reach['pairs'], { keys: string; values: string }>();
+
+/** Each value with its key. */
+function flatten(pairs: Reach['pairs']): { keys: string; values: string } {
+  const known = flat.get(pairs);
+  if (known) return known;
+  const both = [...pairs].flatMap(([key, values]) => [...values].map((value) => [key, value] as const));
+  const fresh = { keys: literalOf(both.map(([key]) => key)), values: literalOf(both.map(([, value]) => value)) };
+  flat.set(pairs, fresh);
+  return fresh;
+}
+
 function pairsHold(pairs: Reach['pairs'], tags: Sql): Sql[] {
   if (pairs.size <= MAX_KEYS) {
-    return [...pairs].map(([key, values]) => sql`${tags} ->> ${key}::text in (select unnest(${[...values]}::text[]))`);
+    return [...pairs].map(
+      ([key, values]) => sql`${tags} ->> ${key}::text in (select unnest(${listOf(values)}::text[]))`,
+    );
   }
-  const flat = [...pairs].flatMap(([key, values]) => [...values].map((value) => [key, value] as const));
+  const { keys, values } = flatten(pairs);
   return [
     sql`exists (select from jsonb_each_text(${tags}) g where (g.key, g.value) in (select * from
-      unnest(${flat.map(([key]) => key)}::text[], ${flat.map(([, value]) => value)}::text[])))`,
+      unnest(${keys}::text[], ${values}::text[])))`,
   ];
 }
 
@@ -120,7 +148,7 @@ function groupHolds({ keys, columns, rest }: Alike, tags: Sql): Sql {
   const parts = rest.map((term) => termHolds(term, tags));
   if (keys.length > 0) {
     const values = sql.join(keys.map((key) => sql`${tags} ->> ${key}::text`));
-    const lists = sql.join(columns.map((column) => sql`${column}::text[]`));
+    const lists = sql.join(columns.map((column) => sql`${listOf(column)}::text[]`));
     parts.push(sql`(${values}) in (select * from unnest(${lists}))`);
   }
   // Of no known tags, none holds, and none is lacking either.
@@ -129,14 +157,25 @@ function groupHolds({ keys, columns, rest }: Alike, tags: Sql): Sql {
 
 /** What can be looked up of a reach: so much of it is found by index, undefined where part of it is not. */
 export interface Lookup {
-  ids: string[];
+  /** As arrays' literals; how many ids there are stands beside. */
+  ids: string;
+  count: number;
   /** Tags: what any of these has may be in the reach, and nothing else. */
-  keys: string[];
-  values: string[];
+  keys: string;
+  values: string;
 }
 
+const lookups = new WeakMap<Reach, Lookup | null>();
+
 export function lookupOf(reach: Reach): Lookup | undefined {
-  if (reach.all || reach.createdBy.length > 0) return undefined;
+  if (reach.all) return undefined;
+  const lookup = lookups.get(reach) ?? makeLookup(reach);
+  lookups.set(reach, lookup);
+  return lookup ?? undefined;
+}
+
+function makeLookup(reach: Reach): Lookup | null {
+  if (reach.createdBy.length > 0) return null;
   const tags = new Map([...reach.pairs].map(([key, values]) => [key, new Set(values)]));
   const used = new Map<string, Set<string>>();
   const listed = reach.selectors.map((selector) => selector.filter((one): one is ValuesTerm => one.op === 'in'));
@@ -144,11 +183,10 @@ export function lookupOf(reach: Reach): Lookup | undefined {
   for (const terms of listed) {
     // The tag that the selectors tell apart by, and not the one that all of them ask for.
     const [best] = terms.toSorted((a, b) => used.get(b.key)!.size - used.get(a.key)!.size);
-    if (!best) return undefined;
+    if (!best) return null;
     addValues(tags, best);
   }
-  const flat = [...tags].flatMap(([key, values]) => [...values].map((value) => [key, value] as const));
-  return { ids: [...reach.ids], keys: flat.map(([key]) => key), values: flat.map(([, value]) => value) };
+  return { ids: listOf(reach.ids), count: reach.ids.size, ...flatten(tags) };
 }
 
 function addValues(tags: Map<string, Set<string>>, { key, values }: ValuesTerm): void {

@@ -6,6 +6,7 @@ import { notFound, RhyzomeError } from '#libs/core';
 import type { Database } from '#libs/db';
 import type { Caller } from './caller.js';
 import { type CoreRow, type KindDefinition, perQuery } from './kind.js';
+import { noteDensity } from './list-density.js';
 import { countStatement, type ListQuery, type ListShape, pageStatement, parseListQuery } from './list-query.js';
 import { kindCount, kindPage } from './list-statement.js';
 import { decodePageToken, encodePageToken } from './page-token.js';
@@ -76,6 +77,8 @@ interface ListStatements<Row, Item> {
   count(): RawBuilder<{ total: number }>;
   inOrder: boolean;
   view(row: Row): Item;
+  /** Told the rows of each page. */
+  seen?(rows: readonly Row[]): void;
 }
 
 export class ResourceReader {
@@ -107,6 +110,7 @@ export class ResourceReader {
       count: () => kindCount(kind, actor.tenantId, query, reach),
       inOrder: true,
       view: (row) => resourceViewFor(actor.tenantId, kind, row),
+      seen: (rows) => noteDensity(reach, kind, query, rows as readonly { near?: boolean }[]),
     });
   }
 
@@ -146,6 +150,7 @@ async function readPage<Row extends { id: string }, Item>(
   const after = query.pageToken === undefined ? undefined : decodePageToken(tokenKey, bound, query.pageToken);
   const { inOrder } = list;
   const rows = await db.tenantRead<Row>(tenantId, list.page(after).compile(db.builder), { inOrder });
+  list.seen?.(rows);
   const [counted] = query.count ? await db.tenantRead(tenantId, list.count().compile(db.builder), { inOrder }) : [];
   const page = rows.slice(0, query.pageSize);
   const last = page.at(-1);

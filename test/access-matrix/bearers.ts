@@ -21,10 +21,21 @@ const claiming = (claims: () => JWTPayload) => async (lab: Lab) => ({
 export const refusedBearers: Record<string, BearerOf> = {
   'no token': () => ({ token: null }),
   'another scheme': () => ({ token: null, headers: { authorization: 'Basic YWNtZTphY21l' } }),
+  'empty token': () => ({ token: '' }),
+  'no JWT': () => ({ token: 'garbage' }),
   'malformed token': () => ({ token: 'a.b.c' }),
+  'token without its signature': async ({ issuers }) => ({
+    token: `${(await issuers.token(VICTIM)).split('.').slice(0, 2).join('.')}.`,
+  }),
+  'token too long': async ({ issuers }) => ({ token: `${await issuers.token(VICTIM)}${'x'.repeat(9_000)}` }),
   'expired token': claiming(() => ({ exp: anHourAgo() })),
+  'token that never expires': claiming(() => ({ exp: undefined })),
+  'token that expires in words': claiming(() => ({ exp: 'tomorrow' as never })),
   'token not valid yet (nbf)': claiming(() => ({ nbf: inAnHour() })),
   'token issued in the future (iat)': claiming(() => ({ iat: inAnHour() })),
+  'no audience': claiming(() => ({ aud: undefined })),
+  'no subject': claiming(() => ({ sub: undefined })),
+  'no issuer': claiming(() => ({ iss: undefined })),
   'wrong audience': claiming(() => ({ aud: 'urn:somebody:else' })),
   'issuer of another realm': async ({ issuers }) => ({
     token: await issuers.token(VICTIM, { iss: issuers.issuerOf(ATTACKER) }),

@@ -11,6 +11,8 @@ export interface Case {
   name: string;
   /** It is refused before anything is looked up: it costs no statement, and may be tried beside others. */
   isFree: boolean;
+  /** Its statements are counted: nothing may be tried beside it. */
+  isAlone: boolean;
   means(route: TriedRoute): boolean;
   /** The answers to all ways in which it is tried; none: it does not mean anything here. Throws where a wall leaks. */
   ask(route: TriedRoute): Promise<Told[]>;
@@ -73,6 +75,7 @@ function withBearer(
 ): Case {
   return {
     name,
+    isAlone: false,
     isFree: false,
     means: (route) => !isOpen(route) && means(route),
     holds,

@@ -14,6 +14,7 @@ import { isBulkRemoval, isList, isOpen, isQuestion, type TriedRoute } from './ro
 const isRefusal = ({ status }: Told) => status >= 400 && status < 500 && status !== 401;
 const isRefusalOrNothing = (told: Told, route: TriedRoute) =>
   told.status === 200 ? isNothing(told, route) : isRefusal(told);
+const isRefused = ({ status }: Told) => [403, 404].includes(status);
 const isHidden = (told: Told) => told.status === 404;
 const isSelection = (route: TriedRoute) => isList(route) || isBulkRemoval(route);
 const hasPath = ({ parameters }: TriedRoute) => parameters.length > 0;
@@ -67,13 +68,14 @@ function casesFor(what: string, asker: Asker, maker: Asker): Case[] {
     compared(maker, `${what} in the body, by name`, pairs.inBody(maker, 'name'), isRefusal, isChange),
     compared(asker, `${what}’s tag in a selector`, pairs.inSelector(asker), isRefusalOrNothing, isSelection),
     compared(asker, `${what}’s id in a filter`, pairs.inFilter(asker), isRefusalOrNothing, isSelection),
-    compared(asker, `${what} in a question about permissions`, pairs.inQuestion(asker), isHidden, isQuestion),
+    compared(asker, `${what} in a question about permissions`, pairs.inQuestion(asker), isRefused, isQuestion),
   ];
 }
 
 function compared(asker: Asker, name: string, tried: Pairs, holds: Case['holds'], means: Case['means']): Case {
   return {
     name,
+    isAlone: true,
     isFree: false,
     means: (route) => !isOpen(route) && means(route),
     holds,

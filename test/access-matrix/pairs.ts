@@ -167,11 +167,14 @@ export function inKey({ lab, own }: Asker): Pairs {
 export function inQuestion({ lab, own }: Asker): Pairs {
   return (route) => {
     const { id, name } = lab.victim.things.networks!;
+    const { id: user } = lab.victim.things.users!;
+    const about = (subject: string) => asked(route, own, { verb: 'read', resource: 'network', subject });
     const probe = (resource: string) => asked(route, own, { verb: 'read', resource });
     const [byName, absentName] = [`network/${name}`, `network/${name.replace('victim', 'absent')}`];
     return [
       { hidden: probe(id), absent: probe(ABSENT_ID), words: [[id, ABSENT_ID]] },
       { hidden: probe(byName), absent: probe(absentName), words: [[name, absentName.slice('network/'.length)]] },
+      { hidden: about(`user/${user}`), absent: about(`user/${ABSENT_ID}`), words: [[user, ABSENT_ID]] },
     ];
   };
 }

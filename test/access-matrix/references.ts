@@ -18,17 +18,15 @@ export interface ReferencePlace {
   siblings: string[];
 }
 
-export function referencesOf(description: Json, { method, template, action, plural }: TriedRoute): ReferencePlace[] {
-  const operation = (description.paths[template] ?? description.paths[genericOf(template, action)])?.[
-    method.toLowerCase()
-  ];
-  const content = Object.values<Json>(operation?.requestBody?.content ?? {})[0];
+export function referencesOf(description: Json, { method, template, plural }: TriedRoute): ReferencePlace[] {
+  const [, operations] =
+    Object.entries<Json>(description.paths).find(([path]) => plainOf(path) === plainOf(template)) ?? [];
+  const content = Object.values<Json>(operations?.[method.toLowerCase()]?.requestBody?.content ?? {})[0];
   return content?.schema ? placesIn(description, content.schema, [], plural, 0) : [];
 }
 
-/** Some descriptions have one path for all actions. */
-const genericOf = (template: string, action: string | undefined) =>
-  action === undefined ? template : template.replace(/[^/]+$/, '{action}');
+/** The description names parameters in its own way. */
+const plainOf = (template: string) => template.replaceAll(/\{\w+\}/g, '{}');
 
 function placesIn(description: Json, schema: Json, way: Way, plural: string, depth: number): ReferencePlace[] {
   const { properties, items } = flat(description, schema);
@@ -71,12 +69,10 @@ function resolved(description: Json, ref: string): Json {
 
 /** `bootDisk` and `disks` name disks; what no kind is called as names one of the route's own kind. */
 function pluralOf(name: string, own: string): string {
-  const word = name.toLowerCase().replace(/s$/, '');
-  const exact = kinds.find(
-    (kind) => kind.name === word.replace(/e$/, '') || kind.name === word || kind.plural === name,
-  );
-  const kind = exact ?? kinds.find((one) => word.endsWith(one.name));
-  return kind?.plural ?? own;
+  const word = name.toLowerCase();
+  const isCalled = (kind: { name: string; plural: string }) =>
+    [kind.name, kind.plural].some((one) => word.endsWith(one));
+  return kinds.find(isCalled)?.plural ?? own;
 }
 
 /** The body with a value there; where `alone`, without its siblings. */

@@ -113,7 +113,10 @@ function fill({ fields }: Form, { username, password, newPassword }: Person) {
 
 /** What a page complains of: beside a field, above the form, or alone. */
 function messageIn(html: string): string | undefined {
-  const places = [/id="input-error[^"]*"[^>]*>([\s\S]*?)<\/(?:span|div)>/gi, /kc-feedback-text"[^>]*>([\s\S]*?)<\/span>/gi];
+  const places = [
+    /id="input-error[^"]*"[^>]*>([\s\S]*?)<\/(?:span|div)>/gi,
+    /kc-feedback-text"[^>]*>([\s\S]*?)<\/span>/gi,
+  ];
   return places
     .flatMap((place) => [...html.matchAll(place)])
     .map(([, inner = '']) => textOf(inner))

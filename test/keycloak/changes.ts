@@ -1,19 +1,21 @@
 /** What takes effect when: keys that come and go, people who are disabled or removed, tenants that are suspended. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { decodeProtectedHeader } from 'jose';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { expectProblem } from '../harness/expect-problem.js';
 import { until } from '../harness/until.js';
 import { askForToken, loginByCode } from './browser.js';
 import type { Lab } from './lab.js';
-import { invite, refreshed, type TestTenant } from './tenant.js';
+import { invite, logInAgain, type TestTenant } from './tenant.js';
 
 const kidOf = (token: string) => decodeProtectedHeader(token).kid;
 
 export function changes(open: () => { lab: Lab; tenant: TestTenant }): void {
   let lab: Lab;
   let tenant: TestTenant;
-  beforeAll(() => ({ lab, tenant } = open()));
+  beforeAll(async () => {
+    ({ lab, tenant } = open());
+    await logInAgain(lab, tenant);
+  });
   const status = async (token: string) => (await lab.client(token).get('/v1/networks')).status;
 
   describe('signing keys', () => {
@@ -31,8 +33,7 @@ export function changes(open: () => { lab: Lab; tenant: TestTenant }): void {
       await until('refusal of the withdrawn key', async () => (await status(before)) === 401, 60_000, 500);
       expect(Date.now() - withdrawn).toBeLessThan(60_000);
       expect(await status(after)).toBe(200);
-      tenant.tokens = await loginByCode(tenant.issuer, tenant.admin);
-      tenant.api = lab.client(tenant.tokens.access_token);
+      await logInAgain(lab, tenant);
     });
   });
 
@@ -85,9 +86,6 @@ export function changes(open: () => { lab: Lab; tenant: TestTenant }): void {
       await lab.ok('tenant', 'resume', tenant.id);
       await until('the tenant comes in again', async () => (await status(access_token)) === 200, 10_000);
       await loginByCode(tenant.issuer, tenant.admin);
-      await sleep(0);
-      tenant.tokens = await loginByCode(tenant.issuer, tenant.admin);
-      await refreshed(lab, tenant);
     });
   });
 }

@@ -37,3 +37,4 @@ describe.skipIf(!server)(`on a real Keycloak${why}`, { timeout: 180_000 }, () =>
 });
 
 await import('../../libs/identity/keycloak.contract.js');
+await import('../../libs/identity/keycloak-crashes.contract.js');

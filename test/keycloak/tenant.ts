@@ -1,7 +1,7 @@
 /** A tenant with a place in Keycloak as `rhyzome tenant create` makes it, and its people as they log in. */
 
 import type { Client } from '../harness/client.js';
-import { askForToken, claimsOf, loginByCode, type Person, type Tokens } from './browser.js';
+import { loginByCode, type Person, type Tokens } from './browser.js';
 import { type Lab, sharedRealm } from './lab.js';
 
 export interface TestTenant {
@@ -43,18 +43,23 @@ export async function invitedAdmin(lab: Lab, id: string) {
 
 /** A tenant whose administrator has logged in for the first time. */
 export async function tenantWithAdmin(lab: Lab, id: string, ...more: string[]): Promise<TestTenant> {
-  const { issuer, person } = await createTenant(lab, id, ...more);
+  return firstLogin(lab, id, await createTenant(lab, id, ...more));
+}
+
+export async function firstLogin(
+  lab: Lab,
+  id: string,
+  { issuer, person }: { issuer: string; person: Person },
+): Promise<TestTenant> {
   const tokens = await loginByCode(issuer, person);
   const admin = { username: person.username, password: person.newPassword! };
   const realm = new URL(issuer).pathname.split('/').at(-1)!;
   return { id, issuer, realm, admin, tokens, api: lab.client(tokens.access_token) };
 }
 
-/** New tokens for the refresh token; the tenant's client goes on with them. */
-export async function refreshed(lab: Lab, tenant: TestTenant): Promise<void> {
-  const { azp } = claimsOf(tenant.tokens.access_token);
-  const form = { grant_type: 'refresh_token', refresh_token: tenant.tokens.refresh_token, client_id: azp };
-  tenant.tokens = await askForToken(tenant.issuer, form);
+/** The administrator logs in again: the tokens of before may have come to their end. */
+export async function logInAgain(lab: Lab, tenant: TestTenant): Promise<void> {
+  tenant.tokens = await loginByCode(tenant.issuer, tenant.admin);
   tenant.api = lab.client(tenant.tokens.access_token);
 }
 

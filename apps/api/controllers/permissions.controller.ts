@@ -4,10 +4,12 @@ import { sql } from 'kysely';
 import {
   AccessDirectory,
   type Actor,
+  type AuthorizationTarget,
   explain,
   explainKind,
   forbidden,
   InvalidToken,
+  isAllowed,
   mayAll,
   permissionsOf,
   type Reason,
@@ -91,13 +93,15 @@ export class PermissionsController {
     return { verb, kind, core: { ...coreOf(row), isPublic: row.tenant_id !== caller.actor.tenantId } };
   }
 
-  /** Of the resource with an id, whoever may read it. */
+  /** Of the resource with an id; one that the caller may not read is not told from one that is not there. */
   private async kindOf({ actor }: Caller, id: string): Promise<string> {
-    const query = sql<{ kind: string }>`
-      select r.kind from resource r where r.id = ${id} and (r.tenant_id in (${actor.tenantId}, 'system') or r.published)`;
-    const [row] = await this.db.tenantRead(actor.tenantId, query.compile(this.db.builder));
-    if (!row) throw notFound('resource', id);
-    return row.kind;
+    const query = sql<Omit<AuthorizationTarget, 'isPublic'>>`
+      select r.kind, r.tenant_id as "tenantId", r.id, r.name, r.tags, r.created_by as "createdBy" from resource r
+      where r.id = ${id} and (r.tenant_id in (${actor.tenantId}, 'system') or r.published)`;
+    const [found] = await this.db.tenantRead(actor.tenantId, query.compile(this.db.builder));
+    const isPublic = found?.tenantId !== actor.tenantId;
+    if (!found || !isAllowed(actor, 'read', { ...found, isPublic })) throw notFound('resource', id);
+    return found.kind;
   }
 
   /**

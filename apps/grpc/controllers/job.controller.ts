@@ -29,7 +29,8 @@ export class JobServiceController {
   @GrpcMethod('JobService', 'getJob')
   async getJob(request: GetJobRequest, _: grpc.Metadata, call: Unary<GetJobRequest>): Promise<GetJobResponse> {
     const caller = await this.callers.callerOf(call, request.tenantId);
-    return { job: message(await this.jobs.get(caller, request.id)) };
+    const read = () => this.jobs.get(caller, request.id);
+    return { job: message(await this.callers.reading(caller, 'job', request.id, read)) };
   }
 
   @GrpcMethod('JobService', 'listJobs')

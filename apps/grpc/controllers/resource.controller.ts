@@ -63,7 +63,9 @@ export class ResourceServiceController {
   @GrpcMethod('ResourceService', 'get')
   async get(request: GetRequest, _: grpc.Metadata, call: Unary<GetRequest>): Promise<GetResponse> {
     const caller = await this.callers.callerOf(call, request.tenantId);
-    const { body, etag } = await this.reader.get(caller, this.registry.get(request.kind), request.id);
+    const kind = this.registry.get(request.kind);
+    const read = () => this.reader.get(caller, kind, request.id);
+    const { body, etag } = await this.callers.reading(caller, kind.name, request.id, read);
     return { resource: message(request.tenantId, body, etag) };
   }
 
@@ -78,7 +80,9 @@ export class ResourceServiceController {
       ...(request.sort !== '' && { sort: request.sort }),
       ...(request.count && { count: 'true' }),
     };
-    const page = await this.reader.list(caller, this.registry.get(request.kind), query);
+    const kind = this.registry.get(request.kind);
+    const read = () => this.reader.list(caller, kind, query);
+    const page = await this.callers.reading(caller, kind.name, undefined, read);
     return {
       items: page.items.map((body) => message(request.tenantId, body, '')),
       nextPageToken: page.nextPageToken ?? '',

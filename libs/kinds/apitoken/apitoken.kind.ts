@@ -28,6 +28,7 @@ export const apitoken: KindDefinition<ApitokenRow> = defineKind<ApitokenRow>({
   decidesAccess: true,
   readOnly: ['subject', 'prefix', 'lastUsedAt'],
   immutable: ['serviceAccount', 'expiresAt', 'expiresInDays', 'scopes'],
+  audited: ['serviceAccount', 'expiresAt', 'scopes'],
   filters: {
     serviceAccount: {
       column: sql.ref('k.service_account_id'),

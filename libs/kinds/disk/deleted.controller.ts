@@ -2,7 +2,7 @@
 import { Controller, Delete, Get, Inject, Param, Post, Req, Res } from '@nestjs/common';
 import { IsString } from 'class-validator';
 import { sql } from 'kysely';
-import { authorize, may, reachOf } from '#libs/auth';
+import { authorize, isAllowed, may, reachOf } from '#libs/auth';
 import { invalid, isName, isUuid, notFound, RhyzomeError } from '#libs/core';
 import { Database, type Tx } from '#libs/db';
 import { Check, Describe, Optional, validateDto } from '#libs/openapi';
@@ -122,11 +122,9 @@ export class DeletedDiskController {
     const answer = await auditingRefusals(this.db, caller, action, target, () =>
       runChange(this.db, tenantId, options, replay, async (tx) => {
         const row = isUuid(id) ? await lockDeleted(tx, { tenantId, id }) : undefined;
-        if (!row) throw notFound('deleted disk', id);
+        const core = row && { ...row, tenantId, kind: 'disk', createdBy: row.created_by };
+        if (!row || !core || !isAllowed(caller.actor, 'read', core)) throw notFound('deleted disk', id);
         Object.assign(target, { resourceId: row.id, resourceName: row.name });
-        const { name, tags, created_by: createdBy } = row;
-        const core = { tenantId, kind: 'disk', id: row.id, name, tags, createdBy };
-        authorize(caller.actor, 'read', core, id);
         authorize(caller.actor, verb, core, id);
         const done = await work(tx, row);
         await auditDone(tx, caller, action, target);

@@ -15,6 +15,7 @@ export const grant: KindDefinition<GrantRow> = defineKind<GrantRow>({
   columns: ['subject_type', 'subject', 'verbs', 'kinds', 'selector', 'resource_ids', 'rules'],
   readOnly: ['rules'],
   immutable: ['subject'],
+  audited: ['subject', 'verbs', 'kinds', 'tagSelector', 'resources'],
   filters: {
     subject: {
       column: sql.ref('k.subject'),

@@ -119,7 +119,7 @@ export class LeaseController {
         if (row.state === 'deleting') throw new RhyzomeError('conflict', 'The network is being removed.');
         const body = await work(tx, row);
         await refreshNetwork(tx, tenantId, row.id);
-        await auditDone(tx, caller, 'update', target);
+        await auditDone(tx, caller, 'update', target, { changed: ['leases'] });
         return { status, headers: {}, body: body ?? null };
       }),
     );

@@ -80,8 +80,15 @@ describe('a realm', () => {
       .toMatchObject({ state: 'waiting', message: 'The identity provider is away.' });
     expect(await issuers()).toEqual([]);
     expect(await place()).toBeUndefined();
+    const waiting = {
+      type: 'Waiting',
+      reason: 'identity_provider_unavailable',
+      message: 'The identity provider is away.',
+    };
+    expect((await shown()).conditions).toEqual([expect.objectContaining(waiting)]);
     memory.away = false;
     expect(await ended(result)).toMatchObject({ state: 'succeeded' });
+    expect((await shown()).conditions).toMatchObject([{ type: 'Ready', status: 'true' }]);
     expect(await issuers()).toHaveLength(1);
   });
 

@@ -19,6 +19,7 @@ export const user: KindDefinition<UserRow> = defineKind<UserRow>({
   decidesAccess: true,
   readOnly: ['enabled', 'subject', 'lastInvitedAt'],
   immutable: ['name'],
+  audited: ['role', 'groups', 'email'],
   filters: {
     role: { column: sql.ref('k.role'), type: 'text', description: 'Exactly this role.' },
     email: { column: sql.ref('k.email'), type: 'text', description: 'Exactly this address, in lower case.' },
