@@ -106,6 +106,11 @@ export async function scaleCases(db: Database, listener: Listener): Promise<Scal
     listCase('instances', instances, { powerState: 'stopped', pageSize: '5' }),
     listCase('instances', instances, { powerState: 'paused', pageSize: '5' }),
     listCase('instances', instances, { vcpus: '2', pageSize: '50' }),
+    ...['name', '-name'].flatMap((sort) => [
+      listCase('instances', instances, { powerState: 'stopped', sort, pageSize: '5' }),
+      listCase('instances', instances, { vcpus: '2', sort, pageSize: '50' }),
+    ]),
+    ...['createdAt', 'name'].map((sort) => listCase('networks', networks, { domain: 'd7', sort, pageSize: '2' })),
     ...positions.map((position) => listCase('jobs', jobList, { pageSize: '50' }, position)),
     listCase('jobs', jobList, { pageSize: '50', sort: '-createdAt' }),
     listCase('jobs', jobList, { pageSize: '10', state: 'failed' }),

@@ -1,10 +1,12 @@
 /** The logins that the servers of a started stack really use: what they cannot do, asked of PostgreSQL itself. */
 import { readFileSync } from 'node:fs';
+import * as grpc from '@grpc/grpc-js';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connectionOf } from '#libs/config';
+import { ResourceServiceClient } from '#libs/rpc';
 import { apiOf } from './harness/client.js';
-import { rhyzome } from './harness/grpc.js';
+import { channelOf, issue, rhyzome } from './harness/grpc.js';
 import { type Stack, stackNamed } from './harness/stack.js';
 import { until } from './harness/until.js';
 
@@ -149,6 +151,44 @@ describe('the audit of a running stack', () => {
     expect(whole).toMatchObject({ isWhole: true, findings: [] });
     expect(stack.log('grpc')).toContain(whole.head.hash);
   });
+
+  it('has what services were refused, to read and to change, and counts certificates without rights', async () => {
+    await rhyzome(stack, 'service', 'create', 'reader', '--tenants', 'acme', '--verbs', 'image:read', '--replace');
+    const channel = await channelOf(stack, await issue(stack, 'service', 'reader'));
+    const client = channel.client(ResourceServiceClient);
+    const metadata = new grpc.Metadata();
+    metadata.set('x-request-id', 'refused-grpc-1');
+    const refused = (ask: (done: (error: grpc.ServiceError | null) => void) => unknown) =>
+      new Promise<number | undefined>((resolve) => ask((error) => resolve(error?.code)));
+    const kind = 'network';
+    const body = { name: 'no', subnet: '10.9.0.0/24' };
+    const plain = { dryRun: false, idempotencyKey: '' };
+    expect(await refused((done) => client.get({ tenantId: 'acme', kind, id: 'theirs' }, metadata, done))).toBe(5);
+    expect(await refused((done) => client.create({ tenantId: 'acme', kind, body, ...plain }, metadata, done))).toBe(7);
+    expect(await refused((done) => client.get({ tenantId: 'globex', kind, id: 'theirs' }, metadata, done))).toBe(7);
+    channel.close();
+    const admin = await apiOf(stack, 'acme');
+    const items = await until('both are written', async () => {
+      const found = (await admin.get('/v1/audit?requestId=refused-grpc-1')).body.items;
+      return found.length === 2 ? found : undefined;
+    });
+    expect(items).toEqual(
+      expect.arrayContaining([
+        expect.objectContaining({ actor: 'service:reader', action: 'network.read', code: 'not_found' }),
+        expect.objectContaining({ actor: 'service:reader', action: 'network.create', code: 'forbidden' }),
+      ]),
+    );
+    const noted = await until(
+      'it is counted',
+      async () => {
+        const found = await rhyzome(stack, 'audit', 'unauthenticated', '--reason', 'service_rights');
+        return found.length > 0 ? found : undefined;
+      },
+      30_000,
+    );
+    expect(noted).toMatchObject([{ issuer: 'service:reader', count: 1, last: { method: 'gRPC' } }]);
+    await rhyzome(stack, 'service', 'remove', 'reader');
+  }, 60_000);
 
   it('counts who came without a valid token', async () => {
     for (let i = 0; i < 3; i++) {

@@ -76,6 +76,21 @@ describe('an event stream', () => {
   });
 });
 
+describe('an event stream of a user', () => {
+  it('ends when the user is disabled', async () => {
+    const admin = await apiOf(stack, 'acme');
+    const { subject } = await admin.make('users', { name: 'leaver', role: 'viewer' });
+    const user = await clientOf('acme', { sub: subject, realm_access: { roles: ['viewer'] } });
+    const stream = await EventStream.open(stack.dev.api, user);
+    const disabled = await admin.post('/v1/users/leaver/disable', {});
+    expect(disabled.status).toBe(202);
+    expect(await timeUntil('the end', () => stream.hasEnded)).toBeLessThan(SOON_MS);
+    expect(last(stream)).toMatchObject({ type: 'end', data: { code: 'unauthenticated', reason: 'subject_disabled' } });
+    await admin.get(`/v1/jobs/${disabled.body.job.id}?wait=30s`);
+    await admin.remove('users', 'leaver');
+  }, 60_000);
+});
+
 describe('a console', () => {
   it('ends with its token', async () => {
     const admin = await apiOf(stack, 'acme');

@@ -2,7 +2,6 @@
  * Host names as requests and administrators write them, in one form: lower case, ASCII, without a dot at the end. What is
  * not exactly a host is refused and never repaired, so that no two readers of a request differ on where it went.
  */
-import { domainToASCII } from 'node:url';
 import ipaddr from 'ipaddr.js';
 
 /** RFC 3986 §3.2.2, §3.2.3: an IPv6 literal in brackets, or a name or IPv4 address; then a port, which may be empty. */
@@ -42,6 +41,7 @@ export function domainOf(text: string): string | undefined {
   if (text.length > MAX_TEXT) return undefined;
   const name = text.trim().replace(/:\d{1,5}$/, '');
   if (foreign.test(name)) return undefined;
-  const ascii = domainToASCII(name).replace(/\.$/, '');
+  // The host parser of the URL standard, which takes any script.
+  const ascii = URL.canParse(`http://${name}`) ? new URL(`http://${name}`).hostname.replace(/\.$/, '') : '';
   return domainShape.test(ascii) ? ascii : undefined;
 }

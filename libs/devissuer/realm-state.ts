@@ -70,7 +70,7 @@ export class RealmStates {
     const states = new RealmStates(dataDir);
     for (const file of await readdir(dataDir)) {
       if (!file.endsWith(suffix)) continue;
-      const state = JSON.parse(await readFile(join(dataDir, file), 'utf8')) as RealmState;
+      const state = parsed(await readFile(join(dataDir, file), 'utf8'), join(dataDir, file));
       states.realms.set(state.realm.realm, state);
     }
     return states;
@@ -120,6 +120,16 @@ export class RealmStates {
   async remove(name: string): Promise<void> {
     this.realms.delete(name);
     await this.save(name);
+  }
+}
+
+function parsed(text: string, file: string): RealmState {
+  try {
+    return JSON.parse(text) as RealmState;
+  } catch (cause) {
+    throw new Error(`${file} is not JSON. Delete it, and the realm’s users and clients have to be made anew.`, {
+      cause,
+    });
   }
 }
 

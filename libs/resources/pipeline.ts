@@ -41,7 +41,7 @@ export class Pipeline {
   constructor(
     private readonly db: Database,
     private readonly registry: KindRegistry,
-    /** Called after a change of what a tenant's permissions are decided on; others hear of it from the database. */
+    /** After a change of what permissions are decided on; other processes hear of it from the database. */
     private readonly accessChanged: (tenantId: string) => void = () => undefined,
   ) {}
 
@@ -59,16 +59,11 @@ export class Pipeline {
       if (!may(actor, 'create', kind.name)) throw forbidden(actor, 'create', kind.name);
       refuseNotOffered(kind, 'create', actor);
       const document = validated<CoreDocument>(kind.dto.create, body, { readOnly: readOnlyOf(kind) });
-      const { tags = {} } = document;
-      const target = { tenantId: actor.tenantId, kind: kind.name, tags, createdBy: actor.subject };
+      const { tenantId, subject: createdBy } = actor;
+      const target = { tenantId, kind: kind.name, tags: document.tags ?? {}, createdBy };
       const permission = authorizeTags(actor, 'create', target);
-      const core: ResourceCore = {
-        id: newId(),
-        tenantId: actor.tenantId,
-        kind: kind.name,
-        name: document.name,
-        tags,
-      };
+      const { tags } = target;
+      const core: ResourceCore = { id: newId(), tenantId, kind: kind.name, name: document.name, tags };
       return this.change(caller, kind, 'create', name ?? '', options, async (tx) => {
         const resource = kind.make(inTransaction(tx, actor.tenantId, actor));
         resource.propose(core, document);

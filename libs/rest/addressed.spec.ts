@@ -110,10 +110,10 @@ describe('a trusted proxy', () => {
   });
 
   test('is read in linear time', () => {
-    const long = ' '.repeat(15_000);
+    const long = ' '.repeat(50_000);
     const before = performance.now();
     for (const forwarded of [`for=a,${long}x`, `for="${'\\"'.repeat(7_000)}`, `${'a;'.repeat(7_000)}`, `for=${long}`])
       refused(proxy, { forwarded });
-    expect(performance.now() - before).toBeLessThan(100);
+    expect(performance.now() - before).toBeLessThan(1_000);
   });
 });

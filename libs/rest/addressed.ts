@@ -3,7 +3,6 @@
  * proxy says (Forwarded, RFC 7239; X-Forwarded-For, -Host, -Proto). Nobody else is believed.
  */
 import type { IncomingMessage } from 'node:http';
-import type { TLSSocket } from 'node:tls';
 import ipaddr from 'ipaddr.js';
 import { parseAuthority, RhyzomeError } from '#libs/core';
 import type { HostOwner } from '#libs/tenants';
@@ -58,7 +57,7 @@ export class Addressing {
     const authority = told.host ?? sent;
     const parsed = authority === undefined ? undefined : parseAuthority(authority);
     if (authority !== undefined && !parsed) throw malformed('The host of the request is not a host name or address.');
-    const isTls = (request.socket as TLSSocket).encrypted === true;
+    const isTls = (request.socket as { encrypted?: boolean }).encrypted === true;
     const scheme = told.scheme === 'https' || (told.scheme !== 'http' && isTls) ? 'https' : 'http';
     const host = parsed?.host;
     const owner = host === undefined ? undefined : this.ownerOf(host);

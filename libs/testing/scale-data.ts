@@ -49,8 +49,8 @@ analyze seed;`;
 const fill = `
 insert into resource (tenant_id, id, kind, name, tags, state, generation, observed_generation, created_by, created_at, updated_at)
   select tenant_id, id, kind, name, tags, state, 1, 1, 'bench', at, at + (n * 31 % 5000) * interval '1 second' from seed order by at;
-insert into network (tenant_id, id, resource_created_at, resource_name, subnet, gateway, mtu, address_total, address_used, address_hint)
-  select tenant_id, id, at, name, '10.0.0.0/16', '10.0.0.1', 1450, 65533, 50, '10.0.0.52' from seed where kind = 'network' order by at;
+insert into network (tenant_id, id, resource_created_at, resource_name, subnet, gateway, mtu, address_total, address_used, address_hint, domain)
+  select tenant_id, id, at, name, '10.0.0.0/16', '10.0.0.1', 1450, 65533, 50, '10.0.0.52', 'd' || n % 200 from seed where kind = 'network' order by at;
 insert into instance (tenant_id, id, resource_created_at, resource_name, vcpus, memory_mib, desired_power_state, power_state, restart_policy)
   select tenant_id, id, at, name, 1 + n % 4, 64 * (1 + n % 8), 'running', case when n % 50 = 7 then 'stopped' else 'running' end, 'stay'
   from seed where kind = 'instance' order by at;

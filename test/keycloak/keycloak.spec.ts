@@ -3,6 +3,7 @@
  * suite is a file of its own. Skipped where there is no Keycloak; the name of the suite then says how to get it.
  */
 import { afterAll, beforeAll, describe } from 'vitest';
+import { adminApiContract, masterToken } from '../../libs/devissuer/admin-api.contract.js';
 import { changes } from './changes.js';
 import { Lab, missing, openServer } from './lab.js';
 import { logins } from './logins.js';
@@ -35,6 +36,16 @@ describe.skipIf(!server)(`on a real Keycloak${why}`, { timeout: 180_000 }, () =>
   modes(() => ({ lab }));
   changes(() => ({ lab, tenant }));
 });
+
+// That the development issuer is like it.
+describe.skipIf(!server)(`a Keycloak's admin API${why}`, { timeout: 180_000 }, () =>
+  adminApiContract(async () => {
+    const { url } = server!.keycloak;
+    const { KEYCLOAK_ADMIN: username = 'admin', KEYCLOAK_ADMIN_PASSWORD: password = 'admin' } = process.env;
+    const form = { grant_type: 'password', client_id: 'admin-cli', username, password };
+    return { url, token: () => masterToken(url, form), stop: async () => undefined };
+  }),
+);
 
 await import('../../libs/identity/keycloak.contract.js');
 await import('../../libs/identity/keycloak-crashes.contract.js');

@@ -4,13 +4,14 @@
  * with the process that opened it.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Client as Postgres } from 'pg';
 import { ensureCertificates } from '../../apps/dev/certificates.js';
 import { type DevDatabase, startDatabase } from '../../apps/dev/database.js';
+import { isRunning, processIdentity } from '../../libs/devdb/process-identity.js';
 import { findKeycloak, type KeycloakServer, startKeycloak } from '../../tools/keycloak/index.js';
 import { type Client, clientWith } from '../harness/client.js';
 import { until } from '../harness/until.js';
@@ -39,10 +40,22 @@ export interface LabServer {
   close(): Promise<void>;
 }
 
+/** Removes the data of runs that were killed; their processes have ended with them. */
+function sweep(): void {
+  for (const name of readdirSync(tmpdir())) {
+    const [, pid, start] = /^rhyzome-keycloak-(\d+)-(\d+)$/.exec(name) ?? [];
+    if (pid && start && !isRunning({ pid: Number(pid), start }))
+      rmSync(join(tmpdir(), name), { recursive: true, force: true });
+  }
+}
+
 /** Starts the Keycloak of this run. */
 export async function openServer(): Promise<LabServer> {
   if (!found.ok) throw new Error(found.reason);
-  const folder = mkdtempSync(join(tmpdir(), 'rhyzome-keycloak-'));
+  sweep();
+  const self = processIdentity(process.pid)!;
+  const folder = join(tmpdir(), `rhyzome-keycloak-${self.pid}-${self.start}`);
+  mkdirSync(folder, { mode: 0o711 });
   chmodSync(folder, 0o711); // PostgreSQL runs as a user of its own where this one is root
   const keycloak = await startKeycloak(found, cache, folder);
   return {

@@ -88,11 +88,13 @@ export class EventsController {
     out.once('close', () => gone.abort());
     const { actor } = caller;
     let shown = filter;
+    let seen = actor;
     const guard = new StreamGuard({
       expiresAt: actor.tokenExpiresAt,
       assertWelcome: async () => {
         const now = await this.welcome(request, actor);
-        shown = { ...filter, ...this.readableOf(now) };
+        if (now !== seen) shown = { ...filter, ...this.readableOf(now) };
+        seen = now;
       },
     });
     const signal = AbortSignal.any([gone.signal, guard.signal]);
