@@ -35,6 +35,7 @@ export { selectorText } from './selector-sets.js';
 export { actorForService, type ServiceRights } from './service-rights.js';
 export {
   accountSubject,
+  dropApiTokens,
   enableSubjects,
   forgetSubjects,
   leaveSubjects,

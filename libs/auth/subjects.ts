@@ -57,6 +57,19 @@ export async function leaveSubjects(
     .execute();
 }
 
+/** The API tokens of the owner go, under whichever of its subjects they were made, whatever is under way with them. */
+export async function dropApiTokens(
+  tx: Tx,
+  { tenantId, resourceId }: Pick<SubjectOwner, 'tenantId' | 'resourceId'>,
+): Promise<void> {
+  await sql`delete from resource r using apitoken t
+    where t.tenant_id = ${tenantId} and r.tenant_id = t.tenant_id and r.id = t.id
+      and (t.service_account_id = ${resourceId} or t.subject in (
+        select s.subject from subject s where s.tenant_id = ${tenantId} and s.resource_id = ${resourceId}))`.execute(
+    tx,
+  );
+}
+
 /** Upkeep: rows of those who went long ago. Repeatable at any moment. */
 export async function forgetSubjects(db: Database): Promise<void> {
   await db.operatorTransaction(async (tx) => {

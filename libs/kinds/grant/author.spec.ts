@@ -6,8 +6,8 @@ import { type Actor, isAllowed, may, parseScopes } from '#libs/auth';
 import { newId, type RhyzomeError } from '#libs/core';
 import type { Caller } from '#libs/resources';
 import type { Platform } from '#libs/testing';
-import { GivingLab, refusal } from './giving-lab.js';
 import { grant } from './index.js';
+import { GivingLab, refusal } from './test-giving.js';
 
 let lab: GivingLab;
 let platform: Platform;

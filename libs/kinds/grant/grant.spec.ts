@@ -8,9 +8,9 @@ import { JobRunner } from '#libs/jobs';
 import { network } from '#libs/kinds/network';
 import { type Caller, ResourceJobs } from '#libs/resources';
 import { type Platform, startPlatform } from '#libs/testing';
-import { GivingLab, refusal } from './giving-lab.js';
 import { MAX_GRANTS } from './grant.resource.js';
 import { grant } from './index.js';
+import { GivingLab, refusal } from './test-giving.js';
 
 const log = { info: () => undefined, warn: () => undefined, error: () => undefined, debug: () => undefined };
 

@@ -3,8 +3,7 @@
  * client at the tenant's place at the identity provider, which its jobs keep. What it may do, grants say; it lives on
  * without whoever made it.
  */
-import { sql } from 'kysely';
-import { accountSubject, enableSubjects, leaveSubjects, putSubject, refuseGivingMore } from '#libs/auth';
+import { accountSubject, dropApiTokens, enableSubjects, leaveSubjects, putSubject, refuseGivingMore } from '#libs/auth';
 import { type FieldError, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { identity } from '#libs/identity';
@@ -107,14 +106,9 @@ export class ServiceaccountResource extends RowResource<ServiceaccountDocument, 
     if (action === 'delete' && outcome === 'cancelled') await enableSubjects(tx, this.owner(), this.row!.enabled);
   }
 
-  /** Its API tokens go with it, whatever is under way with them. */
   async release(tx: Tx): Promise<void> {
-    const { tenantId, id } = this.core;
     await leaveSubjects(tx, this.owner());
-    await sql`delete from resource r using apitoken t
-      where t.tenant_id = ${tenantId} and t.service_account_id = ${id} and r.tenant_id = t.tenant_id and r.id = t.id`.execute(
-      tx,
-    );
+    await dropApiTokens(tx, this.owner());
   }
 
   async create(_core: ResourceCore, job: Job<Tx>): Promise<void> {

@@ -81,6 +81,15 @@ describe('a service account with keys', () => {
     expect(await enter(subject)).toBe('subject_disabled');
   }, 60_000);
 
+  test('takes the API tokens along that it made for itself', async () => {
+    const { subject, id } = await make({ publicKeys: { keys: [newKey()] } });
+    const itself: Caller = { actor: { ...caller.actor, subject, roles: [] }, requestId: newId() };
+    const change = await platform.pipeline.create(itself, apitoken, { name: 'its-own' });
+    await platform.done(itself, change);
+    await platform.done(caller, await platform.pipeline.remove(caller, serviceaccount, id));
+    await expect(platform.reader.get(caller, apitoken, change.body.id)).rejects.toMatchObject({ code: 'not_found' });
+  });
+
   test('has its keys back when a change of them is cancelled', async () => {
     const account = await make({ publicKeys: { keys: [newKey()] } });
     memoryIdentity().away = true;

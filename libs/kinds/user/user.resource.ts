@@ -3,8 +3,7 @@
  * it; whether its tokens are accepted is decided here, in the transaction of the request. A one-time password lives in the
  * request that made it and in its answer; the job carries its hash.
  */
-import { sql } from 'kysely';
-import { type Actor, enableSubjects, leaveSubjects, putSubject, refuseGivingMore } from '#libs/auth';
+import { type Actor, dropApiTokens, enableSubjects, leaveSubjects, putSubject, refuseGivingMore } from '#libs/auth';
 import { type FieldError, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { identity, newOneTimePassword, type PasswordHash } from '#libs/identity';
@@ -156,12 +155,7 @@ export class UserResource extends RowResource<UserDocument, UserRow> {
   /** Its tokens go on being refused; its API tokens go with it. */
   async release(tx: Tx): Promise<void> {
     await leaveSubjects(tx, this.owner());
-    const { tenantId, subject } = { tenantId: this.core.tenantId, subject: this.row!.subject };
-    if (subject === null) return;
-    await sql`delete from resource r using apitoken t
-      where t.tenant_id = ${tenantId} and t.subject = ${subject} and r.tenant_id = t.tenant_id and r.id = t.id`.execute(
-      tx,
-    );
+    await dropApiTokens(tx, this.owner());
   }
 
   async create(_core: ResourceCore, job: Job<Tx>): Promise<void> {
