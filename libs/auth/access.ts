@@ -48,7 +48,7 @@ export const administration: ReadonlySet<string> = new Set([
 ]);
 
 /** What administrators alone read, until a grant gives it to others. */
-const confidential: ReadonlySet<string> = new Set(['audit']);
+export const confidential: ReadonlySet<string> = new Set(['audit']);
 
 /** The built-in meaning of a role. */
 export function roleAllows(role: Role, verb: string, kind: string): boolean {
