@@ -48,7 +48,7 @@ export const administration: ReadonlySet<string> = new Set([
 ]);
 
 /** What administrators alone read, until a grant gives it to others; everybody reads API tokens of one’s own. */
-const confidential: ReadonlySet<string> = new Set(['audit', 'apitoken']);
+export const confidential: ReadonlySet<string> = new Set(['audit', 'apitoken']);
 
 /** The built-in meaning of a role. */
 export function roleAllows(role: Role, verb: string, kind: string): boolean {

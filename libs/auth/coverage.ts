@@ -39,9 +39,10 @@ const anyKind = '*';
 
 /** What of `asked` the author has not got; empty: he may give it. */
 export function shortfalls(author: Actor, asked: Given, kinds: readonly GrantableKind[]): Shortfall[] {
+  const reaching = oncePerReach((reach) => isWithinReach(asked.where, reach));
   const has = (verb: string, kind: string) =>
     // Who may update may do all actions, also those to come.
-    (verb === '*' ? crud : [verb]).every((one) => isWithinReach(asked.where, reachOf(author, one, kind)));
+    (verb === '*' ? crud : [verb]).every((one) => reaching(reachOf(author, one, kind)));
   return asked.kinds.flatMap((kind) =>
     asked.verbs
       .filter(
@@ -49,6 +50,29 @@ export function shortfalls(author: Actor, asked: Given, kinds: readonly Grantabl
       )
       .map((verb) => ({ verb, kind })),
   );
+}
+
+/** Decides once for all reaches that are alike: those of most verbs and kinds are. */
+function oncePerReach<Answer>(decide: (reach: Reach) => Answer): (reach: Reach) => Answer {
+  const answers = new Map<string, Answer>();
+  return (reach) => {
+    const key = signatureOf(reach);
+    if (!answers.has(key)) answers.set(key, decide(reach));
+    return answers.get(key)!;
+  };
+}
+
+const numbers = new WeakMap<Selector, number>();
+let lastNumber = 0;
+
+/** The same for reaches of the same rules. */
+function signatureOf({ all, ids, pairs, selectors, createdBy }: Reach): string {
+  const numbered = selectors.map((selector) => {
+    const number = numbers.get(selector) ?? ++lastNumber;
+    numbers.set(selector, number);
+    return number;
+  });
+  return JSON.stringify([all, numbered, [...ids], [...pairs].map(([key, values]) => [key, [...values]]), createdBy]);
 }
 
 function isWithinReach(where: Where, reach: Reach): boolean {
@@ -82,11 +106,12 @@ function selectorsOf(reach: Reach): Selector[] {
  */
 export function cutTo(author: Actor, asked: Given, kinds: readonly GrantableKind[]): Given[] {
   const rows = new Map<string, { where: Where; verbs: string[]; kinds: string[] }>();
-  const byAll = asked.kinds.includes('*') ? cutForAllKinds(author, asked, kinds) : new Map<string, Where[]>();
+  const common = oncePerReach((reach) => overlap(asked.where, reach));
+  const byAll = asked.kinds.includes('*') ? cutForAllKinds(author, asked, kinds, common) : new Map<string, Where[]>();
   const named = asked.kinds.includes('*') ? kinds : kinds.filter(({ name }) => asked.kinds.includes(name));
   addRows(rows, anyKind, asked, byAll);
   for (const kind of named) {
-    const mine = cutForKind(author, asked, kind.name, kind.actions);
+    const mine = cutForKind(author, asked, kind.name, kind.actions, common);
     for (const [verb, wheres] of mine) {
       mine.set(
         verb,
@@ -99,11 +124,20 @@ export function cutTo(author: Actor, asked: Given, kinds: readonly GrantableKind
 }
 
 /** By verb. What of all kinds, also of those to come, the author has: an administration's kinds may be less his. */
-function cutForAllKinds(author: Actor, asked: Given, kinds: readonly GrantableKind[]): Map<string, Where[]> {
-  const cut = cutForKind(author, asked, anyKind, []);
+function cutForAllKinds(
+  author: Actor,
+  asked: Given,
+  kinds: readonly GrantableKind[],
+  common: (reach: Reach) => Where[],
+): Map<string, Where[]> {
+  const cut = cutForKind(author, asked, anyKind, [], common);
   for (const [verb, wheres] of cut) {
-    const isEverywhere = (where: Where) => kinds.every(({ name }) => isWithinReach(where, reachOf(author, verb, name)));
-    cut.set(verb, wheres.filter(isEverywhere));
+    const reaches = kinds.map(({ name }) => reachOf(author, verb, name));
+    const different = [...new Map(reaches.map((reach) => [signatureOf(reach), reach])).values()];
+    cut.set(
+      verb,
+      wheres.filter((where) => different.every((reach) => isWithinReach(where, reach))),
+    );
   }
   return cut;
 }
@@ -111,17 +145,18 @@ function cutForAllKinds(author: Actor, asked: Given, kinds: readonly GrantableKi
 /** By verb, what of one kind the author has. */
 function cutForKind(
   author: Actor,
-  { verbs, where }: Given,
+  { verbs }: Given,
   kind: string,
   actions: readonly string[],
+  common: (reach: Reach) => Where[],
 ): Map<string, Where[]> {
   const cut = new Map<string, Where[]>();
   for (const verb of verbs.flatMap((one) => (one === '*' ? crud : [one]))) {
-    cut.set(verb, overlap(where, reachOf(author, verb, kind)));
+    cut.set(verb, common(reachOf(author, verb, kind)));
   }
   const updated = cut.get('update');
   for (const action of updated ? actions : []) {
-    const further = overlap(where, reachOf(author, action, kind)).filter((part) => !isWithinSome(part, updated!));
+    const further = common(reachOf(author, action, kind)).filter((part) => !isWithinSome(part, updated!));
     cut.set(action, further);
   }
   return cut;
@@ -160,7 +195,7 @@ function distinct(selectors: readonly Selector[]): Where[] {
 }
 
 function isWithinSome(where: Where, others: readonly Where[]): boolean {
-  if (others.some(({ is }) => is === 'all')) return true;
+  if (others.some((other) => other === where || other.is === 'all')) return true;
   switch (where.is) {
     case 'all':
       return false;

@@ -4,7 +4,7 @@ export { type AccessRule, type Actor, adminActor, type Role, roles } from './act
 export { hashOfApiToken, isApiToken, type NewApiToken, newApiToken } from './api-token-format.js';
 export { ApiTokens, type ApiTokensOptions } from './api-tokens.js';
 export { API_TOKEN_PREFIX, Authenticator, type BearerVerifier } from './authenticator.js';
-export { type Holding, refuseGivingMore } from './authority.js';
+export { actorNow, type Holding, refuseGivingMore } from './authority.js';
 export { challengeOf, claimedIssuer, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
 export { cutTo, type Given, type GrantableKind, type Shortfall, shortfalls, type Where } from './coverage.js';
 export { type ExplainedKind, explain, explainKind, type Permission, permissionsOf, type Reason } from './explain.js';

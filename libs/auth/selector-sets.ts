@@ -44,7 +44,16 @@ function isWithin(a: Allowed, b: Allowed): boolean {
   return [...a.values].every((value) => b.values.has(value) === (b.mode === 'only'));
 }
 
+/** The same selectors are compared with a great many others. */
+const known = new WeakMap<Selector, Conditions>();
+
 function conditionsOf(selector: Selector): Conditions {
+  const conditions = known.get(selector) ?? computed(selector);
+  known.set(selector, conditions);
+  return conditions;
+}
+
+function computed(selector: Selector): Conditions {
   const conditions = new Map<string, Allowed>();
   for (const term of selector) {
     conditions.set(term.key, both(conditions.get(term.key) ?? anything, allowedBy(term)));
@@ -73,12 +82,18 @@ export function selectsWithin(inner: Selector, outer: Selector): boolean {
 export function selectsWithinAny(inner: Selector, outers: readonly Selector[]): boolean {
   const isWithinOne = (selector: Selector) => outers.some((outer) => selectsWithin(selector, outer));
   if (isWithinOne(inner)) return true;
-  return [...conditionsOf(inner)].some(
-    ([key, { mode, values, mayLack }]) =>
-      mode === 'only' &&
-      !mayLack &&
-      [...values].every((value) => isWithinOne([...inner, { op: 'in', key, values: [value] }])),
-  );
+  const has = conditionsOf(inner);
+  return [...has].some(([key, { mode, values, mayLack }]) => {
+    if (mode !== 'only' || mayLack) return false;
+    const those = outers
+      .map(conditionsOf)
+      .filter((outer) =>
+        [...outer].every(([other, allowed]) => other === key || isWithin(has.get(other) ?? anything, allowed)),
+      );
+    const isIn = (value: string) =>
+      those.some((outer) => isWithin({ mode, values: new Set([value]), mayLack }, outer.get(key) ?? anything));
+    return [...values].every(isIn);
+  });
 }
 
 /** What both pick, with as few terms as say it; undefined: nothing. */

@@ -6,6 +6,7 @@ import { sql } from 'kysely';
 import {
   type Actor,
   accountSubject,
+  actorNow,
   authorize,
   newApiToken,
   parseScopes,
@@ -82,7 +83,7 @@ export class ApitokenResource extends RowResource<ApitokenDocument, ApitokenRow>
     if (claim.action === 'update' || claim.isRetry) return;
     const { tenantId, id } = this.core;
     const actor = this.asker();
-    const acting = this.account ? await this.forAccount(tx, actor, this.account) : ofOneself(actor);
+    const acting = this.account ? await this.forAccount(tx, actor, this.account) : await ofOneself(tx, actor);
     await refuseTooMany(tx, tenantId, acting.subject);
     const { token, hash, prefix } = newApiToken();
     const { expiresAt, expiresInDays = DEFAULT_DAYS, scopes } = this.asked;
@@ -135,11 +136,15 @@ function parse(scope: string): Scope {
   return parseScopes(scope)![0]!;
 }
 
-/** Throws RhyzomeError `forbidden` for who has no tokens of their own: services and the command. */
-function ofOneself(actor: Actor) {
+/**
+ * Throws RhyzomeError `forbidden` for who has no tokens of their own, services and the command; InvalidToken for who was
+ * removed just now: what he made then would outlive him.
+ */
+async function ofOneself(tx: Tx, actor: Actor) {
   if (actor.via !== 'token') {
     throw new RhyzomeError('forbidden', 'Only users make tokens that act as themselves; name a serviceAccount.');
   }
+  await actorNow(tx, actor);
   return { subject: actor.subject, roles: [...actor.roles], groups: [...(actor.groups ?? [])] };
 }
 

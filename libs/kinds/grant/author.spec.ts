@@ -107,6 +107,21 @@ describe('whoever gives', () => {
     expect(await asked).toMatchObject({ code: 'forbidden', details: { errors: [{ pointer: '/verbs/0' }] } });
   });
 
+  test('cannot take a role’s built-in meaning from others by its first grant', async () => {
+    const ann = await author({});
+    const narrow = { name: 'narrow', subject: { role: 'operator' }, verbs: ['read'], kinds: ['network'] };
+    expect(await refusal(platform.pipeline.create(ann, grant, narrow))).toMatchObject({
+      code: 'forbidden',
+      details: { errors: [{ pointer: '/subject/role' }] },
+    });
+    const olga = async () => (await lab.as({ subject: 'olga', roles: ['operator'] })).actor;
+    expect(may(await olga(), 'delete', 'network')).toBe(true);
+    await lab.give(admin, { ...narrow, name: 'first', verbs: ['update'] });
+    // It is the tenant's now, and what is added takes nothing away.
+    await lab.give(ann, narrow);
+    expect(may(await olga(), 'read', 'network')).toBe(true);
+  });
+
   test('cannot bring a role back to more than he has by deleting its last grant', async () => {
     const ann = await author({});
     const first = await lab.give(admin, { subject: { role: 'operator' }, verbs: ['read'], kinds: ['network'] });

@@ -2,8 +2,9 @@
  * Kind grant: who may do what with which resources. It has no work outside: it counts from the transaction that claims it
  * on, and no longer from that which asks for its removal.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { sql } from 'kysely';
-import { accessNow, type Given, type Where } from '#libs/auth';
+import { type Actor, actorNow, type Given, type Role, type Where } from '#libs/auth';
 import { type FieldError, invalid, parseSelector, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { JobOutcome } from '#libs/jobs';
@@ -18,6 +19,7 @@ import {
 } from '#libs/resources';
 import { nameErrors } from './names.js';
 import { findNamed, findSubject, type NamedResource } from './references.js';
+import { refuseNarrowing } from './role-meaning.js';
 import { authorOf, putRules, rulesOf, type StoredRule, type SubjectType } from './rules.js';
 
 export interface GrantDocument extends CoreDocument {
@@ -98,10 +100,10 @@ export class GrantResource extends RowResource<GrantDocument, GrantRow> {
     const { verbs, kinds, tagSelector, resources } = this.asked;
     const { row } = this;
     return (
-      String(verbs) === String(row.verbs) &&
-      String(kinds) === String(row.kinds) &&
+      isDeepStrictEqual(verbs, row.verbs) &&
+      isDeepStrictEqual(kinds, row.kinds) &&
       (tagSelector ?? null) === row.selector &&
-      String(resources ?? null) === String(row.resource_ids)
+      isDeepStrictEqual(resources ?? null, row.resource_ids)
     );
   }
 
@@ -116,8 +118,9 @@ export class GrantResource extends RowResource<GrantDocument, GrantRow> {
       await addEdges(tx, this.core, edges, () => new RhyzomeError('conflict', 'Whom it is for is being removed.'));
     }
     const rules = await this.given(tx, found);
-    const columns = { ...this.columns(found), rules: JSON.stringify(rules) };
     const { type: subject_type, name: subject } = found.subject;
+    if (subject_type === 'role') await refuseNarrowing(tx, this.core, subject as Role, await this.author(tx));
+    const columns = { ...this.columns(found), rules: JSON.stringify(rules) };
     if (claim.isRetry) await this.write(tx, columns);
     else {
       await tx
@@ -139,9 +142,11 @@ export class GrantResource extends RowResource<GrantDocument, GrantRow> {
 
   /** What its author has at this moment decides, and not what a server had in memory a moment before. */
   private async given(tx: Tx, { subject, given }: Found): Promise<StoredRule[]> {
-    const author = authorOf(this.scope.actor, this.scope.tenantId);
-    await sql`select hold_access()`.execute(tx);
-    return rulesOf(await accessNow(this.scope, author), given, subject.type);
+    return rulesOf(await this.author(tx), given, subject.type);
+  }
+
+  private author(tx: Tx): Promise<Actor> {
+    return actorNow(tx, authorOf(this.scope.actor, this.scope.tenantId));
   }
 
   /** Nobody gives anything: it was its author's to give when it was given. */

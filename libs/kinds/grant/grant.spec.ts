@@ -109,6 +109,12 @@ describe('a grant', () => {
     }
   });
 
+  test('takes a resource by the name “null” for a name', async () => {
+    const made = await lab.give(admin, { subject: ops, verbs: ['read'], kinds: ['network'] });
+    const error = await refusal(platform.pipeline.update(admin, grant, made.id, { resources: ['null'] }));
+    expect(error).toMatchObject({ code: 'invalid', details: { errors: [{ pointer: '/resources/0' }] } });
+  });
+
   test('of single resources is answered by id, and knows none that its author may not read', async () => {
     const [mine, other] = [await lab.lan({ team: 'a' }), await lab.lan({ team: 'b' })];
     await lab.give(admin, { subject: ops, verbs: ['read', 'update'], kinds: ['network'], tagSelector: 'team=a' });

@@ -1,6 +1,6 @@
 /**
- * The last grant of a role keeps it from meaning what is built in. Taking that away gives, so nobody may who has not as
- * much himself.
+ * The first grant of a role takes its built-in meaning away from all who have it, and taking the last one away gives it
+ * back: nobody may do either who has not as much himself.
  */
 import { sql } from 'kysely';
 import { type Actor, type Role, reachOf, roleAllows } from '#libs/auth';
@@ -29,6 +29,32 @@ export async function refuseWidening(tx: Tx, { tenantId, id }: ResourceCore, act
     'forbidden',
     `Without this grant the role ${own.subject} means again what is built in, which is more than you have.`,
   );
+}
+
+/**
+ * The first grant of a role ends its built-in meaning for everybody who has it. Only who has as much himself may: nobody
+ * else could take it back. The transaction holds the tenant's access. Throws RhyzomeError `forbidden`.
+ */
+export async function refuseNarrowing(
+  tx: Tx,
+  { tenantId, id }: ResourceCore,
+  role: Role,
+  author: Actor,
+): Promise<void> {
+  const others = await tx
+    .selectFrom('access_rule')
+    .select('grant_id')
+    .where('tenant_id', '=', tenantId)
+    .where('subject_type', '=', 'role')
+    .where('subject', '=', role)
+    .where('grant_id', '!=', id)
+    .limit(1)
+    .executeTakeFirst();
+  if (others || hasAllOf(author, role)) return;
+  const message = `With this first grant the role ${role} would no longer mean what is built in, which is more than you have.`;
+  throw new RhyzomeError('forbidden', message, {
+    errors: [{ pointer: '/subject/role', code: 'forbidden', message: 'is not yours to define' }],
+  });
 }
 
 function hasAllOf(actor: Actor, role: Role): boolean {
