@@ -103,6 +103,7 @@ function selectorsOf(reach: Reach): Selector[] {
 /**
  * The part of `asked` that its author has: for who must never have more than the author, and shall have what of it there
  * is. Where a selector is asked for, what the author has only by ids is left out: it may lose its tags and keep its id.
+ * Throws TooManyParts.
  */
 export function cutTo(author: Actor, asked: Given, kinds: readonly GrantableKind[]): Given[] {
   const rows = new Map<string, { where: Where; verbs: string[]; kinds: string[] }>();
@@ -184,12 +185,21 @@ function overlap(where: Where, reach: Reach): Where[] {
   }
 }
 
-/** Without those that lie in another. */
+/** What somebody has in more parts than these is too much to give at once. */
+export const MAX_PARTS = 100;
+
+/** Thrown by `cutTo`. */
+export class TooManyParts extends Error {
+  override readonly name = 'TooManyParts';
+}
+
+/** Without those that lie in another. The widest come first, so that what is too much is soon found to be. */
 function distinct(selectors: readonly Selector[]): Where[] {
   const kept: Selector[] = [];
-  for (const selector of selectors) {
+  for (const selector of selectors.toSorted((a, b) => a.length - b.length)) {
     if (kept.some((other) => selectsWithin(selector, other))) continue;
     kept.splice(0, kept.length, ...kept.filter((other) => !selectsWithin(other, selector)), selector);
+    if (kept.length > MAX_PARTS) throw new TooManyParts();
   }
   return kept.map((selector) => ({ is: 'selected', selector }));
 }

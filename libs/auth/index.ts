@@ -6,7 +6,16 @@ export { ApiTokens, type ApiTokensOptions } from './api-tokens.js';
 export { API_TOKEN_PREFIX, Authenticator, type BearerVerifier } from './authenticator.js';
 export { actorNow, type Holding, refuseGivingMore } from './authority.js';
 export { challengeOf, claimedIssuer, InvalidToken, type InvalidTokenReason, parseBearer } from './bearer.js';
-export { cutTo, type Given, type GrantableKind, type Shortfall, shortfalls, type Where } from './coverage.js';
+export {
+  cutTo,
+  type Given,
+  type GrantableKind,
+  MAX_PARTS,
+  type Shortfall,
+  shortfalls,
+  TooManyParts,
+  type Where,
+} from './coverage.js';
 export { type ExplainedKind, explain, explainKind, type Permission, permissionsOf, type Reason } from './explain.js';
 export {
   type DeviceLogin,

@@ -3,7 +3,7 @@
  * not, at that moment. For service accounts it is cut to that, for others refused.
  */
 import type { Actor } from '#libs/auth';
-import { adminActor, cutTo, type Given, selectorText, shortfalls } from '#libs/auth';
+import { adminActor, cutTo, type Given, MAX_PARTS, selectorText, shortfalls, TooManyParts } from '#libs/auth';
 import { type FieldError, invalid, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { grantableKinds, type Who } from '#libs/resources';
@@ -19,7 +19,7 @@ export interface StoredRule {
 export type SubjectType = 'user' | 'serviceaccount' | 'group' | 'role' | 'sub';
 
 /** Of one grant. One is enough but where it is cut. */
-export const MAX_RULES = 100;
+export const MAX_RULES = MAX_PARTS;
 /** In a rule that is cut to what its author has by ids. */
 const MAX_IDS = 1000;
 const MAX_ERRORS = 50;
@@ -32,14 +32,24 @@ export function rulesOf(author: Actor, given: Given, subject: SubjectType): Stor
     if (missing.length > 0) throw tooMuch(given, missing);
     return [stored(given)];
   }
-  const cut = cutTo(author, given, kinds);
+  const cut = cutOf(author, given);
   if (cut.length === 0) throw tooMuch(given, shortfalls(author, given, kinds));
   const rules = cut.map(stored);
-  if (rules.length > MAX_RULES || rules.some(({ ids }) => (ids?.length ?? 0) > MAX_IDS)) {
-    const message = `is more than ${MAX_RULES} rules when it is cut to what you have; ask for less at once`;
-    throw invalid([{ pointer: '/kinds', code: 'too_many', message }]);
-  }
+  if (rules.length > MAX_RULES || rules.some(({ ids }) => (ids?.length ?? 0) > MAX_IDS)) throw tooMany();
   return rules;
+}
+
+function cutOf(author: Actor, given: Given): Given[] {
+  try {
+    return cutTo(author, given, grantableKinds());
+  } catch (error) {
+    throw error instanceof TooManyParts ? tooMany() : error;
+  }
+}
+
+function tooMany(): RhyzomeError {
+  const message = `is more than ${MAX_RULES} rules when it is cut to what you have; ask for less at once`;
+  return invalid([{ pointer: '/kinds', code: 'too_many', message }]);
 }
 
 /** Nobody in particular asks: the administrator at the shell, who may give anything. */
