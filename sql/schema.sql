@@ -1152,7 +1152,7 @@ BEGIN ATOMIC
 END;
 
 CREATE OR REPLACE FUNCTION public.api_tokens(hashes bytea[])
- RETURNS TABLE(hash bytea, tenant_id text, id uuid, name text, tenant_state text, epoch bigint, subject text, roles text[], groups text[], scopes text[], expires_at timestamp with time zone, owner jsonb)
+ RETURNS TABLE(hash bytea, tenant_id text, id uuid, name text, tenant_state text, epoch bigint, subject text, roles text[], groups text[], scopes text[], expires_at timestamp with time zone)
  LANGUAGE sql
  STABLE SECURITY DEFINER
  SET search_path TO 'public', 'pg_temp'
@@ -1169,19 +1169,10 @@ BEGIN ATOMIC
      t.roles,
      t.groups,
      t.scopes,
-     t.expires_at,
-         CASE
-             WHEN (u.id IS NOT NULL) THEN jsonb_build_object('role', u.role, 'groups', COALESCE(( SELECT jsonb_agg(g.name) AS jsonb_agg
-                FROM (group_member m
-                  JOIN resource g ON (((g.tenant_id = m.tenant_id) AND (g.id = m.group_id))))
-               WHERE ((m.tenant_id = u.tenant_id) AND (m.user_id = u.id))), '[]'::jsonb))
-             ELSE NULL::jsonb
-         END AS "case"
-    FROM ((((apitoken t
+     t.expires_at
+    FROM ((apitoken t
       JOIN resource r ON (((r.tenant_id = t.tenant_id) AND (r.id = t.id))))
       JOIN tenant n ON ((n.id = t.tenant_id)))
-      LEFT JOIN subject s ON (((s.tenant_id = t.tenant_id) AND (s.subject = t.subject) AND (s.kind = 'user'::text))))
-      LEFT JOIN tenant_user u ON (((u.tenant_id = s.tenant_id) AND (u.id = s.resource_id))))
    WHERE ((t.hash = ANY (api_tokens.hashes)) AND (NOT t.revoked));
 END;
 

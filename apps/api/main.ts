@@ -2,10 +2,8 @@
 import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
-import { sql } from 'kysely';
-import { AccessDirectory, ApiTokens, Authenticator, TokenVerifier } from '#libs/auth';
+import { ApiTokens, Authenticator, TokenVerifier } from '#libs/auth';
 import { loadConfigOrExit } from '#libs/config';
-import { RhyzomeError } from '#libs/core';
 import { openDatabases, whenReachable } from '#libs/db';
 import { RefusedReads, UnauthenticatedLog } from '#libs/events';
 import { kinds } from '#libs/kinds';
@@ -14,9 +12,9 @@ import { ConsoleRelay } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring, version } from '#libs/process';
 import { describeApi, KindRegistry, readInstallation } from '#libs/resources';
 import { Addressing, RateLimiter } from '#libs/rest';
-import { DomainCache, type DomainRow, IssuerCache, type IssuerRow } from '#libs/tenants';
 import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
+import { openDirectories } from './directories.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
 import { ProtectedResource } from './protected-resource.js';
@@ -44,30 +42,7 @@ const installation = await whenReachable(log, async () => {
   return readInstallation(db);
 });
 
-const issuers = new IssuerCache(async () => {
-  const query = sql<IssuerRow>`
-    select issuer, organization, tenant_id as "tenantId", tenant_state as "tenantState", audience, jwks_uri as "jwksUri"
-    from issuer_directory()`;
-  return db.unscopedRead(query.compile(db.builder));
-});
-const domains = new DomainCache(async () => {
-  const query = sql<DomainRow>`select domain, tenant_id as "tenantId" from domain_directory()`;
-  return db.unscopedRead(query.compile(db.builder));
-}, config.api.domain);
-const readTenants = () => Promise.all([issuers.refresh(), domains.refresh()]);
-const refreshTenants = () =>
-  readTenants().catch((error: unknown) => {
-    // What is known stays in force; the listener calls again when the database is back.
-    const isAway = error instanceof RhyzomeError && error.code === 'database_unavailable';
-    if (!isAway) log.error({ err: error }, 'reading the tenants’ issuers and domains failed');
-  });
-listener.on('rhyzome_tenant', () => void refreshTenants());
-const access = new AccessDirectory(db, (error) =>
-  log.warn({ err: error }, 'comparing the tenants’ permissions failed'),
-);
-listener.on('rhyzome_access', (tenantId) => access.forget(tenantId));
-access.start();
-await whenReachable(log, readTenants);
+const { issuers, domains, access } = await openDirectories(db, listener, log, config.api.domain);
 await listener.start();
 
 const tokens = new TokenVerifier({ directory: issuers, audience: config.api.audience });

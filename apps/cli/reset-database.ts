@@ -4,6 +4,7 @@
  */
 import type { ConnectionOptions } from '#libs/config';
 import { createPool } from '#libs/db';
+import { CliError, exitStatus } from './exit-status.js';
 
 export interface DatabaseContent {
   exists: boolean;
@@ -39,7 +40,15 @@ export async function resetDatabase(connection: ConnectionOptions): Promise<Rese
     const [login] = await query<{ ok: boolean }>(
       'select rolcreatedb or rolsuper as ok from pg_roles where rolname = current_user',
     );
-    if (exists && !login?.ok) return undefined;
+    if (!login?.ok) {
+      if (exists) return undefined;
+      throw new CliError(
+        exitStatus.configuration,
+        'login_may_not',
+        `The database ${connection.database} does not exist, and the login may not create it. As a superuser: ` +
+          `create database ${name} owner ${quoted(connection.user)} encoding 'UTF8' template template0; then \`rhyzome db migrate\`.`,
+      );
+    }
     const [before] = await query<{ owner: string }>(
       'select pg_get_userbyid(datdba) as owner from pg_database where datname = $1',
       [connection.database],

@@ -4,6 +4,7 @@
  * one has begun goes on in rhyzome-grpc.
  */
 
+import type { FieldError } from '#libs/core';
 import type { Database } from '#libs/db';
 import type { JobRow } from '#libs/jobs';
 import type { ChangeResult, KindDefinition, KindRegistry, Pipeline } from '#libs/resources';
@@ -110,7 +111,7 @@ export class TenantLogin {
       return null;
     }
     const body = { name, role: 'admin', ...(email !== undefined && { email }) };
-    const made = await this.pipeline.create(await this.caller(), this.kind('user'), body);
+    const made = await this.pipeline.create(await this.caller(), this.kind('user'), body).catch(inOptionsWords);
     await this.finish(made);
     return String(made.secrets?.oneTimePassword);
   }
@@ -262,4 +263,16 @@ export class TenantLogin {
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     }
   }
+}
+
+/** The pipeline points into a body that whoever typed a command has not seen. */
+function inOptionsWords(error: Error & { code?: string; details?: { errors?: readonly FieldError[] } }): never {
+  const [first] = error.details?.errors ?? [];
+  if (error.code !== 'invalid' || !first?.pointer) throw error;
+  throw new CliError(
+    exitStatus.usage,
+    'invalid',
+    `The administrator’s ${first.pointer.slice(1)} ${first.message}. What was made stays; the same command with another one goes on.`,
+    { cause: error },
+  );
 }

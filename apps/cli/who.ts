@@ -10,6 +10,8 @@ export interface Who {
   tenant: string;
   roles: string[];
   groups: string[];
+  /** What the token is narrowed to; null: to nothing. */
+  scopes?: string[] | null;
   via: string;
   expiresAt: string | null;
   [other: string]: unknown;

@@ -106,6 +106,35 @@ describe('what a tenant’s grants give', () => {
   });
 });
 
+test('a user that Rhyzome keeps has no more than it has now, whatever its token says', async () => {
+  const { db } = database;
+  const [user, ops] = [newId(), newId()];
+  await db.operatorTransaction(async (tx) => {
+    const core = { tenant_id: 'acme', state: 'ready', created_by: 'test' };
+    const resources = [
+      { ...core, id: user, kind: 'user', name: 'olga' },
+      { ...core, id: ops, kind: 'group', name: 'ops' },
+    ];
+    await tx.insertInto('resource').values(resources).execute();
+    await tx.insertInto('tenant_user').values({ tenant_id: 'acme', id: user, role: 'operator' }).execute();
+    await tx.insertInto('tenant_group').values({ tenant_id: 'acme', id: ops }).execute();
+    await tx.insertInto('group_member').values({ tenant_id: 'acme', group_id: ops, user_id: user }).execute();
+    const subject = { tenant_id: 'acme', subject: 'olga', kind: 'user', resource_id: user };
+    await tx.insertInto('subject').values(subject).execute();
+  });
+  const grant = await give('acme', 'group', 'ops');
+  const token: Actor = { ...nora, subject: 'olga', roles: ['admin'], groups: ['ops', 'made-up'] };
+  const now = async () => {
+    const { roles, groups, rules } = await access.enrich(token);
+    return { roles, groups, rules: rules?.length };
+  };
+  expect(await now()).toEqual({ roles: ['operator'], groups: ['ops'], rules: 1 });
+  await db.operator.deleteFrom('group_member').where('user_id', '=', user).execute();
+  await db.operator.updateTable('tenant_user').set({ role: null }).where('id', '=', user).execute();
+  await expect.poll(now, { timeout: 3000 }).toEqual({ roles: [], groups: [], rules: 0 });
+  await take('acme', grant);
+});
+
 test('a subject that is disabled is refused from then on, and comes in again when it is enabled', async () => {
   const row = { tenant_id: 'acme', subject: 'nora', kind: 'user', resource_id: newId() };
   await database.db.operator.insertInto('subject').values(row).execute();

@@ -6,8 +6,9 @@
 import { type CompiledQuery, sql } from 'kysely';
 import { parseSelector } from '#libs/core';
 import type { Database } from '#libs/db';
-import type { AccessRule, Actor } from './actor.js';
+import type { AccessRule, Actor, Role } from './actor.js';
 import { InvalidToken } from './bearer.js';
+import { lesserRoles } from './role-order.js';
 
 /** How long a lost notification may go unnoticed. */
 const LOOK_MS = 2000;
@@ -17,8 +18,12 @@ const UNKNOWN = -1;
 interface AccessRow {
   epoch: number;
   subject: { resource_id: string; enabled: boolean } | null;
+  /** What the user has now, where Rhyzome keeps it. */
+  owner: { role: Role | null; groups: string[] } | null;
   redefined: string[] | null;
   rules: {
+    subject_type: string;
+    subject: string;
     id: string;
     name: string;
     verbs: string[];
@@ -139,8 +144,9 @@ export class AccessDirectory {
 }
 
 /**
- * An actor with what its tenant's grants give at this moment, in one statement. Throws InvalidToken when its subject is
- * disabled or removed.
+ * An actor with what its tenant's grants give at this moment, in one statement. Of the roles and groups that its token says,
+ * a user that Rhyzome keeps has no more than it has now: what was taken away counts no longer, however long the token lives.
+ * Throws InvalidToken when its subject is disabled or removed.
  * @param noted is told the tenant's epoch as of then.
  */
 export async function accessNow(
@@ -148,36 +154,51 @@ export async function accessNow(
   base: Actor,
   noted: (epoch: number) => void = () => undefined,
 ): Promise<Actor> {
-  const { tenantId, subject, roles, groups = [], resourceId = null } = base;
-  const query = sql<AccessRow>`
+  const [row] = await scope.rows(accessQuery(base).compile(scope.builder));
+  if (!row) throw new Error('a statement without from gave no row');
+  noted(row.epoch);
+  const { owner } = row;
+  if (row.subject && !row.subject.enabled) {
+    throw new InvalidToken('subject_disabled', 'The owner of this token is disabled or removed.');
+  }
+  const roles = owner ? lesserRoles(base.roles, owner.role === null ? [] : [owner.role]) : base.roles;
+  const groups = (base.groups ?? []).filter((group) => !owner || owner.groups.includes(group));
+  const has: Record<string, readonly string[]> = { role: roles, group: groups };
+  const rules = row.rules.filter(({ subject_type: type, subject }) => has[type]?.includes(subject) ?? true);
+  return Object.freeze({
+    ...base,
+    roles: Object.freeze(roles),
+    groups: Object.freeze(groups),
+    rules: Object.freeze(rules.map(ruleOf)),
+    redefinedRoles: Object.freeze(row.redefined ?? []),
+    ...(row.subject && { resourceId: row.subject.resource_id }),
+  });
+}
+
+function accessQuery({ tenantId, subject, roles, groups = [], resourceId }: Actor) {
+  return sql<AccessRow>`
     with me as (select s.resource_id, s.kind, s.enabled from subject s
-      where s.tenant_id = ${tenantId} and s.subject = ${subject})
+      where s.tenant_id = ${tenantId} and s.subject = ${subject}),
+    owner as (select u.role, array(select g.name from group_member m
+        join resource g on g.tenant_id = m.tenant_id and g.id = m.group_id
+        where m.tenant_id = u.tenant_id and m.user_id = u.id) as groups
+      from me join tenant_user u on u.tenant_id = ${tenantId} and u.id = me.resource_id where me.kind = 'user')
     select
       coalesce((select a.epoch from tenant_access a where a.tenant_id = ${tenantId}), 0) as epoch,
       (select to_jsonb(me) from me) as subject,
+      (select to_jsonb(owner) from owner) as owner,
       (select array_agg(distinct r.subject) from access_rule r
         where r.tenant_id = ${tenantId} and r.subject_type = 'role') as redefined,
-      (select coalesce(jsonb_agg(jsonb_build_object('id', r.grant_id, 'name', g.name, 'verbs', r.verbs, 'kinds', r.kinds,
-          'selector', r.selector, 'ids', r.resource_ids) order by g.name, r.ordinal), '[]')
+      (select coalesce(jsonb_agg(jsonb_build_object('subject_type', r.subject_type, 'subject', r.subject, 'id', r.grant_id,
+          'name', g.name, 'verbs', r.verbs, 'kinds', r.kinds, 'selector', r.selector, 'ids', r.resource_ids)
+          order by g.name, r.ordinal), '[]')
         from access_rule r join resource g on g.tenant_id = r.tenant_id and g.id = r.grant_id
         where r.tenant_id = ${tenantId} and (
           (r.subject_type = 'sub' and r.subject = ${subject})
           or (r.subject_type = 'group' and r.subject = any (${groups}::text[]))
-          or (r.subject_type = 'role' and r.subject = any (${roles}::text[]))
-          or (r.subject_type in ('user', 'serviceaccount') and r.subject = ${resourceId}::text)
+          or (r.subject_type = 'role' and (r.subject = any (${roles}::text[]) or r.subject = (select owner.role from owner)))
+          or (r.subject_type in ('user', 'serviceaccount') and r.subject = ${resourceId ?? null}::text)
           or (r.subject_type, r.subject) in (select me.kind, me.resource_id::text from me))) as rules`;
-  const [row] = await scope.rows(query.compile(scope.builder));
-  if (!row) throw new Error('a statement without from gave no row');
-  noted(row.epoch);
-  if (row.subject && !row.subject.enabled) {
-    throw new InvalidToken('subject_disabled', 'The owner of this token is disabled or removed.');
-  }
-  return Object.freeze({
-    ...base,
-    rules: Object.freeze(row.rules.map(ruleOf)),
-    redefinedRoles: Object.freeze(row.redefined ?? []),
-    ...(row.subject && { resourceId: row.subject.resource_id }),
-  });
 }
 
 function ruleOf({ id, name, verbs, kinds, selector, ids }: AccessRow['rules'][number]): AccessRule {

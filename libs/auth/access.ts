@@ -47,8 +47,8 @@ export const administration: ReadonlySet<string> = new Set([
   'apitoken',
 ]);
 
-/** What administrators alone read, until a grant gives it to others. */
-export const confidential: ReadonlySet<string> = new Set(['audit']);
+/** What administrators alone read, until a grant gives it to others; everybody reads API tokens of one’s own. */
+export const confidential: ReadonlySet<string> = new Set(['audit', 'apitoken']);
 
 /** The built-in meaning of a role. */
 export function roleAllows(role: Role, verb: string, kind: string): boolean {

@@ -13,7 +13,6 @@ import { hashOfApiToken, isApiToken } from './api-token-format.js';
 import type { BearerVerifier } from './authenticator.js';
 import { InvalidToken } from './bearer.js';
 import { LruMap } from './lru-map.js';
-import { lesserRoles } from './role-order.js';
 import { parseScopes } from './scope.js';
 
 export interface ApiTokensOptions {
@@ -39,8 +38,6 @@ interface TokenRow {
   groups: string[];
   scopes: string[] | null;
   expires_at: Date;
-  /** What the user that the subject is has now; null: it is none that Rhyzome keeps. */
-  owner: { role: string | null; groups: string[] } | null;
 }
 
 interface Answer {
@@ -202,14 +199,12 @@ export class ApiTokens implements BearerVerifier {
 const unknown = () => new InvalidToken('unknown_token', 'The API token is unknown, revoked or expired.');
 
 function actorOf(row: TokenRow): Actor {
-  const roles = row.roles as Role[];
-  const { owner } = row;
   return Object.freeze({
     tenantId: row.tenant_id,
     subject: row.subject,
     name: row.name,
-    roles: Object.freeze(owner ? lesserRoles(roles, owner.role === null ? [] : [owner.role as Role]) : roles),
-    groups: Object.freeze(owner ? row.groups.filter((group) => owner.groups.includes(group)) : row.groups),
+    roles: Object.freeze(row.roles as Role[]),
+    groups: Object.freeze(row.groups),
     scopes: row.scopes === null ? null : (parseScopes(row.scopes.join(' ')) ?? []),
     via: 'apitoken',
     tokenExpiresAt: row.expires_at,

@@ -68,7 +68,6 @@ test('what an actor may do is told with where it comes from', () => {
       because: { grant: { id: 'g1', name: 'ops-dev' } },
     },
     { kind: 'quota', verbs: ['read'], where: 'all', because: { role: 'viewer' } },
-    { kind: 'apitoken', verbs: ['read'], where: 'all', because: { role: 'viewer' } },
     { kind: 'apitoken', verbs: ['create', 'read', 'delete'], where: { createdBy: 'nora' }, because: { own: true } },
   ]);
   const narrow = permissionsOf({ ...actor, scopes: parseScopes('instance:reboot') }, kinds);

@@ -75,6 +75,6 @@ export function authorize<Verb extends string>(
 export function forbidden(actor: Actor, verb: string, kind: string): RhyzomeError {
   const why = may(actor, verb, kind)
     ? `your grants for ${kind}:${verb} do not reach this one`
-    : `the scope ${kind}:${verb} is missing`;
+    : `the permission ${kind}:${verb} is missing`;
   return new RhyzomeError('forbidden', `You may not ${verb} this ${kind}: ${why}.`);
 }

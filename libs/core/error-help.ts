@@ -8,7 +8,7 @@ export const errorHelp: Record<ErrorCode, string> = {
   unauthenticated:
     'No bearer token, or one that has expired, is not signed by a known issuer, or is not for this audience; `WWW-Authenticate` says which. Fetch a new token.',
   forbidden:
-    'You may know of the resource, but not do this: `detail` names the scope that is missing. Ask your tenant’s administrator.',
+    'You may know of the resource, but not do this: `detail` names the permission that is missing; `GET /v1/permissions/explain` says why. Ask your tenant’s administrator.',
   not_found:
     'There is nothing of this id or name that you may see: it is gone, was never there, or is another’s. List what there is.',
   method_not_allowed: 'The path exists, with other methods; `Allow` names them.',

@@ -66,6 +66,7 @@ describe('the provider of a process', () => {
   afterEach(() => provideIdentity(undefined));
 
   it('is what the process has said, or a refusal that can be read', () => {
+    provideIdentity(undefined);
     expect(() => identity()).toThrow('“keycloak” is not set');
     const memory = new MemoryIdentity();
     provideIdentity(memory);

@@ -60,7 +60,7 @@ export async function removeMatching(
     if (!may(actor, 'delete', kind.name) || !may(actor, 'read', kind.name)) {
       throw new RhyzomeError(
         'forbidden',
-        `You may not delete ${kind.plural}: the scope ${kind.name}:delete is missing.`,
+        `You may not delete ${kind.plural}: the permission ${kind.name}:delete is missing.`,
       );
     }
     refuseNotOffered(kind, 'delete', actor);

@@ -100,7 +100,10 @@ export class ResourceReader {
   async list(caller: Caller, kind: KindDefinition, raw: Record<string, unknown>): Promise<Page<ResourceView>> {
     const { actor } = caller;
     if (!mayList(actor, kind.name)) {
-      throw new RhyzomeError('forbidden', `You may not list ${kind.plural}: the scope ${kind.name}:read is missing.`);
+      throw new RhyzomeError(
+        'forbidden',
+        `You may not list ${kind.plural}: the permission ${kind.name}:read is missing.`,
+      );
     }
     const query = parseListQuery(listShapeOf(kind), raw);
     const reach = reachOf(actor, 'read', kind.name);

@@ -39,23 +39,18 @@ create trigger tells_access after update of state on tenant
   for each row when (old.state is distinct from new.state) execute function raise_access_of_tenant();
 
 -- What tokens are good for, asked before any tenant is known, hence not under the tenant's policy. Whoever calls it must
--- have the tokens themselves. `owner`: what the user has now whose `sub` the token has, where Rhyzome keeps that user.
+-- have the tokens themselves.
 create function api_tokens(hashes bytea[])
 returns table (hash bytea, tenant_id text, id uuid, name text, tenant_state text, epoch bigint, subject text,
-  roles text[], groups text[], scopes text[], expires_at timestamptz, owner jsonb)
+  roles text[], groups text[], scopes text[], expires_at timestamptz)
 language sql stable security definer set search_path = public, pg_temp
 begin atomic
   select t.hash, t.tenant_id, t.id, r.name, n.state,
     coalesce((select a.epoch from public.tenant_access a where a.tenant_id = t.tenant_id), 0),
-    t.subject, t.roles, t.groups, t.scopes, t.expires_at,
-    case when u.id is not null then jsonb_build_object('role', u.role, 'groups', coalesce((
-      select jsonb_agg(g.name) from public.group_member m join public.resource g on g.tenant_id = m.tenant_id and g.id = m.group_id
-      where m.tenant_id = u.tenant_id and m.user_id = u.id), '[]')) end
+    t.subject, t.roles, t.groups, t.scopes, t.expires_at
   from public.apitoken t
   join public.resource r on r.tenant_id = t.tenant_id and r.id = t.id
   join public.tenant n on n.id = t.tenant_id
-  left join public.subject s on s.tenant_id = t.tenant_id and s.subject = t.subject and s.kind = 'user'
-  left join public.tenant_user u on u.tenant_id = s.tenant_id and u.id = s.resource_id
   where t.hash = any (hashes) and not t.revoked;
 end;
 

@@ -19,7 +19,14 @@ const all = ['create', 'update', 'delete'];
 const actionsOf = ({ name, changes = all, actions }) => ({ name, changes, actions: Object.keys(actions ?? {}) });
 write(
   'docs/reference/roles.md',
-  `${note}\n\n# Who may do what\n\nEach row is a scope; a role has it or has not.\n\n${renderRoleTable(registry.all.map(actionsOf))}`,
+  `${note}
+
+# Who may do what
+
+Each row is a permission, and a scope by which tokens are narrowed to it; a role has it or has not. What operator and viewer
+mean, a tenant’s [grants](kinds/grant.md) change. [API tokens](kinds/apitoken.md) of one’s own everybody may make, read and revoke.
+
+${renderRoleTable(registry.all.map(actionsOf))}`,
 );
 
 const grpcNames = Object.fromEntries(Object.entries(GrpcCode).map(([name, number]) => [number, name]));

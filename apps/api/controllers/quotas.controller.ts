@@ -14,7 +14,7 @@ export class QuotasController {
     refuseUnknownParameters(request.query as Record<string, unknown>, []);
     const { actor } = callerOf(request);
     if (!may(actor, 'read', 'quota')) {
-      throw new RhyzomeError('forbidden', 'You may not list quotas: the scope quota:read is missing.');
+      throw new RhyzomeError('forbidden', 'You may not list quotas: the permission quota:read is missing.');
     }
     const { tenantId } = actor;
     const query = this.db.builder

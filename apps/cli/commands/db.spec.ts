@@ -85,6 +85,10 @@ describe('rhyzome db reset', () => {
       status: 4,
       err: 'rhyzome: The database does not exist. `rhyzome db reset` creates it.\n',
     });
+    expect(await rhyzome.run('db', 'reset')).toMatchObject({
+      status: 78,
+      err: expect.stringMatching(/does not exist, and the login may not create it\. As a superuser: create database/),
+    });
     const second = await rhyzome.runWith({ config }, 'db', 'reset', '--json');
     expect(JSON.parse(second.out)).toMatchObject({ way: 'created', destroyed: { exists: false } });
     await rhyzome.ok('tenant', 'list');

@@ -156,6 +156,10 @@ describe('login', () => {
     expect(await logIn(['--issuer', issuer.tenants.acme!.issuer])).toMatchObject({ status: 0 });
     process.env.RHYZOME_API = apiUrl;
     expect(await logIn()).toMatchObject({ status: 0 });
+    expect(await run(['login', '--client-id', 'nobody'])).toMatchObject({
+      status: 1,
+      err: expect.stringContaining('Where your tenant logs in elsewhere now, --issuer names the new place.'),
+    });
   });
 });
 

@@ -15,6 +15,9 @@ interface LoginFlags {
   scope?: string[];
 }
 
+/** The issuer of the last login may be none any more: a tenant can be moved. */
+const MOVED = ' Where your tenant logs in elsewhere now, --issuer names the new place.';
+
 export function loginCommand(context: Context): Command {
   return new Command('login')
     .description('log in at an API as a user, by a browser anywhere')
@@ -33,7 +36,10 @@ async function logIn(context: Context, flags: LoginFlags): Promise<void> {
   const scope = (flags.scope ?? []).flatMap((words) => words.split(/[\s,]+/)).filter(Boolean);
   const { startDeviceLogin } = await import('#libs/auth');
   const issuer = flags.issuer ?? (await issuerOf(file, api));
-  const started = await startDeviceLogin({ issuer, clientId }, scope);
+  const started = await startDeviceLogin({ issuer, clientId }, scope).catch((error: Error) => {
+    if (flags.issuer === undefined) error.message += MOVED;
+    throw error;
+  });
   const minutes = Math.max(Math.round((started.expiresAt.getTime() - Date.now()) / 60_000), 1);
   context.tell(
     `To log in, open\n\n  ${oneLine(started.verificationUriComplete ?? started.verificationUri)}\n\nand ` +

@@ -63,6 +63,14 @@ const json = async (...args: string[]) => JSON.parse(await ok(...args, '--json')
 const passwordIn = (text: string) => /\b([a-z2-9]{5}-){4}[a-z2-9]{5}\b/.exec(text)?.[0];
 
 describe('rhyzome tenant create', () => {
+  it('says in its own words what is wrong with the administrator, and goes on with another', async () => {
+    expect(await run('tenant', 'create', id, '--admin', 'al')).toMatchObject({
+      status: 2,
+      err: expect.stringContaining('The administrator’s name must be at least 3 characters. What was made stays;'),
+    });
+    expect(passwordIn(await ok('tenant', 'create', id, '--admin', 'alice'))).toBeDefined();
+  });
+
   it('makes the realm and a first administrator, whose one-time password is printed once and kept nowhere', async () => {
     const said = await ok(
       'tenant',

@@ -14,10 +14,14 @@ export function whoamiCommand(context: Context): Command {
       const session = await freshSession(SessionFile.ofUser(), flags.api);
       const { api, issuer } = session;
       const who = await askWho(session);
-      const { subject, name, tenant, roles, groups, expiresAt } = who;
+      const { subject, name, tenant, roles, groups, scopes, expiresAt } = who;
       context.show(
         { api, issuer, ...who },
-        fields({ api, issuer, tenant, subject, name, roles, groups, 'token until': expiresAt ?? session.expiresAt }),
+        fields({
+          ...{ api, issuer, tenant, subject, name, roles, groups },
+          ...(scopes && { 'narrowed to': scopes }),
+          'token until': expiresAt ?? session.expiresAt,
+        }),
       );
     });
 }

@@ -66,7 +66,7 @@ export class DeletedDiskController {
   async list(@Req() request: Request, @Res() reply: Reply): Promise<void> {
     const caller = callerOf(request);
     if (!may(caller.actor, 'read', 'disk')) {
-      throw new RhyzomeError('forbidden', 'You may not list disks: the scope disk:read is missing.');
+      throw new RhyzomeError('forbidden', 'You may not list disks: the permission disk:read is missing.');
     }
     const page = await this.reader.page(caller, {
       name: 'deleted-disk',

@@ -145,7 +145,7 @@ function refuseTypist(actor: Actor, row: CoreRow, id: string): void {
   } catch (error) {
     if (!(error instanceof RhyzomeError) || error.code !== 'forbidden') throw error;
     const message =
-      'You may not type into this console: the scope instance:console is missing. With ?watch=true you can read it.';
+      'You may not type into this console: the permission instance:console is missing. With ?watch=true you can read it.';
     throw new RhyzomeError('forbidden', message, { cause: error });
   }
 }

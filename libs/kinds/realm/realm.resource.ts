@@ -57,7 +57,7 @@ export class RealmResource extends RowResource<RealmDocument, RealmRow> {
       if (!claim.isRestore && mode !== claim.previous.mode && this.row?.left_mode === mode)
         throw new RhyzomeError(
           'conflict',
-          'The place that was left at the last move is still there: remove it first (rhyzome tenant move --remove-left).',
+          `The place that was left at the last move is still there: remove it first (rhyzome tenant move ${tenantId} --remove-left).`,
         );
       await tx.updateTable('realm').set({ mode }).where('tenant_id', '=', tenantId).where('id', '=', id).execute();
     } else if (!claim.isRetry) {
