@@ -68,7 +68,7 @@ describe('what comes with an account', () => {
     await platform.pipeline.create(admin, apitoken, body);
   });
 
-  test('has the audit trail where it has all kinds, which an operator has not', async () => {
+  test('has the audit trail and all API tokens where it has all kinds, which an operator has not', async () => {
     const alice = await make(user, { name: 'alice' });
     await give({ user: alice.id }, ['read'], ['*']);
     const operator = await keeper(['operator']);
@@ -76,7 +76,7 @@ describe('what comes with an account', () => {
       code: 'forbidden',
       message: expect.stringContaining('grant “'),
     });
-    await give({ sub: 'nora' }, ['read'], ['audit']);
+    await give({ sub: 'nora' }, ['read'], ['audit', 'apitoken']);
     await invite('alice', await enter('nora', ['operator']));
   });
 });
