@@ -21,7 +21,7 @@ export interface Dependant {
 
 /** The fixture of a kind that users can change. */
 export interface ChangeableKind {
-  /** True: whoever has a token makes them, for himself. */
+  /** True: whoever has a token makes them, for himself; only he and administrators see them. */
   isPersonal?: boolean;
   /** Once: what all tenants share. */
   install?(platform: Platform): Promise<void>;
