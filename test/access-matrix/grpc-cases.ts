@@ -3,6 +3,8 @@ import { kinds } from '#libs/kinds';
 import { clientWith } from '../harness/client.js';
 import type { Answer, GrpcLab, Method } from './grpc-lab.js';
 import { ATTACKER, type Lab, VICTIM } from './lab.js';
+import { inBody } from './pairs.js';
+import { triedRoutes } from './routes.js';
 
 const ABSENT_ID = '01890000-0000-7000-8000-00000000abcd';
 
@@ -88,14 +90,14 @@ async function foreignCases(lab: Lab, grpc: GrpcLab): Promise<GrpcCase[]> {
     name: string,
     answers: RegExp,
     field: string,
-    of: (method: Method) => Pair[],
+    of: (method: Method) => Pair[] | Promise<Pair[]>,
     caller = 'elsewhere',
   ) => ({
     name,
     answers,
     means: (method: Method) =>
       isOfTenants(method) && Object.hasOwn(method.definition.requestDeserialize(Buffer.alloc(0)), field),
-    try: (method: Method) => compared(grpc, caller, method, of(method)),
+    try: async (method: Method) => compared(grpc, caller, method, await of(method)),
   });
   const fields = { tenantId: ATTACKER, kind: 'network', action: 'start', pageSize: 1 };
   const named = (key: 'id' | 'name') => (method: Method) =>
@@ -117,6 +119,22 @@ async function foreignCases(lab: Lab, grpc: GrpcLab): Promise<GrpcCase[]> {
     // A service may act in all tenants; what it may not change is not there either.
     pairs('foreign by id', /^(NOT_FOUND not_found|UNIMPLEMENTED method_not_allowed)$/, 'id', named('id')),
     pairs('foreign by name', /^(NOT_FOUND not_found|UNIMPLEMENTED method_not_allowed)$/, 'id', named('name')),
+    pairs('foreign by id in a body', /^(INVALID_ARGUMENT invalid|NOT_FOUND not_found)$/, 'kind', inBodies(lab, 'id')),
+    pairs(
+      'foreign by name in a body',
+      /^(INVALID_ARGUMENT invalid|NOT_FOUND not_found)$/,
+      'kind',
+      inBodies(lab, 'name'),
+    ),
+    pairs('foreign tag in a selector', /^OK, empty$/, 'tagSelector', () =>
+      kinds.map(({ name, plural }) =>
+        pairOf({ ...fields, kind: name }, 'tagSelector', `of=victim-${plural}`, `of=absent-${plural}`),
+      ),
+    ),
+    pairs('foreign event cursor', /^OK, empty$/, 'since', async () => {
+      const foreign = await lab.lastEvent();
+      return [pairOf(fields, 'since', foreign, `${Number(foreign) + 1_000_000}`)];
+    }),
     pairs('foreign page token', /^INVALID_ARGUMENT invalid$/, 'pageToken', ({ service }) => [
       pairOf(fields, 'pageToken', tokens[service]!, `${'A'.repeat(22)}${tokens[service]!.slice(22)}`),
     ]),
@@ -124,6 +142,43 @@ async function foreignCases(lab: Lab, grpc: GrpcLab): Promise<GrpcCase[]> {
       pairOf({ ...fields, id: ABSENT_ID, body: {} }, 'idempotencyKey', lab.foreignKey, 'nobodys-key'),
     ]),
   ];
+}
+
+/** Wherever a body may name something, as over REST: the same bodies in the messages of Create, Update and Act. */
+function inBodies(lab: Lab, key: 'id' | 'name') {
+  const own = lab.attacker;
+  const routesOf: Record<string, (route: { method: string; action?: string; parameters: string[] }) => boolean> = {
+    Create: ({ method, parameters }) => method === 'POST' && parameters.length === 0,
+    Update: ({ method }) => method === 'PATCH',
+    Act: ({ method, action }) => method === 'POST' && action !== undefined,
+  };
+  return async (method: Method): Promise<Pair[]> => {
+    const means = routesOf[method.name.split('/').at(-1)!];
+    if (!means) return [];
+    const found: Pair[] = [];
+    for (const { name: kind, plural, actions } of kinds) {
+      const isOfKind = ({ action }: { action?: string }) =>
+        action === undefined || Object.hasOwn(actions ?? {}, action);
+      const routes = triedRoutes(lab.routes).filter(
+        (route) =>
+          route.template.startsWith(`/v1/${plural}`) && route.plural === plural && means(route) && isOfKind(route),
+      );
+      for (const route of routes) {
+        for (const { hidden, absent, words } of await inBody({ lab, token: '', own }, key)(route)) {
+          const message = ({ json }: { json?: unknown }) => ({
+            tenantId: ATTACKER,
+            kind,
+            id: own.things[plural]!.id,
+            action: route.action,
+            body: json,
+            patch: json,
+          });
+          found.push({ foreign: message(hidden), absent: message(absent), words: words.flat() });
+        }
+      }
+    }
+    return found;
+  };
 }
 
 function pairOf(fields: Record<string, unknown>, field: string, foreign: string, absent: string): Pair {
