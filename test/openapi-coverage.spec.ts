@@ -36,6 +36,7 @@ let operations: Operation[];
 let admin: Client;
 let viewer: Client;
 let stranger: Client;
+let reader: Client;
 let nobody: Client;
 let narrow: Replica;
 let cutOff: Replica;
@@ -64,6 +65,8 @@ beforeAll(async () => {
   // A token that is good for nothing that there is.
   const claims = { ...goodClaims(stack, TENANT), scope: 'nothing:nothing' };
   stranger = record.client(api, await signed(stack, TENANT, claims));
+  // Sees what a viewer does not, such as others' API tokens, and may change nothing.
+  reader = record.client(api, await signed(stack, TENANT, { ...claims, scope: '*:read' }));
   nobody = record.client(api, undefined);
   narrow = await startReplica(stack, 'narrow', (changed) => {
     const rates = { tenantPerSecond: 1, tenantBurst: 1, userPerSecond: 1, userBurst: 1 };
@@ -163,7 +166,7 @@ const provocations: { [status: number]: (operation: Operation) => Promise<unknow
   401: (operation) => nobody.call(operation.method, pathOf(operation)),
   403: async (operation) => {
     const path = withQuery(pathOf(operation), bulk(operation));
-    for (const client of [viewer, stranger]) await client.call(operation.method, path, goodCall(operation));
+    for (const client of [viewer, stranger, reader]) await client.call(operation.method, path, goodCall(operation));
   },
   404: (operation) => admin.call(operation.method, pathOf(operation, true), goodCall(operation)),
   406: (operation) => {
