@@ -43,16 +43,6 @@ describe.skipIf(!ability.ok)('IPv6', () => {
   });
   afterAll(() => lab?.close());
 
-  /** A global address that the guest made itself, within 15 s. */
-  async function ownAddress(guest: string): Promise<string> {
-    for (let i = 0; i < 60; i++) {
-      const text = await lab.run(`ip -n ${guest} -6 -br addr show dev eth0 scope global -tentative`);
-      const found = /fd77:[0-9a-f:]+/.exec(text);
-      if (found) return found[0];
-      await sleep(250);
-    }
-    return '';
-  }
   async function dhcp6(guest: string): Promise<string> {
     // It needs its link-local address first.
     for (let i = 0; i < 40; i++) {
@@ -72,8 +62,8 @@ describe.skipIf(!ability.ok)('IPv6', () => {
     await networks.apply(ref, slaac(lease6(10, undefined, 'web'), lease6(11), lease6(12)), never);
     await lab.plug('s10', ref, lease(10).mac);
     await lab.plug('s11', ref, lease(11).mac);
-    expect(await ownAddress('s10')).toBe(slaacIp(10));
-    expect(await ownAddress('s11')).toBe(slaacIp(11));
+    expect(await lab.ownAddress6('s10')).toBe(slaacIp(10));
+    expect(await lab.ownAddress6('s11')).toBe(slaacIp(11));
     expect(await lab.reaches('s10', 'fd77:1::1')).toBe(true);
     expect(await lab.reaches('s10', slaacIp(11))).toBe(true);
     expect(await lab.run('ip -n s10 -6 route show default')).toContain('via fe80::');
@@ -98,8 +88,8 @@ describe.skipIf(!ability.ok)('IPv6', () => {
     await networks.apply(ref, slaac(lease6(10), lease6(11), lease6(12)), never);
     await lab.plug('good', ref, lease(10).mac);
     await lab.plug('bad', ref, lease(11).mac);
-    expect(await ownAddress('good')).toBe(slaacIp(10));
-    expect(await ownAddress('bad')).toBe(slaacIp(11));
+    expect(await lab.ownAddress6('good')).toBe(slaacIp(10));
+    expect(await lab.ownAddress6('bad')).toBe(slaacIp(11));
     expect(await lab.reaches('bad', slaacIp(10))).toBe(true);
     // A second address of its own making, and another's.
     for (const address of ['fd77:1::bad', slaacIp(12)]) {

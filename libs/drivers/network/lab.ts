@@ -6,6 +6,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Capability, DriverContext, LeaseSpec, NetworkSpec, Ref } from '#libs/drivers/contract';
 import { CommandError, type Host, startHost } from '#libs/drivers/host';
 import type { LocalNetworkStatus } from './converge.js';
@@ -146,6 +147,17 @@ export class Lab {
     const script = join(this.dir, 'udhcpc');
     const client = `busybox udhcpc -i eth0 -O mtu -n -q -f -t ${tries} -T 1 -s ${script} -p /dev/null`;
     return this.orEmpty(`ip netns exec ${guest} ${client}`);
+  }
+
+  /** The global IPv6 address that the guest made itself (SLAAC), within 15 s; empty: none. */
+  async ownAddress6(guest: string): Promise<string> {
+    for (let i = 0; i < 60; i++) {
+      const text = await this.run(`ip -n ${guest} -6 -br addr show dev eth0 scope global -tentative`);
+      const found = /fd77:[0-9a-f:]+/.exec(text);
+      if (found) return found[0];
+      await sleep(250);
+    }
+    return '';
   }
 
   /** One try: for what must not be reached. */

@@ -52,6 +52,7 @@ describe.skipIf(!ability.ok)('a VPN door', () => {
     await networks.apply(ref, spec(), never);
     await lab.plug('guest', ref, lease(10).mac);
     expect(await lab.dhcp('guest')).toContain('10.77.1.10');
+    expect(await lab.ownAddress6('guest')).toBe(ip6);
     await lab.serve('guest', 80);
     await lab.sh('ip netns exec world sysctl -q -w net.ipv6.conf.default.disable_ipv6=0');
     await lab.sh(`ip -n world link add ${peerLink} type wireguard 2>/dev/null ||
