@@ -41,6 +41,8 @@ export interface NetworkSpec {
   firewall: FirewallRuleSpec[];
   /** The network's VPN door; null: it has none. */
   wireguard: WireguardSpec | null;
+  /** How it spans other nodes; null or absent: it is on this machine alone, with its router. */
+  overlay?: OverlaySpec | null;
 }
 
 export interface LeaseSpec {
@@ -49,6 +51,32 @@ export interface LeaseSpec {
   hostname: string | null;
   /** Null where the network has no IPv6. */
   ip6: string | null;
+  /** Which of the overlay's nodes it is on; null or absent: it is on this machine, or nowhere. */
+  node?: number | null;
+}
+
+/**
+ * A network that stands on several nodes: its frames go between them in VXLAN (RFC 7348), to the node that has the
+ * destination and to no other. All its routing is done by one of them; the others have no parts of its router: there
+ * publicAddresses, forwards, firewall, wireguard and host names are empty.
+ */
+export interface OverlaySpec {
+  /** Of this network alone in the whole installation. */
+  vni: number;
+  /** This machine's address among the nodes, and the UDP port at which it listens. */
+  address: string;
+  port: number;
+  /** The others that have the network. */
+  nodes: OverlayNode[];
+  /** Which of them has the router; null: this machine. */
+  router: number | null;
+  /** The network has a firewall, which its router is: no guest's packet goes past it. */
+  walled: boolean;
+}
+
+export interface OverlayNode {
+  address: string;
+  port: number;
 }
 
 export interface PublicAddressSpec {

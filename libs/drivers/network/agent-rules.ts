@@ -7,6 +7,7 @@ import type { Runner } from '#libs/drivers/host';
 import { checkRange, disjoint } from './addresses.js';
 import { nft } from './guard.js';
 import { linkPrefix, tableName } from './names.js';
+import { type Gate, gateElements, gatePorts, gateRules } from './overlay-gate.js';
 import { pool, type Uplink } from './uplink.js';
 
 /** Private, shared, link-local and group ranges: where nodes and control planes live. */
@@ -42,6 +43,7 @@ function rules(installation: string, uplink: Uplink | undefined): string[] {
     lines.push(`flush chain ${table} raw`);
     lines.push(`add rule ${table} raw ${bridges} notrack`);
   }
+  lines.push(...gateRules(t));
   const hooks = { input: 'filter hook input priority -10', forward: 'filter hook forward priority -10' };
   const nat = {
     prerouting: 'nat hook prerouting priority dstnat',
@@ -64,6 +66,8 @@ function uplinkRules(installation: string, uplink: Uplink): string[] {
   const forward = (rule: string) => `add rule ${t} forward ${rule}`;
   const denied = [...deniedByDefault, ...(uplink.denied ?? [])].map((cidr) => checkRange(cidr, 'denied range'));
   const lines = [
+    // What a guest sends is never taken for a node's word, wherever it goes.
+    forward(`${from} udp dport @${gatePorts} counter drop`),
     `add rule ${t} prerouting iifname ${out} fib daddr type local dnat to udp dport map @doors`,
     `add rule ${t} input ${from} drop`,
     // Answers go wherever the question came from, which guests cannot choose.
@@ -109,6 +113,23 @@ export async function applyAgentRules(
     ...elements(installation, 'add', stale),
     ...elements(installation, 'delete', stale),
     ...elements(installation, 'add', opening),
+  ]);
+}
+
+/** The table with a network's gates for other nodes in it, and without those that are `stale`, in one transaction. */
+export async function applyGates(
+  runner: Runner,
+  installation: string,
+  uplink: Uplink | undefined,
+  stale: readonly Gate[],
+  gates: readonly Gate[],
+): Promise<void> {
+  const t = `ip ${tableName(installation)}`;
+  await nft(runner, [
+    ...rules(installation, uplink),
+    ...gateElements(t, 'add', stale),
+    ...gateElements(t, 'delete', stale),
+    ...gateElements(t, 'add', gates),
   ]);
 }
 

@@ -1,7 +1,7 @@
 /** The only door of this library: networks on Linux. */
 export { deniedByDefault } from './agent-rules.js';
-export type { LocalNetworkStatus, NetworkOptions } from './converge.js';
 export { findLink } from './links.js';
 export { bridgeName, checkRef, leasePortName, namespaceName } from './names.js';
 export { createNetworkCapability } from './network.capability.js';
+export type { LocalNetworkStatus, NetworkOptions } from './parts.js';
 export type { Uplink } from './uplink.js';

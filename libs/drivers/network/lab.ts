@@ -9,9 +9,10 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Capability, DriverContext, LeaseSpec, NetworkSpec, Ref } from '#libs/drivers/contract';
 import { CommandError, type Host, startHost } from '#libs/drivers/host';
-import type { LocalNetworkStatus } from './converge.js';
 import { bridgeName, leasePortName } from './names.js';
 import { createNetworkCapability } from './network.capability.js';
+import type { Underlay } from './overlay.js';
+import type { LocalNetworkStatus } from './parts.js';
 import type { Uplink } from './uplink.js';
 
 /** Says who serves, and whom it sees at the other end. */
@@ -57,23 +58,23 @@ export const networkSpec = (...leases: LeaseSpec[]): NetworkSpec => ({
 });
 
 export class Lab {
-  readonly installation = randomBytes(4).toString('hex');
   /** What networks that are made from now on lead the metadata address to. */
   metadataSocket: string | null = null;
   private constructor(
     readonly dir: string,
     readonly host: Host,
+    readonly installation: string,
   ) {}
 
   /** `hasWorld`: with the namespace `world`, 203.0.113.2, beyond the host's link `up0`, 203.0.113.1. */
-  static async open(hostname: string, hasWorld = false): Promise<Lab> {
+  static async open(hostname: string, hasWorld = false, installation = randomBytes(4).toString('hex')): Promise<Lab> {
     const dir = await mkdtemp(join(tmpdir(), 'rz-lab-'));
     const cacheDir = resolve('.rhyzome/cache/libvirt');
     const host = await startHost({ dir: join(dir, 'host'), cacheDir, hostname, hasWorld });
     await writeFile(join(dir, 'udhcpc'), dhcpScript, { mode: 0o755 });
     await mkdir(join(dir, 'www', 'cgi-bin'), { recursive: true });
     await writeFile(join(dir, 'www', 'cgi-bin', 'who'), whoScript, { mode: 0o755 });
-    return new Lab(dir, host);
+    return new Lab(dir, host, installation);
   }
 
   async close(): Promise<void> {
@@ -86,7 +87,11 @@ export class Lab {
   }
 
   /** `before`: what stands before every command, inside the host. */
-  networks(uplink?: Uplink, before: readonly string[] = []): Capability<NetworkSpec, LocalNetworkStatus> {
+  networks(
+    uplink?: Uplink,
+    before: readonly string[] = [],
+    underlay?: Underlay,
+  ): Capability<NetworkSpec, LocalNetworkStatus> {
     const log = { info() {}, warn() {}, error() {}, debug() {} };
     const nothing = () => Promise.reject(new Error('neither images nor content here'));
     const context: DriverContext = {
@@ -97,7 +102,7 @@ export class Lab {
       metadataSocket: this.metadataSocket,
       log,
     };
-    return createNetworkCapability(context, { enter: this.host.command(before), uplink });
+    return createNetworkCapability(context, { enter: this.host.command(before), uplink, underlay });
   }
 
   /** Runs words separated by blanks inside the host. */
@@ -143,10 +148,16 @@ export class Lab {
   }
 
   /** What DHCP gave the guest (see dhcpScript), on a busy machine, too; empty: nothing. */
-  async dhcp(guest: string, tries = 10): Promise<string> {
+  async dhcp(guest: string, tries = 10, more: readonly string[] = []): Promise<string> {
     const script = join(this.dir, 'udhcpc');
     const client = `busybox udhcpc -i eth0 -O mtu -n -q -f -t ${tries} -T 1 -s ${script} -p /dev/null`;
-    return this.orEmpty(`ip netns exec ${guest} ${client}`);
+    return this.orEmpty([`ip netns exec ${guest} ${client}`, ...more].join(' '));
+  }
+
+  /** The MAC that answers for an address on the guest's link; empty: none within 1 s. */
+  async arping(guest: string, address: string): Promise<string> {
+    const words = `ip netns exec ${guest} busybox arping -f -c 1 -w 1 -I eth0 ${address}`;
+    return /\[([0-9a-f:]{17})\]/.exec((await this.orEmpty(words)).toLowerCase())?.[1] ?? '';
   }
 
   /** The global IPv6 address that the guest made itself (SLAAC), within 15 s; empty: none. */

@@ -4,7 +4,15 @@
  */
 import { DriverError, type Ref } from '#libs/drivers/contract';
 import { CommandError, type Runner } from '#libs/drivers/host';
-import { bridgeAlias, bridgeName, linkPrefix, namespaceName, parseBridgeAlias, routerPortName } from './names.js';
+import {
+  bridgeAlias,
+  bridgeMac,
+  bridgeName,
+  linkPrefix,
+  namespaceName,
+  parseBridgeAlias,
+  routerPortName,
+} from './names.js';
 import type { CheckedNetwork } from './network-spec.js';
 
 export interface Link {
@@ -55,12 +63,16 @@ export function isMissing(error: unknown): boolean {
   );
 }
 
-/** Bridge without addresses, IPv6 or spanning tree; its name, and whether it was made just now. Throws `name_collision` when the short name is another network's. */
+/**
+ * Bridge without addresses or spanning tree, and without IPv6 unless it `isAnswering` for what is on other nodes; its
+ * name, and whether it was made just now. Throws `name_collision` when the short name is another network's.
+ */
 export async function ensureBridge(
   runner: Runner,
   installation: string,
   ref: Ref,
   mtu: number,
+  isAnswering = false,
 ): Promise<{ name: string; isNew: boolean }> {
   const name = bridgeName(installation, ref.id);
   const found = await findLink(runner, name);
@@ -69,13 +81,17 @@ export async function ensureBridge(
   if (owner && owner.id !== ref.id) {
     throw new DriverError('name_collision', `The bridge ${name} belongs to network ${owner.id}.`, { permanent: true });
   }
-  await runner.run(['sysctl', '-q', '-w', `net/ipv6/conf/${name}/disable_ipv6=1`]);
+  const isNew = found === null;
+  if (!isAnswering) await runner.run(['sysctl', '-q', '-w', `net/ipv6/conf/${name}/disable_ipv6=1`]);
+  const mac = bridgeMac(ref.id);
   await ipBatch(runner, [
+    // Otherwise it takes that of a port, and forgets whose address is elsewhere whenever ports come and go.
+    ...(found?.address === mac ? [] : [['link', 'set', 'dev', name, 'address', mac]]),
     ['link', 'set', 'dev', name, 'alias', bridgeAlias(installation, ref)],
     ['link', 'set', 'dev', name, 'type', 'bridge', 'forward_delay', '0', 'mcast_snooping', '0'],
     ['link', 'set', 'dev', name, 'mtu', String(mtu), 'up'],
   ]);
-  return { name, isNew: found === null };
+  return { name, isNew };
 }
 
 /** Puts ports that are there but on no bridge (theirs was made anew under running machines) back on it. */
@@ -126,6 +142,20 @@ export async function deleteNamespace(runner: Runner, name: string): Promise<voi
   }
 }
 
+/** The pair of ends between bridge and namespace; the inner one is as the caller makes it. */
+export async function ensurePortPair(runner: Runner, installation: string, id: string, mtu: number): Promise<void> {
+  const port = routerPortName(installation, id);
+  const namespace = namespaceName(installation, id);
+  if (!(await findLink(runner, lan, namespace)) || !(await findLink(runner, port))) {
+    await deleteLink(runner, port);
+    const pair = ['ip', 'link', 'add', 'name', port, 'type', 'veth', 'peer', 'name', lan, 'netns', namespace];
+    await runner.run(pair);
+  }
+  await runner.run(['sysctl', '-q', '-w', `net/ipv6/conf/${port}/disable_ipv6=1`]);
+  const set = ['link', 'set', 'dev', port, 'mtu', String(mtu), 'master', bridgeName(installation, id), 'up'];
+  await ipBatch(runner, [set]);
+}
+
 /** The pair of ends between bridge and router, with the gateway's MAC and addresses on the router's; `more`: others. */
 export async function ensureRouterPort(
   runner: Runner,
@@ -134,26 +164,22 @@ export async function ensureRouterPort(
   spec: CheckedNetwork,
   more: readonly string[],
 ): Promise<void> {
-  const port = routerPortName(installation, id);
   const namespace = namespaceName(installation, id);
-  if (!(await findLink(runner, lan, namespace)) || !(await findLink(runner, port))) {
-    await deleteLink(runner, port);
-    const pair = ['ip', 'link', 'add', 'name', port, 'type', 'veth', 'peer', 'name', lan, 'netns', namespace];
-    await runner.run(pair);
-  }
+  await ensurePortPair(runner, installation, id, spec.mtu);
   const wanted = [`${spec.gateway}/${spec.prefixLength}`, ...more];
   if (spec.ipv6) wanted.push(`${spec.ipv6.gateway}/${spec.ipv6.prefixLength}`);
-  // The gateway is where it is, whoever else says so: no waiting for an answer before its addresses count.
-  const settings = ['accept_dad=0', 'accept_ra=0', `disable_ipv6=${spec.ipv6 ? 0 : 1}`];
-  const set = ['sysctl', '-q', '-w', ...settings.map((setting) => `net/ipv6/conf/${lan}/${setting}`)];
-  await runner.run(['ip', 'netns', 'exec', namespace, ...set, `net/ipv4/conf/${lan}/send_redirects=0`]);
+  // The gateway is where it is, whoever else says so: no waiting for an answer before its addresses count. Who has them
+  // from another node's router is told when the link comes up here (arp_notify, ndisc_notify).
+  const settings6 = ['accept_dad=0', 'accept_ra=0', 'ndisc_notify=1', `disable_ipv6=${spec.ipv6 ? 0 : 1}`];
+  const settings = [
+    ...settings6.map((setting) => `net/ipv6/conf/${lan}/${setting}`),
+    ...['send_redirects=0', 'arp_notify=1'].map((setting) => `net/ipv4/conf/${lan}/${setting}`),
+  ];
+  await runner.run(['ip', 'netns', 'exec', namespace, 'sysctl', '-q', '-w', ...settings]);
   // Only now: without IPv6 its addresses are gone.
   const inner = await findLink(runner, lan, namespace);
-  const up = ['link', 'set', 'dev', lan, 'address', spec.gatewayMac, 'mtu', String(spec.mtu), 'up'];
-  await ipBatch(runner, [up, ...addressLines(lan, inner, wanted)], namespace);
-  await runner.run(['sysctl', '-q', '-w', `net/ipv6/conf/${port}/disable_ipv6=1`]);
-  const mtu = String(spec.mtu);
-  await ipBatch(runner, [['link', 'set', 'dev', port, 'mtu', mtu, 'master', bridgeName(installation, id), 'up']]);
+  const set = ['link', 'set', 'dev', lan, 'address', spec.gatewayMac, 'mtu', String(spec.mtu)];
+  await ipBatch(runner, [set, ...addressLines(lan, inner, wanted), ['link', 'set', 'dev', lan, 'up']], namespace);
 }
 
 /** Lines for ipBatch that leave a link with just these addresses, beside its link-local one. `link`: as it is now. */

@@ -18,6 +18,13 @@ export function bridgeName(installation: string, networkId: string): string {
   return `b${installation}${shortHash(networkId)}`;
 }
 
+/** MAC of a network's bridge, which sends nothing. */
+export function bridgeMac(networkId: string): string {
+  const bytes = createHash('sha256').update(`bridge/${networkId}`).digest().subarray(0, 6);
+  bytes[0] = (bytes[0]! & 0xfc) | 0x02;
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
+}
+
 /** The router's port on the bridge. */
 export function routerPortName(installation: string, networkId: string): string {
   return `g${installation}${shortHash(networkId)}`;
@@ -26,6 +33,11 @@ export function routerPortName(installation: string, networkId: string): string 
 /** The agent's end of the router's way out. */
 export function uplinkName(installation: string, networkId: string): string {
   return `u${installation}${shortHash(networkId)}`;
+}
+
+/** The way to the other nodes that have the network: a VXLAN port of the bridge. */
+export function overlayName(installation: string, networkId: string): string {
+  return `v${installation}${shortHash(networkId)}`;
 }
 
 /** The VPN door inside the router; distinct on the whole machine, since wireguard-go's sockets lie in one directory. */
@@ -39,7 +51,7 @@ export function leasePortName(installation: string, networkId: string, mac: stri
 }
 
 /** Prefix of all links of one sort. */
-export function linkPrefix(sort: 'b' | 'g' | 'u' | 't', installation: string): string {
+export function linkPrefix(sort: 'b' | 'g' | 'u' | 't' | 'v', installation: string): string {
   return `${sort}${installation}`;
 }
 

@@ -1,5 +1,5 @@
 /** Checks a network's spec before any of it reaches a command, a file or a rule. Its features: see feature-spec.ts. */
-import type { LeaseSpec, NetworkSpec } from '#libs/drivers/contract';
+import type { LeaseSpec, NetworkSpec, OverlaySpec } from '#libs/drivers/contract';
 import {
   address6Number,
   address6Text,
@@ -11,6 +11,10 @@ import {
   refuse,
 } from './addresses.js';
 import { checkFirewall, checkForwards, checkPublicAddresses, checkWireguard } from './feature-spec.js';
+import { checkLeaseNode, checkOverlay } from './overlay-spec.js';
+
+/** Of what answers guests at the metadata address where the network's router is on another node; on no wire but theirs. */
+export const annexMac = '0e:52:5a:fe:a9:fe';
 
 export interface CheckedNetwork extends NetworkSpec {
   prefixLength: number;
@@ -24,6 +28,7 @@ export interface CheckedNetwork extends NetworkSpec {
     /** Addresses come by DHCPv6; otherwise guests make them of the prefix and their MACs. */
     stateful: boolean;
   } | null;
+  overlay: OverlaySpec | null;
 }
 
 const maxLeases = 65_536;
@@ -74,7 +79,12 @@ function checkIpv6(spec: NetworkSpec): { ipv6: CheckedNetwork['ipv6']; inside6: 
   return { ipv6: { network: address6Text(first), prefixLength, gateway, stateful: prefixLength > 64 }, inside6 };
 }
 
-function checkLeases(leases: unknown, used: Set<string>, inside: Inside, inside6: Inside): LeaseSpec[] {
+function checkLeases(
+  leases: unknown,
+  used: Set<string>,
+  overlay: OverlaySpec | null,
+  [inside, inside6]: readonly [Inside, Inside],
+): LeaseSpec[] {
   if (!Array.isArray(leases) || leases.length > maxLeases) refuse('list of leases is malformed');
   const once = (what: string, value: string) => {
     if (used.has(value)) refuse(`${what} ${value} stands there twice`);
@@ -88,7 +98,7 @@ function checkLeases(leases: unknown, used: Set<string>, inside: Inside, inside6
     const ip6 = none ? null : once('address', inside6(lease.ip6, 'lease IPv6 address'));
     const hostname = lease.hostname ? lease.hostname.toLowerCase() : null;
     if (hostname !== null && !labelShape.test(hostname)) refuse('lease host name is malformed');
-    return { ip, mac, hostname, ip6 };
+    return { ip, mac, hostname, ip6, node: checkLeaseNode(lease.node, overlay) };
   });
   return checked.sort((a, b) => addressNumber(a.ip, 'ip') - addressNumber(b.ip, 'ip'));
 }
@@ -106,7 +116,8 @@ export function checkNetworkSpec(spec: NetworkSpec): CheckedNetwork {
   // RFC 8200 §5.
   if (ipv6 && spec.mtu < 1280) refuse('MTU is below the 1280 that IPv6 needs');
   if (!Array.isArray(spec.dns) || spec.dns.length > 8) refuse('list of resolvers is malformed');
-  const used = new Set([gateway, gatewayMac, ...(ipv6 ? [ipv6.gateway] : [])]);
+  const used = new Set([gateway, gatewayMac, annexMac, ...(ipv6 ? [ipv6.gateway] : [])]);
+  const overlay = checkOverlay(spec.overlay);
   return {
     subnet: spec.subnet,
     gateway,
@@ -116,11 +127,12 @@ export function checkNetworkSpec(spec: NetworkSpec): CheckedNetwork {
     dns: spec.dns.map((server) => checkAddress(server, 'resolver')),
     domain: checkDomain(spec.domain),
     mtu: spec.mtu,
-    leases: checkLeases(spec.leases, used, inside, inside6),
+    leases: checkLeases(spec.leases, used, overlay, [inside, inside6]),
     publicAddresses: checkPublicAddresses(spec.publicAddresses, inside),
     forwards: checkForwards(spec.forwards, inside),
     firewall: checkFirewall(spec.firewall),
     wireguard: checkWireguard(spec.wireguard, [spec.subnet, ...(spec.subnet6 ? [spec.subnet6] : [])]),
+    overlay,
     prefixLength,
     netmask: addressText((0xffffffff << (32 - prefixLength)) >>> 0),
     network: addressText(first),

@@ -6,20 +6,14 @@
  */
 import { type Capability, type DriverContext, DriverError, type Found, type NetworkSpec } from '#libs/drivers/contract';
 import { CommandError, createRunner } from '#libs/drivers/host';
-import {
-  apply,
-  type LocalNetworkStatus,
-  lacksProgram,
-  type NetworkOptions,
-  type Parts,
-  remove,
-  statusOf,
-  uplinkAddress,
-} from './converge.js';
+import { apply, remove } from './converge.js';
 import { bridgesHere } from './links.js';
-import { checkRef } from './names.js';
+import { checkRef, overlayName } from './names.js';
 import { checkNetworkSpec } from './network-spec.js';
+import { overlaysHere } from './overlay.js';
+import { type LocalNetworkStatus, type NetworkOptions, type Parts, statusOf, uplinkAddress } from './parts.js';
 import { openRecords } from './record.js';
+import { lacksProgram } from './role.js';
 import { checkUplink } from './uplink.js';
 
 /**
@@ -57,13 +51,15 @@ export function createNetworkCapability(
 async function inventory(parts: Parts): Promise<Found<LocalNetworkStatus>[]> {
   const { installation } = parts.context;
   const address = await uplinkAddress(parts);
+  const overlays = await overlaysHere(parts.runner);
   const records = new Map((await parts.records.all()).map((record) => [record.ref.id, record]));
   const here = new Map((await bridgesHere(parts.runner, installation)).map((ref) => [ref.id, ref]));
   const refs = [...here.values(), ...[...records.values()].map(({ ref }) => ref).filter(({ id }) => !here.has(id))];
   const found: Found<LocalNetworkStatus>[] = [];
   for (const ref of refs) {
     const record = records.get(ref.id);
-    const damaged = !here.has(ref.id) || (record !== undefined && (await lacksProgram(parts, record)));
+    const isCut = record?.overlay && !overlays.has(overlayName(installation, ref.id));
+    const damaged = !here.has(ref.id) || isCut || (record !== undefined && (await lacksProgram(parts, record)));
     const status = statusOf(installation, ref.id, record?.door?.port ?? null, address);
     found.push({ ref, status, ...(damaged && { damaged }) });
   }

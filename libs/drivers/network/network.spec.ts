@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Capability, NetworkSpec } from '#libs/drivers/contract';
 import { canHost, machineState } from '#libs/drivers/host';
-import type { LocalNetworkStatus } from './converge.js';
 import { Lab, lease, networkRef, networkSpec, never } from './lab.js';
 import { bridgeName, leasePortName, namespaceName } from './names.js';
+import type { LocalNetworkStatus } from './parts.js';
 
 const ability = await canHost();
 if (!ability.ok) console.warn(`skipped: networks: ${ability.reason}`);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Ref } from '#libs/drivers/contract';
 import type { Opening } from './agent-rules.js';
 import type { GuardEntry } from './guard.js';
+import type { Gate } from './overlay-gate.js';
 
 export interface NetworkRecord {
   ref: Ref;
@@ -15,7 +16,14 @@ export interface NetworkRecord {
   openings: RecordedOpening[];
   /** Port of its VPN door, and whether a process keeps that; null: it has none. */
   door: { port: number; process: boolean } | null;
+  /** What its namespace is; null: perhaps either. */
+  role: Role | null;
+  /** What may let frames of other nodes in, and the router's MAC that may come from there; null: it is on no other. */
+  overlay: { gates: Gate[]; gateway: string | null } | null;
 }
+
+/** The network's router, or what answers guests for their own node while that is on another. */
+export type Role = 'router' | 'annex';
 
 export interface RecordedOpening extends Opening {
   /** The uplink's interface at that time. */
@@ -25,8 +33,11 @@ export interface RecordedOpening extends Opening {
 /** As agents before these features wrote it, too. */
 function parse(text: string): NetworkRecord {
   const record = JSON.parse(text) as NetworkRecord;
-  const entries = record.entries.map((entry) => ({ ...entry, ip6: entry.ip6 ?? null, wall: entry.wall ?? null }));
-  return { ...record, entries, openings: record.openings ?? [], door: record.door ?? null };
+  const absent = { ip6: null, wall: null, away: null, annex: false };
+  const entries = record.entries.map((entry) => ({ ...absent, ...entry }));
+  const role = record.role === undefined ? 'router' : record.role;
+  const { openings = [], door = null, overlay = null } = record as Partial<NetworkRecord>;
+  return { ...record, entries, openings, door, role, overlay };
 }
 
 /** Records under `<stateDir>/network/<id>/record.json`. */

@@ -6,9 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Capability, FirewallRuleSpec, NetworkSpec, WireguardSpec } from '#libs/drivers/contract';
 import { canHost } from '#libs/drivers/host';
-import type { LocalNetworkStatus } from './converge.js';
 import { Lab, lease, networkRef, networkSpec, never } from './lab.js';
 import { wireguardName } from './names.js';
+import type { LocalNetworkStatus } from './parts.js';
 
 const ability = await canHost();
 if (!ability.ok) console.warn(`skipped: VPN doors: ${ability.reason}`);
