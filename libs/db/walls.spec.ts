@@ -157,6 +157,7 @@ describe('row level security', () => {
       'claim_public_address',
       'claim_wireguard_port',
       'domain_directory',
+      'free_held_address',
       'give_back_public_address',
       'hold_access',
       'issuer_directory',
