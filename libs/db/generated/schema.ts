@@ -330,6 +330,13 @@ export interface InstanceUserData {
   user_data: string;
 }
 
+export interface IssuerKeys {
+  issuer: string;
+  jwks: Json;
+  jwks_uri: string;
+  read_at: Generated<Timestamp>;
+}
+
 export interface Job {
   action: string;
   attempts: Generated<number>;
@@ -727,6 +734,7 @@ export interface DB {
   installation: Installation;
   instance: Instance;
   instance_user_data: InstanceUserData;
+  issuer_keys: IssuerKeys;
   job: Job;
   job_step: JobStep;
   lease: Lease;
