@@ -45,7 +45,9 @@ const installation = await whenReachable(log, async () => {
 const { issuers, domains, access } = await openDirectories(db, listener, log, config.api.domain);
 await listener.start();
 
-const memory = new StoredKeys(db, { onError: (error) => log.warn({ err: error }, 'writing down issuers’ keys failed') });
+const memory = new StoredKeys(db, {
+  onError: (error) => log.warn({ err: error }, 'writing down issuers’ keys failed'),
+});
 const tokens = new TokenVerifier({ directory: issuers, audience: config.api.audience, memory });
 const apiTokens = new ApiTokens(db, access, {
   onError: (error) => log.warn({ err: error }, 'writing down when API tokens were used failed'),
