@@ -430,6 +430,16 @@ create table instance_user_data (
   constraint instance_user_data_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES instance(tenant_id, id) ON DELETE CASCADE
 );
 
+create table issuer_keys (
+  issuer text not null,
+  jwks_uri text not null,
+  jwks jsonb not null,
+  read_at timestamp(3) with time zone default now() not null,
+  constraint issuer_keys_pkey PRIMARY KEY (issuer),
+  constraint issuer_keys_jwks_check CHECK ((length((jwks)::text) <= 300000)),
+  constraint issuer_keys_jwks_uri_check CHECK ((length(jwks_uri) <= 2048))
+);
+
 create table job (
   tenant_id text not null,
   id uuid not null,
@@ -1980,6 +1990,38 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb)
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ DELETE FROM issuer_keys k
+   WHERE (NOT (EXISTS ( SELECT
+            FROM tenant_issuer i
+           WHERE (i.issuer = k.issuer))));
+ INSERT INTO issuer_keys (issuer, jwks_uri, jwks)  SELECT remember_issuer_keys.p_issuer AS p_issuer,
+             remember_issuer_keys.p_jwks_uri AS p_jwks_uri,
+             remember_issuer_keys.p_jwks AS p_jwks
+           WHERE (EXISTS ( SELECT
+                    FROM tenant_issuer i
+                   WHERE (i.issuer = remember_issuer_keys.p_issuer))) ON CONFLICT(issuer) DO UPDATE SET jwks_uri = excluded.jwks_uri, jwks = excluded.jwks, read_at = now();
+END;
+
+CREATE OR REPLACE FUNCTION public.remembered_issuer_keys(p_issuer text, p_max_age interval)
+ RETURNS TABLE(jwks_uri text, jwks jsonb)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT k.jwks_uri,
+     k.jwks
+    FROM issuer_keys k
+   WHERE ((k.issuer = remembered_issuer_keys.p_issuer) AND (k.read_at > (now() - remembered_issuer_keys.p_max_age)) AND (EXISTS ( SELECT
+            FROM tenant_issuer i
+           WHERE (i.issuer = k.issuer))));
+END;
+
 CREATE OR REPLACE FUNCTION public.reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean)
  RETURNS uuid
  LANGUAGE plpgsql
@@ -2798,6 +2840,14 @@ grant execute on function refuse_foreign_issuer(p_issuer text) to public;
 alter function refuse_over_quota() owner to rhyzome_owner;
 grant execute on function refuse_over_quota() to public;
 
+alter function remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb) owner to rhyzome_owner;
+grant execute on function remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb) to rhyzome_app;
+grant execute on function remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb) to rhyzome_operator;
+
+alter function remembered_issuer_keys(p_issuer text, p_max_age interval) owner to rhyzome_owner;
+grant execute on function remembered_issuer_keys(p_issuer text, p_max_age interval) to rhyzome_app;
+grant execute on function remembered_issuer_keys(p_issuer text, p_max_age interval) to rhyzome_operator;
+
 alter function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) owner to rhyzome_owner;
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to public;
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_app;
@@ -2955,6 +3005,9 @@ grant delete, insert, select, update on table instance to rhyzome_operator;
 alter table instance_user_data owner to rhyzome_owner;
 grant delete, insert, select, update on table instance_user_data to rhyzome_app;
 grant delete, insert, select, update on table instance_user_data to rhyzome_operator;
+
+alter table issuer_keys owner to rhyzome_owner;
+grant select on table issuer_keys to rhyzome_operator;
 
 alter table job owner to rhyzome_owner;
 grant delete, insert, select, update on table job to rhyzome_app;

@@ -168,6 +168,8 @@ describe('row level security', () => {
       'public_pool_use',
       'raise_access',
       'raise_access_of_tenant',
+      'remember_issuer_keys',
+      'remembered_issuer_keys',
       'reserve_node',
       'shrink_reservation',
       'split_reservation',

@@ -363,6 +363,13 @@ export interface InstanceUserData {
   user_data: string;
 }
 
+export interface IssuerKeys {
+  issuer: string;
+  jwks: Json;
+  jwks_uri: string;
+  read_at: Generated<Timestamp>;
+}
+
 export interface Job {
   action: string;
   alarm_at: Generated<Timestamp | null>;
@@ -798,6 +805,7 @@ export interface DB {
   installation: Installation;
   instance: Instance;
   instance_user_data: InstanceUserData;
+  issuer_keys: IssuerKeys;
   job: Job;
   job_step: JobStep;
   lease: Lease;
