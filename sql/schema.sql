@@ -2,6 +2,8 @@
 
 -- Sequences
 
+create sequence network_vni;
+
 create sequence placement_revision;
 
 -- Tables
@@ -549,8 +551,13 @@ create table network (
   subnet6 cidr,
   resource_created_at timestamp(3) with time zone default now() not null,
   resource_name text default ''::text not null,
+  vni integer default claim_vni() not null,
+  router_node_id uuid,
+  told_members text,
   constraint network_pkey PRIMARY KEY (tenant_id, id),
   constraint network_subnet6_check CHECK (((subnet6 IS NULL) OR ((family((subnet6)::inet) = 6) AND ((masklen((subnet6)::inet) >= 64) AND (masklen((subnet6)::inet) <= 120))))),
+  constraint network_vni_check CHECK (((vni >= 1) AND (vni <= 16777215))),
+  constraint network_router_node_id_fkey FOREIGN KEY (router_node_id) REFERENCES node(id) ON DELETE SET NULL,
   constraint network_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
@@ -586,9 +593,16 @@ create table node (
   fenced_at timestamp(3) with time zone,
   told_state text,
   told_at timestamp(3) with time zone default now() not null,
+  underlay inet,
+  underlay_port integer,
+  underlay_mtu integer,
   constraint node_pkey PRIMARY KEY (id),
   constraint node_name_key UNIQUE (name),
-  constraint node_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
+  constraint node_check CHECK ((((underlay IS NULL) = (underlay_port IS NULL)) AND ((underlay IS NULL) = (underlay_mtu IS NULL)))),
+  constraint node_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text)),
+  constraint node_underlay_check CHECK (((family(underlay) = 4) AND (masklen(underlay) = 32))),
+  constraint node_underlay_mtu_check CHECK ((underlay_mtu > 0)),
+  constraint node_underlay_port_check CHECK (((underlay_port >= 1) AND (underlay_port <= 65535)))
 );
 
 create table node_event (
@@ -1153,6 +1167,10 @@ CREATE INDEX network_by_subnet_name ON public.network USING btree (tenant_id, su
 
 CREATE INDEX network_part_network ON public.network_part USING btree (tenant_id, network_id);
 
+CREATE INDEX network_router ON public.network USING btree (router_node_id);
+
+CREATE UNIQUE INDEX network_vni_key ON public.network USING btree (vni);
+
 CREATE INDEX node_event_age ON public.node_event USING btree (at);
 
 CREATE INDEX node_event_node ON public.node_event USING btree (node_id, id);
@@ -1544,6 +1562,21 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.claim_vni()
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+declare candidate int;
+begin
+  loop
+    candidate := nextval('network_vni');
+    exit when not exists (select from network n where n.vni = candidate);
+  end loop;
+  return candidate;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.claim_wireguard_port()
  RETURNS integer
  LANGUAGE plpgsql
@@ -1817,6 +1850,12 @@ begin
   return total;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.network_members(p_tenant text, p_network uuid, p_mtu integer)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+RETURN (SELECT COALESCE(string_agg(((((n.id || '@'::text) || host(n.underlay)) || ':'::text) || n.underlay_port), ' '::text ORDER BY n.id), ''::text) AS "coalesce" FROM (placement p JOIN node n ON ((n.id = p.node_id))) WHERE ((p.tenant_id = network_members.p_tenant) AND (p.resource_id = network_members.p_network) AND p.present AND node_spans(n.*, network_members.p_mtu)));
+
 CREATE OR REPLACE FUNCTION public.node_away_since(n node)
  RETURNS timestamp with time zone
  LANGUAGE sql
@@ -1853,6 +1892,12 @@ CREATE OR REPLACE FUNCTION public.node_silence()
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
 RETURN '00:00:30'::interval;
+
+CREATE OR REPLACE FUNCTION public.node_spans(n node, p_mtu integer)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN (((n).underlay IS NOT NULL) AND ((n).underlay_mtu >= p_mtu) AND (node_state(n) <> 'gone'::text));
 
 CREATE OR REPLACE FUNCTION public.node_state(n node)
  RETURNS text
@@ -2710,6 +2755,11 @@ alter function claim_public_address(p_pool text) owner to rhyzome_owner;
 grant execute on function claim_public_address(p_pool text) to public;
 grant execute on function claim_public_address(p_pool text) to rhyzome_app;
 
+alter function claim_vni() owner to rhyzome_owner;
+grant execute on function claim_vni() to public;
+grant execute on function claim_vni() to rhyzome_app;
+grant execute on function claim_vni() to rhyzome_operator;
+
 alter function claim_wireguard_port() owner to rhyzome_owner;
 grant execute on function claim_wireguard_port() to public;
 grant execute on function claim_wireguard_port() to rhyzome_app;
@@ -2782,6 +2832,11 @@ grant execute on function keep_tags() to public;
 alter function measure_quota(p_tenant text, p_name text) owner to rhyzome_owner;
 grant execute on function measure_quota(p_tenant text, p_name text) to public;
 
+alter function network_members(p_tenant text, p_network uuid, p_mtu integer) owner to rhyzome_owner;
+grant execute on function network_members(p_tenant text, p_network uuid, p_mtu integer) to public;
+grant execute on function network_members(p_tenant text, p_network uuid, p_mtu integer) to rhyzome_app;
+grant execute on function network_members(p_tenant text, p_network uuid, p_mtu integer) to rhyzome_operator;
+
 alter function node_away_since(n node) owner to rhyzome_owner;
 grant execute on function node_away_since(n node) to public;
 grant execute on function node_away_since(n node) to rhyzome_app;
@@ -2801,6 +2856,11 @@ alter function node_silence() owner to rhyzome_owner;
 grant execute on function node_silence() to public;
 grant execute on function node_silence() to rhyzome_app;
 grant execute on function node_silence() to rhyzome_operator;
+
+alter function node_spans(n node, p_mtu integer) owner to rhyzome_owner;
+grant execute on function node_spans(n node, p_mtu integer) to public;
+grant execute on function node_spans(n node, p_mtu integer) to rhyzome_app;
+grant execute on function node_spans(n node, p_mtu integer) to rhyzome_operator;
 
 alter function node_state(n node) owner to rhyzome_owner;
 grant execute on function node_state(n node) to public;
@@ -2904,6 +2964,8 @@ alter procedure wall_off(IN tab regclass) owner to rhyzome_owner;
 grant execute on procedure wall_off(IN tab regclass) to public;
 
 alter sequence event_id_seq owner to rhyzome_owner;
+
+alter sequence network_vni owner to rhyzome_owner;
 
 alter sequence node_event_id_seq owner to rhyzome_owner;
 

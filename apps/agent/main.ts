@@ -22,6 +22,7 @@ const agent = await startAgent({
       driver: settings.driver,
       uri: settings.libvirt?.uri,
       uplink: settings.network?.uplink,
+      underlay: settings.network?.underlay,
       cacheDir: settings.cacheDir,
     }),
   log,

@@ -206,7 +206,21 @@ class NodeAgent {
       labels: this.options.labels,
       inventory: machine ? await takeInventory(machine.driver, machine.reconciler) : [],
       kinds: machine?.driver.capabilities.map(({ kind }) => kind) ?? [],
+      underlay: await this.underlay(machine),
     };
+  }
+
+  private async underlay(machine: Machine | undefined): Promise<Hello['underlay']> {
+    const underlay = await machine?.driver.underlay?.();
+    if (!underlay) return undefined;
+    const { address, port, networkMtu } = underlay;
+    if (networkMtu === null) {
+      this.options.log.warn(
+        { address },
+        'the underlay address is on no link of this machine, or its link is not there',
+      );
+    }
+    return { address, port, networkMtu: networkMtu ?? 0 };
   }
 
   private createMachine(installation: string): Promise<Machine> {

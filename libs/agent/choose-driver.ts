@@ -11,14 +11,15 @@ export interface DriverChoice extends LibvirtOptions {
 /** Throws the driver's own error when the one that was named does not work. */
 export async function chooseDriver(ctx: DriverContext, choice: DriverChoice): Promise<Driver> {
   const { driver } = choice;
-  if (driver === 'sim') return createSimDriver(ctx);
+  const sim = { underlay: choice.underlay };
+  if (driver === 'sim') return createSimDriver(ctx, sim);
   try {
     return await createLibvirt(ctx, choice);
   } catch (error) {
     if (driver === 'libvirt') throw error;
     const reason = error instanceof Error ? error.message : String(error);
     ctx.log.warn({ reason }, 'libvirt does not work here; the machines are simulated (driver sim)');
-    return createSimDriver(ctx);
+    return createSimDriver(ctx, sim);
   }
 }
 

@@ -3,7 +3,7 @@
  * gets after defaults; the shapes say what a file may hold.
  */
 import ipaddr from 'ipaddr.js';
-import { domainOf } from '#libs/core';
+import { domainOf, isIpv4 } from '#libs/core';
 import { ConnectionStringError, parseConnection } from './connection.js';
 import { type KeycloakConfig, keycloakShape } from './keycloak-config.js';
 import {
@@ -79,6 +79,16 @@ export interface UplinkConfig {
   denied?: string[];
 }
 
+/** Where the node meets the others, for networks that are on several. */
+export interface UnderlayConfig {
+  /** The machine's IPv4 address at which other nodes reach it. */
+  address: string;
+  /** The only link by which they do; its MTU counts. Default: any; that of the address's link. */
+  interface?: string;
+  /** UDP; default 4789. */
+  port?: number;
+}
+
 export interface AgentConfig {
   /** Where rhyzome-grpc listens: host:port, or unix:/path. */
   controller: string;
@@ -89,7 +99,7 @@ export interface AgentConfig {
   /** `auto`: libvirt where it works, else sim. */
   driver: 'sim' | 'libvirt' | 'auto';
   libvirt?: { uri: string };
-  network?: { uplink?: UplinkConfig };
+  network?: { uplink?: UplinkConfig; underlay?: UnderlayConfig };
   /** Folder for what can be made again, e.g. the outcome of the KVM probe, absolute; default: in stateDir. */
   cacheDir?: string;
   labels: Record<string, string>;
@@ -158,6 +168,15 @@ const addressRange: Shape<string> = (value, place) => {
   return given;
 };
 
+const ipv4Address: Shape<string> = (value, place) => {
+  const given = text()(value, place);
+  if (given !== undefined && !isIpv4(given))
+    place.problems.push({ pointer: place.pointer, message: 'must be an IPv4 address, e.g. 192.0.2.10' });
+  return given;
+};
+
+const linkName = text({ pattern: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$/, expected: 'a link’s name, e.g. eth1' });
+
 /** A domain, in one form. */
 const domainName: Shape<string> = (value, place) => {
   const given = text()(value, place);
@@ -205,7 +224,14 @@ const agent = object<AgentConfig>({
   driver: required(oneOf('sim', 'libvirt', 'auto')),
   libvirt: optional(object<{ uri: string }>({ uri: required(text()) })),
   network: optional(
-    object<{ uplink?: UplinkConfig }>({
+    object<{ uplink?: UplinkConfig; underlay?: UnderlayConfig }>({
+      underlay: optional(
+        object<UnderlayConfig>({
+          address: required(ipv4Address),
+          interface: optional(linkName),
+          port: optional(integer(1, 65_535)),
+        }),
+      ),
       uplink: optional(
         object<UplinkConfig>({
           interface: required(text()),

@@ -7,7 +7,7 @@ import { type Database, type Listener } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, callSignal, type Hello, messagesOf, send } from '#libs/rpc';
 import { type ConsoleCall, serveConsole } from './console-call.js';
-import { countFrom, labelsFrom, smallCountFrom, textFrom } from './node-words.js';
+import { countFrom, labelsFrom, smallCountFrom, textFrom, underlayFrom } from './node-words.js';
 import { openSession } from './registry.js';
 import { NodeStream, type StreamLog } from './stream.js';
 
@@ -66,6 +66,7 @@ export class NodeHub {
     this.streams.get(session.nodeId)?.end();
     this.streams.set(session.nodeId, stream);
     this.options.log.info({ node: nodeName, session: session.session, driver: hello.driver }, 'a node has connected');
+    this.tellKinds(session.nodeId, nodeName);
     try {
       const welcome = {
         installationId: this.options.installationId,
@@ -78,6 +79,15 @@ export class NodeHub {
     } finally {
       if (this.streams.get(session.nodeId) === stream) this.streams.delete(session.nodeId);
       this.options.log.info({ node: nodeName, session: session.session }, 'a node’s stream has ended');
+    }
+  }
+
+  /** What other nodes are told of this one may be different now. What fails here is done by the kinds' upkeep. */
+  private tellKinds(nodeId: string, nodeName: string): void {
+    for (const kind of this.registry.all) {
+      kind.nodeChanged?.(this.db, nodeId).catch((error: unknown) => {
+        this.options.log.warn({ node: nodeName, kind: kind.name, err: error }, 'telling other nodes of a node failed');
+      });
     }
   }
 
@@ -160,5 +170,6 @@ function helloOf(name: string, hello: Hello) {
     vcpus: smallCountFrom(hello.capacity?.vcpus ?? 0, 'The number of CPUs'),
     memoryMiB: countFrom(hello.capacity?.memoryMib ?? 0n, 'The memory'),
     diskGiB: countFrom(hello.capacity?.diskGib ?? 0n, 'The disk space'),
+    ...(hello.underlay && { underlay: underlayFrom(hello.underlay) }),
   };
 }

@@ -3,7 +3,9 @@
  * PostgreSQL cannot store. What is not so is the node's fault and refused as such; nothing else of the message counts.
  */
 import { toUSVString } from 'node:util';
-import { isNestedDeeper, RhyzomeError } from '#libs/core';
+import { isIpv4, isNestedDeeper, RhyzomeError } from '#libs/core';
+import type { Underlay } from '#libs/rpc';
+import type { NodeUnderlay } from './registry.js';
 
 const mostInt = 2 ** 31 - 1;
 
@@ -47,6 +49,14 @@ export function objectFrom(json: string, mostBytes: number, what: string): Recor
 export function labelsFrom(labels: Record<string, string>, what: string): Record<string, string> {
   const entries = Object.entries(labels).slice(0, 100);
   return Object.fromEntries(entries.map(([key, value]) => [textFrom(key, 253, what), textFrom(value, 1_000, what)]));
+}
+
+/** Where other nodes reach it. Throws RhyzomeError `malformed_request`. */
+export function underlayFrom({ address, port, networkMtu }: Underlay): NodeUnderlay {
+  if (!isIpv4(address)) throw garbage('The underlay’s address is no IPv4 address');
+  if (port < 1 || port > 65_535) throw garbage('The underlay’s port is out of range');
+  if (networkMtu > mostInt) throw garbage('The underlay’s MTU is out of range');
+  return { address, port, networkMtu: networkMtu === 0 ? null : networkMtu };
 }
 
 function refuseUnstorable(value: unknown, what: string): void {

@@ -2,7 +2,7 @@
 
 import { sql } from 'kysely';
 import { newId } from '#libs/core';
-import type { Database } from '#libs/db';
+import type { Database, Tx } from '#libs/db';
 
 export interface NodeHello {
   name: string;
@@ -13,6 +13,15 @@ export interface NodeHello {
   vcpus: number;
   memoryMiB: number;
   diskGiB: number;
+  /** Where other nodes reach it. Absent: it takes no part in networks across nodes. */
+  underlay?: NodeUnderlay;
+}
+
+export interface NodeUnderlay {
+  address: string;
+  port: number;
+  /** The largest MTU of a network that it carries; null: the node does not know now, so what it said before counts. */
+  networkMtu: number | null;
 }
 
 export interface NodeSession {
@@ -33,6 +42,7 @@ export async function openSession(db: Database, hello: NodeHello, replica: strin
         disk_gib = excluded.disk_gib, last_seen_at = now()
       returning id`.execute(tx);
     const nodeId = node.rows[0]!.id;
+    await keepUnderlay(tx, nodeId, hello.underlay);
     const session = await sql<{ session: number }>`
       insert into node_session as s (node_id, session, replica) values (${nodeId}, 1, ${replica})
       on conflict (node_id) do update set session = s.session + 1, replica = excluded.replica,
@@ -40,6 +50,17 @@ export async function openSession(db: Database, hello: NodeHello, replica: strin
       returning session`.execute(tx);
     return { nodeId, session: session.rows[0]!.session };
   });
+}
+
+async function keepUnderlay(tx: Tx, nodeId: string, underlay: NodeUnderlay | undefined): Promise<void> {
+  const { address = null, port = null, networkMtu = null } = underlay ?? {};
+  await sql`
+    with said as (
+      select id, coalesce(${networkMtu}::int, underlay_mtu) as mtu from node where id = ${nodeId})
+    update node n set underlay = case when s.mtu is not null then ${address}::inet end,
+      underlay_port = case when s.mtu is not null then ${port}::int end,
+      underlay_mtu = case when ${address}::inet is not null then s.mtu end
+    from said s where n.id = s.id`.execute(tx);
 }
 
 /** False when a later stream of the node has taken over. */

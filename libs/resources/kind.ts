@@ -185,6 +185,11 @@ export interface KindDefinition<Row extends CoreRow = any> {
   /** What falls due by itself (expiries), done now and then by one rhyzome-grpc at a time; repeatable at any moment. */
   upkeep?(db: Database, signal: AbortSignal): Promise<void>;
   /**
+   * A node has connected, was fenced or is back: writes anew what the other nodes are told of it. Repeatable; `upkeep` does
+   * what did not come to its end.
+   */
+  nodeChanged?(db: Database, nodeId: string): Promise<void>;
+  /**
    * A node reported about one of its resources, which is locked. In the tenant's scope. What has to lock other resources
    * is returned, and done in a transaction of its own right after.
    */

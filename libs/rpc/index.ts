@@ -36,6 +36,7 @@ export {
   RelayRequest,
   Report,
   ResourceMetrics,
+  Underlay,
   Welcome,
 } from './generated/rhyzome/v1/node.js';
 export {

@@ -6,7 +6,7 @@
 import { sql } from 'kysely';
 import { newId } from '#libs/core';
 import type { Database, Listener } from '#libs/db';
-import { type NodeSession, openSession, recordDeed, recordReport } from '#libs/nodes';
+import { type NodeSession, type NodeUnderlay, openSession, recordDeed, recordReport } from '#libs/nodes';
 import type { KindRegistry } from '#libs/resources';
 import { DeedOutcome, Phase } from '#libs/rpc';
 
@@ -56,7 +56,8 @@ export class ObedientNode {
     this.timer = setInterval(() => this.look(), 1_000);
   }
 
-  async register(): Promise<void> {
+  /** `underlay`: where other nodes reach it; also on a later Hello. */
+  async register(underlay?: NodeUnderlay): Promise<void> {
     this.session = await openSession(
       this.db,
       {
@@ -68,6 +69,7 @@ export class ObedientNode {
         vcpus: 10_000,
         memoryMiB: 10_000_000,
         diskGiB: 1_000_000,
+        ...(underlay && { underlay }),
       },
       '127.0.0.1:1',
     );

@@ -457,9 +457,12 @@ export interface Network {
   mtu: number;
   resource_created_at: Generated<Timestamp>;
   resource_name: Generated<string>;
+  router_node_id: string | null;
   subnet: string;
   subnet6: string | null;
   tenant_id: string;
+  told_members: string | null;
+  vni: Generated<number>;
 }
 
 export interface NetworkPart {
@@ -489,6 +492,9 @@ export interface Node {
   name: string;
   told_at: Generated<Timestamp>;
   told_state: string | null;
+  underlay: string | null;
+  underlay_mtu: number | null;
+  underlay_port: number | null;
   vcpus: number;
 }
 

@@ -74,6 +74,9 @@ export interface OverlaySpec {
   walled: boolean;
 }
 
+/** No guest's MAC: what answers guests at the metadata address has it where their router is on another node. */
+export const annexMac = '0e:52:5a:fe:a9:fe';
+
 export interface OverlayNode {
   address: string;
   port: number;
@@ -291,8 +294,19 @@ export interface Driver {
   readonly name: string;
   capabilities: readonly Capability<any, any>[];
   capacity(): Promise<MachineCapacity>;
+  /** Where other nodes reach this machine; null or absent: nowhere. */
+  underlay?(): Promise<MachineUnderlay | null>;
   /** Ends watchers and children that must not outlive the agent; machines and networks stay. */
   close(): Promise<void>;
+}
+
+export interface MachineUnderlay {
+  /** IPv4. */
+  address: string;
+  /** UDP, for VXLAN. */
+  port: number;
+  /** The largest MTU of a network that it carries; null: not known now, since the address is on none of its links. */
+  networkMtu: number | null;
 }
 
 /** What every driver is made with. */

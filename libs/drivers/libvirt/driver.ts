@@ -3,7 +3,7 @@ import { chmod, stat, statfs } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { type Driver, type DriverContext, DriverError, type MachineCapacity } from '#libs/drivers/contract';
 import { createRunner, type Runner } from '#libs/drivers/host';
-import { createNetworkCapability, type NetworkOptions } from '#libs/drivers/network';
+import { createNetworkCapability, machineUnderlay, type NetworkOptions } from '#libs/drivers/network';
 import { type Accelerator, findProbe, probeAccelerator } from './accelerator.js';
 import { createDiskCapability } from './disk.capability.js';
 import { Disks } from './disks.js';
@@ -81,6 +81,7 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
         ...options.capacity,
       };
     },
+    underlay: async () => (options.underlay ? machineUnderlay(runner, options.underlay) : null),
     async close() {
       for (const end of watchers) end();
       watchers.clear();

@@ -23,6 +23,10 @@ export function refuse(what: string): never {
 
 const numberOf = (bytes: readonly number[]) => bytes.reduce((sum, byte) => sum * 256n + BigInt(byte), 0n);
 
+export function isIpv4Text(address: unknown): boolean {
+  return typeof address === 'string' && ipaddr.IPv4.isValidFourPartDecimal(address);
+}
+
 /** An IPv4 address as a number; throws `invalid_spec`. */
 export function addressNumber(address: unknown, what: string): number {
   if (typeof address !== 'string' || !ipaddr.IPv4.isValidFourPartDecimal(address)) refuse(`${what} is no IPv4 address`);

@@ -3,11 +3,12 @@
  * node knows the guests that it has and no others. The guard turns what guests ask of that address here. Nothing is
  * forwarded.
  */
+import { annexMac } from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
 import { nft } from './guard.js';
 import { ensurePortPair, ipBatch, lan } from './links.js';
 import { namespaceName } from './names.js';
-import { annexMac, type CheckedNetwork } from './network-spec.js';
+import type { CheckedNetwork } from './network-spec.js';
 import { metadataAddress } from './router.js';
 
 const t = 'inet rhyzome';

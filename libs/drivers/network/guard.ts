@@ -11,10 +11,11 @@
  * is there. What guests ask all of their link for, which only the router can answer, is turned to it, so that it finds its
  * node; what they ask the metadata address is turned to their own node's.
  */
+import { annexMac } from '#libs/drivers/contract';
 import { CommandError, type Runner } from '#libs/drivers/host';
 import { address6Number, linkLocalOf } from './addresses.js';
 import { leasePortName, linkPrefix, overlayName, routerPortName, tableName } from './names.js';
-import { annexMac, type CheckedNetwork } from './network-spec.js';
+import type { CheckedNetwork } from './network-spec.js';
 import { metadataAddress } from './router.js';
 
 /** What a network has put into the sets. Kept by the caller, since the sets do not say which network an element is of. */
@@ -70,7 +71,7 @@ function rules(installation: string): string[] {
   const routers = `"${linkPrefix('g', installation)}*"`;
   const overlays = `"${linkPrefix('v', installation)}*"`;
   const guest = (rule: string) => `add rule ${t} guest ${rule}`;
-  const chains = ['prerouting', 'onward', 'local', 'guest', 'pass', 'ask', 'overlay'];
+  const chains = ['prerouting', 'onward', 'local', 'own', 'guest', 'pass', 'ask', 'overlay'];
   return [
     `add table ${t}`,
     `add set ${t} routers { type ifname; }`,
@@ -86,6 +87,7 @@ function rules(installation: string): string[] {
     `add chain ${t} prerouting { type filter hook prerouting priority -200; policy accept; }`,
     `add chain ${t} onward { type filter hook forward priority -200; policy accept; }`,
     `add chain ${t} local { type filter hook input priority -200; policy accept; }`,
+    `add chain ${t} own { type filter hook output priority -200; policy accept; }`,
     `add chain ${t} guest`,
     `add chain ${t} pass`,
     `add chain ${t} ask`,
@@ -132,6 +134,8 @@ function rules(installation: string): string[] {
     `add rule ${t} onward iifname @walled oifname ${guests} ether type ip6 ${neighbours} accept`,
     `add rule ${t} onward iifname @walled oifname ${guests} ether type { ip, ip6 } counter drop`,
     `add rule ${t} local iifname { ${guests}, ${routers}, ${overlays} } drop`,
+    // Nor does this machine say anything there; what a bridge answers for others does not pass here.
+    `add rule ${t} own oifname { ${guests}, ${routers}, ${overlays} } drop`,
   ];
 }
 

@@ -1,6 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { FirewallRuleSpec, ForwardSpec, NetworkSpec, WireguardSpec } from '#libs/drivers/contract';
+import {
+  annexMac,
+  type FirewallRuleSpec,
+  type ForwardSpec,
+  type NetworkSpec,
+  type OverlaySpec,
+  type WireguardSpec,
+} from '#libs/drivers/contract';
 import { address6Number, address6Text, addressNumber, addressText, checkRange, disjoint } from './addresses.js';
 import { lease, networkSpec } from './lab.js';
 import { bridgeName, leasePortName, parseBridgeAlias } from './names.js';
@@ -20,6 +27,10 @@ const rule: FirewallRuleSpec = {
 const key = Buffer.alloc(32, 7).toString('base64');
 const peer = { publicKey: key, presharedKey: null, allowedIps: ['10.99.0.2/32'] };
 const door: WireguardSpec = { privateKey: key, port: 51_820, address: '10.99.0.1/24', peers: [peer] };
+const overlay: OverlaySpec = {
+  ...{ vni: 5001, address: '192.0.2.1', port: 4789, router: null, walled: false },
+  nodes: [{ address: '192.0.2.2', port: 4789 }],
+};
 
 describe('a network’s spec', () => {
   it.each([
@@ -83,6 +94,16 @@ describe('a network’s spec', () => {
     ['overlap', { wireguard: { ...door, peers: [{ ...peer, allowedIps: ['10.0.0.0/8'] }] } }],
     ['overlap', { wireguard: { ...door, peers: [{ ...peer, allowedIps: ['10.99.0.0/24'] }] } }],
     ['overlap', { wireguard: { ...door, peers: [{ ...peer, allowedIps: ['fd99::/64', 'fd99::5/128'] }] } }],
+    ['VNI', { overlay: { ...overlay, vni: 0 } }],
+    ['VNI', { overlay: { ...overlay, vni: 2 ** 24 } }],
+    ['own underlay address', { overlay: { ...overlay, address: '192.0.2.1; id' } }],
+    ['underlay address of a node', { overlay: { ...overlay, nodes: [{ address: 'fd00::1', port: 4789 }] } }],
+    ['port', { overlay: { ...overlay, nodes: [{ address: '192.0.2.2', port: 0 }] } }],
+    ['twice', { overlay: { ...overlay, nodes: [{ address: '192.0.2.1', port: 4789 }] } }],
+    ['router', { overlay: { ...overlay, router: 1 } }],
+    ['lease', { overlay, leases: [{ ...lease(5), node: 1 }] }],
+    ['lease', { leases: [{ ...lease(5), node: 0 }] }],
+    ['twice', { leases: [{ ...lease(5), mac: annexMac }] }],
   ])('is refused with a wrong %s', (what, change) => {
     const check = () => checkNetworkSpec({ ...networkSpec(), ...change });
     expect(check).toThrow(expect.objectContaining({ code: 'invalid_spec', permanent: true }));
@@ -96,8 +117,8 @@ describe('a network’s spec', () => {
     });
     expect(checked.netmask).toBe('255.255.252.0');
     expect(checked.leases).toEqual([
-      lease(2),
-      { ip: '10.77.1.9', mac: '52:54:00:aa:00:01', hostname: 'web', ip6: null },
+      { ...lease(2), node: null },
+      { ip: '10.77.1.9', mac: '52:54:00:aa:00:01', hostname: 'web', ip6: null, node: null },
     ]);
   });
 

@@ -1,5 +1,5 @@
 /** Checks a network's spec before any of it reaches a command, a file or a rule. Its features: see feature-spec.ts. */
-import type { LeaseSpec, NetworkSpec, OverlaySpec } from '#libs/drivers/contract';
+import { annexMac, type LeaseSpec, type NetworkSpec, type OverlaySpec } from '#libs/drivers/contract';
 import {
   address6Number,
   address6Text,
@@ -12,9 +12,6 @@ import {
 } from './addresses.js';
 import { checkFirewall, checkForwards, checkPublicAddresses, checkWireguard } from './feature-spec.js';
 import { checkLeaseNode, checkOverlay } from './overlay-spec.js';
-
-/** Of what answers guests at the metadata address where the network's router is on another node; on no wire but theirs. */
-export const annexMac = '0e:52:5a:fe:a9:fe';
 
 export interface CheckedNetwork extends NetworkSpec {
   prefixLength: number;

@@ -10,7 +10,7 @@ import { apply, remove } from './converge.js';
 import { bridgesHere } from './links.js';
 import { checkRef, overlayName } from './names.js';
 import { checkNetworkSpec } from './network-spec.js';
-import { overlaysHere } from './overlay.js';
+import { checkUnderlay, overlaysHere } from './overlay.js';
 import { type LocalNetworkStatus, type NetworkOptions, type Parts, statusOf, uplinkAddress } from './parts.js';
 import { openRecords } from './record.js';
 import { lacksProgram } from './role.js';
@@ -25,6 +25,7 @@ export function createNetworkCapability(
   options: NetworkOptions = {},
 ): Capability<NetworkSpec, LocalNetworkStatus> {
   if (options.uplink) checkUplink(options.uplink);
+  if (options.underlay) checkUnderlay(options.underlay);
   const parts: Parts = {
     context,
     options,

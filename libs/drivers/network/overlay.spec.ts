@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Ref } from '#libs/drivers/contract';
 import { canHost, machineState } from '#libs/drivers/host';
 import { lease, networkRef, networkSpec, never } from './lab.js';
-import { type LabPair, openPair, type Side, type Spanning, toldTo, underlayOf } from './lab-pair.js';
+import { type LabPair, openPair, type Side, type Spanning, strangerAddress, toldTo, underlayOf } from './lab-pair.js';
 import { overlayName, tableName } from './names.js';
 
 const ability = await canHost();
@@ -114,6 +114,54 @@ END`);
     expect((await strays('b'))[0]).toBeGreaterThan(0);
     await pair.b.run('nft delete table bridge watch');
     await pair.b.unplug('db');
+    await removeAll(ref);
+  }, 60_000);
+
+  it('takes frames of its own nodes only, and of their guests only what is theirs', async () => {
+    const [ref, other] = [networkRef('acme'), networkRef('globex')];
+    const spec = networkSpec(lease(10), lease(11), lease(12));
+    const places: Spanning['places'] = { '10.77.1.10': 'a', '10.77.1.11': 'b', '10.77.1.12': 'a' };
+    const spanning: Spanning = { spec, vni: 5003, router: 'a', places };
+    await tell(ref, spanning);
+    // The same subnet of another tenant, here and on a node that is not a.
+    const elsewhere = toldTo('b', { ...spanning, vni: 5004, router: 'b', places: {} });
+    const nodes = [{ address: '10.200.0.77', port: 4789 }];
+    await pair.networks('b').apply(other, { ...elsewhere, overlay: { ...elsewhere.overlay!, nodes } }, never);
+    await pair.a.plug('one', ref, lease(10).mac);
+    await pair.b.plug('two', ref, lease(11).mac);
+    await pair.b.plug('theirs', other, lease(11).mac);
+    for (const [side, guest, n] of [['a', 'one', 10] as const, ['b', 'two', 11] as const, ['b', 'theirs', 11] as const])
+      await pair[side].address(guest, `10.77.1.${n}/24`);
+    await pair.b.serve('two', 80);
+    await pair.b.serve('theirs', 80);
+    expect(await pair.a.get('one', '10.77.1.11')).toContain('two sees 10.77.1.10');
+    expect(await refused('b')).toBe(0);
+    // Somebody else on the wire, as a guest of node a; and a node, for a network that it does not have.
+    const forge = async (enter: string, vni: number, from: string, n: number) => {
+      await pair.a.sh(
+        `${enter} ip link add forged type vxlan id ${vni} local ${from} remote ${underlayOf.b} dstport 4789`,
+      );
+      await pair.a.sh(`${enter} ip link set forged address ${lease(n).mac} up`);
+      await pair.a.sh(`${enter} ip addr add 10.77.1.${n}/24 dev forged`);
+      await pair.a.sh(`${enter} ip neigh replace 10.77.1.11 lladdr ${lease(11).mac} dev forged nud permanent`);
+      const answer = await pair.a.sh(`${enter} busybox ping -c 2 -W 1 -I forged 10.77.1.11 || true`);
+      await pair.a.sh(`${enter} ip link del forged`);
+      return answer;
+    };
+    expect(await forge('ip netns exec stranger', 5003, strangerAddress, 10)).toContain(' 0 packets received');
+    const byStranger = await refused('b');
+    expect(byStranger).toBeGreaterThan(1);
+    expect(await forge('', 5004, underlayOf.a, 10)).toContain(' 0 packets received');
+    expect(await refused('b')).toBeGreaterThan(byStranger + 1);
+    // A node that lets its guest be somebody else.
+    await pair.a.plug('evil', ref, lease(12).mac, 'unguarded');
+    await pair.a.address('evil', '10.77.1.12/24');
+    expect(await pair.a.get('evil', '10.77.1.11')).toContain('two sees 10.77.1.12');
+    await pair.a.address('evil', '10.77.1.10/24');
+    expect(await pair.a.ping('evil', '10.77.1.11')).toBe(false);
+    for (const guest of ['one', 'evil']) await pair.a.unplug(guest);
+    for (const guest of ['two', 'theirs']) await pair.b.unplug(guest);
+    await pair.networks('b').remove(other, never);
     await removeAll(ref);
   }, 60_000);
 });

@@ -4,8 +4,9 @@
  * the bridge, which knows the addresses; the one thing that goes to all nodes is what the router tells all guests of
  * IPv6 (RFC 4861 §6.2.4), in a copy for each.
  */
-import { DriverError } from '#libs/drivers/contract';
+import { DriverError, type MachineUnderlay } from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
+import { isIpv4Text } from './addresses.js';
 import { deleteLink, findLink, ipBatch, isMissing, type Link } from './links.js';
 import { bridgeName, overlayName } from './names.js';
 import type { CheckedNetwork } from './network-spec.js';
@@ -14,9 +15,13 @@ import { overheadBytes, remoteEnds } from './overlay-spec.js';
 /** Where this machine meets the other nodes. */
 export interface Underlay {
   address: string;
+  /** UDP; default: VXLAN's own, 4789 (RFC 7348 §8). */
+  port?: number;
   /** The only link by which the other nodes' frames come in; its MTU counts. Default: any; the MTU of the address's. */
   interface?: string;
 }
+
+const vxlanPort = 4789;
 
 /** All guests of a network that have IPv6 (RFC 2464 §7). */
 const allNodesMac = '33:33:00:00:00:01';
@@ -44,7 +49,7 @@ export async function applyOverlay(
 ): Promise<void> {
   const { overlay } = spec;
   if (!overlay) return removeOverlay(runner, installation, id);
-  await checkUnderlay(runner, spec.mtu, overlay.address, underlay?.interface);
+  await refuseNarrow(runner, spec.mtu, overlay.address, underlay?.interface);
   const name = overlayName(installation, id);
   const bridge = bridgeName(installation, id);
   await ensurePort(runner, name, overlay);
@@ -74,8 +79,22 @@ export async function overlaysHere(runner: Runner): Promise<ReadonlySet<string>>
   return new Set(links.flatMap(({ ifname }) => ifname ?? []));
 }
 
+/** Throws for an address or a link that cannot stand in a rule. */
+export function checkUnderlay({ address, interface: link, port }: Underlay): void {
+  if (!isIpv4Text(address)) throw new Error('the underlay address is no IPv4 address');
+  if (link !== undefined && !/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$/.test(link))
+    throw new Error('the underlay is no interface name');
+  if (port !== undefined && (port < 1 || port > 65_535)) throw new Error('the underlay port is no port');
+}
+
+/** The underlay as others are told of it. */
+export async function machineUnderlay(runner: Runner, underlay: Underlay): Promise<MachineUnderlay> {
+  const { address, port = vxlanPort } = underlay;
+  return { address, port, networkMtu: await underlayMtu(runner, underlay) };
+}
+
 /** The widest link that an underlay carries inside; null: its address is on no link of this machine. */
-export async function underlayMtu(runner: Runner, { address, interface: link }: Underlay): Promise<number | null> {
+async function underlayMtu(runner: Runner, { address, interface: link }: Underlay): Promise<number | null> {
   const text = await runner.run(['ip', '-j', 'addr', 'show', 'to', `${address}/32`]);
   const links = (JSON.parse(text || '[]') as Link[]).filter(({ ifname }) => ifname !== undefined);
   if (links.length === 0) return null;
@@ -83,7 +102,7 @@ export async function underlayMtu(runner: Runner, { address, interface: link }: 
   return carrier && carrier.mtu - overheadBytes;
 }
 
-async function checkUnderlay(runner: Runner, mtu: number, address: string, link: string | undefined): Promise<void> {
+async function refuseNarrow(runner: Runner, mtu: number, address: string, link: string | undefined): Promise<void> {
   const most = await underlayMtu(runner, { address, interface: link });
   if (most === null) {
     const where = link === undefined ? 'no link of this machine' : `no link of this machine, or there is no ${link}`;

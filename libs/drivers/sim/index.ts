@@ -2,6 +2,7 @@
  * A machine that exists in memory and one file: for tests, for first tries without a hypervisor, and for fleets of
  * thousands. Same interfaces, same refusals, faults on demand (faults.ts).
  */
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Capability, Driver, DriverContext, MachineCapacity } from '#libs/drivers/contract';
 import { SimDiskCapability } from './disk.js';
@@ -16,11 +17,20 @@ export type { SimFault } from './faults.js';
 export interface SimOptions {
   /** False: images are not fetched, e.g. for thousands of simulated nodes. */
   fetchImages?: boolean;
+  /** Where other nodes reach it; default: an address by its state directory, on a wire that is simulated, too. */
+  underlay?: { address: string; port?: number };
 }
 
 export interface SimDriver extends Driver {
   /** As if the guest had switched itself off; nothing there is success. */
   shutDownGuest(id: string): Promise<void>;
+}
+
+/** 198.18.0.0/15 is for tests of networks (RFC 2544), and nobody's address. */
+function underlayOf(stateDir: string, { underlay }: SimOptions): { address: string; port: number } {
+  const { port = 4789 } = underlay ?? {};
+  const [a = 0, b = 0, c = 0] = createHash('sha256').update(stateDir).digest();
+  return { address: underlay?.address ?? `198.${18 + (c & 1)}.${a}.${b}`, port };
 }
 
 /** Finds what an earlier one left in `ctx.stateDir`. */
@@ -40,6 +50,7 @@ export async function createSimDriver(ctx: DriverContext, options: SimOptions = 
     name: 'sim',
     capabilities,
     capacity: async () => capacity,
+    underlay: async () => ({ ...underlayOf(ctx.stateDir, options), networkMtu: 9_000 }),
     shutDownGuest: (id) => instances.shutDownGuest(id),
     close: async () => {
       instances.close();

@@ -18,6 +18,7 @@ export class SimNetworkCapability implements Capability<NetworkSpec, SimNetworkS
     if (typeof spec?.subnet !== 'string' || !Array.isArray(spec.leases)) {
       throw new DriverError('invalid_spec', 'The network has no subnet or no leases.', { permanent: true });
     }
+    refuseLostEnds(spec);
     await this.faults.strike('apply', ref, signal);
     signal.throwIfAborted();
     this.state.networks.set(ref.id, { ref, spec });
@@ -39,4 +40,16 @@ export class SimNetworkCapability implements Capability<NetworkSpec, SimNetworkS
     await this.faults.strike('inventory', { kind: this.kind, id: '' });
     return [...this.state.networks.values()].map(({ ref }) => ({ ref, status: {} }));
   }
+}
+
+/** Everything of the network that is elsewhere is on one of its nodes; only the router's node is told of what is a router's. */
+function refuseLostEnds({ overlay, ...spec }: NetworkSpec): void {
+  const ends = spec.leases.flatMap(({ node }) => node ?? []);
+  const nodes = overlay?.nodes ?? [];
+  const isLost = [...ends, overlay?.router ?? null].some((index) => index !== null && !nodes[index]);
+  if (isLost) throw new DriverError('invalid_spec', 'Something of the network is on no node.', { permanent: true });
+  if (typeof overlay?.router !== 'number') return;
+  const parts = [spec.publicAddresses, spec.forwards, spec.firewall].flat();
+  if (parts.length === 0 && !spec.wireguard) return;
+  throw new DriverError('invalid_spec', 'The network’s router is elsewhere, and has parts here.', { permanent: true });
 }

@@ -4,7 +4,7 @@ import { sql } from 'kysely';
 import type { ResourceCore } from '#libs/core';
 import { parseSelector, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
-import { claimLease, randomMac } from '#libs/kinds/network';
+import { claimLease, nodesWithin, randomMac } from '#libs/kinds/network';
 import { type Demand, lockPlacement, type NodeChoice, reserveNode } from '#libs/nodes';
 import { selectorCondition } from '#libs/resources';
 import type { NetworkReference } from './references.js';
@@ -43,6 +43,8 @@ export interface Placement {
 }
 
 interface Wishes {
+  /** Ids of those that it has an interface on. */
+  networks: readonly string[];
   /** That it takes; they lie on their nodes already. */
   disks: readonly { nodeId: string | null }[];
   placement?: Placement;
@@ -61,7 +63,16 @@ export async function claimNode(tx: Tx, core: ResourceCore, demand: Demand, wish
   return nodeId;
 }
 
-async function chooseFrom(tx: Tx, core: ResourceCore, { disks, placement }: Wishes): Promise<NodeChoice> {
+/** Where its disks are, where its networks reach, and what it wishes. */
+async function chooseFrom(tx: Tx, core: ResourceCore, wishes: Wishes): Promise<NodeChoice> {
+  const within = await nodesWithin(tx, core.tenantId, wishes.networks);
+  const wished = await chooseByWishes(tx, core, wishes);
+  const never = [...(within.never ?? []), ...(wished.never ?? [])];
+  const only = within.only && wished.only ? within.only.filter((id) => wished.only!.includes(id)) : undefined;
+  return { ...within, ...wished, ...(only && { only }), ...(never.length > 0 && { never }) };
+}
+
+async function chooseByWishes(tx: Tx, core: ResourceCore, { disks, placement }: Wishes): Promise<NodeChoice> {
   const nodes = [...new Set(disks.map(({ nodeId }) => nodeId!))];
   if (nodes.length > 1) {
     throw new RhyzomeError('conflict', 'The disks are on different nodes, so no machine can have all of them.');

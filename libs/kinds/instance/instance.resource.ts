@@ -78,7 +78,8 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
     );
     await insertInstance(tx, this.core, this.asked, image?.id ?? null);
     await claimAddresses(tx, this.core, this.asked.interfaces, networks);
-    const wishes = { disks, placement: this.asked.placement };
+    const ids = [...networks.values()].map(({ id }) => id);
+    const wishes = { disks, networks: ids, placement: this.asked.placement };
     const nodeId = await claimNode(tx, this.core, { ...this.size, diskGiB }, wishes);
     if (image) await addBootDisk(tx, this.core, { sizeGiB: diskGiB, image, nodeId });
     await takeDisks(tx, this.core, disks, image === undefined);
@@ -90,9 +91,10 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
 
   /** What a failed create keeps are its name and addresses; the room has to be found again. */
   private async claimAgain(tx: Tx): Promise<void> {
-    const { disks } = this.row!;
+    const { disks, interfaces } = this.row!;
     const own = disks.find(({ isOwn }) => isOwn);
-    const wishes = { disks: disks.filter(({ isOwn }) => !isOwn), placement: this.asked.placement };
+    const networks = interfaces.map(({ network }) => network);
+    const wishes = { disks: disks.filter(({ isOwn }) => !isOwn), networks, placement: this.asked.placement };
     const nodeId = await claimNode(tx, this.core, { ...this.size, diskGiB: own?.sizeGiB ?? 0 }, wishes);
     if (own) await this.placeOwnDisk(tx, own, nodeId);
   }

@@ -4,6 +4,7 @@ import { sql } from 'kysely';
 import { authorize, may } from '#libs/auth';
 import { type FieldError, invalid, isUuid, normalizeMac, notFound, type ResourceCore, RhyzomeError } from '#libs/core';
 import { Database, type Tx } from '#libs/db';
+import { annexMac } from '#libs/drivers/contract';
 import { validateDto } from '#libs/openapi';
 import {
   type AuditTarget,
@@ -69,6 +70,7 @@ export class LeaseController {
     const { ip, hostname } = outcome.value;
     const mac = normalizeMac(outcome.value.mac);
     if (!mac) throw invalid([{ pointer: '/mac', code: 'invalid_value', message: 'must be a unicast MAC address' }]);
+    if (mac === annexMac) throw invalid([{ pointer: '/mac', code: 'invalid_value', message: 'is the platform’s own' }]);
     await this.change(request, reply, caller, network, 201, async (tx, row) => {
       const errors: FieldError[] = ip === undefined ? [] : addressErrors(row.subnet, row.gateway, ip, '/ip');
       if (errors.length > 0) throw invalid(errors);

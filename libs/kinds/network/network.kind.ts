@@ -4,6 +4,7 @@ import { sql } from 'kysely';
 import { defineKind, type KindDefinition } from '#libs/resources';
 import { LeaseController } from './lease.controller.js';
 import { leasePaths, leaseSchemas } from './lease.openapi.js';
+import { tellMembers } from './members.js';
 import { NetworkCreate, NetworkUpdate, NetworkView } from './network.dto.js';
 import { observed } from './network.observed.js';
 import { NetworkResource, type NetworkRow } from './network.resource.js';
@@ -37,6 +38,8 @@ export const network: KindDefinition<NetworkRow> = defineKind<NetworkRow>({
   }),
   make: (scope) => new NetworkResource(scope, network),
   observed,
+  nodeChanged: (db, nodeId) => tellMembers(db, { nodeId }),
+  upkeep: (db, signal) => tellMembers(db, { signal }),
   controllers: [LeaseController],
   extraPaths: leasePaths,
   extraSchemas: leaseSchemas,

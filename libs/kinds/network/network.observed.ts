@@ -16,13 +16,16 @@ export async function observed(tx: Tx, tenantId: string, report: PlacementReport
 async function keepEndpoint(
   tx: Tx,
   tenantId: string,
-  { resourceId, phase, status }: PlacementReport,
+  { resourceId, nodeId, phase, status }: PlacementReport,
 ): Promise<boolean> {
   const endpoint = status?.wireguardEndpoint;
   if (phase !== 'ready' || typeof endpoint !== 'string' || !endpointShape.test(endpoint)) return false;
   const changed = await sql`
     update wireguard_door set endpoint = ${endpoint}
     where tenant_id = ${tenantId} and network_id = ${resourceId} and endpoint is distinct from ${endpoint}
+      -- A node that had the router before may still say so.
+      and exists (select from network n where n.tenant_id = ${tenantId} and n.id = ${resourceId}
+        and coalesce(n.router_node_id, ${nodeId}) = ${nodeId})
     returning port`.execute(tx);
   return changed.rows.length > 0;
 }

@@ -93,7 +93,10 @@ export class NetworkResource extends RowResource<NetworkDocument, NetworkRow> {
       return;
     }
     await this.refuseLosingLeases(tx, subnet, this.gateway);
-    if (!claim.isRestore) await this.refuseRenumbering(tx, claim.previous);
+    if (!claim.isRestore) {
+      await this.refuseRenumbering(tx, claim.previous);
+      await this.refuseTooWide(tx, columns.mtu);
+    }
     await tx.updateTable('network').set(columns).where('tenant_id', '=', tenantId).where('id', '=', id).execute();
     await sql`update lease set ip6 = ip6_of(${subnet6 ?? null}, ${subnet}, ip, mac)
       where tenant_id = ${tenantId} and network_id = ${id}
@@ -129,6 +132,23 @@ export class NetworkResource extends RowResource<NetworkDocument, NetworkRow> {
     const pointer = subnet6 === (previous.subnet6 ?? null) ? '/subnet' : '/subnet6';
     throw new RhyzomeError('in_use', `The address ${lost.ip6} has a lease and would become another one.`, {
       errors: [{ pointer, code: 'in_use', message: `must keep the lease of ${lost.ip6}` }],
+    });
+  }
+
+  /** Nor can a network that spans nodes become wider than what lies between them. */
+  private async refuseTooWide(tx: Tx, mtu: number): Promise<void> {
+    const { tenantId, id } = this.core;
+    const result = await sql<{ most: number | null; spanned: number }>`
+      select min(n.underlay_mtu) as most, count(*)::int as spanned
+      from network k join placement p on p.tenant_id = k.tenant_id and p.resource_id = k.id and p.present
+      join node n on n.id = p.node_id and node_spans(n, k.mtu)
+      where k.tenant_id = ${tenantId} and k.id = ${id}`.execute(tx);
+    const { most, spanned } = result.rows[0]!;
+    if (spanned < 2 || most === null || mtu <= most) return;
+    throw new RhyzomeError('in_use', `The network is on several nodes, between which its MTU can be ${most} at most.`, {
+      errors: [
+        { pointer: '/mtu', code: 'out_of_range', message: `must be at most ${most} while it is on several nodes` },
+      ],
     });
   }
 

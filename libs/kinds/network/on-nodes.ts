@@ -1,6 +1,6 @@
 /**
- * A network on the nodes: it stands wherever an instance that uses it is placed, and leaves with the last one. What is
- * desired there always follows from the rows as they are in the caller's transaction.
+ * A network on the nodes: it stands wherever an instance that uses it is placed, and leaves with the last one; its router
+ * is on one of them. What is desired there always follows from the rows as they are in the caller's transaction.
  */
 import { createHash } from 'node:crypto';
 import { sql } from 'kysely';
@@ -8,7 +8,8 @@ import type { Tags } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { NetworkSpec } from '#libs/drivers/contract';
 import { desire, withdraw } from '#libs/nodes';
-import { type Door, type Guest, type Part, type PartFields, type PartSpec, partFields } from './part-specs.js';
+import { type Door, type Guest, noParts, type Part, type PartFields, type PartSpec, partFields } from './part-specs.js';
+import { leasesFor, partOf, type Span, type Standing, spanOf } from './spanning.js';
 
 const KIND = 'network';
 
@@ -32,11 +33,12 @@ export async function lockNetworks(tx: Tx, tenantId: string, ids: readonly strin
     .execute();
 }
 
-interface Fields extends Omit<NetworkSpec, 'gatewayMac' | 'leases' | keyof PartFields> {
+interface Fields extends Omit<NetworkSpec, 'gatewayMac' | 'leases' | 'overlay' | keyof PartFields> {
   generation: number;
   door: Door | null;
-  /** The node that has the network longest: where its VPN door is. */
-  doorNode: string | null;
+  vni: number;
+  routerId: string | null;
+  toldMembers: string | null;
 }
 
 /** All that a network's spec is made of. */
@@ -50,11 +52,9 @@ async function read(tx: Tx, tenantId: string, id: string): Promise<Known | null>
   await lockNetworks(tx, tenantId, [id]);
   const result = await sql<Fields>`
     select k.subnet, host(k.gateway) as gateway, k.subnet6, host(gateway6_of(k.subnet6, k.subnet, k.gateway)) as gateway6,
-      k.dns, k.domain, k.mtu, r.generation,
+      k.dns, k.domain, k.mtu, r.generation, k.vni, k.router_node_id as "routerId", k.told_members as "toldMembers",
       (select json_build_object('privateKey', d.private_key, 'port', d.port) from wireguard_door d
-        where d.tenant_id = k.tenant_id and d.network_id = k.id) as door,
-      (select p.node_id from placement p where p.tenant_id = k.tenant_id and p.resource_id = k.id and p.present
-        order by p.created_at, p.node_id limit 1) as "doorNode"
+        where d.tenant_id = k.tenant_id and d.network_id = k.id) as door
     from resource r join network k on k.tenant_id = r.tenant_id and k.id = r.id
     where r.tenant_id = ${tenantId} and r.id = ${id}`.execute(tx);
   const row = result.rows[0];
@@ -64,20 +64,61 @@ async function read(tx: Tx, tenantId: string, id: string): Promise<Known | null>
   return { ...row, parts, leases: await leasesOf(tx, tenantId, id, withTags) };
 }
 
+/** The nodes that it stands on, in the order in which it came, and `joining`. */
+async function standingOf(tx: Tx, tenantId: string, id: string, mtu: number, joining?: string): Promise<Standing[]> {
+  const result = await sql<Standing>`
+    select n.id as "nodeId", case when n.underlay_mtu >= ${mtu} then host(n.underlay) end as address,
+      n.underlay_port as port, node_state(n) as state
+    from node n left join placement p
+      on p.tenant_id = ${tenantId} and p.resource_id = ${id} and p.node_id = n.id and p.present
+    where p.node_id is not null or n.id = ${joining ?? null}
+    order by p.created_at nulls last, n.id`.execute(tx);
+  return result.rows;
+}
+
 /**
- * Tells a node of a network: all of it, but what leads to a guest only where that guest is, since each node answers for the
- * public addresses that it is told.
+ * Tells every node that has the network, and `joining`, what it is now, each its part. Undo of joining: leaveNode.
+ * `router`: the node that is to have its router, if it can.
  */
-async function tell(tx: Tx, tenantId: string, id: string, nodeId: string, known: Known): Promise<void> {
-  const { generation, door, doorNode, parts, leases, ...fields } = known;
-  const hasDoor = (doorNode ?? nodeId) === nodeId;
+async function tellAll(
+  tx: Tx,
+  tenantId: string,
+  id: string,
+  { joining, router }: { joining?: string; router?: string } = {},
+): Promise<Span | null> {
+  const known = await read(tx, tenantId, id);
+  if (!known) return null;
+  const standing = await standingOf(tx, tenantId, id, known.mtu, joining);
+  const span = spanOf(standing, known.routerId, router);
+  for (const node of standing) await tell(tx, { tenantId, id }, node, span, known);
+  await sql`
+    update network set router_node_id = ${span.routerId}, told_members = network_members(tenant_id, id, mtu)
+    where tenant_id = ${tenantId} and id = ${id}
+      and (router_node_id, told_members) is distinct from (${span.routerId}::uuid, network_members(tenant_id, id, mtu))
+  `.execute(tx);
+  return span;
+}
+
+/** Tells one node: what leads to guests and all that a router has only where that is. */
+async function tell(
+  tx: Tx,
+  who: { tenantId: string; id: string },
+  node: Standing,
+  span: Span,
+  known: Known,
+): Promise<void> {
+  const { generation, door, parts, leases, vni, routerId: _routerId, toldMembers: _toldMembers, ...fields } = known;
+  const walled = parts.some(({ spec }) => spec.kind === 'firewallRule');
+  const part = partOf(node, span, { vni, walled });
+  const doorHere = span.routerId === node.nodeId ? door : null;
   const spec: NetworkSpec = {
     ...fields,
-    gatewayMac: gatewayMacOf(id),
-    leases: leases.map(({ ip, mac, hostname, ip6 }) => ({ ip, mac, hostname, ip6 })),
-    ...partFields(parts, leases, hasDoor ? door : null, nodeId),
+    gatewayMac: gatewayMacOf(who.id),
+    leases: leasesFor(part, leases),
+    ...(part.isRouter ? partFields(parts, leases, doorHere, part.served) : noParts),
+    overlay: part.overlay,
   };
-  await desire(tx, { tenantId, id, kind: KIND }, nodeId, { generation, spec });
+  await desire(tx, { ...who, kind: KIND }, node.nodeId, { generation, spec });
 }
 
 async function partsOf(tx: Tx, tenantId: string, id: string): Promise<Part[]> {
@@ -104,27 +145,32 @@ async function leasesOf(tx: Tx, tenantId: string, id: string, withTags: boolean)
 
 /** Lets networks stand on a node. */
 export async function placeNetworks(tx: Tx, tenantId: string, nodeId: string, ids: readonly string[]): Promise<void> {
-  for (const id of [...new Set(ids)].sort()) {
-    const known = await read(tx, tenantId, id);
-    if (known) await tell(tx, tenantId, id, nodeId, known);
-  }
+  for (const id of [...new Set(ids)].sort()) await tellAll(tx, tenantId, id, { joining: nodeId });
 }
 
 /** Tells every node that has the network what it is now. */
 export async function refreshNetwork(tx: Tx, tenantId: string, id: string): Promise<void> {
   // Before looking where it stands: somebody may be placing it by what the rows were before.
   await lockNetworks(tx, tenantId, [id]);
+  if (await isPlaced(tx, tenantId, id)) await tellAll(tx, tenantId, id);
+}
+
+/** Moves a network's router to another of its nodes; false: that node cannot have it. Open connections through it may break. */
+export async function moveRouter(tx: Tx, tenantId: string, id: string, nodeId: string): Promise<boolean> {
+  const span = await tellAll(tx, tenantId, id, { router: nodeId });
+  return span?.routerId === nodeId;
+}
+
+async function isPlaced(tx: Tx, tenantId: string, id: string): Promise<boolean> {
   const placed = await tx
     .selectFrom('placement')
     .select('node_id')
     .where('tenant_id', '=', tenantId)
     .where('resource_id', '=', id)
     .where('present', '=', true)
-    .execute();
-  if (placed.length === 0) return;
-  const known = await read(tx, tenantId, id);
-  if (!known) return;
-  for (const { node_id } of placed) await tell(tx, tenantId, id, node_id, known);
+    .limit(1)
+    .executeTakeFirst();
+  return placed !== undefined;
 }
 
 /**
@@ -153,7 +199,7 @@ export async function leaveNode(
     );
     if (used.rows.length > 0) continue;
     await withdraw(tx, { tenantId, id }, nodeId);
-    // Its VPN door moves to another node, if there is one.
-    await refreshNetwork(tx, tenantId, id);
+    // Its router moves to another node, if there is one.
+    await tellAll(tx, tenantId, id);
   }
 }

@@ -26,22 +26,26 @@ const rule = (more: object) =>
   });
 
 describe('the parts of a network', () => {
-  test('lead to guests on their own node, over their first interface', () => {
+  test('lead to guests on the nodes that the router serves, over their first interface', () => {
     const guests = [guest('a', '10.0.0.2'), guest('a', '10.0.0.3'), guest('b', '10.0.0.4', 'elsewhere')];
     const parts = [toPublic('a'), toPublic('b'), toPublic('gone')];
-    expect(partFields(parts, guests, null, 'here').publicAddresses).toEqual([
+    expect(partFields(parts, guests, null, new Set(['here'])).publicAddresses).toEqual([
       { publicIp: '203.0.113.7', ip: '10.0.0.2' },
     ]);
-    expect(partFields(parts, guests, null, 'elsewhere').publicAddresses).toEqual([
+    expect(partFields(parts, guests, null, new Set(['elsewhere'])).publicAddresses).toEqual([
       { publicIp: '203.0.113.7', ip: '10.0.0.4' },
     ]);
+    expect(partFields(parts, guests, null, new Set(['here', 'elsewhere'])).publicAddresses).toHaveLength(2);
   });
 
   test('have a VPN where there are a door and peers', () => {
     const door = { privateKey: 'p', port: 16_384 + 300 };
-    expect(partFields([peer], [], door, 'here').wireguard).toMatchObject({ ...door, address: '198.19.44.1/24' });
-    expect(partFields([peer], [], null, 'here').wireguard).toBeNull();
-    expect(partFields([], [], door, 'here').wireguard).toBeNull();
+    expect(partFields([peer], [], door, new Set(['here'])).wireguard).toMatchObject({
+      ...door,
+      address: '198.19.44.1/24',
+    });
+    expect(partFields([peer], [], null, new Set(['here'])).wireguard).toBeNull();
+    expect(partFields([], [], door, new Set(['here'])).wireguard).toBeNull();
   });
 
   test('name guests of all nodes in firewall rules, and nobody rather than everybody', () => {
@@ -49,7 +53,7 @@ describe('the parts of a network', () => {
       guest('a', '10.0.0.2', 'here', { role: 'web' }),
       guest('b', '10.0.0.3', 'elsewhere', { role: 'web' }),
     ];
-    const firewall = (more: object) => partFields([rule(more)], guests, null, 'here').firewall;
+    const firewall = (more: object) => partFields([rule(more)], guests, null, new Set(['here'])).firewall;
     expect(firewall({ targetTags: 'role=web' })).toMatchObject([{ guests: ['10.0.0.2', '10.0.0.3'], remotes: null }]);
     expect(firewall({ remoteTags: 'role=db' })).toMatchObject([{ guests: null, remotes: [] }]);
     expect(firewall({ targetTags: 'role=db' })).toEqual([]);
@@ -59,8 +63,8 @@ describe('the parts of a network', () => {
     const many = Array.from({ length: MAX_RULE_ADDRESSES / 2 + 1 }, (_, i) =>
       guest(`g${i}`, `10.${i >> 8}.${i & 255}.2`),
     );
-    expect(() => partFields([rule({ targetTags: '!x' })], many, null, 'here')).not.toThrow();
-    expect(() => partFields([rule({ targetTags: '!x', remoteTags: '!x' })], many, null, 'here')).toThrow(
+    expect(() => partFields([rule({ targetTags: '!x' })], many, null, new Set(['here']))).not.toThrow();
+    expect(() => partFields([rule({ targetTags: '!x', remoteTags: '!x' })], many, null, new Set(['here']))).toThrow(
       expect.objectContaining({ code: 'limit_reached' }),
     );
   });

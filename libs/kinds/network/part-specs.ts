@@ -55,20 +55,24 @@ export type PartFields = Pick<NetworkSpec, 'publicAddresses' | 'forwards' | 'fir
  */
 export const MAX_RULE_ADDRESSES = 20_000;
 
+/** What a node without the network's router is told. */
+export const noParts: PartFields = { publicAddresses: [], forwards: [], firewall: [], wireguard: null };
+
 /**
- * What one node is told. Guests by their interfaces' order, parts in theirs; without the door no peers. Throws RhyzomeError
- * `limit_reached`.
+ * What a router's node is told. `served`: the nodes whose guests it leads to. Guests by their interfaces' order, parts in
+ * theirs; without the door no peers. Throws RhyzomeError `limit_reached`.
  */
 export function partFields(
   parts: readonly Part[],
   guests: readonly Guest[],
   door: Door | null,
-  nodeId: string,
+  served: ReadonlySet<string>,
 ): PartFields {
   const addresses = new Map<string, string>();
   for (const guest of guests) {
-    const { instanceId, ip } = guest;
-    if (instanceId !== null && guest.nodeId === nodeId && !addresses.has(instanceId)) addresses.set(instanceId, ip);
+    const { instanceId, ip, nodeId } = guest;
+    if (instanceId === null || nodeId === null || addresses.has(instanceId)) continue;
+    if (served.has(nodeId)) addresses.set(instanceId, ip);
   }
   const fields: PartFields = { publicAddresses: [], forwards: [], firewall: [], wireguard: null };
   const peers: WireguardSpec['peers'] = [];
@@ -78,7 +82,7 @@ export function partFields(
       peers.push({ publicKey, presharedKey, allowedIps });
     } else if (spec.kind === 'firewallRule') fields.firewall.push(...ruleFor(resourceId, spec, guests));
     else {
-      // Without a machine here there is nowhere to lead to.
+      // Without a machine that it serves there is nowhere to lead to.
       const ip = addresses.get(spec.instance);
       if (ip === undefined) continue;
       const { publicIp } = spec;

@@ -98,6 +98,8 @@ export interface Hello {
   inventory: Observed[];
   /** Kinds that the drivers of this agent can make real. */
   kinds: string[];
+  /** Where other nodes reach this one; absent: it takes no part in networks across nodes. */
+  underlay: Underlay | undefined;
 }
 
 export interface Hello_LabelsEntry {
@@ -109,6 +111,15 @@ export interface Capacity {
   vcpus: number;
   memoryMib: bigint;
   diskGib: bigint;
+}
+
+export interface Underlay {
+  /** IPv4, dotted. */
+  address: string;
+  /** UDP, for VXLAN. */
+  port: number;
+  /** The largest MTU of a network that it carries; 0: not known now, as it was. */
+  networkMtu: number;
 }
 
 export interface Welcome {
@@ -618,6 +629,7 @@ function createBaseHello(): Hello {
     labels: {},
     inventory: [],
     kinds: [],
+    underlay: undefined,
   };
 }
 
@@ -643,6 +655,9 @@ export const Hello: MessageFns<Hello> = {
     }
     for (const v of message.kinds) {
       writer.uint32(58).string(v!);
+    }
+    if (message.underlay !== undefined) {
+      Underlay.encode(message.underlay, writer.uint32(242).fork()).join();
     }
     return writer;
   },
@@ -719,6 +734,14 @@ export const Hello: MessageFns<Hello> = {
             message.kinds.push(reader.string());
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.underlay = Underlay.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -753,6 +776,9 @@ export const Hello: MessageFns<Hello> = {
     );
     message.inventory = object.inventory?.map((e) => Observed.fromPartial(e)) || [];
     message.kinds = object.kinds?.map((e) => e) || [];
+    message.underlay = (object.underlay !== undefined && object.underlay !== null)
+      ? Underlay.fromPartial(object.underlay)
+      : undefined;
     return message;
   },
 };
@@ -905,6 +931,85 @@ export const Capacity: MessageFns<Capacity> = {
     message.vcpus = object.vcpus ?? 0;
     message.memoryMib = (object.memoryMib !== undefined && object.memoryMib !== null) ? BigInt(object.memoryMib) : 0n;
     message.diskGib = (object.diskGib !== undefined && object.diskGib !== null) ? BigInt(object.diskGib) : 0n;
+    return message;
+  },
+};
+
+function createBaseUnderlay(): Underlay {
+  return { address: "", port: 0, networkMtu: 0 };
+}
+
+export const Underlay: MessageFns<Underlay> = {
+  encode(message: Underlay, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== "") {
+      writer.uint32(10).string(message.address);
+    }
+    if (message.port !== 0) {
+      writer.uint32(16).uint32(message.port);
+    }
+    if (message.networkMtu !== 0) {
+      writer.uint32(24).uint32(message.networkMtu);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Underlay {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnderlay();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.networkMtu = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Underlay>): Underlay {
+    return Underlay.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Underlay>): Underlay {
+    const message = createBaseUnderlay();
+    message.address = object.address ?? "";
+    message.port = object.port ?? 0;
+    message.networkMtu = object.networkMtu ?? 0;
     return message;
   },
 };

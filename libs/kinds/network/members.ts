@@ -1,0 +1,79 @@
+/**
+ * Keeps what nodes know of each other true. Which nodes a network spans follows from rows that others write: where its
+ * machines are placed, what nodes say of their underlay, what state they are in. A network whose nodes were told
+ * otherwise is told anew, in a transaction of its own, as often as needed.
+ */
+import { sql } from 'kysely';
+import { type Database, type Tx } from '#libs/db';
+import type { NodeChoice } from '#libs/nodes';
+import { lockNetworks, refreshNetwork } from './on-nodes.js';
+
+interface Which {
+  /** Only networks that stand on this node. */
+  nodeId?: string;
+  signal?: AbortSignal;
+}
+
+export async function tellMembers(db: Database, { nodeId, signal }: Which): Promise<void> {
+  const changed = await sql<{ tenantId: string; id: string }>`
+    select n.tenant_id as "tenantId", n.id from network n
+    where exists (select from placement p
+        where p.tenant_id = n.tenant_id and p.resource_id = n.id and p.present
+          and (${nodeId ?? null}::uuid is null or p.node_id = ${nodeId ?? null}))
+      and n.told_members is distinct from network_members(n.tenant_id, n.id, n.mtu)
+    order by n.tenant_id, n.id`.execute(db.operator);
+  for (const { tenantId, id } of changed.rows) {
+    if (signal?.aborted) return;
+    await db.tenantTransaction(tenantId, (tx) => refreshNetwork(tx, tenantId, id));
+  }
+}
+
+/** A network and the nodes that its machines are or will be on; of networks without machines there is none. */
+interface Spread {
+  mtu: number;
+  /** Its machines may be on any node that it can span. */
+  isOpen: boolean;
+  nodes: string[];
+}
+
+/**
+ * Where a machine can be so that its networks reach it: where none of their machines is, anywhere; else on the nodes that
+ * the network spans or can span, or, where it is on a node that it cannot go beyond, there. Locks the networks. What comes
+ * is for the choice of a node, to be taken in the same transaction.
+ */
+export async function nodesWithin(tx: Tx, tenantId: string, networkIds: readonly string[]): Promise<NodeChoice> {
+  const ids = [...new Set(networkIds)];
+  if (ids.length === 0) return {};
+  await lockNetworks(tx, tenantId, ids);
+  const spreads = await spreadsOf(tx, tenantId, ids);
+  const open = spreads.filter(({ isOpen }) => isOpen);
+  const closed = spreads.filter(({ isOpen }) => !isOpen).map(({ nodes }) => nodes);
+  const only = closed.reduce<string[] | undefined>(
+    (left, nodes) => (left ? left.filter((id) => nodes.includes(id)) : nodes),
+    undefined,
+  );
+  const never = open.length === 0 ? [] : await nodesBeyond(tx, Math.max(...open.map(({ mtu }) => mtu)));
+  return { ...(only && { only }), ...(never.length > 0 && { never }) };
+}
+
+async function spreadsOf(tx: Tx, tenantId: string, ids: readonly string[]): Promise<Spread[]> {
+  const result = await sql<Spread>`
+    with place as (
+      select l.network_id, v.node_id from lease l
+        join reservation v on v.tenant_id = l.tenant_id and v.resource_id = l.instance_id
+        where l.tenant_id = ${tenantId} and l.network_id = any (${[...ids]}::uuid[])
+      union
+      select p.resource_id, p.node_id from placement p
+        where p.tenant_id = ${tenantId} and p.resource_id = any (${[...ids]}::uuid[]) and p.present)
+    select k.mtu, bool_and(node_spans(n, k.mtu)) as "isOpen", array_agg(n.id) as nodes
+    from network k join place on place.network_id = k.id join node n on n.id = place.node_id and node_state(n) <> 'gone'
+    where k.tenant_id = ${tenantId} and k.id = any (${[...ids]}::uuid[])
+    group by k.id, k.mtu`.execute(tx);
+  return result.rows;
+}
+
+/** The nodes to which no network of this MTU spans. */
+async function nodesBeyond(tx: Tx, mtu: number): Promise<string[]> {
+  const result = await sql<{ id: string }>`select n.id from node n where not node_spans(n, ${mtu})`.execute(tx);
+  return result.rows.map(({ id }) => id);
+}
