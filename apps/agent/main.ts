@@ -15,6 +15,7 @@ const agent = await startAgent({
   serverName: settings.serverName,
   stateDir: settings.stateDir,
   labels: settings.labels,
+  migration: settings.migration,
   version: version(),
   credentials,
   createDriver: (ctx) =>

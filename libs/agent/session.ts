@@ -9,6 +9,7 @@ import {
   ConnectRequest,
   ConnectResponse,
   type Deed,
+  type DeedProgress,
   type DeedResult,
   type Desire,
   type Hello,
@@ -113,6 +114,11 @@ export class Session {
   /** Resolves when there is room for the next, or the stream has ended. */
   sendMetrics(value: MetricsReport): Promise<void> {
     return this.write({ body: { $case: 'metrics', value } });
+  }
+
+  /** Resolves when there is room for the next, or the stream has ended. */
+  sendProgress(value: DeedProgress): Promise<void> {
+    return this.write({ body: { $case: 'deedProgress', value } });
   }
 
   private cut(reason: string): void {

@@ -22,5 +22,6 @@ export {
   initPki,
   issueCertificate,
 } from './issue.js';
+export { dialNode, listenForNodes, type NodeListener } from './node-link.js';
 export { checkServer, identifyClient } from './peer.js';
 export { type CredentialsSource, fixedCredentials, type WatchOptions, watchCredentials } from './watch.js';

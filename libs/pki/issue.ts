@@ -197,10 +197,13 @@ function hostNames(options: IssueOptions): { type: 'dns' | 'ip'; value: string }
   ];
 }
 
-/** A server also dials others of its kind, so it may be a client too; nodes and services only dial. */
+/**
+ * Servers dial others of their kind, and nodes take in the machines that other nodes send; services only dial. What is
+ * taken for a server is decided by the identity (checkServer), so that a node never passes for one.
+ */
 function extendedKeyUsages(type: IdentityType): string[] {
   const { clientAuth, serverAuth } = x509.ExtendedKeyUsage;
-  return type === 'server' ? [serverAuth, clientAuth] : [clientAuth];
+  return type === 'service' ? [clientAuth] : [serverAuth, clientAuth];
 }
 
 async function loadCa(dir: string) {

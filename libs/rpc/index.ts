@@ -11,6 +11,7 @@ export {
   ContentOffsetResponse,
   Deed,
   DeedOutcome,
+  DeedProgress,
   DeedResult,
   Desire,
   Desired,
