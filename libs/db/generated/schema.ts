@@ -211,6 +211,15 @@ export interface Disk {
   with_instance: Generated<boolean>;
 }
 
+export interface DiskTombstone {
+  at: Generated<Timestamp>;
+  id: string;
+  kind: string;
+  node_id: string;
+  tenant_id: string;
+  word_of: string | null;
+}
+
 export interface Event {
   at: Generated<Timestamp>;
   body: Json;
@@ -303,6 +312,8 @@ export interface Installation {
   deleted_disks_kept: Generated<Interval | null>;
   id: Generated<string>;
   singleton: Generated<boolean>;
+  sweep_after: Generated<Interval>;
+  sweep_mode: Generated<string>;
   token_key: Generated<Buffer>;
 }
 
@@ -389,6 +400,15 @@ export interface Lease {
   tenant_id: string;
 }
 
+export interface Leftover {
+  first_seen_at: Generated<Timestamp>;
+  id: string;
+  last_seen_at: Generated<Timestamp>;
+  looks: Generated<number>;
+  rule: string;
+  tenant_id: string;
+}
+
 export interface MetricSample {
   at: Timestamp;
   metrics: Json;
@@ -401,6 +421,16 @@ export interface Migration {
   applied_at: Generated<Timestamp>;
   checksum: string;
   name: string;
+}
+
+export interface MissingPlacement {
+  first_seen_at: Generated<Timestamp>;
+  inventories: Generated<number>;
+  kind: string;
+  last_seen_at: Generated<Timestamp>;
+  node_id: string;
+  resource_id: string;
+  tenant_id: string;
 }
 
 export interface Network {
@@ -443,12 +473,36 @@ export interface Node {
   vcpus: number;
 }
 
+export interface NodeInventory {
+  items: number;
+  node_id: string;
+  session: number;
+  taken_at: Generated<Timestamp>;
+  wanted_at: Timestamp | null;
+}
+
 export interface NodeSession {
   connected_at: Generated<Timestamp>;
   heartbeat_at: Generated<Timestamp>;
   node_id: string;
   replica: string | null;
   session: number;
+}
+
+export interface Orphan {
+  approved_at: Timestamp | null;
+  approved_by: string | null;
+  asked_at: Timestamp | null;
+  failure: Json | null;
+  first_seen_at: Generated<Timestamp>;
+  id: string;
+  inventories: Generated<number>;
+  kind: string;
+  last_seen_at: Generated<Timestamp>;
+  node_id: string;
+  size_bytes: number | null;
+  state: string | null;
+  tenant_id: string;
 }
 
 export interface Placement {
@@ -594,6 +648,17 @@ export interface ResourceTag {
   value: string;
 }
 
+export interface Restoration {
+  backup_at: Timestamp;
+  backup_id: string;
+  finished_at: Timestamp | null;
+  finished_by: string | null;
+  id: string;
+  numbers_from: number;
+  restored_at: Generated<Timestamp>;
+  restored_by: string;
+}
+
 export interface Service {
   created_at: Generated<Timestamp>;
   name: string;
@@ -628,6 +693,15 @@ export interface Subject {
   kind: string;
   resource_id: string;
   subject: string;
+  tenant_id: string;
+}
+
+export interface SweepRemoval {
+  approved_by: string | null;
+  id: string;
+  kind: string;
+  node_id: string;
+  removed_at: Generated<Timestamp>;
   tenant_id: string;
 }
 
@@ -717,6 +791,7 @@ export interface DB {
   deleted_disk: DeletedDisk;
   dependency: Dependency;
   disk: Disk;
+  disk_tombstone: DiskTombstone;
   event: Event;
   event_counter: EventCounter;
   firewallrule: Firewallrule;
@@ -730,12 +805,16 @@ export interface DB {
   job: Job;
   job_step: JobStep;
   lease: Lease;
+  leftover: Leftover;
   metric_sample: MetricSample;
   migration: Migration;
+  missing_placement: MissingPlacement;
   network: Network;
   network_part: NetworkPart;
   node: Node;
+  node_inventory: NodeInventory;
   node_session: NodeSession;
+  orphan: Orphan;
   placement: Placement;
   portforward: Portforward;
   public_pool: PublicPool;
@@ -750,10 +829,12 @@ export interface DB {
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;
+  restoration: Restoration;
   service: Service;
   serviceaccount: Serviceaccount;
   snapshot: Snapshot;
   subject: Subject;
+  sweep_removal: SweepRemoval;
   tenant: Tenant;
   tenant_access: TenantAccess;
   tenant_domain: TenantDomain;
