@@ -41,6 +41,32 @@ create table access_rule (
   constraint access_rule_tenant_id_grant_id_fkey FOREIGN KEY (tenant_id, grant_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table alarm (
+  tenant_id text not null,
+  id uuid default gen_random_uuid() not null,
+  code text not null,
+  severity text not null,
+  cause text not null,
+  kind text,
+  resource_id uuid,
+  resource_name text,
+  resource_tags jsonb default '{}'::jsonb not null,
+  created_by text,
+  job_id uuid,
+  node_id uuid,
+  message text not null,
+  details jsonb default '{}'::jsonb not null,
+  raised_at timestamp(3) with time zone default clock_timestamp() not null,
+  cleared_at timestamp(3) with time zone,
+  acknowledged_by text,
+  acknowledged_at timestamp(3) with time zone,
+  constraint alarm_pkey PRIMARY KEY (tenant_id, id),
+  constraint alarm_check CHECK ((((resource_id IS NULL) = (kind IS NULL)) AND ((resource_id IS NULL) = (resource_name IS NULL)))),
+  constraint alarm_check1 CHECK (((acknowledged_by IS NULL) = (acknowledged_at IS NULL))),
+  constraint alarm_severity_check CHECK ((severity = ANY (ARRAY['warning'::text, 'critical'::text]))),
+  constraint alarm_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id)
+);
+
 create table apitoken (
   tenant_id text not null,
   id uuid not null,
@@ -435,6 +461,8 @@ create table job (
   failures integer default 0 not null,
   waits_for uuid,
   resource_tags jsonb default '{}'::jsonb not null,
+  alarm_at timestamp with time zone default (now() + '00:10:00'::interval),
+  crashes integer default 0 not null,
   constraint job_pkey PRIMARY KEY (tenant_id, id),
   constraint job_check CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])))),
   constraint job_outcome_check CHECK ((outcome = ANY (ARRAY['failed'::text, 'cancelled'::text]))),
@@ -454,6 +482,7 @@ create table job_step (
   result jsonb,
   started_at timestamp(3) with time zone default clock_timestamp() not null,
   finished_at timestamp(3) with time zone,
+  deadline_at timestamp with time zone,
   constraint job_step_pkey PRIMARY KEY (tenant_id, job_id, ordinal),
   constraint job_step_state_check CHECK ((state = ANY (ARRAY['running'::text, 'waiting'::text, 'succeeded'::text, 'failed'::text, 'undoing'::text, 'undone'::text]))),
   constraint job_step_tenant_id_job_id_fkey FOREIGN KEY (tenant_id, job_id) REFERENCES job(tenant_id, id) ON DELETE CASCADE
@@ -958,6 +987,18 @@ CREATE INDEX access_grant_by_subject_name ON public.access_grant USING btree (te
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
 
+CREATE INDEX alarm_all ON public.alarm USING btree (raised_at, id);
+
+CREATE INDEX alarm_cleared ON public.alarm USING btree (cleared_at) WHERE (cleared_at IS NOT NULL);
+
+CREATE INDEX alarm_job ON public.alarm USING btree (tenant_id, job_id) WHERE ((cleared_at IS NULL) AND (job_id IS NOT NULL));
+
+CREATE UNIQUE INDEX alarm_open ON public.alarm USING btree (tenant_id, code, cause) WHERE (cleared_at IS NULL);
+
+CREATE INDEX alarm_raised ON public.alarm USING btree (tenant_id, raised_at, id);
+
+CREATE INDEX alarm_resource ON public.alarm USING btree (tenant_id, resource_id, raised_at);
+
 CREATE INDEX apitoken_by_service_account_id_created ON public.apitoken USING btree (tenant_id, service_account_id, resource_created_at, id);
 
 CREATE INDEX apitoken_by_service_account_id_name ON public.apitoken USING btree (tenant_id, service_account_id, resource_name, id);
@@ -1086,9 +1127,15 @@ CREATE INDEX instance_node ON public.instance USING btree (node_id);
 
 CREATE INDEX job_action ON public.job USING btree (tenant_id, action, created_at, id);
 
+CREATE INDEX job_alarm ON public.job USING btree (alarm_at) WHERE ((finished_at IS NULL) AND (alarm_at IS NOT NULL));
+
 CREATE INDEX job_created ON public.job USING btree (tenant_id, created_at, id);
 
 CREATE INDEX job_due ON public.job USING btree (run_at) WHERE (finished_at IS NULL);
+
+CREATE INDEX job_due_of_tenant ON public.job USING btree (tenant_id, run_at) WHERE (finished_at IS NULL);
+
+CREATE INDEX job_held ON public.job USING btree (tenant_id) WHERE (lease_owner IS NOT NULL);
 
 CREATE INDEX job_held_name ON public.job USING btree (tenant_id, kind, held_name) WHERE ((finished_at IS NULL) AND (held_name IS NOT NULL));
 
@@ -1513,6 +1560,16 @@ begin
   return (
     select min(c.port) from (select 16384 as port union all select d.port + 1 from wireguard_door d) c
     where c.port <= 32767 and not exists (select 1 from wireguard_door d where d.port = c.port));
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.clear_job_alarms()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  update alarm set cleared_at = clock_timestamp()
+  where tenant_id = new.tenant_id and job_id = new.id and cleared_at is null;
+  return null;
 end $function$;
 
 CREATE OR REPLACE PROCEDURE public.count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text DEFAULT '1'::text)
@@ -1946,6 +2003,27 @@ begin
   on conflict (tenant_id, name) do update set max = excluded.max, used = excluded.used, changed_by = null;
 end $procedure$;
 
+CREATE OR REPLACE FUNCTION public.show_alarm()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare shown jsonb;
+begin
+  select jsonb_build_array(jsonb_build_object('type', 'Alarm', 'status', 'true', 'reason', a.code, 'message', a.message,
+      'lastTransitionTime', to_char(a.raised_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+      'observedGeneration', r.generation)) into shown
+  from alarm a join resource r on r.tenant_id = a.tenant_id and r.id = a.resource_id
+  where a.tenant_id = new.tenant_id and a.resource_id = new.resource_id and a.cleared_at is null
+  order by (a.severity = 'critical') desc, a.raised_at, a.id limit 1;
+  update resource r set conditions = wanted.conditions
+  from (select coalesce(jsonb_agg(c order by n), '[]') || coalesce(shown, '[]') as conditions from resource o
+    left join lateral jsonb_array_elements(o.conditions) with ordinality e (c, n) on c ->> 'type' <> 'Alarm'
+    where o.tenant_id = new.tenant_id and o.id = new.resource_id) wanted
+  where r.tenant_id = new.tenant_id and r.id = new.resource_id
+    and jsonb_path_query_first(r.conditions, '$[*] ? (@.type == "Alarm")') is distinct from shown -> 0;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint)
  RETURNS void
  LANGUAGE sql
@@ -1993,6 +2071,23 @@ begin
   return new;
 exception when no_data_found then
   raise foreign_key_violation using message = format('%s %s is no resource', tg_table_name, new.id);
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.tell_alarm()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare tags jsonb; maker text;
+begin
+  select r.tags, r.created_by into tags, maker from resource r where r.tenant_id = new.tenant_id and r.id = new.resource_id;
+  tags := coalesce(tags, new.resource_tags);
+  insert into event (tenant_id, type, kind, resource_id, tags_before, tags_after, created_by, body)
+  values (new.tenant_id, case when new.cleared_at is null then 'alarm.raised' else 'alarm.cleared' end, new.kind,
+    new.resource_id, tags, tags, coalesce(maker, new.created_by),
+    jsonb_build_object('id', new.id, 'code', new.code, 'severity', new.severity, 'message', new.message,
+      'resource', jsonb_build_object('kind', new.kind, 'id', new.resource_id, 'name', new.resource_name),
+      'job', new.job_id, 'raisedAt', new.raised_at, 'clearedAt', new.cleared_at));
+  return null;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.tell_job()
@@ -2097,6 +2192,14 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.access_grant FOR EACH ROW EXEC
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_rule FOR EACH ROW EXECUTE FUNCTION raise_access();
 
+CREATE TRIGGER show_alarm_changed AFTER UPDATE ON public.alarm FOR EACH ROW WHEN (((new.resource_id IS NOT NULL) AND (((old.message IS DISTINCT FROM new.message) OR (old.severity IS DISTINCT FROM new.severity)) OR (old.cleared_at IS DISTINCT FROM new.cleared_at)))) EXECUTE FUNCTION show_alarm();
+
+CREATE TRIGGER show_alarm_raised AFTER INSERT ON public.alarm FOR EACH ROW WHEN ((new.resource_id IS NOT NULL)) EXECUTE FUNCTION show_alarm();
+
+CREATE TRIGGER tell_alarm_cleared AFTER UPDATE ON public.alarm FOR EACH ROW WHEN (((new.resource_id IS NOT NULL) AND (old.cleared_at IS NULL) AND (new.cleared_at IS NOT NULL))) EXECUTE FUNCTION tell_alarm();
+
+CREATE TRIGGER tell_alarm_raised AFTER INSERT ON public.alarm FOR EACH ROW WHEN ((new.resource_id IS NOT NULL)) EXECUTE FUNCTION tell_alarm();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.apitoken DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_apitoken();
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.apitoken FOR EACH ROW EXECUTE FUNCTION take_order();
@@ -2122,6 +2225,8 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.image FOR EACH ROW EXECUTE FUN
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF held_memory_mib, held_vcpus, memory_mib, vcpus ON public.instance DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_instance();
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.instance FOR EACH ROW EXECUTE FUNCTION take_order();
+
+CREATE TRIGGER clear_job_alarms AFTER UPDATE ON public.job FOR EACH ROW WHEN (((old.finished_at IS NULL) AND (new.finished_at IS NOT NULL))) EXECUTE FUNCTION clear_job_alarms();
 
 CREATE TRIGGER tell_job_insert AFTER INSERT ON public.job FOR EACH ROW EXECUTE FUNCTION tell_job();
 
@@ -2234,6 +2339,11 @@ alter table access_rule enable row level security;
 alter table access_rule force row level security;
 create policy all_tenants on access_rule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on access_rule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table alarm enable row level security;
+alter table alarm force row level security;
+create policy all_tenants on alarm as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on alarm as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table apitoken enable row level security;
 alter table apitoken force row level security;
@@ -2553,6 +2663,9 @@ grant execute on function claim_wireguard_port() to public;
 grant execute on function claim_wireguard_port() to rhyzome_app;
 grant execute on function claim_wireguard_port() to rhyzome_operator;
 
+alter function clear_job_alarms() owner to rhyzome_owner;
+grant execute on function clear_job_alarms() to public;
+
 alter function count_lease() owner to rhyzome_owner;
 grant execute on function count_lease() to public;
 
@@ -2660,6 +2773,9 @@ grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus int
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_app;
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_operator;
 
+alter function show_alarm() owner to rhyzome_owner;
+grant execute on function show_alarm() to public;
+
 alter function shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint) owner to rhyzome_owner;
 grant execute on function shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint) to public;
 grant execute on function shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint) to rhyzome_app;
@@ -2675,6 +2791,9 @@ grant execute on function tag_keys_digest(tags jsonb) to public;
 
 alter function take_order() owner to rhyzome_owner;
 grant execute on function take_order() to public;
+
+alter function tell_alarm() owner to rhyzome_owner;
+grant execute on function tell_alarm() to public;
 
 alter function tell_job() owner to rhyzome_owner;
 grant execute on function tell_job() to public;
@@ -2714,6 +2833,10 @@ grant delete, insert, select, update on table access_grant to rhyzome_operator;
 alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
 grant delete, insert, select, update on table access_rule to rhyzome_operator;
+
+alter table alarm owner to rhyzome_owner;
+grant insert, select, update on table alarm to rhyzome_app;
+grant delete, insert, select, update on table alarm to rhyzome_operator;
 
 alter table apitoken owner to rhyzome_owner;
 grant delete, insert, select, update on table apitoken to rhyzome_app;

@@ -44,6 +44,7 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     action: 'create',
     created_by: 'x',
   }),
+  alarm: (tenant_id, id) => ({ tenant_id, id, code: 'job_overdue', severity: 'warning', cause: id, message: 'm' }),
   job_step: (tenant_id, job_id) => ({ tenant_id, job_id, ordinal: 1, name: 's', state: 'running' }),
   event: (tenant_id, resource_id) => ({ tenant_id, type: 't', kind: 'network', resource_id, body: '{}' }),
   event_counter: (tenant_id) => ({ tenant_id, last: 1 }),

@@ -61,6 +61,27 @@ export interface AccessRule {
   verbs: string[];
 }
 
+export interface Alarm {
+  acknowledged_at: Timestamp | null;
+  acknowledged_by: string | null;
+  cause: string;
+  cleared_at: Timestamp | null;
+  code: string;
+  created_by: string | null;
+  details: Generated<Json>;
+  id: Generated<string>;
+  job_id: string | null;
+  kind: string | null;
+  message: string;
+  node_id: string | null;
+  raised_at: Generated<Timestamp>;
+  resource_id: string | null;
+  resource_name: string | null;
+  resource_tags: Generated<Json>;
+  severity: string;
+  tenant_id: string;
+}
+
 export interface Apitoken {
   expires_at: Timestamp;
   groups: string[];
@@ -343,8 +364,10 @@ export interface InstanceUserData {
 
 export interface Job {
   action: string;
+  alarm_at: Generated<Timestamp | null>;
   attempts: Generated<number>;
   cancellable: Generated<boolean>;
+  crashes: Generated<number>;
   created_at: Generated<Timestamp>;
   created_by: string;
   error: Json | null;
@@ -375,6 +398,7 @@ export interface Job {
 }
 
 export interface JobStep {
+  deadline_at: Timestamp | null;
   finished_at: Timestamp | null;
   job_id: string;
   message: string | null;
@@ -780,6 +804,7 @@ export interface Wireguardpeer {
 export interface DB {
   access_grant: AccessGrant;
   access_rule: AccessRule;
+  alarm: Alarm;
   apitoken: Apitoken;
   audit: Audit;
   audit_digest: AuditDigest;
