@@ -2,6 +2,7 @@ export * from './capacity.js';
 export * from './deeds.js';
 export * from './hub.js';
 export * from './inventory.js';
+export * from './leftovers.js';
 export * from './metrics.js';
 export * from './placements.js';
 export * from './registry.js';

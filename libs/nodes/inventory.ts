@@ -5,6 +5,7 @@
 import { sql } from 'kysely';
 import { isTenantId, isUuid } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
+import { clearAlarm, raiseAlarm } from '#libs/jobs';
 import { type Observed, Phase } from '#libs/rpc';
 import { objectFrom, textFrom } from './node-words.js';
 import type { NodeSession } from './registry.js';
@@ -51,8 +52,31 @@ export async function recordInventory(
   return db.operatorTransaction(async (tx) => {
     if (!(await beginInventory(tx, session, items.size))) return undefined;
     await recordGone(tx, session.nodeId, list);
-    return { orphans: await recordOrphans(tx, session.nodeId, list), missing: await recordMissing(tx, session, list) };
+    const orphans = await recordOrphans(tx, session.nodeId, list);
+    const missing = await recordMissing(tx, session, list);
+    await tellAlarms(tx, session.nodeId);
+    return { orphans, missing };
   });
+}
+
+/** Of what was found twice: what is under way right now is nobody's concern. */
+async function tellAlarms(tx: Tx, nodeId: string): Promise<void> {
+  const found = await sql<{ node: string; orphans: number; missing: number }>`
+    select n.name as node,
+      (select count(*) from orphan o where o.node_id = n.id and o.inventories >= 2)::int as orphans,
+      (select count(*) from missing_placement m where m.node_id = n.id and m.inventories >= 2)::int as missing
+    from node n where n.id = ${nodeId}`.execute(tx);
+  const { node, orphans, missing } = found.rows[0]!;
+  const tell = (code: 'node_orphans' | 'node_missing', count: number, message: string) =>
+    count > 0
+      ? raiseAlarm(tx, { tenantId: null, code, cause: nodeId, nodeId, message, details: { node, count } })
+      : clearAlarm(tx, { tenantId: null, code, cause: nodeId });
+  await tell('node_orphans', orphans, `Node ${node} has ${orphans} that nobody owns; \`rhyzome sweep\` shows them.`);
+  await tell(
+    'node_missing',
+    missing,
+    `Node ${node} has lost ${missing} that it had made; \`rhyzome sweep\` shows them.`,
+  );
 }
 
 /** Inventories of one node follow each other: the row is locked. False where the session is not the latest. */

@@ -3,7 +3,7 @@
  * the database's word that it was deleted. Whoever holds the node's stream sends it; the agent has the last look.
  */
 import { sql } from 'kysely';
-import type { Database } from '#libs/db';
+import type { Database, Tx } from '#libs/db';
 import { type UnownedOutcome, UnownedResult } from '#libs/rpc';
 import { failureFrom } from './node-words.js';
 import type { NodeSession } from './registry.js';
@@ -51,10 +51,7 @@ export async function chooseUnowned(db: Database, { nodeId, session }: NodeSessi
 }
 
 /** A tenth of what the node has, at least one, less what was taken within a day without an administrator's word. */
-async function shareLeft(
-  tx: Parameters<Parameters<Database['operatorTransaction']>[0]>[0],
-  nodeId: string,
-): Promise<number> {
+async function shareLeft(tx: Tx, nodeId: string): Promise<number> {
   const found = await sql<{ left: number }>`
     select greatest(1, items / 10)
       - (select count(*) from orphan where node_id = ${nodeId} and asked_at is not null and approved_at is null)::int
