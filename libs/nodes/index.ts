@@ -8,4 +8,6 @@ export * from './placements.js';
 export * from './registry.js';
 export * from './relay.js';
 export * from './reports.js';
+export * from './state.js';
 export * from './sweep.js';
+export * from './watch.js';
