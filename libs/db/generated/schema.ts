@@ -522,14 +522,6 @@ export interface Node {
   vcpus: number;
 }
 
-<<<<<<< HEAD
-export interface NodeInventory {
-  items: number;
-  node_id: string;
-  session: number;
-  taken_at: Generated<Timestamp>;
-  wanted_at: Timestamp | null;
-=======
 export interface NodeEvent {
   at: Generated<Timestamp>;
   from_state: string | null;
@@ -552,7 +544,14 @@ export interface NodeFence {
   node_id: string;
   run_at: Generated<Timestamp>;
   state: Generated<string>;
->>>>>>> main
+}
+
+export interface NodeInventory {
+  items: number;
+  node_id: string;
+  session: number;
+  taken_at: Generated<Timestamp>;
+  wanted_at: Timestamp | null;
 }
 
 export interface NodeSession {
@@ -892,12 +891,9 @@ export interface DB {
   network: Network;
   network_part: NetworkPart;
   node: Node;
-<<<<<<< HEAD
-  node_inventory: NodeInventory;
-=======
   node_event: NodeEvent;
   node_fence: NodeFence;
->>>>>>> main
+  node_inventory: NodeInventory;
   node_session: NodeSession;
   orphan: Orphan;
   placement: Placement;
