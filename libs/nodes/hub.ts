@@ -12,7 +12,8 @@ import { InventoryClock } from './inventory-clock.js';
 import { MAX_INVENTORY } from './inventory-taking.js';
 import { countFrom, labelsFrom, smallCountFrom, textFrom } from './node-words.js';
 import { openSession } from './registry.js';
-import { NodeStream, type StreamLog } from './stream.js';
+import { NodeStream } from './stream.js';
+import type { StreamLog } from './stream-log.js';
 
 type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
 

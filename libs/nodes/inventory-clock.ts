@@ -3,7 +3,8 @@
  * administrator wants to know. One statement a look, however many nodes there are.
  */
 import type { Database, Listener } from '#libs/db';
-import type { NodeStream, StreamLog } from './stream.js';
+import type { NodeStream } from './stream.js';
+import type { StreamLog } from './stream-log.js';
 import { inventoriesDue, pruneSweep } from './sweep.js';
 
 export const INVENTORY_EVERY_MS = 5 * 60_000;

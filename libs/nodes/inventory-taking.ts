@@ -7,7 +7,7 @@ import type { Database } from '#libs/db';
 import type { ConnectResponse, Inventory, Observed, UnownedOutcome } from '#libs/rpc';
 import { type Findings, recordInventory } from './inventory.js';
 import type { NodeSession } from './registry.js';
-import type { StreamLog } from './stream.js';
+import type { StreamLog } from './stream-log.js';
 import { chooseUnowned, recordUnowned } from './sweep.js';
 
 type Body = NonNullable<ConnectResponse['body']>;

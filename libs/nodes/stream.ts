@@ -15,12 +15,7 @@ import { countFrom, smallCountFrom } from './node-words.js';
 import { closeSession, heartbeat, type NodeSession } from './registry.js';
 import { Relays } from './relays.js';
 import { recordDeed, recordReport } from './reports.js';
-
-export interface StreamLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  debug(fields: object, message: string): void;
-}
+import type { StreamLog } from './stream-log.js';
 
 type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
 type Body = NonNullable<ConnectResponse['body']>;
