@@ -73,23 +73,24 @@ describe('issuing', () => {
     });
   });
 
-  test.skipIf(!hasOpenssl)('OpenSSL refuses a service as a server, and a node as any host', async () => {
-    const service = await issueCertificate({
-      dir,
-      out: await mkdtemp(join(dir, 'set-')),
-      type: 'service',
-      name: 'bill',
-    });
-    const verify = (...args: string[]) => run('openssl', ['verify', '-x509_strict', '-purpose', 'sslserver', ...args]);
-    await expect(verify('-CAfile', service.ca, service.cert)).rejects.toThrow(
-      /unsupported certificate purpose|unsuitable certificate purpose/,
-    );
-    const node = await fresh('node-1');
-    expect((await verify('-CAfile', node.ca, node.cert)).stdout).toContain('OK');
-    await expect(verify('-verify_hostname', 'node-1', '-CAfile', node.ca, node.cert)).rejects.toThrow(
-      /hostname mismatch/i,
-    );
-  });
+  test.skipIf(!hasOpenssl)(
+    'OpenSSL refuses a service as a server, and takes a node, which other nodes dial',
+    async () => {
+      const service = await issueCertificate({
+        dir,
+        out: await mkdtemp(join(dir, 'set-')),
+        type: 'service',
+        name: 'bill',
+      });
+      const verify = (...args: string[]) =>
+        run('openssl', ['verify', '-x509_strict', '-purpose', 'sslserver', ...args]);
+      await expect(verify('-CAfile', service.ca, service.cert)).rejects.toThrow(
+        /unsupported certificate purpose|unsuitable certificate purpose/,
+      );
+      const node = await fresh('node-1');
+      expect((await verify('-CAfile', node.ca, node.cert)).stdout).toContain('OK');
+    },
+  );
 
   test('a second init leaves the CA as it is, a second issue refuses without force', async () => {
     const before = await readFile(join(dir, 'ca.pem'), 'utf8');

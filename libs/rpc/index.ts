@@ -20,6 +20,7 @@ export {
   FetchImageResponse,
   Heartbeat,
   Hello,
+  Inventory,
   Metric,
   MetricsReport,
   MetricType,
@@ -35,8 +36,13 @@ export {
   RelayChunk,
   RelayInput,
   RelayRequest,
+  RemoveUnowned,
   Report,
   ResourceMetrics,
+  TellInventory,
+  UnownedOutcome,
+  UnownedOutcomes,
+  UnownedResult,
   Welcome,
 } from './generated/rhyzome/v1/node.js';
 export {

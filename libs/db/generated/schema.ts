@@ -61,6 +61,27 @@ export interface AccessRule {
   verbs: string[];
 }
 
+export interface Alarm {
+  acknowledged_at: Timestamp | null;
+  acknowledged_by: string | null;
+  cause: string;
+  cleared_at: Timestamp | null;
+  code: string;
+  created_by: string | null;
+  details: Generated<Json>;
+  id: Generated<string>;
+  job_id: string | null;
+  kind: string | null;
+  message: string;
+  node_id: string | null;
+  raised_at: Generated<Timestamp>;
+  resource_id: string | null;
+  resource_name: string | null;
+  resource_tags: Generated<Json>;
+  severity: string;
+  tenant_id: string;
+}
+
 export interface Apitoken {
   expires_at: Timestamp;
   groups: string[];
@@ -211,6 +232,15 @@ export interface Disk {
   with_instance: Generated<boolean>;
 }
 
+export interface DiskTombstone {
+  at: Generated<Timestamp>;
+  id: string;
+  kind: string;
+  node_id: string;
+  tenant_id: string;
+  word_of: string | null;
+}
+
 export interface Event {
   at: Generated<Timestamp>;
   body: Json;
@@ -252,6 +282,17 @@ export interface GroupMember {
   group_id: string;
   tenant_id: string;
   user_id: string;
+}
+
+export interface HeldAddress {
+  held_at: Generated<Timestamp>;
+  id: Generated<string>;
+  ip: string;
+  network_id: string | null;
+  node_id: string;
+  resource_id: string;
+  revision: number;
+  tenant_id: string;
 }
 
 export interface Idempotency {
@@ -303,7 +344,10 @@ export interface Installation {
   deleted_disks_kept: Generated<Interval | null>;
   id: Generated<string>;
   singleton: Generated<boolean>;
+  sweep_after: Generated<Interval>;
+  sweep_mode: Generated<string>;
   token_key: Generated<Buffer>;
+  tombstone_after: Generated<Interval>;
 }
 
 export interface Instance {
@@ -330,10 +374,19 @@ export interface InstanceUserData {
   user_data: string;
 }
 
+export interface IssuerKeys {
+  issuer: string;
+  jwks: Json;
+  jwks_uri: string;
+  read_at: Generated<Timestamp>;
+}
+
 export interface Job {
   action: string;
+  alarm_at: Generated<Timestamp | null>;
   attempts: Generated<number>;
   cancellable: Generated<boolean>;
+  crashes: Generated<number>;
   created_at: Generated<Timestamp>;
   created_by: string;
   error: Json | null;
@@ -364,6 +417,7 @@ export interface Job {
 }
 
 export interface JobStep {
+  deadline_at: Timestamp | null;
   finished_at: Timestamp | null;
   job_id: string;
   message: string | null;
@@ -389,6 +443,15 @@ export interface Lease {
   tenant_id: string;
 }
 
+export interface Leftover {
+  first_seen_at: Generated<Timestamp>;
+  id: string;
+  last_seen_at: Generated<Timestamp>;
+  looks: Generated<number>;
+  rule: string;
+  tenant_id: string;
+}
+
 export interface MetricSample {
   at: Timestamp;
   metrics: Json;
@@ -401,6 +464,16 @@ export interface Migration {
   applied_at: Generated<Timestamp>;
   checksum: string;
   name: string;
+}
+
+export interface MissingPlacement {
+  first_seen_at: Generated<Timestamp>;
+  inventories: Generated<number>;
+  kind: string;
+  last_seen_at: Generated<Timestamp>;
+  node_id: string;
+  resource_id: string;
+  tenant_id: string;
 }
 
 export interface Network {
@@ -433,22 +506,77 @@ export interface Node {
   cordoned: Generated<boolean>;
   created_at: Generated<Timestamp>;
   disk_gib: number;
+  draining: Generated<boolean>;
   driver: string;
+  epoch: Generated<number>;
+  fenced_at: Timestamp | null;
+  gone_at: Timestamp | null;
   id: string;
   kinds: string[];
   labels: Generated<Json>;
   last_seen_at: Generated<Timestamp>;
   memory_mib: number;
   name: string;
+  told_at: Generated<Timestamp>;
+  told_state: string | null;
   vcpus: number;
+}
+
+export interface NodeEvent {
+  at: Generated<Timestamp>;
+  from_state: string | null;
+  id: Generated<number>;
+  node_id: string;
+  node_name: string;
+  to_state: string;
+}
+
+export interface NodeFence {
+  asked_at: Generated<Timestamp>;
+  asked_by: string;
+  attempts: Generated<number>;
+  detail: string | null;
+  epoch: number;
+  finished_at: Timestamp | null;
+  how: string;
+  id: string;
+  lease_until: Timestamp | null;
+  node_id: string;
+  run_at: Generated<Timestamp>;
+  state: Generated<string>;
+}
+
+export interface NodeInventory {
+  items: number;
+  node_id: string;
+  session: number;
+  taken_at: Generated<Timestamp>;
+  wanted_at: Timestamp | null;
 }
 
 export interface NodeSession {
   connected_at: Generated<Timestamp>;
+  epoch: Generated<number>;
   heartbeat_at: Generated<Timestamp>;
   node_id: string;
   replica: string | null;
   session: number;
+}
+
+export interface Orphan {
+  approved_at: Timestamp | null;
+  approved_by: string | null;
+  asked_at: Timestamp | null;
+  failure: Json | null;
+  first_seen_at: Generated<Timestamp>;
+  id: string;
+  inventories: Generated<number>;
+  kind: string;
+  last_seen_at: Generated<Timestamp>;
+  node_id: string;
+  size_bytes: number | null;
+  state: string | null;
+  tenant_id: string;
 }
 
 export interface Placement {
@@ -467,6 +595,8 @@ export interface Placement {
   spec: Json | null;
   status: Json | null;
   tenant_id: string;
+  tombstone_name: string | null;
+  tombstoned_at: Timestamp | null;
 }
 
 export interface Portforward {
@@ -594,6 +724,17 @@ export interface ResourceTag {
   value: string;
 }
 
+export interface Restoration {
+  backup_at: Timestamp;
+  backup_id: string;
+  finished_at: Timestamp | null;
+  finished_by: string | null;
+  id: string;
+  numbers_from: number;
+  restored_at: Generated<Timestamp>;
+  restored_by: string;
+}
+
 export interface Service {
   created_at: Generated<Timestamp>;
   name: string;
@@ -628,6 +769,15 @@ export interface Subject {
   kind: string;
   resource_id: string;
   subject: string;
+  tenant_id: string;
+}
+
+export interface SweepRemoval {
+  approved_by: string | null;
+  id: string;
+  kind: string;
+  node_id: string;
+  removed_at: Generated<Timestamp>;
   tenant_id: string;
 }
 
@@ -706,6 +856,7 @@ export interface Wireguardpeer {
 export interface DB {
   access_grant: AccessGrant;
   access_rule: AccessRule;
+  alarm: Alarm;
   apitoken: Apitoken;
   audit: Audit;
   audit_digest: AuditDigest;
@@ -717,25 +868,34 @@ export interface DB {
   deleted_disk: DeletedDisk;
   dependency: Dependency;
   disk: Disk;
+  disk_tombstone: DiskTombstone;
   event: Event;
   event_counter: EventCounter;
   firewallrule: Firewallrule;
   group_member: GroupMember;
+  held_address: HeldAddress;
   idempotency: Idempotency;
   image: Image;
   image_upload: ImageUpload;
   installation: Installation;
   instance: Instance;
   instance_user_data: InstanceUserData;
+  issuer_keys: IssuerKeys;
   job: Job;
   job_step: JobStep;
   lease: Lease;
+  leftover: Leftover;
   metric_sample: MetricSample;
   migration: Migration;
+  missing_placement: MissingPlacement;
   network: Network;
   network_part: NetworkPart;
   node: Node;
+  node_event: NodeEvent;
+  node_fence: NodeFence;
+  node_inventory: NodeInventory;
   node_session: NodeSession;
+  orphan: Orphan;
   placement: Placement;
   portforward: Portforward;
   public_pool: PublicPool;
@@ -750,10 +910,12 @@ export interface DB {
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;
+  restoration: Restoration;
   service: Service;
   serviceaccount: Serviceaccount;
   snapshot: Snapshot;
   subject: Subject;
+  sweep_removal: SweepRemoval;
   tenant: Tenant;
   tenant_access: TenantAccess;
   tenant_domain: TenantDomain;
