@@ -146,6 +146,22 @@ create table audit_unauthenticated (
   constraint audit_unauthenticated_source_check CHECK ((length(source) <= 64))
 );
 
+create table certificate (
+  serial text not null,
+  kind text not null,
+  name text not null,
+  chain text not null,
+  not_before timestamp(3) with time zone not null,
+  not_after timestamp(3) with time zone not null,
+  issued_at timestamp(3) with time zone default clock_timestamp() not null,
+  issued_by text not null,
+  renews text,
+  source text,
+  constraint certificate_pkey PRIMARY KEY (serial),
+  constraint certificate_kind_check CHECK ((kind = ANY (ARRAY['node'::text, 'service'::text, 'server'::text]))),
+  constraint certificate_serial_check CHECK ((serial ~ '^[0-9A-F]{1,40}$'::text))
+);
+
 create table deed (
   tenant_id text not null,
   id uuid not null,
@@ -227,6 +243,25 @@ create table disk (
   constraint disk_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id),
   constraint disk_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
   constraint disk_tenant_id_instance_id_fkey FOREIGN KEY (tenant_id, instance_id) REFERENCES instance(tenant_id, id)
+);
+
+create table enrollment_token (
+  id uuid not null,
+  hash bytea not null,
+  node_name text not null,
+  labels jsonb default '{}'::jsonb not null,
+  created_at timestamp(3) with time zone default now() not null,
+  created_by text not null,
+  expires_at timestamp(3) with time zone not null,
+  revoked_at timestamp(3) with time zone,
+  used_at timestamp(3) with time zone,
+  public_key bytea,
+  serial text,
+  constraint enrollment_token_pkey PRIMARY KEY (id),
+  constraint enrollment_token_hash_key UNIQUE (hash),
+  constraint enrollment_token_check CHECK ((((used_at IS NULL) = (serial IS NULL)) AND ((used_at IS NULL) = (public_key IS NULL)))),
+  constraint enrollment_token_hash_check CHECK ((length(hash) = 32)),
+  constraint enrollment_token_node_name_check CHECK ((node_name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
 );
 
 create table event (
@@ -718,6 +753,22 @@ create table resource_tag (
   constraint resource_tag_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table revocation (
+  id uuid not null,
+  serial text,
+  kind text,
+  name text,
+  reason text,
+  revoked_at timestamp(3) with time zone default clock_timestamp() not null,
+  revoked_by text not null,
+  constraint revocation_pkey PRIMARY KEY (id),
+  constraint revocation_kind_name_key UNIQUE (kind, name),
+  constraint revocation_serial_key UNIQUE (serial),
+  constraint revocation_check CHECK ((((serial IS NULL) = (kind IS NOT NULL)) AND ((kind IS NULL) = (name IS NULL)))),
+  constraint revocation_kind_check CHECK ((kind = ANY (ARRAY['node'::text, 'service'::text, 'server'::text]))),
+  constraint revocation_serial_check CHECK ((serial ~ '^[0-9A-F]{1,40}$'::text))
+);
+
 create table service (
   name text not null,
   tenants text[] not null,
@@ -893,6 +944,12 @@ CREATE INDEX audit_resource ON public.audit USING btree (tenant_id, resource_id,
 
 CREATE INDEX audit_result ON public.audit USING btree (tenant_id, result, id);
 
+CREATE INDEX certificate_end ON public.certificate USING btree (not_after);
+
+CREATE INDEX certificate_holder ON public.certificate USING btree (kind, name, issued_at);
+
+CREATE INDEX certificate_renews ON public.certificate USING btree (renews) WHERE (renews IS NOT NULL);
+
 CREATE INDEX deed_node ON public.deed USING btree (node_id) WHERE (state = 'asked'::text);
 
 CREATE INDEX deleted_disk_content ON public.deleted_disk USING btree (image_sha256) WHERE (image_sha256 IS NOT NULL);
@@ -924,6 +981,8 @@ CREATE INDEX disk_content ON public.disk USING btree (image_sha256) WHERE (image
 CREATE INDEX disk_node ON public.disk USING btree (node_id);
 
 CREATE UNIQUE INDEX disk_slot ON public.disk USING btree (tenant_id, instance_id, slot) WHERE (instance_id IS NOT NULL);
+
+CREATE INDEX enrollment_token_node ON public.enrollment_token USING btree (node_name, created_at);
 
 CREATE INDEX event_age ON public.event USING btree (at);
 
@@ -1669,6 +1728,15 @@ BEGIN ATOMIC
    WHERE ((t.tenant_id = used.tenant_id) AND (t.id = used.id) AND ((t.last_used_at IS NULL) OR (t.last_used_at < (now() - '00:04:00'::interval))));
 END;
 
+CREATE OR REPLACE FUNCTION public.notify_certificate()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform pg_notify('rhyzome_certificate', '');
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.notify_tenant()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1980,6 +2048,8 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.apitoken FOR EACH ROW EXECUTE 
 
 CREATE TRIGGER tells_access AFTER DELETE OR UPDATE OF revoked ON public.apitoken FOR EACH ROW EXECUTE FUNCTION raise_access();
 
+CREATE TRIGGER notify_certificate AFTER INSERT ON public.certificate FOR EACH STATEMENT EXECUTE FUNCTION notify_certificate();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_disk();
@@ -2061,6 +2131,8 @@ CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.reso
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
 
 CREATE TRIGGER tell_resource AFTER INSERT OR DELETE OR UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION tell_resource();
+
+CREATE TRIGGER notify_certificate AFTER INSERT OR DELETE OR UPDATE ON public.revocation FOR EACH STATEMENT EXECUTE FUNCTION notify_certificate();
 
 CREATE TRIGGER notify_service AFTER INSERT OR DELETE OR UPDATE ON public.service FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
@@ -2469,6 +2541,9 @@ grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to pu
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_app;
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_operator;
 
+alter function notify_certificate() owner to rhyzome_owner;
+grant execute on function notify_certificate() to public;
+
 alter function notify_tenant() owner to rhyzome_owner;
 grant execute on function notify_tenant() to public;
 
@@ -2580,6 +2655,9 @@ grant insert, select on table audit_seal to rhyzome_operator;
 alter table audit_unauthenticated owner to rhyzome_owner;
 grant select on table audit_unauthenticated to rhyzome_operator;
 
+alter table certificate owner to rhyzome_owner;
+grant delete, insert, select, update on table certificate to rhyzome_operator;
+
 alter table deed owner to rhyzome_owner;
 grant delete, insert, select, update on table deed to rhyzome_app;
 grant delete, insert, select, update on table deed to rhyzome_operator;
@@ -2595,6 +2673,9 @@ grant delete, insert, select, update on table dependency to rhyzome_operator;
 alter table disk owner to rhyzome_owner;
 grant delete, insert, select, update on table disk to rhyzome_app;
 grant delete, insert, select, update on table disk to rhyzome_operator;
+
+alter table enrollment_token owner to rhyzome_owner;
+grant delete, insert, select, update on table enrollment_token to rhyzome_operator;
 
 alter table event owner to rhyzome_owner;
 grant insert, select on table event to rhyzome_app;
@@ -2721,6 +2802,9 @@ grant delete, insert, select, update on table resource to rhyzome_operator;
 alter table resource_tag owner to rhyzome_owner;
 grant delete, insert, select, update on table resource_tag to rhyzome_app;
 grant delete, insert, select, update on table resource_tag to rhyzome_operator;
+
+alter table revocation owner to rhyzome_owner;
+grant delete, insert, select, update on table revocation to rhyzome_operator;
 
 alter table service owner to rhyzome_owner;
 grant delete, insert, select, update on table service to rhyzome_operator;

@@ -144,6 +144,19 @@ export interface AuditUnauthenticated {
   source: string;
 }
 
+export interface Certificate {
+  chain: string;
+  issued_at: Generated<Timestamp>;
+  issued_by: string;
+  kind: string;
+  name: string;
+  not_after: Timestamp;
+  not_before: Timestamp;
+  renews: string | null;
+  serial: string;
+  source: string | null;
+}
+
 export interface Deed {
   arguments: Generated<Json>;
   asked_by: string | null;
@@ -209,6 +222,20 @@ export interface Disk {
   snapshot_id: string | null;
   tenant_id: string;
   with_instance: Generated<boolean>;
+}
+
+export interface EnrollmentToken {
+  created_at: Generated<Timestamp>;
+  created_by: string;
+  expires_at: Timestamp;
+  hash: Buffer;
+  id: string;
+  labels: Generated<Json>;
+  node_name: string;
+  public_key: Buffer | null;
+  revoked_at: Timestamp | null;
+  serial: string | null;
+  used_at: Timestamp | null;
 }
 
 export interface Event {
@@ -594,6 +621,16 @@ export interface ResourceTag {
   value: string;
 }
 
+export interface Revocation {
+  id: string;
+  kind: string | null;
+  name: string | null;
+  reason: string | null;
+  revoked_at: Generated<Timestamp>;
+  revoked_by: string;
+  serial: string | null;
+}
+
 export interface Service {
   created_at: Generated<Timestamp>;
   name: string;
@@ -713,10 +750,12 @@ export interface DB {
   audit_pruning: AuditPruning;
   audit_seal: AuditSeal;
   audit_unauthenticated: AuditUnauthenticated;
+  certificate: Certificate;
   deed: Deed;
   deleted_disk: DeletedDisk;
   dependency: Dependency;
   disk: Disk;
+  enrollment_token: EnrollmentToken;
   event: Event;
   event_counter: EventCounter;
   firewallrule: Firewallrule;
@@ -750,6 +789,7 @@ export interface DB {
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;
+  revocation: Revocation;
   service: Service;
   serviceaccount: Serviceaccount;
   snapshot: Snapshot;
