@@ -10,7 +10,7 @@ import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
-import { NodeHub } from '#libs/nodes';
+import { NodeHub, NodeWatch } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
 import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
 import { serveEnrollment } from '#libs/rpc';
@@ -49,6 +49,7 @@ const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
 const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
 const upkeep = new Upkeep(db, registry, log);
+const watch = new NodeWatch(db, { log });
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
 });
@@ -67,7 +68,7 @@ const keycloak =
 provideIdentity(keycloak);
 const content = contents?.store ?? null;
 if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
-grpcMetrics(monitoring.registry, hub, runner, numberer);
+grpcMetrics(monitoring.registry, db, hub, runner, numberer);
 
 const revocations = new RevocationList(db, log);
 const grpc = nestGrpcOptions({
@@ -102,6 +103,7 @@ runner.start();
 numberer.start();
 sealer.start();
 upkeep.start();
+watch.start();
 const enrollment =
   config.grpc.enrollment &&
   (await serveEnrollment({
@@ -118,7 +120,7 @@ log.info(
 
 onShutdown(log, async () => {
   monitoring.drain();
-  await Promise.all([runner.stop(), upkeep.stop(), sealer.stop(), collector?.close()]);
+  await Promise.all([runner.stop(), upkeep.stop(), watch.stop(), sealer.stop(), collector?.close()]);
   revocations.close();
   hub.close();
   await Promise.all([grpc.drain(2_000), enrollment?.stop(2_000)]);

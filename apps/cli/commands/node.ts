@@ -90,7 +90,7 @@ function remove(context: Context): Command {
         await change.audit(auditOf('remove', found.id, found.name));
         return found;
       });
-      const isBack = keepCertificates && node.state === 'up';
+      const isBack = keepCertificates && node.replica !== null;
       const again = isBack
         ? ' Its agent is connected and registers it again unless it is stopped.'
         : keepCertificates
@@ -109,14 +109,15 @@ function room(used: number, whole: number): string {
 }
 
 function stateWords(node: NodeView): string {
-  return node.cordoned ? `${node.state}, cordoned` : node.state;
+  const marks = (['draining', 'cordoned'] as const).filter((mark) => node[mark] && mark !== node.state);
+  return [node.state, ...marks].join(', ');
 }
 
 function words(node: NodeView): string {
   return fields({
     id: node.id,
     name: node.name,
-    state: stateWords(node),
+    state: `${stateWords(node)}, since ${node.stateSince.toISOString()}`,
     driver: node.driver,
     agent: node.agentVersion,
     kinds: node.kinds,
@@ -124,6 +125,7 @@ function words(node: NodeView): string {
     vcpus: `${room(node.reserved.vcpus, node.capacity.vcpus)} reserved`,
     memory: `${room(node.reserved.memoryMiB, node.capacity.memoryMiB)} MiB reserved`,
     disk: `${room(node.reserved.diskGiB, node.capacity.diskGiB)} GiB reserved`,
+    epoch: `${node.epoch}${node.fencedAt ? `, fenced at ${node.fencedAt.toISOString()}` : ''}`,
     replica: node.replica,
     'last seen': `${node.lastSeenAt.toISOString()} (${node.lastSeenSeconds} s ago)`,
     registered: node.createdAt,
