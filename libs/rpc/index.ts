@@ -34,6 +34,7 @@ export {
   FetchImageResponse,
   Heartbeat,
   Hello,
+  Inventory,
   Metric,
   MetricsReport,
   MetricType,
@@ -49,8 +50,13 @@ export {
   RelayChunk,
   RelayInput,
   RelayRequest,
+  RemoveUnowned,
   Report,
   ResourceMetrics,
+  TellInventory,
+  UnownedOutcome,
+  UnownedOutcomes,
+  UnownedResult,
   Welcome,
 } from './generated/rhyzome/v1/node.js';
 export {
