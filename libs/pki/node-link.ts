@@ -1,8 +1,12 @@
 /**
- * Connections from node to node: mutual TLS, both sides with their nodes' certificates. Says who the other side is and
- * nothing of what it may do; what is spoken is its users' business.
+ * Connections from node to node: mutual TLS, both sides with their nodes' certificates. These are no servers' (their
+ * extended key usage says clients only, RFC 5280 section 4.2.1.12), so that no node passes for one anywhere else; here,
+ * and only here, one side is dialled all the same, and the side that dials checks the other's chain by itself. Says who
+ * the other side is and nothing of what it may do.
  */
-import { connect, createServer, type PeerCertificate, type TLSSocket } from 'node:tls';
+import { X509Certificate } from 'node:crypto';
+import { connect, createServer, type DetailedPeerCertificate, type PeerCertificate, type TLSSocket } from 'node:tls';
+import { assertChain, assertValidAt, parseCertificates } from './credentials.js';
 import { PkiError } from './errors.js';
 import { identifyClient } from './peer.js';
 import type { CredentialsSource } from './watch.js';
@@ -80,11 +84,9 @@ export function dialNode(options: {
   signal.throwIfAborted();
   const { ca, cert, key } = credentials.current;
   const { host, port } = splitAddress(options.address);
-  // Addresses are told by the control plane; who is there is proved by the node's identity.
-  const checkServerIdentity = (_host: string, certificate: PeerCertificate) =>
-    wrongNode(certificate, node, credentials);
   return new Promise((resolve, reject) => {
-    const socket = connect({ host, port, ca, cert, key, checkServerIdentity });
+    // TLS proves that the other side has its certificate's key; whose that is, is checked below, before a byte is sent.
+    const socket = connect({ host, port, ca, cert, key, rejectUnauthorized: false });
     const timer = setTimeout(() => socket.destroy(new Error(`${options.address} does not answer.`)), HANDSHAKE_MS);
     const abort = () => socket.destroy(signal.reason as Error);
     signal.addEventListener('abort', abort, { once: true });
@@ -92,31 +94,62 @@ export function dialNode(options: {
       clearTimeout(timer);
       signal.removeEventListener('abort', abort);
       socket.off('error', fail);
+      // Whoever uses the connection hears of its end by its streams.
+      socket.on('error', () => undefined);
     };
     const fail = (error: Error) => {
       settle();
+      socket.destroy();
       reject(error);
     };
     socket.once('error', fail);
     socket.once('secureConnect', () => {
+      const wrong = wrongNode(socket, node, credentials);
+      if (wrong) return fail(wrong);
       settle();
-      socket.on('error', () => undefined);
       resolve(socket);
     });
   });
 }
 
-function wrongNode(certificate: PeerCertificate, node: string, credentials: CredentialsSource): Error | undefined {
+const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2';
+/** A leaf and its intermediates. */
+const MOST_CERTIFICATES = 5;
+
+/** What is wrong with the other side's certificate; undefined: nothing. */
+function wrongNode(socket: TLSSocket, node: string, credentials: CredentialsSource): Error | undefined {
   try {
-    const name = nodeNameOf(certificate, credentials);
+    const [leaf, ...intermediates] = chainOf(socket);
+    const files = { ca: 'our CA', cert: 'the other node’s certificate' };
+    if (!leaf) throw new PkiError('certificate_unparsable', 'The other side shows no certificate.');
+    if (leaf.ca || !leaf.keyUsage?.includes(CLIENT_AUTH)) {
+      throw new PkiError('identity_malformed', 'The other side’s certificate is no node’s.');
+    }
+    const now = new Date();
+    assertValidAt(leaf, files.cert, now);
+    const roots = parseCertificates(credentials.current.ca, files.ca, 'the CA');
+    assertChain(leaf, intermediates, roots, files, now);
+    const name = nodeNameOf({ subjectaltname: leaf.subjectAltName }, credentials);
     return name === node ? undefined : new PkiError('identity_malformed', `There is node “${name}”, not “${node}”.`);
   } catch (error) {
     return error as Error;
   }
 }
 
+/** As the other side sent it, the leaf first. */
+function chainOf(socket: TLSSocket): X509Certificate[] {
+  const chain: X509Certificate[] = [];
+  let shown: DetailedPeerCertificate | undefined = socket.getPeerCertificate(true);
+  while (shown?.raw && chain.length < MOST_CERTIFICATES) {
+    chain.push(new X509Certificate(shown.raw));
+    // A root is its own issuer.
+    shown = shown.issuerCertificate === shown ? undefined : shown.issuerCertificate;
+  }
+  return chain;
+}
+
 /** Throws PkiError for what is no node of the same trust domain. */
-function nodeNameOf(certificate: PeerCertificate, credentials: CredentialsSource): string {
+function nodeNameOf(certificate: Pick<PeerCertificate, 'subjectaltname'>, credentials: CredentialsSource): string {
   const { trustDomain } = credentials.current.identity;
   const peer = identifyClient(certificate, trustDomain);
   if (peer.type === 'node') return peer.name;

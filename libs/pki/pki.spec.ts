@@ -73,24 +73,13 @@ describe('issuing', () => {
     });
   });
 
-  test.skipIf(!hasOpenssl)(
-    'OpenSSL refuses a service as a server, and takes a node, which other nodes dial',
-    async () => {
-      const service = await issueCertificate({
-        dir,
-        out: await mkdtemp(join(dir, 'set-')),
-        type: 'service',
-        name: 'bill',
-      });
-      const verify = (...args: string[]) =>
-        run('openssl', ['verify', '-x509_strict', '-purpose', 'sslserver', ...args]);
-      await expect(verify('-CAfile', service.ca, service.cert)).rejects.toThrow(
-        /unsupported certificate purpose|unsuitable certificate purpose/,
-      );
-      const node = await fresh('node-1');
-      expect((await verify('-CAfile', node.ca, node.cert)).stdout).toContain('OK');
-    },
-  );
+  test.skipIf(!hasOpenssl)('OpenSSL refuses a node as a server', async () => {
+    const node = await fresh('node-1');
+    const args = ['verify', '-x509_strict', '-purpose', 'sslserver', '-CAfile', node.ca, node.cert];
+    await expect(run('openssl', args)).rejects.toThrow(
+      /unsupported certificate purpose|unsuitable certificate purpose/,
+    );
+  });
 
   test('a second init leaves the CA as it is, a second issue refuses without force', async () => {
     const before = await readFile(join(dir, 'ca.pem'), 'utf8');

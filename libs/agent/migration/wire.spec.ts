@@ -77,6 +77,21 @@ test('whoever is no node is refused, and so is a node that is not the one that w
   await expect(ask(here, 'node-9')).rejects.toThrow(/node “node-2”, not “node-9”/);
 });
 
+test('a node that another CA vouches for is none, whatever it calls itself', async () => {
+  there.expect(operation, 'node-1', echo);
+  const own = dir;
+  dir = await mkdtemp(join(tmpdir(), 'rz-wire-foreign-'));
+  await initPki({ dir });
+  const foreign = await wireOf('node-2', '127.0.0.1:0');
+  foreign.expect(operation, 'node-1', echo);
+  const to = { node: 'node-2', address: foreign.address! };
+  await expect(here.open(to, operation, 'greet', {}, never)).rejects.toThrow(/not signed by the CA/);
+  const intruder = await wireOf('node-1');
+  await expect(ask(intruder)).rejects.toMatchObject({ code: 'peer_unreachable' });
+  await rm(dir, { recursive: true });
+  dir = own;
+});
+
 test('nobody gets in without a certificate', async () => {
   const [host, port] = address().split(':');
   const socket = connect({ host, port: Number(port), rejectUnauthorized: false });
