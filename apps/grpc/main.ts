@@ -22,6 +22,9 @@ const credentials = await credentialsOrExit('rhyzome-grpc', config.pki, 'server'
 const databases = openDatabases('rhyzome-grpc', config, log, true);
 const { db, listener, operator } = databases;
 
+/** How long calls under way have to end after SIGTERM (ms). Image content is fetched on elsewhere. */
+const CALLS_MS = 5_000;
+
 let serving = false;
 const monitoring = await startMonitoring({
   listen: config.grpc.monitoring,
@@ -62,6 +65,7 @@ const content = contents?.store ?? null;
 if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
 grpcMetrics(monitoring.registry, hub, runner, numberer);
 
+const draining = new AbortController();
 const grpc = nestGrpcOptions({ listen: config.grpc.listen, credentials });
 const module = GrpcModule.with({
   db,
@@ -72,6 +76,7 @@ const module = GrpcModule.with({
   unauthenticated,
   refusedReads,
   tokenKey: installation.tokenKey,
+  draining: draining.signal,
 });
 const app = await NestFactory.createMicroservice<MicroserviceOptions>(module, {
   ...grpc.options,
@@ -91,9 +96,10 @@ log.info({ listen: config.grpc.listen, advertise, installation: installation.id 
 
 onShutdown(log, async () => {
   monitoring.drain();
-  await Promise.all([runner.stop(), upkeep.stop(), sealer.stop(), collector?.close()]);
+  // At once, so that nodes and clients are with another replica while the last jobs are given back.
+  draining.abort();
   hub.close();
-  await grpc.drain(2_000);
+  await Promise.all([grpc.drain(CALLS_MS), runner.stop(), upkeep.stop(), sealer.stop(), collector?.close()]);
   await app.close();
   await numberer.close();
   await Promise.all([unauthenticated.close(), refusedReads.close()]);

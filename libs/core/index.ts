@@ -1,5 +1,6 @@
 export * from './cidr.js';
 export * from './doorbell.js';
+export * from './draining.js';
 export { errorHelp } from './error-help.js';
 export * from './errors.js';
 export * from './host-name.js';

@@ -81,7 +81,9 @@ export class GrpcLab {
     const log = { info: () => undefined, warn: () => undefined, error: () => undefined, debug: () => undefined };
     const { listener, registry } = platform;
     const hub = new NodeHub(db, listener, registry, { installationId: newId(), advertise: 'localhost:1', log });
-    const module = GrpcModule.with({ db, listener, registry, hub, content: null, tokenKey: Buffer.alloc(32, 1) });
+    const draining = new AbortController().signal;
+    const tokenKey = Buffer.alloc(32, 1);
+    const module = GrpcModule.with({ db, listener, registry, hub, content: null, tokenKey, draining });
     const app = await NestFactory.createMicroservice(module, { ...nest.options, logger: false });
     await app.listen();
     await nest.serving;
