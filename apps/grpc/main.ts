@@ -9,7 +9,7 @@ import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
-import { NodeHub } from '#libs/nodes';
+import { NodeHub, NodeWatch } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
 import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
 import { nestGrpcOptions } from '#libs/rpc/nest';
@@ -45,6 +45,7 @@ const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
 const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
 const upkeep = new Upkeep(db, registry, log);
+const watch = new NodeWatch(db, { log });
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
 });
@@ -63,7 +64,7 @@ const keycloak =
 provideIdentity(keycloak);
 const content = contents?.store ?? null;
 if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
-grpcMetrics(monitoring.registry, hub, runner, numberer);
+grpcMetrics(monitoring.registry, db, hub, runner, numberer);
 
 const draining = new AbortController();
 const grpc = nestGrpcOptions({ listen: config.grpc.listen, credentials });
@@ -90,6 +91,7 @@ runner.start();
 numberer.start();
 sealer.start();
 upkeep.start();
+watch.start();
 const collector = content && new ContentCollector(db, listener, content, log);
 serving = true;
 log.info({ listen: config.grpc.listen, advertise, installation: installation.id }, 'rhyzome-grpc serves');
@@ -99,7 +101,8 @@ onShutdown(log, async () => {
   // At once, so that nodes and clients are with another replica while the last jobs are given back.
   draining.abort();
   hub.close();
-  await Promise.all([grpc.drain(CALLS_MS), runner.stop(), upkeep.stop(), sealer.stop(), collector?.close()]);
+  const works = [runner, upkeep, watch, sealer].map((work) => work.stop());
+  await Promise.all([grpc.drain(CALLS_MS), ...works, collector?.close()]);
   await app.close();
   await numberer.close();
   await Promise.all([unauthenticated.close(), refusedReads.close()]);
