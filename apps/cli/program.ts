@@ -12,6 +12,7 @@ import { nodeCommand } from './commands/node.js';
 import { poolCommand } from './commands/pool.js';
 import { quotaCommand } from './commands/quota.js';
 import { serviceCommand } from './commands/service.js';
+import { sweepCommand } from './commands/sweep.js';
 import { tenantCommand } from './commands/tenant.js';
 import { tokenCommand } from './commands/token.js';
 import { whoamiCommand } from './commands/whoami.js';
@@ -26,6 +27,7 @@ const commands = [
   dbCommand,
   serviceCommand,
   nodeCommand,
+  sweepCommand,
   imageCommand,
   diskCommand,
   jobCommand,

@@ -9,7 +9,7 @@ import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
-import { NodeHub, NodeWatch } from '#libs/nodes';
+import { NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
 import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
 import { nestGrpcOptions } from '#libs/rpc/nest';
@@ -44,7 +44,8 @@ const firstTcp = config.grpc.listen.find((address) => !address.startsWith('unix:
 const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
 const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
-const upkeep = new Upkeep(db, registry, log);
+const leftovers = { name: 'leftovers', everyMs: 5 * 60_000, work: sweepLeftovers };
+const upkeep = new Upkeep(db, registry, log, undefined, [leftovers]);
 const watch = new NodeWatch(db, { log });
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),

@@ -12,7 +12,8 @@ export type Channel =
   | 'rhyzome_node'
   | 'rhyzome_tenant'
   | 'rhyzome_access'
-  | 'rhyzome_content';
+  | 'rhyzome_content'
+  | 'rhyzome_sweep';
 type Callback = (payload: string | null) => void;
 
 const FIRST_RETRY_MS = 100;

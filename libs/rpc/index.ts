@@ -19,6 +19,7 @@ export {
   FetchImageResponse,
   Heartbeat,
   Hello,
+  Inventory,
   Metric,
   MetricsReport,
   MetricType,
@@ -34,8 +35,13 @@ export {
   RelayChunk,
   RelayInput,
   RelayRequest,
+  RemoveUnowned,
   Report,
   ResourceMetrics,
+  TellInventory,
+  UnownedOutcome,
+  UnownedOutcomes,
+  UnownedResult,
   Welcome,
 } from './generated/rhyzome/v1/node.js';
 export {
