@@ -2,6 +2,7 @@
 import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
 import type { MicroserviceOptions } from '@nestjs/microservices';
+import { RevocationList } from '#libs/certificates';
 import { DEFAULT_AUDIENCE, loadConfigOrExit } from '#libs/config';
 import { openDatabases, whenReachable } from '#libs/db';
 import { AuditSealer, EventNumberer, RefusedReads, UnauthenticatedLog } from '#libs/events';
@@ -12,13 +13,19 @@ import { ContentCollector, openImageContents, provideImageContents } from '#libs
 import { NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
 import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
+import { serveEnrollment } from '#libs/rpc';
 import { nestGrpcOptions } from '#libs/rpc/nest';
+import { Certificates } from './certificates.js';
+import { enrollmentService } from './enrollment.js';
 import { GrpcModule } from './grpc.module.js';
+import { openIssuer } from './issuer.js';
 import { grpcMetrics } from './metrics.js';
+import { addressOf } from './service-callers.js';
 
 const config = loadConfigOrExit('rhyzome-grpc', ['db', 'grpc']);
 const log = createLog('grpc', config.log.level);
 const credentials = await credentialsOrExit('rhyzome-grpc', config.pki, 'server', log);
+const issuer = await openIssuer('rhyzome-grpc', config, credentials, log);
 const databases = openDatabases('rhyzome-grpc', config, log, true);
 const { db, listener, operator } = databases;
 
@@ -68,13 +75,23 @@ if (!content) log.warn('“storage” is not configured: nodes cannot fetch imag
 grpcMetrics(monitoring.registry, db, hub, runner, numberer);
 
 const draining = new AbortController();
-const grpc = nestGrpcOptions({ listen: config.grpc.listen, credentials });
+const revocations = new RevocationList(db, log);
+const grpc = nestGrpcOptions({
+  listen: config.grpc.listen,
+  credentials,
+  refuse: (peer) => revocations.refusalOf(peer),
+  onRefused: ({ type, name }, source) =>
+    unauthenticated.tell({ reason: 'revoked', source: addressOf(source), issuer: `${type}:${name}`, method: 'gRPC' }),
+});
+await whenReachable(log, () => revocations.follow(listener, () => grpc.gate.recheck()));
+const certificates = new Certificates(db, issuer);
 const module = GrpcModule.with({
   db,
   listener,
   registry,
   hub,
   content,
+  certificates,
   unauthenticated,
   refusedReads,
   tokenKey: installation.tokenKey,
@@ -93,9 +110,19 @@ numberer.start();
 sealer.start();
 upkeep.start();
 watch.start();
+const enrollment =
+  config.grpc.enrollment &&
+  (await serveEnrollment({
+    listen: config.grpc.enrollment.listen,
+    credentials,
+    implementation: enrollmentService({ certificates, credentials, unauthenticated, log }),
+  }));
 const collector = content && new ContentCollector(db, listener, content, log);
 serving = true;
-log.info({ listen: config.grpc.listen, advertise, installation: installation.id }, 'rhyzome-grpc serves');
+log.info(
+  { listen: config.grpc.listen, enrollment: enrollment?.address, advertise, installation: installation.id },
+  'rhyzome-grpc serves',
+);
 
 onShutdown(log, async () => {
   monitoring.drain();
@@ -103,7 +130,8 @@ onShutdown(log, async () => {
   draining.abort();
   hub.close();
   const works = [runner, upkeep, watch, sealer].map((work) => work.stop());
-  await Promise.all([grpc.drain(CALLS_MS), ...works, collector?.close()]);
+  await Promise.all([grpc.drain(CALLS_MS), ...works, collector?.close(), enrollment?.stop(CALLS_MS)]);
+  revocations.close();
   await app.close();
   await numberer.close();
   await Promise.all([unauthenticated.close(), refusedReads.close()]);

@@ -13,6 +13,7 @@ export type Channel =
   | 'rhyzome_tenant'
   | 'rhyzome_access'
   | 'rhyzome_content'
+  | 'rhyzome_certificate'
   | 'rhyzome_sweep';
 type Callback = (payload: string | null) => void;
 
