@@ -16,6 +16,7 @@ import {
   map,
   object,
   oneOf,
+  oneOrMore,
   optional,
   path,
   required,
@@ -110,9 +111,9 @@ export interface MigrationConfig {
 }
 
 export interface AgentConfig {
-  /** Where rhyzome-grpc listens: host:port, or unix:/path. */
-  controller: string;
-  /** The name that the controller's certificate must hold for; default: the host in `controller`, localhost for a socket. */
+  /** Where rhyzome-grpc listens: host:port, or unix:/path; several replicas of it where there are. */
+  controller: string[];
+  /** The name that the controllers' certificates must hold for; default: the host in `controller`, localhost for a socket. */
   serverName?: string;
   /** Folder of the agent's durable state, absolute. */
   stateDir: string;
@@ -249,7 +250,7 @@ const grpc = object<GrpcConfig>({
 });
 
 const agent = object<AgentConfig>({
-  controller: required(endpoint()),
+  controller: required(oneOrMore(endpoint(), 16)),
   serverName: optional(text()),
   stateDir: required(path()),
   driver: required(oneOf('sim', 'libvirt', 'auto')),
