@@ -4,8 +4,8 @@
  * come and go.
  */
 import { join } from 'node:path';
-import type { ContentSink, Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
-import type { Capacity, MetricsReport, Observed } from '#libs/rpc';
+import type { ContentSink, Driver, DriverContext, DriverLog, MigrationWire, Ref } from '#libs/drivers/contract';
+import type { Capacity, DeedProgress, MetricsReport, Observed, UnownedOutcome } from '#libs/rpc';
 import { Deeds } from './deeds.js';
 import { checkDrift } from './drift.js';
 import { type FetchImage, ImageCache } from './images.js';
@@ -17,6 +17,7 @@ import { metadataSocketPath } from './metadata/socket-path.js';
 import { MetricsPump } from './metrics.js';
 import { Reconciler } from './reconciler.js';
 import { type BackOff, KeyedQueue } from './schedule.js';
+import { removeUnowned } from './unowned.js';
 
 export interface MachineTiming {
   concurrency: number;
@@ -45,6 +46,8 @@ export interface MachineOptions {
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   fetchImage: FetchImage;
   content: ContentSink;
+  migration: MigrationWire;
+  onDeedProgress: (progress: DeedProgress) => void;
   timing: MachineTiming;
   onObserved: (observed: Observed) => void;
   /** Sends metrics; undefined: there is no stream now. */
@@ -99,21 +102,23 @@ export class Machine {
   }
 
   static async create(options: MachineOptions): Promise<Machine> {
-    const { installation, stateDir, log, timing, ca, content } = options;
+    const { installation, stateDir, log, timing, ca, content, migration } = options;
     const images = await ImageCache.open({ dir: join(stateDir, 'images'), fetch: options.fetchImage, log });
     const guests = await GuestDirectory.open(join(stateDir, 'guests.json'), log);
     const guestMetrics = new GuestMetrics();
     const metadataSocket = await metadataSocketPath(stateDir);
     const metadata = await startMetadataService({ path: metadataSocket, guests, metrics: guestMetrics, ca, log });
     try {
-      const driver = await options.createDriver({ installation, stateDir, images, content, metadataSocket, log });
+      const context = { installation, stateDir, images, content, metadataSocket, migration, log };
+      const driver = await options.createDriver(context);
       const queue = new KeyedQueue();
       const closing = new AbortController();
       const { capabilities } = driver;
       const { onObserved } = options;
       const onDesired = () => guests.update(reconciler.all());
       const reconciler = new Reconciler({ capabilities, queue, log, onObserved, onDesired, ...timing });
-      const deeds = await Deeds.open(stateDir, capabilities, queue, log, closing.signal);
+      const { onDeedProgress } = options;
+      const deeds = await Deeds.open(stateDir, capabilities, queue, log, closing.signal, onDeedProgress);
       const parts = { driver, reconciler, deeds, images, queue, closing, guests, guestMetrics, metadata };
       return new Machine(parts, options);
     } catch (error) {
@@ -131,6 +136,21 @@ export class Machine {
   async capacity(): Promise<Capacity> {
     const { vcpus, memoryMiB, diskGiB } = await this.driver.capacity();
     return { vcpus, memoryMib: BigInt(memoryMiB), diskGib: BigInt(diskGiB) };
+  }
+
+  /** Removes what nobody owns; tells of each what became of it. */
+  async removeUnowned(refs: readonly Ref[]): Promise<UnownedOutcome[]> {
+    const { reconciler, queue, closing } = this.parts;
+    const { capabilities } = this.driver;
+    const { tryTimeoutMs: timeoutMs } = this.options.timing;
+    return removeUnowned(refs, {
+      capabilities,
+      reconciler,
+      queue,
+      log: this.options.log,
+      closing: closing.signal,
+      timeoutMs,
+    });
   }
 
   /** Looks for drift and tidies up. One at a time; failures are logged and the next look tries again. */

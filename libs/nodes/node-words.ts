@@ -4,10 +4,11 @@
  */
 import { toUSVString } from 'node:util';
 import { isIpv4, isNestedDeeper, RhyzomeError } from '#libs/core';
-import type { Underlay } from '#libs/rpc';
+import type { Failure, Underlay } from '#libs/rpc';
 import type { NodeUnderlay } from './registry.js';
 
 const mostInt = 2 ** 31 - 1;
+const MAX_MESSAGE_CHARACTERS = 1_000;
 
 /** A count that fits a bigint column and a JavaScript number. Throws RhyzomeError `malformed_request`. */
 export function countFrom(value: bigint, what: string): number {
@@ -57,6 +58,15 @@ export function underlayFrom({ address, port, networkMtu }: Underlay): NodeUnder
   if (port < 1 || port > 65_535) throw garbage('The underlay’s port is out of range');
   if (networkMtu > mostInt) throw garbage('The underlay’s MTU is out of range');
   return { address, port, networkMtu: networkMtu === 0 ? null : networkMtu };
+}
+
+/** A failure cut to what is stored. Throws RhyzomeError `malformed_request`. */
+export function failureFrom(failure: Failure | undefined): { code: string; message: string } | null {
+  if (!failure) return null;
+  return {
+    code: textFrom(failure.code, 63, 'A failure’s code'),
+    message: textFrom(failure.message, MAX_MESSAGE_CHARACTERS, 'A failure’s message'),
+  };
 }
 
 function refuseUnstorable(value: unknown, what: string): void {

@@ -46,6 +46,16 @@ export enum Phase {
   UNRECOGNIZED = -1,
 }
 
+export enum UnownedResult {
+  UNOWNED_RESULT_UNSPECIFIED = 0,
+  UNOWNED_RESULT_REMOVED = 1,
+  /** UNOWNED_RESULT_KEPT - It is desired, or the agent cannot know yet that it is not. */
+  UNOWNED_RESULT_KEPT = 2,
+  /** UNOWNED_RESULT_FAILED - It went wrong; the controller asks again. */
+  UNOWNED_RESULT_FAILED = 3,
+  UNRECOGNIZED = -1,
+}
+
 export enum DeedOutcome {
   DEED_OUTCOME_UNSPECIFIED = 0,
   DEED_OUTCOME_DONE = 1,
@@ -70,6 +80,9 @@ export interface ConnectRequest {
     | { $case: "relayChunk"; value: RelayChunk }
     | { $case: "heartbeat"; value: Heartbeat }
     | { $case: "metrics"; value: MetricsReport }
+    | { $case: "deedProgress"; value: DeedProgress }
+    | { $case: "inventory"; value: Inventory }
+    | { $case: "unownedOutcomes"; value: UnownedOutcomes }
     | undefined;
 }
 
@@ -82,6 +95,8 @@ export interface ConnectResponse {
     | { $case: "relayCancel"; value: RelayCancel }
     | { $case: "acknowledge"; value: Acknowledge }
     | { $case: "relayInput"; value: RelayInput }
+    | { $case: "tellInventory"; value: TellInventory }
+    | { $case: "removeUnowned"; value: RemoveUnowned }
     | undefined;
 }
 
@@ -99,7 +114,11 @@ export interface Hello {
   /** Kinds that the drivers of this agent can make real. */
   kinds: string[];
   /** Where other nodes reach this one; absent: it takes no part in networks across nodes. */
-  underlay: Underlay | undefined;
+  underlay:
+    | Underlay
+    | undefined;
+  /** host:port at which other nodes bring machines to this one; empty: it takes in none. */
+  migrationAddress: string;
 }
 
 export interface Hello_LabelsEntry {
@@ -139,7 +158,7 @@ export interface Ref {
 
 /**
  * Desire is what should exist. `complete` marks the first message of a stream's snapshot set: what the agent has and
- * the set lacks is nobody's, and is reported, not removed, until the controller sends it with present = false.
+ * the set lacks is nobody's, and is left alone until the controller sends it with present = false, or RemoveUnowned.
  */
 export interface Desire {
   items: Desired[];
@@ -183,6 +202,34 @@ export interface Report {
   items: Observed[];
 }
 
+/** TellInventory asks for all that exists on the machine, as Hello brought it. */
+export interface TellInventory {
+}
+
+/** Inventory may come in several messages; `end` is true on the last. */
+export interface Inventory {
+  items: Observed[];
+  end: boolean;
+}
+
+/**
+ * RemoveUnowned names what nobody wants on this node any more. The agent removes none that is desired meanwhile, and none
+ * before it has the whole snapshot of its stream.
+ */
+export interface RemoveUnowned {
+  items: Ref[];
+}
+
+export interface UnownedOutcomes {
+  items: UnownedOutcome[];
+}
+
+export interface UnownedOutcome {
+  ref: Ref | undefined;
+  result: UnownedResult;
+  failure: Failure | undefined;
+}
+
 /** A deed is not a state: reboot. Its id is stored by the agent around the effect; a known one is not repeated. */
 export interface Deed {
   operationId: string;
@@ -201,6 +248,13 @@ export interface DeedResult {
     | undefined;
   /** JSON of what the deed's asker needs to know, e.g. of an export. Empty: nothing. */
   resultJson: string;
+}
+
+/** DeedProgress says how far a deed that takes long has come. */
+export interface DeedProgress {
+  operationId: string;
+  doneBytes: bigint;
+  totalBytes: bigint;
 }
 
 /** RelayRequest asks for bytes that flow between a user and this node, e.g. a console log. */
@@ -330,6 +384,15 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
       case "metrics":
         MetricsReport.encode(message.body.value, writer.uint32(50).fork()).join();
         break;
+      case "deedProgress":
+        DeedProgress.encode(message.body.value, writer.uint32(322).fork()).join();
+        break;
+      case "inventory":
+        Inventory.encode(message.body.value, writer.uint32(402).fork()).join();
+        break;
+      case "unownedOutcomes":
+        UnownedOutcomes.encode(message.body.value, writer.uint32(410).fork()).join();
+        break;
     }
     return writer;
   },
@@ -395,6 +458,30 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
             message.body = { $case: "metrics", value: MetricsReport.decode(reader, reader.uint32()) };
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.body = { $case: "deedProgress", value: DeedProgress.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.body = { $case: "inventory", value: Inventory.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 51: {
+            if (tag !== 410) {
+              break;
+            }
+
+            message.body = { $case: "unownedOutcomes", value: UnownedOutcomes.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -449,6 +536,24 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
         }
         break;
       }
+      case "deedProgress": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "deedProgress", value: DeedProgress.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "inventory": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "inventory", value: Inventory.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "unownedOutcomes": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "unownedOutcomes", value: UnownedOutcomes.fromPartial(object.body.value) };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -481,6 +586,12 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
         break;
       case "relayInput":
         RelayInput.encode(message.body.value, writer.uint32(58).fork()).join();
+        break;
+      case "tellInventory":
+        TellInventory.encode(message.body.value, writer.uint32(402).fork()).join();
+        break;
+      case "removeUnowned":
+        RemoveUnowned.encode(message.body.value, writer.uint32(410).fork()).join();
         break;
     }
     return writer;
@@ -555,6 +666,22 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
             message.body = { $case: "relayInput", value: RelayInput.decode(reader, reader.uint32()) };
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.body = { $case: "tellInventory", value: TellInventory.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 51: {
+            if (tag !== 410) {
+              break;
+            }
+
+            message.body = { $case: "removeUnowned", value: RemoveUnowned.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -615,6 +742,18 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
         }
         break;
       }
+      case "tellInventory": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "tellInventory", value: TellInventory.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "removeUnowned": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "removeUnowned", value: RemoveUnowned.fromPartial(object.body.value) };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -630,6 +769,7 @@ function createBaseHello(): Hello {
     inventory: [],
     kinds: [],
     underlay: undefined,
+    migrationAddress: "",
   };
 }
 
@@ -658,6 +798,9 @@ export const Hello: MessageFns<Hello> = {
     }
     if (message.underlay !== undefined) {
       Underlay.encode(message.underlay, writer.uint32(242).fork()).join();
+    }
+    if (message.migrationAddress !== "") {
+      writer.uint32(322).string(message.migrationAddress);
     }
     return writer;
   },
@@ -742,6 +885,14 @@ export const Hello: MessageFns<Hello> = {
             message.underlay = Underlay.decode(reader, reader.uint32());
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.migrationAddress = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -779,6 +930,7 @@ export const Hello: MessageFns<Hello> = {
     message.underlay = (object.underlay !== undefined && object.underlay !== null)
       ? Underlay.fromPartial(object.underlay)
       : undefined;
+    message.migrationAddress = object.migrationAddress ?? "";
     return message;
   },
 };
@@ -1632,6 +1784,307 @@ export const Report: MessageFns<Report> = {
   },
 };
 
+function createBaseTellInventory(): TellInventory {
+  return {};
+}
+
+export const TellInventory: MessageFns<TellInventory> = {
+  encode(_: TellInventory, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TellInventory {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTellInventory();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<TellInventory>): TellInventory {
+    return TellInventory.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<TellInventory>): TellInventory {
+    const message = createBaseTellInventory();
+    return message;
+  },
+};
+
+function createBaseInventory(): Inventory {
+  return { items: [], end: false };
+}
+
+export const Inventory: MessageFns<Inventory> = {
+  encode(message: Inventory, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.items) {
+      Observed.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.end !== false) {
+      writer.uint32(16).bool(message.end);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Inventory {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInventory();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.items.push(Observed.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.end = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Inventory>): Inventory {
+    return Inventory.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Inventory>): Inventory {
+    const message = createBaseInventory();
+    message.items = object.items?.map((e) => Observed.fromPartial(e)) || [];
+    message.end = object.end ?? false;
+    return message;
+  },
+};
+
+function createBaseRemoveUnowned(): RemoveUnowned {
+  return { items: [] };
+}
+
+export const RemoveUnowned: MessageFns<RemoveUnowned> = {
+  encode(message: RemoveUnowned, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.items) {
+      Ref.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveUnowned {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveUnowned();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.items.push(Ref.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RemoveUnowned>): RemoveUnowned {
+    return RemoveUnowned.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveUnowned>): RemoveUnowned {
+    const message = createBaseRemoveUnowned();
+    message.items = object.items?.map((e) => Ref.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseUnownedOutcomes(): UnownedOutcomes {
+  return { items: [] };
+}
+
+export const UnownedOutcomes: MessageFns<UnownedOutcomes> = {
+  encode(message: UnownedOutcomes, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.items) {
+      UnownedOutcome.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnownedOutcomes {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnownedOutcomes();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.items.push(UnownedOutcome.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<UnownedOutcomes>): UnownedOutcomes {
+    return UnownedOutcomes.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UnownedOutcomes>): UnownedOutcomes {
+    const message = createBaseUnownedOutcomes();
+    message.items = object.items?.map((e) => UnownedOutcome.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseUnownedOutcome(): UnownedOutcome {
+  return { ref: undefined, result: 0, failure: undefined };
+}
+
+export const UnownedOutcome: MessageFns<UnownedOutcome> = {
+  encode(message: UnownedOutcome, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.ref !== undefined) {
+      Ref.encode(message.ref, writer.uint32(10).fork()).join();
+    }
+    if (message.result !== 0) {
+      writer.uint32(16).int32(message.result);
+    }
+    if (message.failure !== undefined) {
+      Failure.encode(message.failure, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnownedOutcome {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnownedOutcome();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.ref = Ref.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.result = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.failure = Failure.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<UnownedOutcome>): UnownedOutcome {
+    return UnownedOutcome.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UnownedOutcome>): UnownedOutcome {
+    const message = createBaseUnownedOutcome();
+    message.ref = (object.ref !== undefined && object.ref !== null) ? Ref.fromPartial(object.ref) : undefined;
+    message.result = object.result ?? 0;
+    message.failure = (object.failure !== undefined && object.failure !== null)
+      ? Failure.fromPartial(object.failure)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseDeed(): Deed {
   return { operationId: "", ref: undefined, verb: "", argumentsJson: "", repeatable: false };
 }
@@ -1824,6 +2277,93 @@ export const DeedResult: MessageFns<DeedResult> = {
       ? Failure.fromPartial(object.failure)
       : undefined;
     message.resultJson = object.resultJson ?? "";
+    return message;
+  },
+};
+
+function createBaseDeedProgress(): DeedProgress {
+  return { operationId: "", doneBytes: 0n, totalBytes: 0n };
+}
+
+export const DeedProgress: MessageFns<DeedProgress> = {
+  encode(message: DeedProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.operationId !== "") {
+      writer.uint32(10).string(message.operationId);
+    }
+    if (message.doneBytes !== 0n) {
+      if (BigInt.asUintN(64, message.doneBytes) !== message.doneBytes) {
+        throw new globalThis.Error("value provided for field message.doneBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.doneBytes);
+    }
+    if (message.totalBytes !== 0n) {
+      if (BigInt.asUintN(64, message.totalBytes) !== message.totalBytes) {
+        throw new globalThis.Error("value provided for field message.totalBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.totalBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeedProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeedProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.operationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.doneBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.totalBytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DeedProgress>): DeedProgress {
+    return DeedProgress.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeedProgress>): DeedProgress {
+    const message = createBaseDeedProgress();
+    message.operationId = object.operationId ?? "";
+    message.doneBytes = (object.doneBytes !== undefined && object.doneBytes !== null) ? BigInt(object.doneBytes) : 0n;
+    message.totalBytes = (object.totalBytes !== undefined && object.totalBytes !== null)
+      ? BigInt(object.totalBytes)
+      : 0n;
     return message;
   },
 };
