@@ -155,6 +155,7 @@ describe('row level security', () => {
       'access_epochs',
       'api_tokens',
       'claim_public_address',
+      'claim_vni',
       'claim_wireguard_port',
       'domain_directory',
       'free_held_address',

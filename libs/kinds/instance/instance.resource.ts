@@ -11,7 +11,14 @@ import {
   takeDisks,
   tellDisk,
 } from '#libs/kinds/disk';
-import { leaveNode, placeNetworks, refreshNetworks, releaseLeasesOf, renameLeasesOf } from '#libs/kinds/network';
+import {
+  leaveNode,
+  lockNetworks,
+  placeNetworks,
+  refreshNetworks,
+  releaseLeasesOf,
+  renameLeasesOf,
+} from '#libs/kinds/network';
 import {
   askDeed,
   placementsOf,
@@ -94,6 +101,7 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
     const { disks, interfaces } = this.row!;
     const own = disks.find(({ isOwn }) => isOwn);
     const networks = interfaces.map(({ network }) => network);
+    await lockNetworks(tx, this.core.tenantId, networks);
     const wishes = { disks: disks.filter(({ isOwn }) => !isOwn), networks, placement: this.asked.placement };
     const nodeId = await claimNode(tx, this.core, { ...this.size, diskGiB: own?.sizeGiB ?? 0 }, wishes);
     if (own) await this.placeOwnDisk(tx, own, nodeId);

@@ -6,7 +6,7 @@
 import { sql } from 'kysely';
 import { type Database, type Tx } from '#libs/db';
 import type { NodeChoice } from '#libs/nodes';
-import { lockNetworks, refreshNetwork } from './on-nodes.js';
+import { refreshNetwork } from './on-nodes.js';
 
 interface Which {
   /** Only networks that stand on this node. */
@@ -30,33 +30,32 @@ export async function tellMembers(db: Database, { nodeId, signal }: Which): Prom
 
 /** A network and the nodes that its machines are or will be on; of networks without machines there is none. */
 interface Spread {
-  mtu: number;
   /** Its machines may be on any node that it can span. */
   isOpen: boolean;
   nodes: string[];
+  /** The nodes that it cannot span. */
+  beyond: string[];
 }
 
 /**
  * Where a machine can be so that its networks reach it: where none of their machines is, anywhere; else on the nodes that
- * the network spans or can span, or, where it is on a node that it cannot go beyond, there. Locks the networks. What comes
- * is for the choice of a node, to be taken in the same transaction.
+ * the network spans or can span, or, where it is on a node that it cannot go beyond, there. The caller has locked the
+ * networks, and chooses the node in the same transaction.
  */
 export async function nodesWithin(tx: Tx, tenantId: string, networkIds: readonly string[]): Promise<NodeChoice> {
-  const ids = [...new Set(networkIds)];
-  if (ids.length === 0) return {};
-  await lockNetworks(tx, tenantId, ids);
-  const spreads = await spreadsOf(tx, tenantId, ids);
+  const spreads = await spreadsOf(tx, tenantId, networkIds);
   const open = spreads.filter(({ isOpen }) => isOpen);
   const closed = spreads.filter(({ isOpen }) => !isOpen).map(({ nodes }) => nodes);
   const only = closed.reduce<string[] | undefined>(
     (left, nodes) => (left ? left.filter((id) => nodes.includes(id)) : nodes),
     undefined,
   );
-  const never = open.length === 0 ? [] : await nodesBeyond(tx, Math.max(...open.map(({ mtu }) => mtu)));
+  const never = [...new Set(open.flatMap(({ beyond }) => beyond))];
   return { ...(only && { only }), ...(never.length > 0 && { never }) };
 }
 
 async function spreadsOf(tx: Tx, tenantId: string, ids: readonly string[]): Promise<Spread[]> {
+  if (ids.length === 0) return [];
   const result = await sql<Spread>`
     with place as (
       select l.network_id, v.node_id from lease l
@@ -65,15 +64,10 @@ async function spreadsOf(tx: Tx, tenantId: string, ids: readonly string[]): Prom
       union
       select p.resource_id, p.node_id from placement p
         where p.tenant_id = ${tenantId} and p.resource_id = any (${[...ids]}::uuid[]) and p.present)
-    select k.mtu, bool_and(node_spans(n, k.mtu)) as "isOpen", array_agg(n.id) as nodes
+    select bool_and(node_spans(n, k.mtu)) as "isOpen", array_agg(n.id) as nodes,
+      array(select o.id from node o where not node_spans(o, k.mtu)) as beyond
     from network k join place on place.network_id = k.id join node n on n.id = place.node_id and node_state(n) <> 'gone'
     where k.tenant_id = ${tenantId} and k.id = any (${[...ids]}::uuid[])
     group by k.id, k.mtu`.execute(tx);
   return result.rows;
-}
-
-/** The nodes to which no network of this MTU spans. */
-async function nodesBeyond(tx: Tx, mtu: number): Promise<string[]> {
-  const result = await sql<{ id: string }>`select n.id from node n where not node_spans(n, ${mtu})`.execute(tx);
-  return result.rows.map(({ id }) => id);
 }

@@ -9,7 +9,7 @@ import type { Tx } from '#libs/db';
 import type { NetworkSpec } from '#libs/drivers/contract';
 import { desire, withdraw } from '#libs/nodes';
 import { type Door, type Guest, noParts, type Part, type PartFields, type PartSpec, partFields } from './part-specs.js';
-import { leasesFor, partOf, type Span, type Standing, spanOf } from './spanning.js';
+import { leasesFor, membersText, partOf, type Span, type Standing, spanOf } from './spanning.js';
 
 const KIND = 'network';
 
@@ -37,8 +37,11 @@ interface Fields extends Omit<NetworkSpec, 'gatewayMac' | 'leases' | 'overlay' |
   generation: number;
   door: Door | null;
   vni: number;
+  /** The node that has its router so far. */
   routerId: string | null;
   toldMembers: string | null;
+  /** The nodes that it stands on, in the order in which it came, and the one that joins them. */
+  standing: Standing[] | null;
 }
 
 /** All that a network's spec is made of. */
@@ -48,13 +51,19 @@ interface Known extends Fields {
 }
 
 /** Reads a network with its leases and parts. Locks it, so that the last writer is right. */
-async function read(tx: Tx, tenantId: string, id: string): Promise<Known | null> {
+async function read(tx: Tx, tenantId: string, id: string, joining: string | undefined): Promise<Known | null> {
   await lockNetworks(tx, tenantId, [id]);
   const result = await sql<Fields>`
     select k.subnet, host(k.gateway) as gateway, k.subnet6, host(gateway6_of(k.subnet6, k.subnet, k.gateway)) as gateway6,
       k.dns, k.domain, k.mtu, r.generation, k.vni, k.router_node_id as "routerId", k.told_members as "toldMembers",
       (select json_build_object('privateKey', d.private_key, 'port', d.port) from wireguard_door d
-        where d.tenant_id = k.tenant_id and d.network_id = k.id) as door
+        where d.tenant_id = k.tenant_id and d.network_id = k.id) as door,
+      (select json_agg(json_build_object('nodeId', n.id, 'port', n.underlay_port, 'state', node_state(n),
+          'address', case when n.underlay_mtu >= k.mtu then host(n.underlay) end) order by p.created_at nulls last, n.id)
+        from node n left join placement p
+          on p.tenant_id = k.tenant_id and p.resource_id = k.id and p.node_id = n.id and p.present
+        where n.id = any (array(select q.node_id from placement q
+          where q.tenant_id = k.tenant_id and q.resource_id = k.id and q.present) || ${joining ?? null}::uuid)) as standing
     from resource r join network k on k.tenant_id = r.tenant_id and k.id = r.id
     where r.tenant_id = ${tenantId} and r.id = ${id}`.execute(tx);
   const row = result.rows[0];
@@ -62,18 +71,6 @@ async function read(tx: Tx, tenantId: string, id: string): Promise<Known | null>
   const parts = await partsOf(tx, tenantId, id);
   const withTags = parts.some(({ spec }) => spec.kind === 'firewallRule');
   return { ...row, parts, leases: await leasesOf(tx, tenantId, id, withTags) };
-}
-
-/** The nodes that it stands on, in the order in which it came, and `joining`. */
-async function standingOf(tx: Tx, tenantId: string, id: string, mtu: number, joining?: string): Promise<Standing[]> {
-  const result = await sql<Standing>`
-    select n.id as "nodeId", case when n.underlay_mtu >= ${mtu} then host(n.underlay) end as address,
-      n.underlay_port as port, node_state(n) as state
-    from node n left join placement p
-      on p.tenant_id = ${tenantId} and p.resource_id = ${id} and p.node_id = n.id and p.present
-    where p.node_id is not null or n.id = ${joining ?? null}
-    order by p.created_at nulls last, n.id`.execute(tx);
-  return result.rows;
 }
 
 /**
@@ -86,16 +83,19 @@ async function tellAll(
   id: string,
   { joining, router }: { joining?: string; router?: string } = {},
 ): Promise<Span | null> {
-  const known = await read(tx, tenantId, id);
+  const known = await read(tx, tenantId, id, joining);
   if (!known) return null;
-  const standing = await standingOf(tx, tenantId, id, known.mtu, joining);
+  const standing = known.standing ?? [];
   const span = spanOf(standing, known.routerId, router);
   for (const node of standing) await tell(tx, { tenantId, id }, node, span, known);
-  await sql`
-    update network set router_node_id = ${span.routerId}, told_members = network_members(tenant_id, id, mtu)
-    where tenant_id = ${tenantId} and id = ${id}
-      and (router_node_id, told_members) is distinct from (${span.routerId}::uuid, network_members(tenant_id, id, mtu))
-  `.execute(tx);
+  const members = membersText(span);
+  if (span.routerId === known.routerId && members === known.toldMembers) return span;
+  await tx
+    .updateTable('network')
+    .set({ router_node_id: span.routerId, told_members: members })
+    .where('tenant_id', '=', tenantId)
+    .where('id', '=', id)
+    .execute();
   return span;
 }
 
@@ -107,7 +107,17 @@ async function tell(
   span: Span,
   known: Known,
 ): Promise<void> {
-  const { generation, door, parts, leases, vni, routerId: _routerId, toldMembers: _toldMembers, ...fields } = known;
+  const {
+    generation,
+    door,
+    parts,
+    leases,
+    vni,
+    routerId: _routerId,
+    toldMembers: _told,
+    standing: _standing,
+    ...fields
+  } = known;
   const walled = parts.some(({ spec }) => spec.kind === 'firewallRule');
   const part = partOf(node, span, { vni, walled });
   const doorHere = span.routerId === node.nodeId ? door : null;

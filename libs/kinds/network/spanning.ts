@@ -28,6 +28,12 @@ export function spanOf(standing: readonly Standing[], current: string | null, wa
   return { members, routerId: chosen?.nodeId ?? null };
 }
 
+/** As network_members() of the database has them: told otherwise, nodes are told anew. */
+export function membersText({ members }: Span): string {
+  const texts = members.map(({ nodeId, address, port }) => `${nodeId}@${address}:${port}`);
+  return texts.sort().join(' ');
+}
+
 export interface Part {
   /** Null: the network does not go beyond this node. */
   overlay: OverlaySpec | null;
