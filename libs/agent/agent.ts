@@ -18,10 +18,12 @@ import {
 import { ContentSender } from './content.js';
 import { contentChannel } from './content-channel.js';
 import { takeInventory } from './drift.js';
+import { Epoch } from './epoch.js';
 import { ForeignInstallationError, Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
 import { defaultTiming, Machine, type MachineTiming } from './machine.js';
 import { Relays } from './relays.js';
+import { Returning } from './returning.js';
 import { type BackOff, backOffMs } from './schedule.js';
 import { Session } from './session.js';
 
@@ -55,7 +57,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await mkdir(options.stateDir, { recursive: true, mode: 0o755 });
   const unlock = await lockStateDir(options.stateDir);
   try {
-    const agent = new NodeAgent(options, await Installation.load(options.stateDir));
+    const { stateDir } = options;
+    const agent = new NodeAgent(options, await Installation.load(stateDir), await Epoch.load(stateDir));
     const running = agent.run();
     return {
       stop: async () => {
@@ -77,6 +80,8 @@ class NodeAgent {
   private readonly client: NodeServiceClient;
   private machine: Machine | undefined;
   private session: Session | undefined;
+  /** While this stream's work waits until what a fence took away has stopped. */
+  private returning: Returning | undefined;
   /** What goes wrong when something does now. */
   private stage = '';
   private welcomedAt: number | undefined;
@@ -86,6 +91,7 @@ class NodeAgent {
   constructor(
     private readonly options: AgentOptions,
     private readonly installation: Installation,
+    private readonly epoch: Epoch,
   ) {
     const { controller: target, serverName, credentials } = options;
     this.timing = {
@@ -159,14 +165,18 @@ class NodeAgent {
       (chunk) => session.sendRelayChunk(chunk),
       (error) => log.error({ err: error }, 'a console cannot be read'),
     );
+    const over = new AbortController();
     const session: Session = new Session({
       client: this.client,
       hello,
       log,
       welcomeTimeoutMs: this.timing.welcomeTimeoutMs,
       handlers: {
-        welcome: (welcome) => this.welcome(welcome, machine, session),
-        desire: ({ items, snapshotEnd }) => joined().reconciler.desire(items, snapshotEnd),
+        welcome: (welcome) => this.welcome(welcome, machine, session, over.signal),
+        desire: (desire) => {
+          if (this.returning) this.returning.take(desire);
+          else joined().reconciler.desire(desire.items, desire.snapshotEnd);
+        },
         deed: async (deed) => joined().deeds.perform(deed),
         relay: (request) => relays.serve(request),
         relayInput: ({ relayId, data }) => relays.input(relayId, data),
@@ -180,11 +190,18 @@ class NodeAgent {
       log.debug({}, 'the stream ended');
     } finally {
       this.session = undefined;
+      this.returning = undefined;
+      over.abort();
       relays.close();
     }
   }
 
-  private async welcome(welcome: Welcome, machine: Machine | undefined, session: Session): Promise<void> {
+  private async welcome(
+    welcome: Welcome,
+    machine: Machine | undefined,
+    session: Session,
+    over: AbortSignal,
+  ): Promise<void> {
     await this.installation.join(welcome.installationId);
     this.welcomedAt = Date.now();
     if (!machine) {
@@ -194,7 +211,37 @@ class NodeAgent {
       return;
     }
     this.options.log.info({ node: welcome.nodeId, session: welcome.session.toString() }, 'connected');
+    if (this.epoch.isBehind(welcome.epoch)) {
+      this.returning = this.returnTo(welcome.epoch, machine, session, over);
+      return;
+    }
+    await this.epoch.keep(welcome.epoch);
     machine.beginStream();
+  }
+
+  /** The node was fenced since this machine last knew: what is no longer its own stops before anything else. */
+  private returnTo(epoch: bigint, machine: Machine, session: Session, signal: AbortSignal): Returning {
+    const { log } = this.options;
+    log.warn(
+      { epoch: epoch.toString(), known: this.epoch.known.toString() },
+      'this node was fenced; what is not ours stops first',
+    );
+    machine.reconciler.forgetAll();
+    return new Returning({
+      stopForeign: (isWanted) => machine.stopForeign(isWanted),
+      stopped: async () => {
+        await this.epoch.keep(epoch);
+        await session.sendStopped(epoch);
+      },
+      proceed: (desires) => {
+        this.returning = undefined;
+        machine.beginStream();
+        for (const { items, snapshotEnd } of desires) machine.reconciler.desire(items, snapshotEnd);
+      },
+      signal,
+      retry: this.timing.retry,
+      log,
+    });
   }
 
   private async hello(machine: Machine | undefined): Promise<Hello> {
@@ -206,6 +253,7 @@ class NodeAgent {
       labels: this.options.labels,
       inventory: machine ? await takeInventory(machine.driver, machine.reconciler) : [],
       kinds: machine?.driver.capabilities.map(({ kind }) => kind) ?? [],
+      epoch: this.epoch.known,
     };
   }
 

@@ -115,6 +115,11 @@ export class Session {
     return this.write({ body: { $case: 'metrics', value } });
   }
 
+  /** Nothing runs here any more that was taken away up to this epoch. Resolves as the others do. */
+  sendStopped(epoch: bigint): Promise<void> {
+    return this.write({ body: { $case: 'stopped', value: { epoch } } });
+  }
+
   private cut(reason: string): void {
     this.ending.abort(new Error(reason));
     this.call.cancel();

@@ -1,5 +1,7 @@
 export * from './capacity.js';
 export * from './deeds.js';
+export * from './fence.js';
+export * from './fencer.js';
 export * from './hub.js';
 export * from './metrics.js';
 export * from './placements.js';
@@ -7,4 +9,5 @@ export * from './registry.js';
 export * from './relay.js';
 export * from './reports.js';
 export * from './state.js';
+export { entombNow, heldFor, holdLeases, holdPublicAddress } from './tombstones.js';
 export * from './watch.js';

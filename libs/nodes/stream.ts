@@ -11,7 +11,7 @@ import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, type Hello, messagesOf, send } from '#libs/rpc';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
-import { closeSession, heartbeat, type NodeSession } from './registry.js';
+import { closeSession, heartbeat, holdsSession, type OpenedSession, takeBack } from './registry.js';
 import { Relays } from './relays.js';
 import { recordDeed, recordReport } from './reports.js';
 
@@ -47,17 +47,20 @@ export class NodeStream {
   private looking = false;
   private lookAgain = false;
   private ended = false;
+  /** Until its agent has stopped what a fence took from the node, it is told what is desired, and nothing else. */
+  private isReturning: boolean;
 
   constructor(
     private readonly db: Database,
     private readonly registry: KindRegistry,
-    readonly session: NodeSession,
+    readonly session: OpenedSession,
     readonly nodeName: string,
     private readonly call: Call,
     private readonly signal: AbortSignal,
     private readonly log: StreamLog,
   ) {
     this.relays = new Relays((body) => this.send(body));
+    this.isReturning = session.isReturning;
   }
 
   private send(body: Body): Promise<void> {
@@ -67,12 +70,14 @@ export class NodeStream {
   /** Sends all that is desired, then what changes; returns when the stream ends. */
   async run(hello: Hello): Promise<void> {
     try {
-      for (const observed of hello.inventory) {
-        if (this.ended || this.signal.aborted) return;
-        await this.report(observed);
+      if (!this.isReturning) {
+        for (const observed of hello.inventory) {
+          if (this.ended || this.signal.aborted) return;
+          await this.report(observed);
+        }
       }
       await this.sendSnapshot();
-      await this.lookAtDeeds();
+      if (!this.isReturning) await this.lookAtDeeds();
       for await (const message of messagesOf(this.call)) {
         if (this.ended) return;
         await this.take(message);
@@ -87,7 +92,24 @@ export class NodeStream {
   /** Ends the stream from this side, e.g. when a later one has taken over. */
   end(): void {
     this.ended = true;
+    this.relays.endAll();
     this.call.end();
+  }
+
+  /** Ends it if the node is another stream's by now, or nobody's. */
+  async endIfLost(): Promise<void> {
+    if (!(await holdsSession(this.db, this.session))) this.end();
+  }
+
+  private async stopped(epoch: number): Promise<void> {
+    if (!this.isReturning) return;
+    if (!(await takeBack(this.db, this.session, epoch))) return this.end();
+    this.isReturning = false;
+    this.log.info(
+      { node: this.nodeName, epoch },
+      'a node that was fenced has stopped what is not its own, and is back',
+    );
+    await this.look();
   }
 
   private async take({ body }: ConnectRequest): Promise<void> {
@@ -99,6 +121,8 @@ export class NodeStream {
         return recordDeed(this.db, this.session, body.value);
       case 'relayChunk':
         return this.relays.take(body.value);
+      case 'stopped':
+        return this.stopped(countFrom(body.value.epoch, 'The epoch'));
       case 'metrics':
         return recordMetrics(this.db, this.session, body.value);
       case 'heartbeat': {
@@ -121,6 +145,7 @@ export class NodeStream {
   }
 
   private async report(observed: Parameters<typeof recordReport>[3]): Promise<void> {
+    if (this.isReturning) return;
     const isKnown = await recordReport(this.db, this.registry, this.session, observed);
     if (!isKnown) {
       const { ref } = observed;
@@ -136,6 +161,7 @@ export class NodeStream {
 
   /** Looks at the rows anew; calls that come meanwhile are one more look. */
   async look(): Promise<void> {
+    if (this.isReturning) return;
     if (this.looking) {
       this.lookAgain = true;
       return;
