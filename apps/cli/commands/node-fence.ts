@@ -13,7 +13,7 @@ interface Flags {
 }
 
 /** How long nobody may take it up; the servers look every 2 s. */
-const TAKE_UP_MS = 15_000;
+const TAKE_UP_MS = 10_000;
 const LOOK_MS = 250;
 
 export function fence(context: Context): Command {
