@@ -13,7 +13,9 @@ export type Channel =
   | 'rhyzome_session'
   | 'rhyzome_tenant'
   | 'rhyzome_access'
-  | 'rhyzome_content';
+  | 'rhyzome_content'
+  | 'rhyzome_certificate'
+  | 'rhyzome_sweep';
 type Callback = (payload: string | null) => void;
 
 const FIRST_RETRY_MS = 100;

@@ -9,17 +9,13 @@ import { sql } from 'kysely';
 import type { Database } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, type Hello, messagesOf, send } from '#libs/rpc';
+import { InventoryTaking } from './inventory-taking.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
 import { closeSession, heartbeat, holdsSession, type OpenedSession, takeBack } from './registry.js';
 import { Relays } from './relays.js';
 import { recordDeed, recordReport } from './reports.js';
-
-export interface StreamLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  debug(fields: object, message: string): void;
-}
+import type { StreamLog } from './stream-log.js';
 
 type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
 type Body = NonNullable<ConnectResponse['body']>;
@@ -41,9 +37,14 @@ const ITEM_CHARACTERS = 200;
 
 export class NodeStream {
   readonly relays: Relays;
+  /** What it has, and what of it nobody owns. */
+  readonly inventory: InventoryTaking;
   /** Revision sent last, by resource. */
   private readonly sent = new Map<string, number>();
   private readonly askedDeeds = new Set<string>();
+  /** Its inventory has been read: from now on it is told what is desired. */
+  private isOpen = false;
+  private hasSnapshot = false;
   private looking = false;
   private lookAgain = false;
   private ended = false;
@@ -60,6 +61,7 @@ export class NodeStream {
     private readonly log: StreamLog,
   ) {
     this.relays = new Relays((body) => this.send(body));
+    this.inventory = new InventoryTaking(db, session, nodeName, (body) => this.send(body), log);
     this.isReturning = session.isReturning;
   }
 
@@ -76,8 +78,9 @@ export class NodeStream {
           await this.report(observed);
         }
       }
-      await this.sendSnapshot();
-      if (!this.isReturning) await this.lookAtDeeds();
+      this.isOpen = true;
+      await this.look();
+      if (!this.isReturning) void this.inventory.compare(hello.inventory);
       for await (const message of messagesOf(this.call)) {
         if (this.ended) return;
         await this.take(message);
@@ -123,6 +126,10 @@ export class NodeStream {
         return this.relays.take(body.value);
       case 'stopped':
         return this.stopped(countFrom(body.value.epoch, 'The epoch'));
+      case 'inventory':
+        return this.inventory.take(body.value);
+      case 'unownedOutcomes':
+        return this.inventory.takeOutcomes(body.value.items);
       case 'metrics':
         return recordMetrics(this.db, this.session, body.value);
       case 'heartbeat': {
@@ -153,16 +160,19 @@ export class NodeStream {
     }
   }
 
+  /** Nothing while a restored database has not been compared with the nodes (`rhyzome restore finish`). */
   private async sendSnapshot(): Promise<void> {
+    const held = await sql<{ held: boolean }>`select nodes_are_held() as held`.execute(this.db.operator);
+    if (held.rows[0]!.held) return;
     const rows = await this.pending(false);
     await this.sendDesired(rows);
     await this.send({ $case: 'desire', value: { items: [], snapshotEnd: true } });
+    this.hasSnapshot = true;
   }
 
   /** Looks at the rows anew; calls that come meanwhile are one more look. */
   async look(): Promise<void> {
-    if (this.isReturning) return;
-    if (this.looking) {
+    if (this.looking || !this.isOpen) {
       this.lookAgain = true;
       return;
     }
@@ -170,6 +180,9 @@ export class NodeStream {
     try {
       do {
         this.lookAgain = false;
+        if (!this.hasSnapshot) await this.sendSnapshot();
+        // One that was fenced first says what it has stopped.
+        if (!this.hasSnapshot || this.isReturning) continue;
         const rows = (await this.pending(true)).filter((row) => (this.sent.get(row.resource_id) ?? 0) < row.revision);
         await this.sendDesired(rows);
         await this.lookAtDeeds();
