@@ -15,6 +15,7 @@ import { Epoch } from './epoch.js';
 import { ForeignInstallationError, Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
 import { defaultTiming, Machine, type MachineTiming } from './machine.js';
+import { Wire } from './migration/index.js';
 import { Relays } from './relays.js';
 import { Returning } from './returning.js';
 import { type BackOff, backOffMs } from './schedule.js';
@@ -33,11 +34,20 @@ export interface AgentOptions {
   serverName?: string;
   stateDir: string;
   labels: Record<string, string>;
+  /** Where other nodes bring machines to this one; absent: it takes in none. */
+  migration?: MigrationSettings;
   version: string;
   credentials: CredentialsSource;
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   log: DriverLog;
   timing?: Partial<AgentTiming>;
+}
+
+export interface MigrationSettings {
+  /** host:port. */
+  listen: string;
+  /** host:port at which other nodes reach that; default: `listen` as it came to be. */
+  advertise?: string;
 }
 
 export interface Agent {
@@ -50,13 +60,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await mkdir(options.stateDir, { recursive: true, mode: 0o755 });
   const unlock = await lockStateDir(options.stateDir);
   try {
-    const { stateDir } = options;
-    const agent = new NodeAgent(options, await Installation.load(stateDir), await Epoch.load(stateDir));
+    const { credentials, migration, log, stateDir } = options;
+    const [installation, epoch] = [await Installation.load(stateDir), await Epoch.load(stateDir)];
+    const wire = await Wire.start({ credentials, listen: migration?.listen, log });
+    const agent = new NodeAgent(options, installation, epoch, wire);
     const running = agent.run();
     return {
       stop: async () => {
         agent.end();
         await running;
+        await wire.close();
         await unlock();
       },
     };
@@ -84,6 +97,7 @@ class NodeAgent {
     private readonly options: AgentOptions,
     private readonly installation: Installation,
     private readonly epoch: Epoch,
+    private readonly wire: Wire,
   ) {
     const { controller, serverName, credentials } = options;
     this.timing = {
@@ -210,34 +224,19 @@ class NodeAgent {
       { node: welcome.nodeId, session: welcome.session.toString(), controller: target },
       'connected',
     );
-    if (this.epoch.isBehind(welcome.epoch)) {
-      this.returning = this.returnTo(welcome.epoch, machine, session, over);
-      return;
+    if (this.epoch.isBehind(welcome.epoch)) this.returning = this.returnTo(welcome.epoch, machine, session, over);
+    else {
+      await this.epoch.keep(welcome.epoch);
+      machine.beginStream();
     }
-    await this.epoch.keep(welcome.epoch);
-    machine.beginStream();
   }
 
-  /** The node was fenced since this machine last knew: what is no longer its own stops before anything else. */
   private returnTo(epoch: bigint, machine: Machine, session: Session, signal: AbortSignal): Returning {
-    const { log } = this.options;
-    log.warn({ epoch: epoch.toString() }, 'this node was fenced; what is no longer ours stops first');
-    machine.reconciler.forgetAll();
-    return new Returning({
-      stopForeign: (isWanted) => machine.stopForeign(isWanted),
-      stopped: async () => {
-        await this.epoch.keep(epoch);
-        await session.sendStopped(epoch);
-      },
-      proceed: (desires) => {
-        this.returning = undefined;
-        machine.beginStream();
-        for (const { items, snapshotEnd } of desires) machine.reconciler.desire(items, snapshotEnd);
-      },
-      signal,
-      retry: this.timing.retry,
-      log,
-    });
+    const proceed = () => {
+      this.returning = undefined;
+    };
+    const more = { log: this.options.log, retry: this.timing.retry };
+    return new Returning({ epoch, stored: this.epoch, machine, session, proceed, signal, ...more });
   }
 
   private async hello(machine: Machine | undefined): Promise<Hello> {
@@ -250,6 +249,7 @@ class NodeAgent {
       inventory: machine ? await takeInventory(machine.driver, machine.reconciler) : [],
       kinds: machine?.driver.capabilities.map(({ kind }) => kind) ?? [],
       epoch: this.epoch.known,
+      migrationAddress: (this.wire.address && this.options.migration?.advertise) ?? this.wire.address ?? '',
     };
   }
 
@@ -265,6 +265,8 @@ class NodeAgent {
         contentChannel(() => this.controllers.client),
         this.options.log,
       ),
+      migration: this.wire,
+      onDeedProgress: (progress) => void this.session?.sendProgress(progress),
       onObserved: (observed) => this.session?.report(observed),
       metricsSender: () => {
         const { session } = this;

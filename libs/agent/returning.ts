@@ -6,16 +6,20 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DriverLog, Ref } from '#libs/drivers/contract';
 import type { Desire, Desired } from '#libs/rpc';
+import type { Epoch } from './epoch.js';
 import { itemKey } from './item.js';
+import type { Machine } from './machine.js';
 import { type BackOff, backOffMs } from './schedule.js';
+import type { Session } from './session.js';
 
 export interface ReturningOptions {
-  /** Stops what the snapshot does not want here; rejects when something still runs. */
-  stopForeign: (isWanted: (ref: Ref) => boolean) => Promise<void>;
-  /** Nothing of it runs any more: keeps the epoch and says so. */
-  stopped: () => Promise<void>;
-  /** Work begins, with all that came meanwhile in its order. */
-  proceed: (desires: readonly Desire[]) => void;
+  /** The node's. */
+  epoch: bigint;
+  stored: Pick<Epoch, 'keep'>;
+  machine: Pick<Machine, 'reconciler' | 'stopForeign' | 'beginStream'>;
+  session: Pick<Session, 'sendStopped'>;
+  /** From here on the machine takes what is desired by itself. */
+  proceed: () => void;
   /** Ends with the stream. */
   signal: AbortSignal;
   retry: BackOff;
@@ -26,7 +30,10 @@ export class Returning {
   private readonly desires: Desire[] = [];
   private working = false;
 
-  constructor(private readonly options: ReturningOptions) {}
+  constructor(private readonly options: ReturningOptions) {
+    options.log.warn({ epoch: options.epoch.toString() }, 'this node was fenced; what is no longer ours stops first');
+    options.machine.reconciler.forgetAll();
+  }
 
   /** What the controller desires; from the snapshot's end on, the rest follows. */
   take(desire: Desire): void {
@@ -40,10 +47,10 @@ export class Returning {
   }
 
   private async work(isWanted: (ref: Ref) => boolean): Promise<void> {
-    const { signal, log, retry } = this.options;
+    const { signal, log, retry, machine, stored, session, epoch } = this.options;
     for (let attempt = 0; !signal.aborted; attempt += 1) {
       try {
-        await this.options.stopForeign(isWanted);
+        await machine.stopForeign(isWanted);
         break;
       } catch (error) {
         log.error({ err: error, attempt }, 'something that is no longer ours still runs; it is tried again');
@@ -51,8 +58,12 @@ export class Returning {
       }
     }
     if (signal.aborted) return;
-    await this.options.stopped();
-    if (!signal.aborted) this.options.proceed(this.desires);
+    await stored.keep(epoch);
+    await session.sendStopped(epoch);
+    if (signal.aborted) return;
+    this.options.proceed();
+    machine.beginStream();
+    for (const { items, snapshotEnd } of this.desires) machine.reconciler.desire(items, snapshotEnd);
   }
 }
 
