@@ -7,6 +7,7 @@
 import { type Capability, type DriverContext, DriverError, type Found, type NetworkSpec } from '#libs/drivers/contract';
 import { CommandError, createRunner } from '#libs/drivers/host';
 import { apply, remove } from './converge.js';
+import { halt } from './halt.js';
 import { bridgesHere } from './links.js';
 import { checkRef, overlayName } from './names.js';
 import { checkNetworkSpec } from './network-spec.js';
@@ -44,6 +45,10 @@ export function createNetworkCapability(
     async remove(ref, signal) {
       checkRef(context.installation, ref);
       await parts.alone(ref.id, () => told(() => remove(parts, ref, signal)));
+    },
+    async halt(ref) {
+      checkRef(context.installation, ref);
+      await parts.alone(ref.id, () => told(() => halt(parts, ref)));
     },
     inventory: () => told(() => inventory(parts)),
   };

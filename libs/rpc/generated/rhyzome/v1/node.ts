@@ -80,6 +80,7 @@ export interface ConnectRequest {
     | { $case: "relayChunk"; value: RelayChunk }
     | { $case: "heartbeat"; value: Heartbeat }
     | { $case: "metrics"; value: MetricsReport }
+    | { $case: "stopped"; value: Stopped }
     | { $case: "deedProgress"; value: DeedProgress }
     | { $case: "inventory"; value: Inventory }
     | { $case: "unownedOutcomes"; value: UnownedOutcomes }
@@ -117,6 +118,8 @@ export interface Hello {
   underlay:
     | Underlay
     | undefined;
+  /** The highest epoch of this node that the agent has stopped for; 0: it knows none. */
+  epoch: bigint;
   /** host:port at which other nodes bring machines to this one; empty: it takes in none. */
   migrationAddress: string;
 }
@@ -147,6 +150,17 @@ export interface Welcome {
   /** Identifies this stream; a later stream of the same node has a higher one. */
   session: bigint;
   heartbeatIntervalMs: number;
+  /**
+   * Rises with each fence of the node. An agent that knows a lower one stops whatever the snapshot that follows does not
+   * want here before it does anything else, keeps the epoch durably, and says Stopped; until then it gets no work, and
+   * nothing that it reports counts.
+   */
+  epoch: bigint;
+}
+
+/** Stopped says that nothing runs on the machine any more that was taken from it up to this epoch. */
+export interface Stopped {
+  epoch: bigint;
 }
 
 /** Reference to one resource on a node. */
@@ -384,6 +398,9 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
       case "metrics":
         MetricsReport.encode(message.body.value, writer.uint32(50).fork()).join();
         break;
+      case "stopped":
+        Stopped.encode(message.body.value, writer.uint32(162).fork()).join();
+        break;
       case "deedProgress":
         DeedProgress.encode(message.body.value, writer.uint32(322).fork()).join();
         break;
@@ -456,6 +473,14 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
             }
 
             message.body = { $case: "metrics", value: MetricsReport.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.body = { $case: "stopped", value: Stopped.decode(reader, reader.uint32()) };
             continue;
           }
           case 40: {
@@ -533,6 +558,12 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
       case "metrics": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "metrics", value: MetricsReport.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "stopped": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "stopped", value: Stopped.fromPartial(object.body.value) };
         }
         break;
       }
@@ -769,6 +800,7 @@ function createBaseHello(): Hello {
     inventory: [],
     kinds: [],
     underlay: undefined,
+    epoch: 0n,
     migrationAddress: "",
   };
 }
@@ -798,6 +830,12 @@ export const Hello: MessageFns<Hello> = {
     }
     if (message.underlay !== undefined) {
       Underlay.encode(message.underlay, writer.uint32(242).fork()).join();
+    }
+    if (message.epoch !== 0n) {
+      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
+        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
+      }
+      writer.uint32(160).uint64(message.epoch);
     }
     if (message.migrationAddress !== "") {
       writer.uint32(322).string(message.migrationAddress);
@@ -885,6 +923,14 @@ export const Hello: MessageFns<Hello> = {
             message.underlay = Underlay.decode(reader, reader.uint32());
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.epoch = reader.uint64() as bigint;
+            continue;
+          }
           case 40: {
             if (tag !== 322) {
               break;
@@ -930,6 +976,7 @@ export const Hello: MessageFns<Hello> = {
     message.underlay = (object.underlay !== undefined && object.underlay !== null)
       ? Underlay.fromPartial(object.underlay)
       : undefined;
+    message.epoch = (object.epoch !== undefined && object.epoch !== null) ? BigInt(object.epoch) : 0n;
     message.migrationAddress = object.migrationAddress ?? "";
     return message;
   },
@@ -1167,7 +1214,7 @@ export const Underlay: MessageFns<Underlay> = {
 };
 
 function createBaseWelcome(): Welcome {
-  return { installationId: "", nodeId: "", session: 0n, heartbeatIntervalMs: 0 };
+  return { installationId: "", nodeId: "", session: 0n, heartbeatIntervalMs: 0, epoch: 0n };
 }
 
 export const Welcome: MessageFns<Welcome> = {
@@ -1186,6 +1233,12 @@ export const Welcome: MessageFns<Welcome> = {
     }
     if (message.heartbeatIntervalMs !== 0) {
       writer.uint32(32).uint32(message.heartbeatIntervalMs);
+    }
+    if (message.epoch !== 0n) {
+      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
+        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
+      }
+      writer.uint32(160).uint64(message.epoch);
     }
     return writer;
   },
@@ -1235,6 +1288,14 @@ export const Welcome: MessageFns<Welcome> = {
             message.heartbeatIntervalMs = reader.uint32();
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.epoch = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1256,6 +1317,65 @@ export const Welcome: MessageFns<Welcome> = {
     message.nodeId = object.nodeId ?? "";
     message.session = (object.session !== undefined && object.session !== null) ? BigInt(object.session) : 0n;
     message.heartbeatIntervalMs = object.heartbeatIntervalMs ?? 0;
+    message.epoch = (object.epoch !== undefined && object.epoch !== null) ? BigInt(object.epoch) : 0n;
+    return message;
+  },
+};
+
+function createBaseStopped(): Stopped {
+  return { epoch: 0n };
+}
+
+export const Stopped: MessageFns<Stopped> = {
+  encode(message: Stopped, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.epoch !== 0n) {
+      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
+        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.epoch);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Stopped {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStopped();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.epoch = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Stopped>): Stopped {
+    return Stopped.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Stopped>): Stopped {
+    const message = createBaseStopped();
+    message.epoch = (object.epoch !== undefined && object.epoch !== null) ? BigInt(object.epoch) : 0n;
     return message;
   },
 };
