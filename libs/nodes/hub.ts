@@ -45,6 +45,7 @@ export class NodeHub {
   ) {
     listener.on('rhyzome_node', (nodeId) => this.wake(nodeId));
     listener.on('rhyzome_session', (nodeId) => this.cutLost(nodeId));
+    listener.on('rhyzome_session', (nodeId) => nodeId !== null && this.tellKinds(nodeId));
     this.timer = setInterval(() => this.wake(null), LOOK_MS);
     this.timer.unref();
     this.inventories = new InventoryClock(db, listener, this.streams, options.log, options.inventoryEveryMs);
@@ -95,7 +96,7 @@ export class NodeHub {
     this.streams.set(session.nodeId, stream);
     if (this.closed) stream.end();
     this.options.log.info({ node: nodeName, session: session.session, driver: hello.driver }, 'a node has connected');
-    this.tellKinds(session.nodeId, nodeName);
+    this.tellKinds(session.nodeId);
     if (session.isReturning)
       this.options.log.warn(
         { node: nodeName, epoch: session.epoch },
@@ -118,10 +119,10 @@ export class NodeHub {
   }
 
   /** What other nodes are told of this one may be different now. What fails here is done by the kinds' upkeep. */
-  private tellKinds(nodeId: string, nodeName: string): void {
+  private tellKinds(nodeId: string): void {
     for (const kind of this.registry.all) {
       kind.nodeChanged?.(this.db, nodeId).catch((error: unknown) => {
-        this.options.log.warn({ node: nodeName, kind: kind.name, err: error }, 'telling other nodes of a node failed');
+        this.options.log.warn({ nodeId, kind: kind.name, err: error }, 'telling other nodes of a node failed');
       });
     }
   }

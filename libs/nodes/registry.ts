@@ -2,7 +2,7 @@
 
 import { sql } from 'kysely';
 import { newId } from '#libs/core';
-import type { Database, Tx } from '#libs/db';
+import { type Database, type Tx, wakeAfterCommit } from '#libs/db';
 
 export interface NodeHello {
   name: string;
@@ -86,8 +86,10 @@ export async function takeBack(db: Database, session: NodeSession, epoch: number
       update node_session set epoch = ${epoch} where node_id = ${session.nodeId} and session = ${session.session}
       returning 1`.execute(tx);
     if (written.rows.length === 0) return false;
-    if (node.rows[0].gone)
+    if (node.rows[0].gone) {
       await sql`update node set gone_at = null, cordoned = true where id = ${session.nodeId}`.execute(tx);
+      wakeAfterCommit('rhyzome_session', session.nodeId);
+    }
     return true;
   });
 }
