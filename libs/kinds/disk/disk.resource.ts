@@ -164,7 +164,9 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
       undo: (tx) => withdraw(tx, core),
       undone: (tx) => probeAbsent(tx, core),
     });
-    await job.wait('disk is there', async (tx) => readiness(await probeReady(tx, core)));
+    await job.wait('disk is there', async (tx) => readiness(await probeReady(tx, core)), {
+      deadlineMs: MAKE_DISK_MS,
+    });
   }
 
   async update(job: Job<Tx>): Promise<void> {
