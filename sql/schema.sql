@@ -310,6 +310,20 @@ create table group_member (
   constraint group_member_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES tenant_user(tenant_id, id) ON DELETE CASCADE
 );
 
+create table held_address (
+  tenant_id text not null,
+  id uuid default gen_random_uuid() not null,
+  network_id uuid,
+  ip inet not null,
+  node_id uuid not null,
+  resource_id uuid not null,
+  revision bigint not null,
+  held_at timestamp(3) with time zone default now() not null,
+  constraint held_address_pkey PRIMARY KEY (tenant_id, id),
+  constraint held_address_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE,
+  constraint held_address_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES network(tenant_id, id) ON DELETE CASCADE
+);
+
 create table idempotency (
   tenant_id text not null,
   subject text not null,
@@ -375,9 +389,11 @@ create table installation (
   token_key bytea default decode(replace(((gen_random_uuid())::text || (gen_random_uuid())::text), '-'::text, ''::text), 'hex'::text) not null,
   created_at timestamp(3) with time zone default now() not null,
   deleted_disks_kept interval default '24:00:00'::interval,
+  tombstone_after interval default '00:10:00'::interval not null,
   constraint installation_pkey PRIMARY KEY (singleton),
   constraint installation_deleted_disks_kept_check CHECK ((deleted_disks_kept > '00:00:00'::interval)),
-  constraint installation_singleton_check CHECK (singleton)
+  constraint installation_singleton_check CHECK (singleton),
+  constraint installation_tombstone_after_check CHECK ((tombstone_after >= '00:00:00'::interval))
 );
 
 create table instance (
@@ -412,6 +428,16 @@ create table instance_user_data (
   user_data text not null,
   constraint instance_user_data_pkey PRIMARY KEY (tenant_id, id),
   constraint instance_user_data_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES instance(tenant_id, id) ON DELETE CASCADE
+);
+
+create table issuer_keys (
+  issuer text not null,
+  jwks_uri text not null,
+  jwks jsonb not null,
+  read_at timestamp(3) with time zone default now() not null,
+  constraint issuer_keys_pkey PRIMARY KEY (issuer),
+  constraint issuer_keys_jwks_check CHECK ((length((jwks)::text) <= 300000)),
+  constraint issuer_keys_jwks_uri_check CHECK ((length(jwks_uri) <= 2048))
 );
 
 create table job (
@@ -554,9 +580,45 @@ create table node (
   cordoned boolean default false not null,
   created_at timestamp(3) with time zone default now() not null,
   last_seen_at timestamp(3) with time zone default now() not null,
+  epoch bigint default 1 not null,
+  draining boolean default false not null,
+  gone_at timestamp(3) with time zone,
+  fenced_at timestamp(3) with time zone,
+  told_state text,
+  told_at timestamp(3) with time zone default now() not null,
   constraint node_pkey PRIMARY KEY (id),
   constraint node_name_key UNIQUE (name),
   constraint node_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
+);
+
+create table node_event (
+  id bigint generated always as identity not null,
+  node_id uuid not null,
+  node_name text not null,
+  at timestamp(3) with time zone default clock_timestamp() not null,
+  from_state text,
+  to_state text not null,
+  constraint node_event_pkey PRIMARY KEY (id)
+);
+
+create table node_fence (
+  id uuid not null,
+  node_id uuid not null,
+  epoch bigint not null,
+  how text not null,
+  asked_by text not null,
+  asked_at timestamp(3) with time zone default now() not null,
+  state text default 'asked'::text not null,
+  attempts integer default 0 not null,
+  run_at timestamp with time zone default now() not null,
+  lease_until timestamp with time zone,
+  detail text,
+  finished_at timestamp(3) with time zone,
+  constraint node_fence_pkey PRIMARY KEY (id),
+  constraint node_fence_check CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['succeeded'::text, 'failed'::text])))),
+  constraint node_fence_how_check CHECK ((how = ANY (ARRAY['word'::text, 'command'::text]))),
+  constraint node_fence_state_check CHECK ((state = ANY (ARRAY['asked'::text, 'running'::text, 'succeeded'::text, 'failed'::text]))),
+  constraint node_fence_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table node_session (
@@ -565,6 +627,7 @@ create table node_session (
   replica text,
   connected_at timestamp(3) with time zone default now() not null,
   heartbeat_at timestamp(3) with time zone default now() not null,
+  epoch bigint default 1 not null,
   constraint node_session_pkey PRIMARY KEY (node_id),
   constraint node_session_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
@@ -585,6 +648,8 @@ create table placement (
   failure jsonb,
   observed_at timestamp(3) with time zone,
   created_at timestamp(3) with time zone default now() not null,
+  tombstoned_at timestamp(3) with time zone,
+  tombstone_name text,
   constraint placement_pkey PRIMARY KEY (tenant_id, resource_id, node_id),
   constraint placement_phase_check CHECK ((phase = ANY (ARRAY['progressing'::text, 'ready'::text, 'absent'::text, 'failed'::text]))),
   constraint placement_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id)
@@ -990,6 +1055,14 @@ CREATE INDEX firewallrule_by_priority_name ON public.firewallrule USING btree (t
 
 CREATE INDEX group_member_user ON public.group_member USING btree (tenant_id, user_id);
 
+CREATE INDEX held_address_ip ON public.held_address USING btree (tenant_id, network_id, ip);
+
+CREATE INDEX held_address_node ON public.held_address USING btree (node_id);
+
+CREATE INDEX held_address_public ON public.held_address USING btree (ip) WHERE (network_id IS NULL);
+
+CREATE INDEX held_address_resource ON public.held_address USING btree (tenant_id, resource_id, node_id);
+
 CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
 CREATE INDEX image_by_format_created ON public.image USING btree (tenant_id, format, resource_created_at, id);
@@ -1080,7 +1153,17 @@ CREATE INDEX network_by_subnet_name ON public.network USING btree (tenant_id, su
 
 CREATE INDEX network_part_network ON public.network_part USING btree (tenant_id, network_id);
 
+CREATE INDEX node_event_age ON public.node_event USING btree (at);
+
+CREATE INDEX node_event_node ON public.node_event USING btree (node_id, id);
+
+CREATE INDEX node_fence_node ON public.node_fence USING btree (node_id, asked_at);
+
+CREATE UNIQUE INDEX node_fence_open ON public.node_fence USING btree (node_id) WHERE (finished_at IS NULL);
+
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
+
+CREATE INDEX placement_tombstone ON public.placement USING btree (node_id) WHERE (tombstoned_at IS NOT NULL);
 
 CREATE INDEX portforward_by_instance_id_created ON public.portforward USING btree (tenant_id, instance_id, resource_created_at, id);
 
@@ -1417,11 +1500,17 @@ begin
   final := set_masklen(broadcast(n.subnet), 32);
   candidate := n.address_hint;
   if candidate = n.gateway then candidate := candidate + 1; end if;
-  for taken in
-    select l.ip from lease l where l.tenant_id = p_tenant and l.network_id = p_network and l.ip >= candidate order by l.ip
   loop
-    exit when taken > candidate;
-    candidate := taken + 1;
+    for taken in
+      select l.ip from lease l where l.tenant_id = p_tenant and l.network_id = p_network and l.ip >= candidate order by l.ip
+    loop
+      exit when taken > candidate;
+      candidate := taken + 1;
+      if candidate = n.gateway then candidate := candidate + 1; end if;
+    end loop;
+    exit when candidate >= final or not exists (
+      select from held_address h where h.tenant_id = p_tenant and h.network_id = p_network and h.ip = candidate);
+    candidate := candidate + 1;
     if candidate = n.gateway then candidate := candidate + 1; end if;
   end loop;
   if candidate >= final then return null; end if;
@@ -1440,9 +1529,14 @@ begin
   perform 1 from public_pool where name = p_pool for no key update;
   for r in select * from public_pool_range where pool = p_pool order by first_ip for update loop
     candidate := r.hint;
-    for taken in select p.ip from publicaddress p where p.ip >= candidate and p.ip <= r.last_ip order by p.ip loop
-      exit when taken > candidate;
-      candidate := taken + 1;
+    loop
+      for taken in select p.ip from publicaddress p where p.ip >= candidate and p.ip <= r.last_ip order by p.ip loop
+        exit when taken > candidate;
+        candidate := taken + 1;
+      end loop;
+      exit when candidate > r.last_ip
+        or not exists (select from held_address h where h.network_id is null and h.ip = candidate);
+      candidate := candidate + 1;
     end loop;
     if candidate <> r.hint then update public_pool_range set hint = candidate where first_ip = r.first_ip; end if;
     if candidate <= r.last_ip then return candidate; end if;
@@ -1536,6 +1630,17 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.end_tombstone()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  delete from reservation v where v.tenant_id = old.tenant_id and v.resource_id = old.resource_id and v.node_id = old.node_id
+    and not exists (select from resource r where r.tenant_id = old.tenant_id and r.id = old.resource_id);
+  delete from held_address where tenant_id = old.tenant_id and resource_id = old.resource_id and node_id = old.node_id;
+  return null;
+end $function$;
+
 CREATE OR REPLACE PROCEDURE public.filter_by(IN p_tab regclass, IN p_column text)
  LANGUAGE plpgsql
 AS $procedure$
@@ -1553,6 +1658,22 @@ begin
   execute format('create index %I on %s (tenant_id, %I, resource_created_at, id)', left(tab || '_by_' || p_column, 55) || '_created', p_tab, p_column);
   execute format('create index %I on %s (tenant_id, %I, resource_name, id)', left(tab || '_by_' || p_column, 55) || '_name', p_tab, p_column);
 end $procedure$;
+
+CREATE OR REPLACE FUNCTION public.free_held_address()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+begin
+  if old.network_id is null then
+    update public_pool_range set hint = least(hint, old.ip) where old.ip between first_ip and last_ip;
+  else
+    perform 1 from resource where tenant_id = old.tenant_id and id = old.network_id for no key update;
+    update network set address_hint = least(address_hint, old.ip) where tenant_id = old.tenant_id and id = old.network_id;
+  end if;
+  return null;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet)
  RETURNS inet
@@ -1696,6 +1817,18 @@ begin
   return total;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.node_away_since(n node)
+ RETURNS timestamp with time zone
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN CASE WHEN ((node_state(n) = 'unreachable'::text) AND ((n).told_state = 'unreachable'::text)) THEN (n).told_at ELSE NULL::timestamp with time zone END;
+
+CREATE OR REPLACE FUNCTION public.node_connected(n node)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN (EXISTS (SELECT FROM node_session s WHERE ((s.node_id = (node_connected.n).id) AND (s.replica IS NOT NULL) AND (s.heartbeat_at > (now() - node_silence())))));
+
 CREATE OR REPLACE FUNCTION public.node_headroom(p_kind text, p_vcpu_overcommit integer)
  RETURNS TABLE(nodes integer, vcpus bigint, memory_mib bigint, disk_gib bigint)
  LANGUAGE sql
@@ -1711,9 +1844,21 @@ BEGIN ATOMIC
              ((n.disk_gib)::numeric - COALESCE(sum(r.disk_gib), (0)::numeric)) AS disk_gib
             FROM (node n
               LEFT JOIN reservation r ON ((r.node_id = n.id)))
-           WHERE ((NOT n.cordoned) AND (n.last_seen_at > (now() - '00:01:00'::interval)) AND (node_headroom.p_kind = ANY (n.kinds)))
+           WHERE ((node_state(n.*) = 'up'::text) AND (node_headroom.p_kind = ANY (n.kinds)))
            GROUP BY n.id) free;
 END;
+
+CREATE OR REPLACE FUNCTION public.node_silence()
+ RETURNS interval
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN '00:00:30'::interval;
+
+CREATE OR REPLACE FUNCTION public.node_state(n node)
+ RETURNS text
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN CASE WHEN ((n).gone_at IS NOT NULL) THEN 'gone'::text WHEN ((n).last_seen_at <= (now() - node_silence())) THEN 'unreachable'::text WHEN (n).draining THEN 'draining'::text WHEN (n).cordoned THEN 'cordoned'::text ELSE 'up'::text END;
 
 CREATE OR REPLACE FUNCTION public.note_api_tokens_used(tenants text[], ids uuid[])
  RETURNS void
@@ -1776,9 +1921,12 @@ BEGIN ATOMIC
      ( SELECT (COALESCE(sum(((r.last_ip - r.first_ip) + 1)), (0)::numeric))::bigint AS "coalesce"
             FROM public_pool_range r
            WHERE (r.pool = p.name)) AS "coalesce",
-     ( SELECT count(*) AS count
+     (( SELECT count(*) AS count
             FROM publicaddress a
-           WHERE (a.pool = p.name)) AS count
+           WHERE (a.pool = p.name)) + ( SELECT count(*) AS count
+            FROM (held_address h
+              JOIN public_pool_range r ON (((h.ip >= r.first_ip) AND (h.ip <= r.last_ip))))
+           WHERE ((h.network_id IS NULL) AND (r.pool = p.name))))
     FROM public_pool p;
 END;
 
@@ -1842,6 +1990,38 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb)
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ DELETE FROM issuer_keys k
+   WHERE (NOT (EXISTS ( SELECT
+            FROM tenant_issuer i
+           WHERE (i.issuer = k.issuer))));
+ INSERT INTO issuer_keys (issuer, jwks_uri, jwks)  SELECT remember_issuer_keys.p_issuer AS p_issuer,
+             remember_issuer_keys.p_jwks_uri AS p_jwks_uri,
+             remember_issuer_keys.p_jwks AS p_jwks
+           WHERE (EXISTS ( SELECT
+                    FROM tenant_issuer i
+                   WHERE (i.issuer = remember_issuer_keys.p_issuer))) ON CONFLICT(issuer) DO UPDATE SET jwks_uri = excluded.jwks_uri, jwks = excluded.jwks, read_at = now();
+END;
+
+CREATE OR REPLACE FUNCTION public.remembered_issuer_keys(p_issuer text, p_max_age interval)
+ RETURNS TABLE(jwks_uri text, jwks jsonb)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT k.jwks_uri,
+     k.jwks
+    FROM issuer_keys k
+   WHERE ((k.issuer = remembered_issuer_keys.p_issuer) AND (k.read_at > (now() - remembered_issuer_keys.p_max_age)) AND (EXISTS ( SELECT
+            FROM tenant_issuer i
+           WHERE (i.issuer = k.issuer))));
+END;
+
 CREATE OR REPLACE FUNCTION public.reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean)
  RETURNS uuid
  LANGUAGE plpgsql
@@ -1858,7 +2038,7 @@ begin
     select coalesce(sum(r.vcpus), 0) as vcpus, coalesce(sum(r.memory_mib), 0) as memory_mib, coalesce(sum(r.disk_gib), 0) as disk_gib
     from reservation r where r.node_id = n.id and not (r.tenant_id = tenant and r.resource_id = p_resource)) used
   where (p_only is null or n.id = any (p_only)) and (p_never is null or n.id <> all (p_never))
-    and (p_stays or (not n.cordoned and n.last_seen_at > now() - interval '60 seconds' and p_kind = any (n.kinds)))
+    and (p_stays or (node_state(n) = 'up' and p_kind = any (n.kinds)))
     and n.vcpus::bigint * p_vcpu_overcommit - used.vcpus >= p_vcpus
     and n.memory_mib - used.memory_mib >= p_memory_mib
     and n.disk_gib - used.disk_gib >= p_disk_gib
@@ -1985,6 +2165,19 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.tell_node_state()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if node_state(new) is distinct from new.told_state then
+    insert into node_event (node_id, node_name, from_state, to_state) values (new.id, new.name, new.told_state, node_state(new));
+    new.told_state := node_state(new);
+    new.told_at := clock_timestamp();
+  end if;
+  return new;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.tell_resource()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -2095,6 +2288,8 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.firewallrule FOR EACH ROW EXEC
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.group_member FOR EACH ROW EXECUTE FUNCTION raise_access();
 
+CREATE TRIGGER free_held_address AFTER DELETE ON public.held_address FOR EACH ROW EXECUTE FUNCTION free_held_address();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.image DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_image();
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.image FOR EACH ROW EXECUTE FUNCTION take_order();
@@ -2118,6 +2313,10 @@ CREATE TRIGGER give_ip6 BEFORE INSERT ON public.lease FOR EACH ROW EXECUTE FUNCT
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.network DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_network();
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.network FOR EACH ROW EXECUTE FUNCTION take_order();
+
+CREATE TRIGGER tell_node_state BEFORE INSERT OR UPDATE ON public.node FOR EACH ROW EXECUTE FUNCTION tell_node_state();
+
+CREATE TRIGGER end_tombstone AFTER DELETE ON public.placement FOR EACH ROW WHEN ((old.tombstoned_at IS NOT NULL)) EXECUTE FUNCTION end_tombstone();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.portforward DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_portforward();
 
@@ -2272,6 +2471,11 @@ alter table group_member enable row level security;
 alter table group_member force row level security;
 create policy all_tenants on group_member as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on group_member as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table held_address enable row level security;
+alter table held_address force row level security;
+create policy all_tenants on held_address as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on held_address as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table idempotency enable row level security;
 alter table idempotency force row level security;
@@ -2528,6 +2732,12 @@ grant execute on function domain_directory() to rhyzome_operator;
 alter function end_grant() owner to rhyzome_owner;
 grant execute on function end_grant() to public;
 
+alter function end_tombstone() owner to rhyzome_owner;
+grant execute on function end_tombstone() to public;
+
+alter function free_held_address() owner to rhyzome_owner;
+grant execute on function free_held_address() to public;
+
 alter function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) owner to rhyzome_owner;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to public;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to rhyzome_app;
@@ -2572,10 +2782,30 @@ grant execute on function keep_tags() to public;
 alter function measure_quota(p_tenant text, p_name text) owner to rhyzome_owner;
 grant execute on function measure_quota(p_tenant text, p_name text) to public;
 
+alter function node_away_since(n node) owner to rhyzome_owner;
+grant execute on function node_away_since(n node) to public;
+grant execute on function node_away_since(n node) to rhyzome_app;
+grant execute on function node_away_since(n node) to rhyzome_operator;
+
+alter function node_connected(n node) owner to rhyzome_owner;
+grant execute on function node_connected(n node) to public;
+grant execute on function node_connected(n node) to rhyzome_app;
+grant execute on function node_connected(n node) to rhyzome_operator;
+
 alter function node_headroom(p_kind text, p_vcpu_overcommit integer) owner to rhyzome_owner;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to public;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_app;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_operator;
+
+alter function node_silence() owner to rhyzome_owner;
+grant execute on function node_silence() to public;
+grant execute on function node_silence() to rhyzome_app;
+grant execute on function node_silence() to rhyzome_operator;
+
+alter function node_state(n node) owner to rhyzome_owner;
+grant execute on function node_state(n node) to public;
+grant execute on function node_state(n node) to rhyzome_app;
+grant execute on function node_state(n node) to rhyzome_operator;
 
 alter function note_api_tokens_used(tenants text[], ids uuid[]) owner to rhyzome_owner;
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to public;
@@ -2610,6 +2840,14 @@ grant execute on function refuse_foreign_issuer(p_issuer text) to public;
 alter function refuse_over_quota() owner to rhyzome_owner;
 grant execute on function refuse_over_quota() to public;
 
+alter function remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb) owner to rhyzome_owner;
+grant execute on function remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb) to rhyzome_app;
+grant execute on function remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb) to rhyzome_operator;
+
+alter function remembered_issuer_keys(p_issuer text, p_max_age interval) owner to rhyzome_owner;
+grant execute on function remembered_issuer_keys(p_issuer text, p_max_age interval) to rhyzome_app;
+grant execute on function remembered_issuer_keys(p_issuer text, p_max_age interval) to rhyzome_operator;
+
 alter function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) owner to rhyzome_owner;
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to public;
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_app;
@@ -2640,6 +2878,9 @@ grant execute on function tell_alarm() to public;
 alter function tell_job() owner to rhyzome_owner;
 grant execute on function tell_job() to public;
 
+alter function tell_node_state() owner to rhyzome_owner;
+grant execute on function tell_node_state() to public;
+
 alter function tell_resource() owner to rhyzome_owner;
 grant execute on function tell_resource() to public;
 
@@ -2663,6 +2904,8 @@ alter procedure wall_off(IN tab regclass) owner to rhyzome_owner;
 grant execute on procedure wall_off(IN tab regclass) to public;
 
 alter sequence event_id_seq owner to rhyzome_owner;
+
+alter sequence node_event_id_seq owner to rhyzome_owner;
 
 alter sequence placement_revision owner to rhyzome_owner;
 grant usage on sequence placement_revision to rhyzome_app;
@@ -2735,6 +2978,10 @@ alter table group_member owner to rhyzome_owner;
 grant delete, insert, select, update on table group_member to rhyzome_app;
 grant delete, insert, select, update on table group_member to rhyzome_operator;
 
+alter table held_address owner to rhyzome_owner;
+grant delete, insert, select, update on table held_address to rhyzome_app;
+grant delete, insert, select, update on table held_address to rhyzome_operator;
+
 alter table idempotency owner to rhyzome_owner;
 grant delete, insert, select, update on table idempotency to rhyzome_app;
 grant delete, insert, select, update on table idempotency to rhyzome_operator;
@@ -2758,6 +3005,9 @@ grant delete, insert, select, update on table instance to rhyzome_operator;
 alter table instance_user_data owner to rhyzome_owner;
 grant delete, insert, select, update on table instance_user_data to rhyzome_app;
 grant delete, insert, select, update on table instance_user_data to rhyzome_operator;
+
+alter table issuer_keys owner to rhyzome_owner;
+grant select on table issuer_keys to rhyzome_operator;
 
 alter table job owner to rhyzome_owner;
 grant delete, insert, select, update on table job to rhyzome_app;
@@ -2790,6 +3040,12 @@ grant delete, insert, select, update on table network_part to rhyzome_operator;
 alter table node owner to rhyzome_owner;
 grant select on table node to rhyzome_app;
 grant delete, insert, select, update on table node to rhyzome_operator;
+
+alter table node_event owner to rhyzome_owner;
+grant delete, insert, select on table node_event to rhyzome_operator;
+
+alter table node_fence owner to rhyzome_owner;
+grant insert, select, update on table node_fence to rhyzome_operator;
 
 alter table node_session owner to rhyzome_owner;
 grant select on table node_session to rhyzome_app;

@@ -2,13 +2,19 @@
 import { sql } from 'kysely';
 import { type Blocker, isUuid, printable, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
+import type { NodeState } from '#libs/nodes';
 
 export interface NodeView {
   id: string;
   name: string;
-  /** `up`: its stream is held and its heartbeats come. */
-  state: 'up' | 'unreachable';
+  state: NodeState;
+  /** Since when it is in this state. */
+  stateSince: Date;
   cordoned: boolean;
+  draining: boolean;
+  /** Rises with each fence. */
+  epoch: number;
+  fencedAt: Date | null;
   driver: string;
   agentVersion: string;
   kinds: string[];
@@ -36,17 +42,17 @@ export interface PlacedResource extends Blocker {
 
 const MAX_NAMED = 20;
 
-// 30 s without a heartbeat is unreachable: libs/nodes decides by the same.
 const selectNode = sql<NodeView>`
   select n.id, n.name,
-    case when s.replica is not null and s.heartbeat_at > now() - interval '30 seconds' then 'up' else 'unreachable' end as state,
-    n.cordoned, n.driver, n.agent_version as "agentVersion", n.kinds, n.labels,
+    node_state(n) as state,
+    case when n.told_state = node_state(n) then n.told_at else n.last_seen_at + node_silence() end as "stateSince",
+    n.cordoned, n.draining, n.epoch, n.fenced_at as "fencedAt", n.driver, n.agent_version as "agentVersion", n.kinds, n.labels,
     jsonb_build_object('vcpus', n.vcpus, 'memoryMiB', n.memory_mib, 'diskGiB', n.disk_gib) as capacity,
     (select jsonb_build_object('vcpus', coalesce(sum(r.vcpus), 0), 'memoryMiB', coalesce(sum(r.memory_mib), 0),
       'diskGiB', coalesce(sum(r.disk_gib), 0)) from reservation r where r.node_id = n.id) as reserved,
     (select count(*) from placement p where p.node_id = n.id) as placed,
-    s.replica, greatest(n.last_seen_at, s.heartbeat_at) as "lastSeenAt",
-    greatest(0, floor(extract(epoch from now() - greatest(n.last_seen_at, s.heartbeat_at))))::int as "lastSeenSeconds",
+    s.replica, n.last_seen_at as "lastSeenAt",
+    greatest(0, floor(extract(epoch from now() - n.last_seen_at)))::int as "lastSeenSeconds",
     n.created_at as "createdAt"
   from node n left join node_session s on s.node_id = n.id`;
 

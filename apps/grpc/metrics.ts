@@ -6,16 +6,15 @@ import { alarmCodes } from '#libs/core';
 import { type Database, isDatabaseAway } from '#libs/db';
 import type { EventNumberer } from '#libs/events';
 import type { JobRunner } from '#libs/jobs';
-import type { NodeHub } from '#libs/nodes';
+import { countNodes, type NodeHub, nodeStates } from '#libs/nodes';
 
-interface Measured {
-  db: Database;
-  hub: NodeHub;
-  runner: JobRunner;
-  numberer: EventNumberer;
-}
-
-export function grpcMetrics(registry: Registry, { db, hub, runner, numberer }: Measured): void {
+export function grpcMetrics(
+  registry: Registry,
+  db: Database,
+  hub: NodeHub,
+  runner: JobRunner,
+  numberer: EventNumberer,
+): void {
   const gauge = (name: string, help: string, read: () => number) =>
     new Gauge({
       name,
@@ -28,27 +27,51 @@ export function grpcMetrics(registry: Registry, { db, hub, runner, numberer }: M
   gauge('rhyzome_node_streams', 'Node streams that this replica holds.', () => hub.size);
   gauge('rhyzome_jobs_running', 'Jobs that this replica runs right now.', () => runner.running);
   gauge('rhyzome_event_leader', '1 on the replica that numbers events.', () => (numberer.isLeader ? 1 : 0));
+  nodesByState(registry, db);
+  alarmsByCode(registry, db);
+}
+
+/** The same on every replica, since all ask the database; nothing while it is away. */
+function nodesByState(registry: Registry, db: Database): void {
   new Gauge({
-    name: 'rhyzome_alarms_open',
-    help: 'Alarms of all tenants and of the platform that are not cleared; every replica says the same.',
-    labelNames: ['code', 'severity'],
+    name: 'rhyzome_nodes',
+    help: 'Nodes by state.',
+    labelNames: ['state'],
     registers: [registry],
     async collect() {
-      const counts = await openAlarms(db);
       this.reset();
-      if (!counts) return;
-      for (const [code, { severity }] of Object.entries(alarmCodes)) this.set({ code, severity }, counts.get(code) ?? 0);
+      const counts = await unlessAway(countNodes(db));
+      if (counts) for (const state of nodeStates) this.set({ state }, counts[state]);
     },
   });
 }
 
-/** Undefined while the database is away: what is not known is not said, and the other metrics are. */
-async function openAlarms(db: Database): Promise<Map<string, number> | undefined> {
-  const counting = sql<{ code: string; count: number }>`
-    select code, count(*)::int as count from alarm where cleared_at is null group by code`.execute(db.operator);
-  const counted = await counting.catch((error) => {
-    if (!isDatabaseAway(error)) throw error;
-    return undefined;
+/** Of all tenants and of the platform; as above. */
+function alarmsByCode(registry: Registry, db: Database): void {
+  new Gauge({
+    name: 'rhyzome_alarms_open',
+    help: 'Alarms that are not cleared, by code.',
+    labelNames: ['code', 'severity'],
+    registers: [registry],
+    async collect() {
+      this.reset();
+      const counts = await unlessAway(countAlarms(db));
+      if (!counts) return;
+      for (const [code, { severity }] of Object.entries(alarmCodes))
+        this.set({ code, severity }, counts.get(code) ?? 0);
+    },
   });
-  return counted && new Map(counted.rows.map(({ code, count }) => [code, count]));
+}
+
+async function countAlarms(db: Database): Promise<Map<string, number>> {
+  const { rows } = await sql<{ code: string; alarms: number }>`
+    select code, count(*)::int as alarms from alarm where cleared_at is null group by code`.execute(db.operator);
+  return new Map(rows.map(({ code, alarms }) => [code, alarms]));
+}
+
+function unlessAway<T>(answer: Promise<T>): Promise<T | undefined> {
+  return answer.catch((error: unknown) => {
+    if (isDatabaseAway(error)) return undefined;
+    throw error;
+  });
 }

@@ -84,11 +84,7 @@ export interface Job<Tx = unknown> {
    * Goes on when `probe` returns something other than Waiting; until then the worker is given back. The probe runs
    * whenever somebody wakes the resource's jobs, and from time to time. It throws to fail the job.
    */
-  wait<Result>(
-    name: string,
-    probe: (tx: Tx) => Promise<Result | Waiting>,
-    options?: WaitOptions,
-  ): Promise<Result>;
+  wait<Result>(name: string, probe: (tx: Tx) => Promise<Result | Waiting>, options?: WaitOptions): Promise<Result>;
 }
 
 export interface WaitOptions extends StepLimits {

@@ -120,6 +120,7 @@ const inOrder = [
 ]
   .map(([name, value]) => `set_config('${name}', '${value}', true)`)
   .join(', ');
+const inOrderOnly = `${inOrder}, set_config('enable_incremental_sort', 'off', true)`;
 
 /** One statement in a transaction of its own that begins with settings. */
 async function inOneTrip<Row>(pool: pg.Pool, setting: string, query: CompiledQuery<Row>): Promise<Row[]> {
@@ -188,9 +189,9 @@ export class Database {
     return inOneTrip(this.appPool, setting, query);
   }
 
-  /** Runs one statement that spans tenants, along indexes whatever the planner believes, as `inOrder` above. */
+  /** Runs one statement that spans tenants, along indexes in its own orders whatever the planner believes. */
   async operatorInOrder<Row>(query: CompiledQuery<Row>): Promise<Row[]> {
-    return inOneTrip(this.operatorPool, `select ${inOrder}`, query);
+    return inOneTrip(this.operatorPool, `select ${inOrderOnly}`, query);
   }
 
   /** Runs `work` in one transaction in the tenant's scope; a throw rolls back. */

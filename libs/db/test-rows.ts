@@ -137,6 +137,7 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     node_id: NODE,
     expires_at: new Date(),
   }),
+  held_address: (tenant_id, resource_id) => ({ tenant_id, ip: '10.0.0.9', node_id: NODE, resource_id, revision: 1 }),
   network_part: (tenant_id, id) => ({ tenant_id, resource_id: id, network_id: id, kind: 'forward', spec: '{}' }),
   wireguard_door: (tenant_id, network_id) => ({
     tenant_id,

@@ -72,7 +72,9 @@ export class AlarmWatch {
   }
 
   private async prune(): Promise<void> {
-    await sql`delete from alarm where cleared_at < now() - make_interval(days => ${KEEP_DAYS})`.execute(this.db.operator);
+    await sql`delete from alarm where cleared_at < now() - make_interval(days => ${KEEP_DAYS})`.execute(
+      this.db.operator,
+    );
   }
 }
 

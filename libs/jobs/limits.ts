@@ -38,6 +38,7 @@ export function stepTimedOut(step: string, deadlineMs: number, waitedFor: string
 }
 
 function durationWords(ms: number): string {
-  const [unitMs, unit] = ms >= 2 * 3_600_000 ? [3_600_000, 'hours'] : ms >= 120_000 ? [60_000, 'minutes'] : [1_000, 's'];
+  const [unitMs, unit] =
+    ms >= 2 * 3_600_000 ? [3_600_000, 'hours'] : ms >= 120_000 ? [60_000, 'minutes'] : [1_000, 's'];
   return `${Math.round((10 * ms) / unitMs) / 10} ${unit}`;
 }

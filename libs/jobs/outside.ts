@@ -69,11 +69,7 @@ export class OutsideWork {
    * Runs `work` for the job that holds this lease. Throws Parked where its turn has not come, and CancelRequested, LeaseLost,
    * Stopping or RhyzomeError `step_timed_out` where it was aborted, whatever `work` made of that.
    */
-  async run<T>(
-    lease: JobRow,
-    work: (signal: AbortSignal) => Promise<T>,
-    run: OutsideRun,
-  ): Promise<T> {
+  async run<T>(lease: JobRow, work: (signal: AbortSignal) => Promise<T>, run: OutsideRun): Promise<T> {
     const { tenant_id: tenantId } = lease;
     const ofTenant = this.running.get(tenantId) ?? 0;
     const all = [...this.running.values()].reduce((sum, count) => sum + count, 0);

@@ -13,10 +13,16 @@ const FEW_DUE = 64;
 /** What others may claim at the same moment is skipped; so many more are looked at, of so many more tenants. */
 const SPARE = 8;
 
-/** Due, and nobody holds it. What workers died of rests for longer each time, so that it does not take down all. */
-const due = sql`j.finished_at is null and j.run_at <= now()
-  and (j.lease_until is null or j.lease_until < now()
-    - make_interval(secs => 10 * least(greatest(j.crashes - ${sql.lit(ALARM_CRASHES)}, 0), 30)))`;
+/** Not ended, and nobody holds it. What workers died of rests for longer each time, so that it does not take down all. */
+const isFree = sql`j.finished_at is null and (j.lease_until is null or j.lease_until < now()
+  - make_interval(secs => 10 * least(greatest(j.crashes - ${sql.lit(ALARM_CRASHES)}, 0), 30)))`;
+
+/**
+ * A tenant's due jobs, the oldest first. Said by comparing rows, for which only the index by tenant serves: by the one
+ * that has all tenants' jobs in their order, finding one tenant's may mean reading everybody's.
+ */
+const ofTenant = (tenant: RawBuilder<unknown>) => sql`${isFree} and (j.tenant_id, j.run_at) >= (${tenant}, '-infinity')
+  and (j.tenant_id, j.run_at) <= (${tenant}, now()) order by j.tenant_id, j.run_at`;
 
 /**
  * Up to `limit` due jobs, fairly: the tenant of which the fewest are being run comes first, then who has waited the
@@ -28,7 +34,7 @@ export function dueJobs(limit: number): RawBuilder<{ tenant_id: string; id: stri
   const some = sql.lit(limit + SPARE);
   return sql`
     with recursive head as materialized (
-      select tenant_id, id, run_at, fence, lease_owner from job j where ${due} order by run_at limit ${few}
+      select tenant_id, id, run_at, fence, lease_owner from job j where ${isFree} and j.run_at <= now() order by j.run_at limit ${few}
     ), crowd as materialized (
       select count(*) = ${few} as is_there from head
     ), tenants as (
@@ -41,13 +47,13 @@ export function dueJobs(limit: number): RawBuilder<{ tenant_id: string; id: stri
     ), waiting as (
       select t.tenant_id, coalesce(b.jobs, 0) as jobs, first.run_at
       from tenants t left join busy b using (tenant_id) cross join lateral (
-        select run_at from job j where j.tenant_id = t.tenant_id and ${due} order by run_at limit 1) first
+        select run_at from job j where ${ofTenant(sql`t.tenant_id`)} limit 1) first
       order by jobs, first.run_at limit ${some}
     ), candidates as (
       select * from head where not (select is_there from crowd)
       union all
       select w.tenant_id, d.* from waiting w cross join lateral (
-        select id, run_at, fence, lease_owner from job j where j.tenant_id = w.tenant_id and ${due} order by run_at limit ${some}) d
+        select id, run_at, fence, lease_owner from job j where ${ofTenant(sql`w.tenant_id`)} limit ${some}) d
     ), turns as (
       select c.*, coalesce(b.jobs, 0) + row_number() over (partition by c.tenant_id order by c.run_at) as turn
       from candidates c left join busy b using (tenant_id) order by turn, run_at

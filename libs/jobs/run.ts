@@ -190,7 +190,8 @@ export class JobRun implements Job<Tx> {
   /** The job may be as late as this step: only then is somebody told, and of what its user keeps waiting nobody. */
   private async expect(tx: Tx, { alarm, deadlineMs }: StepLimits): Promise<void> {
     if (alarm === false) await writeJob(tx, this.row, { alarm_at: null });
-    else if (deadlineMs) await writeJob(tx, this.row, { alarm_at: sql`greatest(alarm_at, ${later((2 * deadlineMs) / 3)})` });
+    else if (deadlineMs)
+      await writeJob(tx, this.row, { alarm_at: sql`greatest(alarm_at, ${later((2 * deadlineMs) / 3)})` });
   }
 
   private isForeign({ on }: Waiting): boolean {
@@ -225,7 +226,8 @@ export class JobRun implements Job<Tx> {
   private async undoOne({ step, undoOutside, undo, undone }: Undo): Promise<void> {
     if (step.state === 'undone') return;
     if (step.state !== 'undoing') {
-      if (undoOutside) await this.outside.run(this.lease, (signal) => undoOutside(signal, step.result), { phase: 'undo' });
+      if (undoOutside)
+        await this.outside.run(this.lease, (signal) => undoOutside(signal, step.result), { phase: 'undo' });
       await this.write(async (tx) => {
         await undo?.(tx, step.result);
         await setStepState(tx, step, undone ? 'undoing' : 'undone');

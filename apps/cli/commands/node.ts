@@ -83,7 +83,7 @@ function remove(context: Context): Command {
         await audit(auditOf('remove', found.id, found.name));
         return found;
       });
-      const again = node.state === 'up' ? ' Its agent is connected and registers it again unless it is stopped.' : '';
+      const again = node.replica !== null ? ' Its agent is connected and registers it again unless it is stopped.' : '';
       context.show(node, `Removed node ${node.name}.${again}`);
     });
 }
@@ -97,14 +97,15 @@ function room(used: number, whole: number): string {
 }
 
 function stateWords(node: NodeView): string {
-  return node.cordoned ? `${node.state}, cordoned` : node.state;
+  const marks = (['draining', 'cordoned'] as const).filter((mark) => node[mark] && mark !== node.state);
+  return [node.state, ...marks].join(', ');
 }
 
 function words(node: NodeView): string {
   return fields({
     id: node.id,
     name: node.name,
-    state: stateWords(node),
+    state: `${stateWords(node)}, since ${node.stateSince.toISOString()}`,
     driver: node.driver,
     agent: node.agentVersion,
     kinds: node.kinds,
@@ -112,6 +113,7 @@ function words(node: NodeView): string {
     vcpus: `${room(node.reserved.vcpus, node.capacity.vcpus)} reserved`,
     memory: `${room(node.reserved.memoryMiB, node.capacity.memoryMiB)} MiB reserved`,
     disk: `${room(node.reserved.diskGiB, node.capacity.diskGiB)} GiB reserved`,
+    epoch: `${node.epoch}${node.fencedAt ? `, fenced at ${node.fencedAt.toISOString()}` : ''}`,
     replica: node.replica,
     'last seen': `${node.lastSeenAt.toISOString()} (${node.lastSeenSeconds} s ago)`,
     registered: node.createdAt,

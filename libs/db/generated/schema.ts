@@ -275,6 +275,17 @@ export interface GroupMember {
   user_id: string;
 }
 
+export interface HeldAddress {
+  held_at: Generated<Timestamp>;
+  id: Generated<string>;
+  ip: string;
+  network_id: string | null;
+  node_id: string;
+  resource_id: string;
+  revision: number;
+  tenant_id: string;
+}
+
 export interface Idempotency {
   body: Json;
   created_at: Generated<Timestamp>;
@@ -325,6 +336,7 @@ export interface Installation {
   id: Generated<string>;
   singleton: Generated<boolean>;
   token_key: Generated<Buffer>;
+  tombstone_after: Generated<Interval>;
 }
 
 export interface Instance {
@@ -349,6 +361,13 @@ export interface InstanceUserData {
   id: string;
   tenant_id: string;
   user_data: string;
+}
+
+export interface IssuerKeys {
+  issuer: string;
+  jwks: Json;
+  jwks_uri: string;
+  read_at: Generated<Timestamp>;
 }
 
 export interface Job {
@@ -457,18 +476,49 @@ export interface Node {
   cordoned: Generated<boolean>;
   created_at: Generated<Timestamp>;
   disk_gib: number;
+  draining: Generated<boolean>;
   driver: string;
+  epoch: Generated<number>;
+  fenced_at: Timestamp | null;
+  gone_at: Timestamp | null;
   id: string;
   kinds: string[];
   labels: Generated<Json>;
   last_seen_at: Generated<Timestamp>;
   memory_mib: number;
   name: string;
+  told_at: Generated<Timestamp>;
+  told_state: string | null;
   vcpus: number;
+}
+
+export interface NodeEvent {
+  at: Generated<Timestamp>;
+  from_state: string | null;
+  id: Generated<number>;
+  node_id: string;
+  node_name: string;
+  to_state: string;
+}
+
+export interface NodeFence {
+  asked_at: Generated<Timestamp>;
+  asked_by: string;
+  attempts: Generated<number>;
+  detail: string | null;
+  epoch: number;
+  finished_at: Timestamp | null;
+  how: string;
+  id: string;
+  lease_until: Timestamp | null;
+  node_id: string;
+  run_at: Generated<Timestamp>;
+  state: Generated<string>;
 }
 
 export interface NodeSession {
   connected_at: Generated<Timestamp>;
+  epoch: Generated<number>;
   heartbeat_at: Generated<Timestamp>;
   node_id: string;
   replica: string | null;
@@ -491,6 +541,8 @@ export interface Placement {
   spec: Json | null;
   status: Json | null;
   tenant_id: string;
+  tombstone_name: string | null;
+  tombstoned_at: Timestamp | null;
 }
 
 export interface Portforward {
@@ -746,12 +798,14 @@ export interface DB {
   event_counter: EventCounter;
   firewallrule: Firewallrule;
   group_member: GroupMember;
+  held_address: HeldAddress;
   idempotency: Idempotency;
   image: Image;
   image_upload: ImageUpload;
   installation: Installation;
   instance: Instance;
   instance_user_data: InstanceUserData;
+  issuer_keys: IssuerKeys;
   job: Job;
   job_step: JobStep;
   lease: Lease;
@@ -760,6 +814,8 @@ export interface DB {
   network: Network;
   network_part: NetworkPart;
   node: Node;
+  node_event: NodeEvent;
+  node_fence: NodeFence;
   node_session: NodeSession;
   placement: Placement;
   portforward: Portforward;

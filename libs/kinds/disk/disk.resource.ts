@@ -16,7 +16,7 @@ import {
 } from '#libs/resources';
 import { attachTo, detachFrom, findMachine } from './attaching.js';
 import { keepDeleted } from './deleted.js';
-import { tellDisk } from './on-node.js';
+import { MAKE_DISK_MS, tellDisk } from './on-node.js';
 import { type DiskImage, type DiskRow, GIB, gibOf, imageColumns, imageEdge, lockUsableDisk } from './rows.js';
 import { findSources, type Sources } from './sources.js';
 
