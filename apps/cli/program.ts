@@ -1,5 +1,6 @@
 /** The command line of `rhyzome`: its subcommands, its help, and how errors end it. */
 import { Command, CommanderError } from 'commander';
+import { alarmCommand } from './commands/alarm.js';
 import { auditCommand } from './commands/audit.js';
 import { dbCommand } from './commands/db.js';
 import { diskCommand } from './commands/disk.js';
@@ -29,6 +30,7 @@ const commands = [
   imageCommand,
   diskCommand,
   jobCommand,
+  alarmCommand,
   auditCommand,
   generateCommand,
   loginCommand,
