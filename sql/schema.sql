@@ -172,6 +172,22 @@ create table audit_unauthenticated (
   constraint audit_unauthenticated_source_check CHECK ((length(source) <= 64))
 );
 
+create table certificate (
+  serial text not null,
+  kind text not null,
+  name text not null,
+  chain text not null,
+  not_before timestamp(3) with time zone not null,
+  not_after timestamp(3) with time zone not null,
+  issued_at timestamp(3) with time zone default clock_timestamp() not null,
+  issued_by text not null,
+  renews text,
+  source text,
+  constraint certificate_pkey PRIMARY KEY (serial),
+  constraint certificate_kind_check CHECK ((kind = ANY (ARRAY['node'::text, 'service'::text, 'server'::text]))),
+  constraint certificate_serial_check CHECK ((serial ~ '^[0-9A-F]{1,40}$'::text))
+);
+
 create table deed (
   tenant_id text not null,
   id uuid not null,
@@ -253,6 +269,37 @@ create table disk (
   constraint disk_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id),
   constraint disk_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
   constraint disk_tenant_id_instance_id_fkey FOREIGN KEY (tenant_id, instance_id) REFERENCES instance(tenant_id, id)
+);
+
+create table disk_tombstone (
+  tenant_id text not null,
+  id uuid not null,
+  node_id uuid not null,
+  kind text not null,
+  at timestamp(3) with time zone default clock_timestamp() not null,
+  word_of text,
+  constraint disk_tombstone_pkey PRIMARY KEY (tenant_id, id, node_id),
+  constraint disk_tombstone_kind_check CHECK ((kind = ANY (ARRAY['disk'::text, 'snapshot'::text]))),
+  constraint disk_tombstone_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
+);
+
+create table enrollment_token (
+  id uuid not null,
+  hash bytea not null,
+  node_name text not null,
+  labels jsonb default '{}'::jsonb not null,
+  created_at timestamp(3) with time zone default now() not null,
+  created_by text not null,
+  expires_at timestamp(3) with time zone not null,
+  revoked_at timestamp(3) with time zone,
+  used_at timestamp(3) with time zone,
+  public_key bytea,
+  serial text,
+  constraint enrollment_token_pkey PRIMARY KEY (id),
+  constraint enrollment_token_hash_key UNIQUE (hash),
+  constraint enrollment_token_check CHECK ((((used_at IS NULL) = (serial IS NULL)) AND ((used_at IS NULL) = (public_key IS NULL)))),
+  constraint enrollment_token_hash_check CHECK ((length(hash) = 32)),
+  constraint enrollment_token_node_name_check CHECK ((node_name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
 );
 
 create table event (
@@ -390,9 +437,13 @@ create table installation (
   created_at timestamp(3) with time zone default now() not null,
   deleted_disks_kept interval default '24:00:00'::interval,
   tombstone_after interval default '00:10:00'::interval not null,
+  sweep_mode text default 'remove'::text not null,
+  sweep_after interval default '24:00:00'::interval not null,
   constraint installation_pkey PRIMARY KEY (singleton),
   constraint installation_deleted_disks_kept_check CHECK ((deleted_disks_kept > '00:00:00'::interval)),
   constraint installation_singleton_check CHECK (singleton),
+  constraint installation_sweep_after_check CHECK ((sweep_after >= '00:01:00'::interval)),
+  constraint installation_sweep_mode_check CHECK ((sweep_mode = ANY (ARRAY['remove'::text, 'report'::text]))),
   constraint installation_tombstone_after_check CHECK ((tombstone_after >= '00:00:00'::interval))
 );
 
@@ -517,6 +568,16 @@ create table lease (
   constraint lease_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES network(tenant_id, id)
 );
 
+create table leftover (
+  tenant_id text not null,
+  rule text not null,
+  id text not null,
+  first_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  looks integer default 1 not null,
+  constraint leftover_pkey PRIMARY KEY (tenant_id, rule, id)
+);
+
 create table metric_sample (
   tenant_id text not null,
   resource_id uuid not null,
@@ -533,6 +594,18 @@ create table migration (
   checksum text not null,
   applied_at timestamp with time zone default now() not null,
   constraint migration_pkey PRIMARY KEY (name)
+);
+
+create table missing_placement (
+  tenant_id text not null,
+  resource_id uuid not null,
+  node_id uuid not null,
+  kind text not null,
+  first_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  inventories integer default 1 not null,
+  constraint missing_placement_pkey PRIMARY KEY (tenant_id, resource_id, node_id),
+  constraint missing_placement_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table network (
@@ -621,6 +694,16 @@ create table node_fence (
   constraint node_fence_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
+create table node_inventory (
+  node_id uuid not null,
+  session bigint not null,
+  taken_at timestamp(3) with time zone default clock_timestamp() not null,
+  items integer not null,
+  wanted_at timestamp(3) with time zone,
+  constraint node_inventory_pkey PRIMARY KEY (node_id),
+  constraint node_inventory_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
+);
+
 create table node_session (
   node_id uuid not null,
   session bigint not null,
@@ -630,6 +713,24 @@ create table node_session (
   epoch bigint default 1 not null,
   constraint node_session_pkey PRIMARY KEY (node_id),
   constraint node_session_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
+);
+
+create table orphan (
+  tenant_id text not null,
+  kind text not null,
+  id uuid not null,
+  node_id uuid not null,
+  first_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  inventories integer default 1 not null,
+  size_bytes bigint,
+  state text,
+  approved_at timestamp(3) with time zone,
+  approved_by text,
+  asked_at timestamp(3) with time zone,
+  failure jsonb,
+  constraint orphan_pkey PRIMARY KEY (tenant_id, kind, id, node_id),
+  constraint orphan_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table placement (
@@ -812,6 +913,34 @@ create table resource_tag (
   constraint resource_tag_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table restoration (
+  id uuid not null,
+  backup_id uuid not null,
+  backup_at timestamp(3) with time zone not null,
+  restored_at timestamp(3) with time zone default clock_timestamp() not null,
+  restored_by text not null,
+  numbers_from bigint not null,
+  finished_at timestamp(3) with time zone,
+  finished_by text,
+  constraint restoration_pkey PRIMARY KEY (id)
+);
+
+create table revocation (
+  id uuid not null,
+  serial text,
+  kind text,
+  name text,
+  reason text,
+  revoked_at timestamp(3) with time zone default clock_timestamp() not null,
+  revoked_by text not null,
+  constraint revocation_pkey PRIMARY KEY (id),
+  constraint revocation_kind_name_key UNIQUE (kind, name),
+  constraint revocation_serial_key UNIQUE (serial),
+  constraint revocation_check CHECK ((((serial IS NULL) = (kind IS NOT NULL)) AND ((kind IS NULL) = (name IS NULL)))),
+  constraint revocation_kind_check CHECK ((kind = ANY (ARRAY['node'::text, 'service'::text, 'server'::text]))),
+  constraint revocation_serial_check CHECK ((serial ~ '^[0-9A-F]{1,40}$'::text))
+);
+
 create table service (
   name text not null,
   tenants text[] not null,
@@ -858,6 +987,17 @@ create table subject (
   constraint subject_kind_check CHECK ((kind = ANY (ARRAY['user'::text, 'serviceaccount'::text]))),
   constraint subject_subject_check CHECK (((length(subject) >= 1) AND (length(subject) <= 255))),
   constraint subject_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
+);
+
+create table sweep_removal (
+  tenant_id text not null,
+  kind text not null,
+  id uuid not null,
+  node_id uuid not null,
+  removed_at timestamp(3) with time zone default clock_timestamp() not null,
+  approved_by text,
+  constraint sweep_removal_pkey PRIMARY KEY (tenant_id, kind, id, node_id, removed_at),
+  constraint sweep_removal_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table tenant (
@@ -999,6 +1139,12 @@ CREATE INDEX audit_resource ON public.audit USING btree (tenant_id, resource_id,
 
 CREATE INDEX audit_result ON public.audit USING btree (tenant_id, result, id);
 
+CREATE INDEX certificate_end ON public.certificate USING btree (not_after);
+
+CREATE INDEX certificate_holder ON public.certificate USING btree (kind, name, issued_at);
+
+CREATE INDEX certificate_renews ON public.certificate USING btree (renews) WHERE (renews IS NOT NULL);
+
 CREATE INDEX deed_node ON public.deed USING btree (node_id) WHERE (state = 'asked'::text);
 
 CREATE INDEX deleted_disk_content ON public.deleted_disk USING btree (image_sha256) WHERE (image_sha256 IS NOT NULL);
@@ -1030,6 +1176,10 @@ CREATE INDEX disk_content ON public.disk USING btree (image_sha256) WHERE (image
 CREATE INDEX disk_node ON public.disk USING btree (node_id);
 
 CREATE UNIQUE INDEX disk_slot ON public.disk USING btree (tenant_id, instance_id, slot) WHERE (instance_id IS NOT NULL);
+
+CREATE INDEX disk_tombstone_age ON public.disk_tombstone USING btree (at);
+
+CREATE INDEX enrollment_token_node ON public.enrollment_token USING btree (node_name, created_at);
 
 CREATE INDEX event_age ON public.event USING btree (at);
 
@@ -1139,6 +1289,8 @@ CREATE UNIQUE INDEX lease_ip ON public.lease USING btree (tenant_id, network_id,
 
 CREATE UNIQUE INDEX lease_mac ON public.lease USING btree (tenant_id, network_id, mac);
 
+CREATE INDEX missing_placement_node ON public.missing_placement USING btree (node_id);
+
 CREATE INDEX network_by_domain_created ON public.network USING btree (tenant_id, domain, resource_created_at, id);
 
 CREATE INDEX network_by_domain_name ON public.network USING btree (tenant_id, domain, resource_name, id);
@@ -1160,6 +1312,8 @@ CREATE INDEX node_event_node ON public.node_event USING btree (node_id, id);
 CREATE INDEX node_fence_node ON public.node_fence USING btree (node_id, asked_at);
 
 CREATE UNIQUE INDEX node_fence_open ON public.node_fence USING btree (node_id) WHERE (finished_at IS NULL);
+
+CREATE INDEX orphan_node ON public.orphan USING btree (node_id);
 
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
 
@@ -1229,6 +1383,8 @@ CREATE INDEX resource_tag_set ON public.resource USING btree (tenant_id, kind, t
 
 CREATE INDEX resource_updated ON public.resource USING btree (tenant_id, kind, updated_at, id);
 
+CREATE UNIQUE INDEX restoration_unfinished ON public.restoration USING btree ((true)) WHERE (finished_at IS NULL);
+
 CREATE INDEX snapshot_by_disk_id_created ON public.snapshot USING btree (tenant_id, disk_id, resource_created_at, id);
 
 CREATE INDEX snapshot_by_disk_id_name ON public.snapshot USING btree (tenant_id, disk_id, resource_name, id);
@@ -1236,6 +1392,8 @@ CREATE INDEX snapshot_by_disk_id_name ON public.snapshot USING btree (tenant_id,
 CREATE INDEX subject_forget ON public.subject USING btree (forget_at) WHERE (forget_at IS NOT NULL);
 
 CREATE INDEX subject_resource ON public.subject USING btree (tenant_id, resource_id);
+
+CREATE INDEX sweep_removal_node ON public.sweep_removal USING btree (node_id, removed_at);
 
 CREATE INDEX tenant_domain_tenant ON public.tenant_domain USING btree (tenant_id, domain);
 
@@ -1746,6 +1904,20 @@ BEGIN ATOMIC
       JOIN tenant t ON ((t.id = i.tenant_id)));
 END;
 
+CREATE OR REPLACE FUNCTION public.keep_disk_tombstone()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if new.present then
+    delete from disk_tombstone where tenant_id = new.tenant_id and id = new.resource_id and node_id = new.node_id;
+  else
+    insert into disk_tombstone (tenant_id, id, node_id, kind) values (new.tenant_id, new.resource_id, new.node_id, new.kind)
+    on conflict (tenant_id, id, node_id) do nothing;
+  end if;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.keep_issuer_whole_or_shared()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1860,6 +2032,16 @@ CREATE OR REPLACE FUNCTION public.node_state(n node)
  STABLE PARALLEL SAFE
 RETURN CASE WHEN ((n).gone_at IS NOT NULL) THEN 'gone'::text WHEN ((n).last_seen_at <= (now() - node_silence())) THEN 'unreachable'::text WHEN (n).draining THEN 'draining'::text WHEN (n).cordoned THEN 'cordoned'::text ELSE 'up'::text END;
 
+CREATE OR REPLACE FUNCTION public.nodes_are_held()
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+BEGIN ATOMIC
+ SELECT (EXISTS ( SELECT
+            FROM restoration
+           WHERE (restoration.finished_at IS NULL))) AS "exists";
+END;
+
 CREATE OR REPLACE FUNCTION public.note_api_tokens_used(tenants text[], ids uuid[])
  RETURNS void
  LANGUAGE sql
@@ -1870,6 +2052,15 @@ BEGIN ATOMIC
     FROM UNNEST(note_api_tokens_used.tenants, note_api_tokens_used.ids) used(tenant_id, id)
    WHERE ((t.tenant_id = used.tenant_id) AND (t.id = used.id) AND ((t.last_used_at IS NULL) OR (t.last_used_at < (now() - '00:04:00'::interval))));
 END;
+
+CREATE OR REPLACE FUNCTION public.notify_certificate()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform pg_notify('rhyzome_certificate', '');
+  return null;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.notify_tenant()
  RETURNS trigger
@@ -2276,6 +2467,8 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.apitoken FOR EACH ROW EXECUTE 
 
 CREATE TRIGGER tells_access AFTER DELETE OR UPDATE OF revoked ON public.apitoken FOR EACH ROW EXECUTE FUNCTION raise_access();
 
+CREATE TRIGGER notify_certificate AFTER INSERT ON public.certificate FOR EACH STATEMENT EXECUTE FUNCTION notify_certificate();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_disk();
@@ -2317,6 +2510,10 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.network FOR EACH ROW EXECUTE F
 CREATE TRIGGER tell_node_state BEFORE INSERT OR UPDATE ON public.node FOR EACH ROW EXECUTE FUNCTION tell_node_state();
 
 CREATE TRIGGER end_tombstone AFTER DELETE ON public.placement FOR EACH ROW WHEN ((old.tombstoned_at IS NOT NULL)) EXECUTE FUNCTION end_tombstone();
+
+CREATE TRIGGER keep_disk_tombstone_insert AFTER INSERT ON public.placement FOR EACH ROW WHEN ((new.kind = ANY (ARRAY['disk'::text, 'snapshot'::text]))) EXECUTE FUNCTION keep_disk_tombstone();
+
+CREATE TRIGGER keep_disk_tombstone_update AFTER UPDATE OF present ON public.placement FOR EACH ROW WHEN (((new.kind = ANY (ARRAY['disk'::text, 'snapshot'::text])) AND (new.present IS DISTINCT FROM old.present))) EXECUTE FUNCTION keep_disk_tombstone();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.portforward DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_portforward();
 
@@ -2365,6 +2562,8 @@ CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.reso
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
 
 CREATE TRIGGER tell_resource AFTER INSERT OR DELETE OR UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION tell_resource();
+
+CREATE TRIGGER notify_certificate AFTER INSERT OR DELETE OR UPDATE ON public.revocation FOR EACH STATEMENT EXECUTE FUNCTION notify_certificate();
 
 CREATE TRIGGER notify_service AFTER INSERT OR DELETE OR UPDATE ON public.service FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
@@ -2452,6 +2651,11 @@ alter table disk force row level security;
 create policy all_tenants on disk as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on disk as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table disk_tombstone enable row level security;
+alter table disk_tombstone force row level security;
+create policy all_tenants on disk_tombstone as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on disk_tombstone as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table event enable row level security;
 alter table event force row level security;
 create policy all_tenants on event as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -2519,10 +2723,20 @@ alter table lease force row level security;
 create policy all_tenants on lease as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on lease as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table leftover enable row level security;
+alter table leftover force row level security;
+create policy all_tenants on leftover as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on leftover as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table metric_sample enable row level security;
 alter table metric_sample force row level security;
 create policy all_tenants on metric_sample as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on metric_sample as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table missing_placement enable row level security;
+alter table missing_placement force row level security;
+create policy all_tenants on missing_placement as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on missing_placement as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table network enable row level security;
 alter table network force row level security;
@@ -2533,6 +2747,11 @@ alter table network_part enable row level security;
 alter table network_part force row level security;
 create policy all_tenants on network_part as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on network_part as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table orphan enable row level security;
+alter table orphan force row level security;
+create policy all_tenants on orphan as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on orphan as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table placement enable row level security;
 alter table placement force row level security;
@@ -2597,6 +2816,11 @@ alter table subject enable row level security;
 alter table subject force row level security;
 create policy all_tenants on subject as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on subject as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table sweep_removal enable row level security;
+alter table sweep_removal force row level security;
+create policy all_tenants on sweep_removal as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on sweep_removal as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table tenant enable row level security;
 alter table tenant force row level security;
@@ -2767,6 +2991,9 @@ grant execute on function issuer_directory() to public;
 grant execute on function issuer_directory() to rhyzome_app;
 grant execute on function issuer_directory() to rhyzome_operator;
 
+alter function keep_disk_tombstone() owner to rhyzome_owner;
+grant execute on function keep_disk_tombstone() to public;
+
 alter function keep_issuer_whole_or_shared() owner to rhyzome_owner;
 grant execute on function keep_issuer_whole_or_shared() to public;
 
@@ -2807,10 +3034,16 @@ grant execute on function node_state(n node) to public;
 grant execute on function node_state(n node) to rhyzome_app;
 grant execute on function node_state(n node) to rhyzome_operator;
 
+alter function nodes_are_held() owner to rhyzome_owner;
+grant execute on function nodes_are_held() to public;
+
 alter function note_api_tokens_used(tenants text[], ids uuid[]) owner to rhyzome_owner;
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to public;
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_app;
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_operator;
+
+alter function notify_certificate() owner to rhyzome_owner;
+grant execute on function notify_certificate() to public;
 
 alter function notify_tenant() owner to rhyzome_owner;
 grant execute on function notify_tenant() to public;
@@ -2946,6 +3179,9 @@ grant insert, select on table audit_seal to rhyzome_operator;
 alter table audit_unauthenticated owner to rhyzome_owner;
 grant select on table audit_unauthenticated to rhyzome_operator;
 
+alter table certificate owner to rhyzome_owner;
+grant delete, insert, select, update on table certificate to rhyzome_operator;
+
 alter table deed owner to rhyzome_owner;
 grant delete, insert, select, update on table deed to rhyzome_app;
 grant delete, insert, select, update on table deed to rhyzome_operator;
@@ -2961,6 +3197,13 @@ grant delete, insert, select, update on table dependency to rhyzome_operator;
 alter table disk owner to rhyzome_owner;
 grant delete, insert, select, update on table disk to rhyzome_app;
 grant delete, insert, select, update on table disk to rhyzome_operator;
+
+alter table disk_tombstone owner to rhyzome_owner;
+grant delete, insert, select on table disk_tombstone to rhyzome_app;
+grant delete, insert, select, update on table disk_tombstone to rhyzome_operator;
+
+alter table enrollment_token owner to rhyzome_owner;
+grant delete, insert, select, update on table enrollment_token to rhyzome_operator;
 
 alter table event owner to rhyzome_owner;
 grant insert, select on table event to rhyzome_app;
@@ -3021,6 +3264,9 @@ alter table lease owner to rhyzome_owner;
 grant delete, insert, select, update on table lease to rhyzome_app;
 grant delete, insert, select, update on table lease to rhyzome_operator;
 
+alter table leftover owner to rhyzome_owner;
+grant delete, insert, select, update on table leftover to rhyzome_operator;
+
 alter table metric_sample owner to rhyzome_owner;
 grant delete, insert, select, update on table metric_sample to rhyzome_app;
 grant delete, insert, select, update on table metric_sample to rhyzome_operator;
@@ -3028,6 +3274,9 @@ grant delete, insert, select, update on table metric_sample to rhyzome_operator;
 alter table migration owner to rhyzome_owner;
 grant select on table migration to rhyzome_app;
 grant select on table migration to rhyzome_operator;
+
+alter table missing_placement owner to rhyzome_owner;
+grant delete, insert, select, update on table missing_placement to rhyzome_operator;
 
 alter table network owner to rhyzome_owner;
 grant delete, insert, select, update on table network to rhyzome_app;
@@ -3047,9 +3296,15 @@ grant delete, insert, select on table node_event to rhyzome_operator;
 alter table node_fence owner to rhyzome_owner;
 grant insert, select, update on table node_fence to rhyzome_operator;
 
+alter table node_inventory owner to rhyzome_owner;
+grant delete, insert, select, update on table node_inventory to rhyzome_operator;
+
 alter table node_session owner to rhyzome_owner;
 grant select on table node_session to rhyzome_app;
 grant delete, insert, select, update on table node_session to rhyzome_operator;
+
+alter table orphan owner to rhyzome_owner;
+grant delete, insert, select, update on table orphan to rhyzome_operator;
 
 alter table placement owner to rhyzome_owner;
 grant delete, insert, select, update on table placement to rhyzome_app;
@@ -3101,6 +3356,13 @@ alter table resource_tag owner to rhyzome_owner;
 grant delete, insert, select, update on table resource_tag to rhyzome_app;
 grant delete, insert, select, update on table resource_tag to rhyzome_operator;
 
+alter table restoration owner to rhyzome_owner;
+grant select on table restoration to rhyzome_app;
+grant insert, select, update on table restoration to rhyzome_operator;
+
+alter table revocation owner to rhyzome_owner;
+grant delete, insert, select, update on table revocation to rhyzome_operator;
+
 alter table service owner to rhyzome_owner;
 grant delete, insert, select, update on table service to rhyzome_operator;
 
@@ -3115,6 +3377,9 @@ grant delete, insert, select, update on table snapshot to rhyzome_operator;
 alter table subject owner to rhyzome_owner;
 grant delete, insert, select, update on table subject to rhyzome_app;
 grant delete, insert, select, update on table subject to rhyzome_operator;
+
+alter table sweep_removal owner to rhyzome_owner;
+grant delete, insert, select, update on table sweep_removal to rhyzome_operator;
 
 alter table tenant owner to rhyzome_owner;
 grant select on table tenant to rhyzome_app;

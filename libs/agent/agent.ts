@@ -1,22 +1,15 @@
 /**
- * The node agent: dials the controller, again and again, and lets it work on the machine. The first welcome decides the
+ * The node agent: dials a controller, again and again, and lets it work on the machine. The first welcome decides the
  * installation; only then is a driver made, because every outer name carries the installation's id.
  */
 import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
 import type { CredentialsSource } from '#libs/pki';
-import {
-  createChannel,
-  type FetchImageResponse,
-  type Hello,
-  NodeServiceClient,
-  problemOf,
-  type RpcChannel,
-  type Welcome,
-} from '#libs/rpc';
+import { type FetchImageResponse, type Hello, problemOf, type Welcome } from '#libs/rpc';
 import { ContentSender } from './content.js';
 import { contentChannel } from './content-channel.js';
+import { Controllers } from './controllers.js';
 import { takeInventory } from './drift.js';
 import { ForeignInstallationError, Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
@@ -33,8 +26,8 @@ export interface AgentTiming extends MachineTiming {
 }
 
 export interface AgentOptions {
-  /** `host:port` or `unix:/path`. */
-  controller: string;
+  /** `host:port` or `unix:/path`, or several: replicas, of which another is dialled when one goes away. */
+  controller: string | readonly string[];
   serverName?: string;
   stateDir: string;
   labels: Record<string, string>;
@@ -73,8 +66,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 class NodeAgent {
   private readonly timing: AgentTiming;
   private readonly ending = new AbortController();
-  private readonly channel: RpcChannel;
-  private readonly client: NodeServiceClient;
+  private readonly controllers: Controllers;
   private machine: Machine | undefined;
   private session: Session | undefined;
   /** What goes wrong when something does now. */
@@ -87,7 +79,7 @@ class NodeAgent {
     private readonly options: AgentOptions,
     private readonly installation: Installation,
   ) {
-    const { controller: target, serverName, credentials } = options;
+    const { controller, serverName, credentials } = options;
     this.timing = {
       ...defaultTiming,
       reconnect: { firstMs: 100, mostMs: 5_000 },
@@ -95,8 +87,7 @@ class NodeAgent {
       welcomeTimeoutMs: 10_000,
       ...options.timing,
     };
-    this.channel = createChannel({ target, serverName, credentials });
-    this.client = this.channel.client(NodeServiceClient);
+    this.controllers = new Controllers({ targets: [controller].flat(), serverName, credentials });
   }
 
   end(): void {
@@ -133,11 +124,13 @@ class NodeAgent {
       // A stream that does not last counts as a failure too: no controller is dialled ten times a second for ever.
       const lasted = this.welcomedAt !== undefined && Date.now() - this.welcomedAt > this.timing.reconnect.mostMs;
       if (lasted) attempt = 0;
-      delayMs ||= backOffMs(attempt, this.timing.reconnect);
+      // Only when none of them was there is it asked more rarely.
+      delayMs ||= backOffMs(Math.floor(attempt / this.controllers.size), this.timing.reconnect);
       attempt += 1;
+      this.controllers.next();
       await sleep(delayMs, undefined, { signal: this.ending.signal }).catch(() => {}); // Only our own end aborts it.
     }
-    this.channel.close();
+    this.controllers.close();
     await this.machine?.close();
   }
 
@@ -160,7 +153,7 @@ class NodeAgent {
       (error) => log.error({ err: error }, 'a console cannot be read'),
     );
     const session: Session = new Session({
-      client: this.client,
+      client: this.controllers.client,
       hello,
       log,
       welcomeTimeoutMs: this.timing.welcomeTimeoutMs,
@@ -172,6 +165,8 @@ class NodeAgent {
         relayInput: ({ relayId, data }) => relays.input(relayId, data),
         cancelRelay: (relayId) => relays.cancel(relayId),
         capacity: () => joined().capacity(),
+        inventory: async () => takeInventory(joined().driver, joined().reconciler),
+        removeUnowned: async (refs) => joined().removeUnowned(refs),
       },
     });
     this.session = session;
@@ -193,7 +188,11 @@ class NodeAgent {
       session.end();
       return;
     }
-    this.options.log.info({ node: welcome.nodeId, session: welcome.session.toString() }, 'connected');
+    const { target } = this.controllers;
+    this.options.log.info(
+      { node: welcome.nodeId, session: welcome.session.toString(), controller: target },
+      'connected',
+    );
     machine.beginStream();
   }
 
@@ -217,7 +216,10 @@ class NodeAgent {
       createDriver: this.options.createDriver,
       fetchImage: (sha256, offset, signal) => this.fetchImage(sha256, offset, signal),
       timing: this.timing,
-      content: new ContentSender(contentChannel(this.client), this.options.log),
+      content: new ContentSender(
+        contentChannel(() => this.controllers.client),
+        this.options.log,
+      ),
       onObserved: (observed) => this.session?.report(observed),
       metricsSender: () => {
         const { session } = this;
@@ -228,7 +230,7 @@ class NodeAgent {
   }
 
   private async *fetchImage(sha256: string, offset: bigint, signal: AbortSignal): AsyncIterable<Uint8Array> {
-    const call = this.client.fetchImage({ sha256, offset }, { deadline: Number.POSITIVE_INFINITY });
+    const call = this.controllers.client.fetchImage({ sha256, offset }, { deadline: Number.POSITIVE_INFINITY });
     const cancel = () => call.cancel();
     signal.addEventListener('abort', cancel);
     try {

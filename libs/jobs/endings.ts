@@ -9,7 +9,7 @@ import { backoffMs, failureOf, isElsewhere, type JobFailure, unknownFailure } fr
 import { ALARM_AFTER_MS, ALARM_CRASHES, ALARM_TRIES, MAX_OUTAGE_TRIES } from './limits.js';
 import { CancelRequested, Parked, Stopping } from './outside.js';
 import { giveBack, later, writeJob } from './queue.js';
-import { holdLease, type JobOutcome, type JobRow, LeaseLost } from './rows.js';
+import { holdLease, type JobOutcome, type JobRow, LeaseLost, wakeWorkers } from './rows.js';
 import type { JobHandler, RunnerLog } from './runner.js';
 import { endWaits, pauseDeadline } from './step-rows.js';
 
@@ -126,9 +126,10 @@ export class JobEndings {
   }
 
   private async release(row: JobRow, delayMs: number, failures = row.failures, message?: string): Promise<void> {
-    await this.fenced(row, 'no key update', (tx) =>
-      giveBack(tx, row, delayMs, { failures, ...(message && { message }) }),
-    );
+    await this.fenced(row, 'no key update', (tx) => {
+      if (delayMs === 0) wakeWorkers();
+      return giveBack(tx, row, delayMs, { failures, ...(message && { message }) });
+    });
     this.options.dueIn(delayMs);
   }
 

@@ -86,6 +86,7 @@ export class JobRun implements Job<Tx> {
     if (known) this.undos.push(undoOf(known, step));
     if (known && (known.state === 'succeeded' || this.phase === 'undo')) return known.result as Result;
     if (this.phase === 'undo') throw new Unwinding();
+    this.outside.assertGoesOn();
     this.limits = step;
     return this.forward(ordinal, name, step, known);
   }
@@ -144,6 +145,7 @@ export class JobRun implements Job<Tx> {
     const known = this.recorded(ordinal, name);
     if (known?.state === 'succeeded') return known.result as Result;
     if (this.phase === 'undo') throw new Unwinding();
+    this.outside.assertGoesOn();
     this.limits = options;
     const deadlineMs = deadlineOf(options, this.row.action);
     const look = () =>
@@ -225,6 +227,7 @@ export class JobRun implements Job<Tx> {
 
   private async undoOne({ step, undoOutside, undo, undone }: Undo): Promise<void> {
     if (step.state === 'undone') return;
+    this.outside.assertGoesOn();
     if (step.state !== 'undoing') {
       if (undoOutside)
         await this.outside.run(this.lease, (signal) => undoOutside(signal, step.result), { phase: 'undo' });

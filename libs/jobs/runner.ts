@@ -90,7 +90,10 @@ export class JobRunner {
     return this.held.size;
   }
 
-  /** Claims no more, waits for what runs, at most `timeoutMs`; what is left then runs on elsewhere after its lease. */
+  /**
+   * Claims no more. What runs is given back at its next step, at once for others; what takes longer than `timeoutMs` for
+   * that runs on elsewhere after its lease.
+   */
   async stop(timeoutMs = 5_000): Promise<void> {
     this.stopping = true;
     this.outside.stop();

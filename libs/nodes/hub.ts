@@ -2,14 +2,18 @@
 
 import type * as grpc from '@grpc/grpc-js';
 import { sql } from 'kysely';
-import { RhyzomeError } from '#libs/core';
+import { drainingError, RhyzomeError } from '#libs/core';
 import { type Database, type Listener } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, callSignal, type Hello, messagesOf, send } from '#libs/rpc';
 import { type ConsoleCall, serveConsole } from './console-call.js';
+import type { Findings } from './inventory.js';
+import { InventoryClock } from './inventory-clock.js';
+import { MAX_INVENTORY } from './inventory-taking.js';
 import { countFrom, labelsFrom, smallCountFrom, textFrom } from './node-words.js';
 import { openSession } from './registry.js';
-import { NodeStream, type StreamLog } from './stream.js';
+import { NodeStream } from './stream.js';
+import type { StreamLog } from './stream-log.js';
 
 type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
 
@@ -18,10 +22,11 @@ export interface HubOptions {
   /** Address under which other replicas and rhyzome-api reach this one. */
   advertise: string;
   heartbeatIntervalMs?: number;
+  /** Between two inventories of a node. */
+  inventoryEveryMs?: number;
   log: StreamLog;
 }
 
-const MAX_INVENTORY = 100_000;
 const HELLO_MS = 15_000;
 /** What a lost notification would have said. */
 const LOOK_MS = 10_000;
@@ -29,6 +34,8 @@ const LOOK_MS = 10_000;
 export class NodeHub {
   private readonly streams = new Map<string, NodeStream>();
   private readonly timer: NodeJS.Timeout;
+  private closed = false;
+  private readonly inventories: InventoryClock;
 
   constructor(
     private readonly db: Database,
@@ -39,10 +46,18 @@ export class NodeHub {
     listener.on('rhyzome_node', (nodeId) => this.wake(nodeId));
     this.timer = setInterval(() => this.wake(null), LOOK_MS);
     this.timer.unref();
+    this.inventories = new InventoryClock(db, listener, this.streams, options.log, options.inventoryEveryMs);
   }
 
   get size(): number {
     return this.streams.size;
+  }
+
+  /** What the sweep found on the nodes whose streams are held here. */
+  get findings(): Findings {
+    const all = [...this.streams.values()].map(({ inventory }) => inventory.findings);
+    const sum = (key: keyof Findings) => all.reduce((total, findings) => total + findings[key], 0);
+    return { orphans: sum('orphans'), missing: sum('missing') };
   }
 
   private wake(nodeId: string | null): void {
@@ -56,15 +71,18 @@ export class NodeHub {
 
   /** Serves a node's stream to its end. The name is the certificate's. */
   async serve(nodeName: string, call: Call): Promise<void> {
+    if (this.closed) throw drainingError();
     const signal = callSignal(call);
     const hello = await firstMessage(call, signal);
     if (hello.installationId !== '' && hello.installationId !== this.options.installationId) {
       throw new RhyzomeError('forbidden', 'This machine belongs to another installation of Rhyzome.');
     }
+    if (this.closed) throw drainingError();
     const session = await openSession(this.db, helloOf(nodeName, hello), this.options.advertise);
     const stream = new NodeStream(this.db, this.registry, session, nodeName, call, signal, this.options.log);
     this.streams.get(session.nodeId)?.end();
     this.streams.set(session.nodeId, stream);
+    if (this.closed) stream.end();
     this.options.log.info({ node: nodeName, session: session.session, driver: hello.driver }, 'a node has connected');
     try {
       const welcome = {
@@ -122,9 +140,11 @@ export class NodeHub {
     return result.rows.length === 1;
   }
 
-  /** Ends all streams; the agents dial another replica. */
+  /** Ends all streams and takes no more; the agents dial another replica. */
   close(): void {
+    this.closed = true;
     clearInterval(this.timer);
+    this.inventories.close();
     for (const stream of this.streams.values()) stream.end();
   }
 }
