@@ -14,6 +14,7 @@ import { takeInventory } from './drift.js';
 import { ForeignInstallationError, Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
 import { defaultTiming, Machine, type MachineTiming } from './machine.js';
+import { Wire } from './migration/index.js';
 import { Relays } from './relays.js';
 import { type BackOff, backOffMs } from './schedule.js';
 import { Session } from './session.js';
@@ -31,11 +32,20 @@ export interface AgentOptions {
   serverName?: string;
   stateDir: string;
   labels: Record<string, string>;
+  /** Where other nodes bring machines to this one; absent: it takes in none. */
+  migration?: MigrationSettings;
   version: string;
   credentials: CredentialsSource;
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   log: DriverLog;
   timing?: Partial<AgentTiming>;
+}
+
+export interface MigrationSettings {
+  /** host:port. */
+  listen: string;
+  /** host:port at which other nodes reach that; default: `listen` as it came to be. */
+  advertise?: string;
 }
 
 export interface Agent {
@@ -48,12 +58,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await mkdir(options.stateDir, { recursive: true, mode: 0o755 });
   const unlock = await lockStateDir(options.stateDir);
   try {
-    const agent = new NodeAgent(options, await Installation.load(options.stateDir));
+    const { credentials, migration, log } = options;
+    const installation = await Installation.load(options.stateDir);
+    const wire = await Wire.start({ credentials, listen: migration?.listen, log });
+    const agent = new NodeAgent(options, installation, wire);
     const running = agent.run();
     return {
       stop: async () => {
         agent.end();
         await running;
+        await wire.close();
         await unlock();
       },
     };
@@ -78,6 +92,7 @@ class NodeAgent {
   constructor(
     private readonly options: AgentOptions,
     private readonly installation: Installation,
+    private readonly wire: Wire,
   ) {
     const { controller, serverName, credentials } = options;
     this.timing = {
@@ -205,6 +220,7 @@ class NodeAgent {
       labels: this.options.labels,
       inventory: machine ? await takeInventory(machine.driver, machine.reconciler) : [],
       kinds: machine?.driver.capabilities.map(({ kind }) => kind) ?? [],
+      migrationAddress: (this.wire.address && this.options.migration?.advertise) ?? this.wire.address ?? '',
     };
   }
 
@@ -220,6 +236,8 @@ class NodeAgent {
         contentChannel(() => this.controllers.client),
         this.options.log,
       ),
+      migration: this.wire,
+      onDeedProgress: (progress) => void this.session?.sendProgress(progress),
       onObserved: (observed) => this.session?.report(observed),
       metricsSender: () => {
         const { session } = this;

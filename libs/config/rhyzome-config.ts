@@ -102,6 +102,14 @@ export interface UplinkConfig {
   denied?: string[];
 }
 
+/** Where other nodes bring machines to this one. */
+export interface MigrationConfig {
+  /** host:port; only the other nodes need to reach it. */
+  listen: string;
+  /** host:port at which they do; default: `listen`. */
+  advertise?: string;
+}
+
 export interface AgentConfig {
   /** Where rhyzome-grpc listens: host:port, or unix:/path; several replicas of it where there are. */
   controller: string[];
@@ -113,6 +121,8 @@ export interface AgentConfig {
   driver: 'sim' | 'libvirt' | 'auto';
   libvirt?: { uri: string };
   network?: { uplink?: UplinkConfig };
+  /** Absent: this node takes in no machines from others. */
+  migration?: MigrationConfig;
   /** Folder for what can be made again, e.g. the outcome of the KVM probe, absolute; default: in stateDir. */
   cacheDir?: string;
   labels: Record<string, string>;
@@ -256,6 +266,7 @@ const agent = object<AgentConfig>({
       ),
     }),
   ),
+  migration: optional(object<MigrationConfig>({ listen: required(address()), advertise: optional(address()) })),
   cacheDir: optional(path()),
   labels: optional(map(text(), 64), () => ({})),
   pki: optional(pki),
