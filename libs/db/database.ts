@@ -31,6 +31,8 @@ export interface DatabaseOptions {
   operator?: pg.PoolConfig;
   maxConnections?: number;
   applicationName?: string;
+  /** See PoolLimits. */
+  idleTransactionMs?: number;
   onError?: (error: Error) => void;
   /** Called for each statement that goes to the server; for counting, and for tests of the walls. */
   onQuery?: (text: string, asked: AskedStatement) => void;
@@ -154,7 +156,8 @@ export class Database {
   readonly operator: Kysely<DB>;
 
   constructor(private readonly options: DatabaseOptions) {
-    const limits = { max: options.maxConnections, applicationName: options.applicationName };
+    const { maxConnections: max, applicationName, idleTransactionMs } = options;
+    const limits = { max, applicationName, idleTransactionMs };
     this.appPool = createPool(options.app, 'rhyzome_app', limits, options.onError);
     this.operatorPool = createPool(options.operator ?? options.app, 'rhyzome_operator', limits, options.onError);
     const onError = options.onError ?? (() => undefined);

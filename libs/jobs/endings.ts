@@ -10,7 +10,7 @@ import { ALARM_AFTER_MS, ALARM_CRASHES, ALARM_TRIES, MAX_OUTAGE_TRIES } from './
 import { CancelRequested, Parked, Stopping } from './outside.js';
 import { giveBack, later, writeJob } from './queue.js';
 import { holdLease, type JobOutcome, type JobRow, LeaseLost, wakeWorkers } from './rows.js';
-import type { JobHandler, RunnerLog } from './runner.js';
+import type { JobHandler, RunnerLog } from './handler.js';
 import { endWaits, pauseDeadline } from './step-rows.js';
 
 export interface EndingsOptions {

@@ -7,29 +7,12 @@ import { newId, type RhyzomeError } from '#libs/core';
 import { type Database, isDatabaseAway, type Listener, type Tx } from '#libs/db';
 import { JobEndings } from './endings.js';
 import { type JobFailure, tooManyCrashes } from './failure.js';
+import type { JobHandler, RunnerLog } from './handler.js';
 import { MAX_CRASHES, STEP_TRIES } from './limits.js';
 import { OutsideWork } from './outside.js';
 import { type ClaimedRow, claimDue, renewLeases } from './queue.js';
 import { type JobOutcome, type JobRow, LeaseLost } from './rows.js';
 import { JobRun } from './run.js';
-
-/** What jobs are about; libs/resources implements it. */
-export interface JobHandler {
-  /** The kind's create, update, remove or action, made of job.step and job.wait. Also replayed backwards. */
-  run(row: JobRow, job: JobRun): Promise<void>;
-  /** In the transaction of the first claim: the resource's state follows. */
-  begin(tx: Tx, row: JobRow): Promise<void>;
-  /** In the transaction that gives the job back because another system is away: the resource says what it waits for. */
-  held?(tx: Tx, row: JobRow, reason: { code: string; message: string }): Promise<void>;
-  /** In the transaction that ends the job: what was claimed is settled. */
-  settle(tx: Tx, row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void>;
-}
-
-export interface RunnerLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
-}
 
 export interface RunnerOptions {
   workers?: number;
@@ -39,7 +22,8 @@ export interface RunnerOptions {
   log: RunnerLog;
 }
 
-const IDLE_POLL_MS = 2_000;
+/** With the lease, what a dead worker's jobs wait for at most: under 10 s. */
+const IDLE_POLL_MS = 1_000;
 
 export class JobRunner {
   /** Names this process in job.lease_owner. */
