@@ -78,8 +78,10 @@ afterAll(async () => {
 async function rowsOf(job: string, resource: string): Promise<unknown> {
   return db.operatorTransaction(async (tx) => {
     const of = async (table: string, column: string, id: string) =>
-      (await sql`select t.xmin::text as writer, to_jsonb(t) as row from ${sql.table(table)} t
-        where ${sql.ref(column)} = ${id} order by t::text`.execute(tx)).rows;
+      (
+        await sql`select t.xmin::text as writer, to_jsonb(t) as row from ${sql.table(table)} t
+        where ${sql.ref(column)} = ${id} order by t::text`.execute(tx)
+      ).rows;
     return {
       job: await of('job', 'id', job),
       steps: await of('job_step', 'job_id', job),

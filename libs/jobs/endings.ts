@@ -6,11 +6,11 @@ import { RhyzomeError } from '#libs/core';
 import { type Database, isDatabaseAway, type Tx } from '#libs/db';
 import { type NewAlarm, raiseAlarm } from './alarms.js';
 import { backoffMs, failureOf, isElsewhere, type JobFailure, unknownFailure } from './failure.js';
+import type { JobHandler, RunnerLog } from './handler.js';
 import { ALARM_AFTER_MS, ALARM_CRASHES, ALARM_TRIES, MAX_OUTAGE_TRIES } from './limits.js';
 import { CancelRequested, Parked, Stopping } from './outside.js';
 import { giveBack, later, writeJob } from './queue.js';
 import { holdLease, type JobOutcome, type JobRow, LeaseLost, wakeWorkers } from './rows.js';
-import type { JobHandler, RunnerLog } from './handler.js';
 import { endWaits, pauseDeadline } from './step-rows.js';
 
 export interface EndingsOptions {

@@ -4,7 +4,7 @@
  */
 
 import { newId, type RhyzomeError } from '#libs/core';
-import { type Database, isDatabaseAway, type Listener, type Tx } from '#libs/db';
+import { type Database, isDatabaseAway, type Listener } from '#libs/db';
 import { JobEndings } from './endings.js';
 import { type JobFailure, tooManyCrashes } from './failure.js';
 import type { JobHandler, RunnerLog } from './handler.js';
