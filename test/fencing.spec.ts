@@ -2,6 +2,8 @@
  * Workers that lose their jobs in the middle: one that stood still for longer than its lease writes nothing when it wakes,
  * whether it stood in work outside or in a transaction; the jobs of a killed one go on elsewhere within ten seconds.
  */
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { sql } from 'kysely';
@@ -31,6 +33,10 @@ class SlowSource {
     this.server = createServer((request, response) => this.answer(request, response)).listen(0, '127.0.0.1');
   }
 
+  get sha256(): string {
+    return createHash('sha256').update(this.content).digest('hex');
+  }
+
   url(path: string): string {
     return `http://127.0.0.1:${(this.server.address() as AddressInfo).port}${path}`;
   }
@@ -54,8 +60,9 @@ class SlowSource {
 
 beforeAll(async () => {
   stack = await stackNamed('fencing', { driver: 'sim', tenants: [TENANT] });
-  const connection = connectionOf(stack.dev.database, '/');
-  db = new Database({ app: connection, operator: connection });
+  const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
+  const connection = (name: string) => connectionOf(settings[name], stack.data);
+  db = new Database({ app: connection('db'), operator: connection('dbOperator'), maxConnections: 3 });
   source = new SlowSource(Buffer.alloc(64 * 1024, 7));
   const options = { allowedSources: ['127.0.0.1/32'] };
   [one, two] = [await grpcReplica(stack, 'one', options), await grpcReplica(stack, 'two', options)];
@@ -99,7 +106,8 @@ async function jobOf(id: string) {
 async function fetching(name: string): Promise<{ job: string; image: string; path: string }> {
   const path = `/${name}`;
   two.signal('SIGSTOP');
-  const { body, text } = await api.post('/v1/images', { name, format: 'raw', sourceUrl: source.url(path) });
+  const asked = { name, format: 'raw', sourceUrl: source.url(path), sha256: source.sha256 };
+  const { body, text } = await api.post('/v1/images', asked);
   expect(body.job, text).toBeDefined();
   await until('the first fetch', () => source.times(path) === 1);
   return { job: body.job.id, image: body.id, path };
@@ -157,10 +165,7 @@ function holding(id: string, work: () => Promise<void>): Promise<void> {
 
 async function waitingForLocks(): Promise<number> {
   const { rows } = await sql<{ n: number }>`
-    select count(*)::int as n from pg_stat_activity
-    where datname = current_database() and application_name = 'rhyzome-grpc' and wait_event_type = 'Lock'`.execute(
-    db.operator,
-  );
+    select count(*)::int as n from pg_locks where not granted`.execute(db.operator);
   return rows[0]!.n;
 }
 
