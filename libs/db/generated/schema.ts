@@ -32,6 +32,8 @@ export type JsonPrimitive = boolean | number | string | null;
 
 export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
+export type Numeric = ColumnType<string, number | string, number | string>;
+
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
 export interface AccessGrant {
@@ -301,9 +303,14 @@ export interface ImageUpload {
 export interface Installation {
   created_at: Generated<Timestamp>;
   deleted_disks_kept: Generated<Interval | null>;
+  disk_overcommit: Generated<Numeric>;
   id: Generated<string>;
+  memory_overcommit: Generated<Numeric>;
+  memory_reserve_mib: Generated<number>;
+  placement_labels: Generated<string[]>;
   singleton: Generated<boolean>;
   token_key: Generated<Buffer>;
+  vcpu_overcommit: Generated<Numeric>;
 }
 
 export interface Instance {
@@ -433,14 +440,45 @@ export interface Node {
   cordoned: Generated<boolean>;
   created_at: Generated<Timestamp>;
   disk_gib: number;
+  disk_overcommit: Numeric | null;
   driver: string;
   id: string;
   kinds: string[];
   labels: Generated<Json>;
   last_seen_at: Generated<Timestamp>;
   memory_mib: number;
+  memory_overcommit: Numeric | null;
+  memory_reserve_mib: number | null;
   name: string;
+  vcpu_overcommit: Numeric | null;
   vcpus: number;
+}
+
+export interface NodeLoad {
+  disk_gib: Generated<number>;
+  memory_mib: Generated<number>;
+  node_id: string;
+  vcpus: Generated<number>;
+}
+
+export interface NodeRoom {
+  disk_gib: number | null;
+  memory_mib: number | null;
+  node_id: string | null;
+  used_disk_gib: number | null;
+  used_memory_mib: number | null;
+  used_vcpus: number | null;
+  vcpus: number | null;
+}
+
+export interface NodeRoomDrift {
+  disk_gib: number | null;
+  memory_mib: number | null;
+  node_id: string | null;
+  used_disk_gib: number | null;
+  used_memory_mib: number | null;
+  used_vcpus: number | null;
+  vcpus: number | null;
 }
 
 export interface NodeSession {
@@ -594,6 +632,14 @@ export interface ResourceTag {
   value: string;
 }
 
+export interface RoomGivenBack {
+  disk_gib: number;
+  id: Generated<number>;
+  memory_mib: number;
+  node_id: string;
+  vcpus: number;
+}
+
 export interface Service {
   created_at: Generated<Timestamp>;
   name: string;
@@ -735,6 +781,9 @@ export interface DB {
   network: Network;
   network_part: NetworkPart;
   node: Node;
+  node_load: NodeLoad;
+  node_room: NodeRoom;
+  node_room_drift: NodeRoomDrift;
   node_session: NodeSession;
   placement: Placement;
   portforward: Portforward;
@@ -750,6 +799,7 @@ export interface DB {
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;
+  room_given_back: RoomGivenBack;
   service: Service;
   serviceaccount: Serviceaccount;
   snapshot: Snapshot;
