@@ -41,6 +41,32 @@ create table access_rule (
   constraint access_rule_tenant_id_grant_id_fkey FOREIGN KEY (tenant_id, grant_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table alarm (
+  tenant_id text not null,
+  id uuid default gen_random_uuid() not null,
+  code text not null,
+  severity text not null,
+  cause text not null,
+  kind text,
+  resource_id uuid,
+  resource_name text,
+  resource_tags jsonb default '{}'::jsonb not null,
+  created_by text,
+  job_id uuid,
+  node_id uuid,
+  message text not null,
+  details jsonb default '{}'::jsonb not null,
+  raised_at timestamp(3) with time zone default clock_timestamp() not null,
+  cleared_at timestamp(3) with time zone,
+  acknowledged_by text,
+  acknowledged_at timestamp(3) with time zone,
+  constraint alarm_pkey PRIMARY KEY (tenant_id, id),
+  constraint alarm_check CHECK ((((resource_id IS NULL) = (kind IS NULL)) AND ((resource_id IS NULL) = (resource_name IS NULL)))),
+  constraint alarm_check1 CHECK (((acknowledged_by IS NULL) = (acknowledged_at IS NULL))),
+  constraint alarm_severity_check CHECK ((severity = ANY (ARRAY['warning'::text, 'critical'::text]))),
+  constraint alarm_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id)
+);
+
 create table apitoken (
   tenant_id text not null,
   id uuid not null,
@@ -284,6 +310,20 @@ create table group_member (
   constraint group_member_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES tenant_user(tenant_id, id) ON DELETE CASCADE
 );
 
+create table held_address (
+  tenant_id text not null,
+  id uuid default gen_random_uuid() not null,
+  network_id uuid,
+  ip inet not null,
+  node_id uuid not null,
+  resource_id uuid not null,
+  revision bigint not null,
+  held_at timestamp(3) with time zone default now() not null,
+  constraint held_address_pkey PRIMARY KEY (tenant_id, id),
+  constraint held_address_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE,
+  constraint held_address_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES network(tenant_id, id) ON DELETE CASCADE
+);
+
 create table idempotency (
   tenant_id text not null,
   subject text not null,
@@ -349,6 +389,7 @@ create table installation (
   token_key bytea default decode(replace(((gen_random_uuid())::text || (gen_random_uuid())::text), '-'::text, ''::text), 'hex'::text) not null,
   created_at timestamp(3) with time zone default now() not null,
   deleted_disks_kept interval default '24:00:00'::interval,
+  tombstone_after interval default '00:10:00'::interval not null,
   vcpu_overcommit numeric(5,2) default 8 not null,
   memory_overcommit numeric(5,2) default 1 not null,
   disk_overcommit numeric(5,2) default 1 not null,
@@ -361,6 +402,7 @@ create table installation (
   constraint installation_memory_reserve_mib_check CHECK (((memory_reserve_mib >= 0) AND (memory_reserve_mib <= 16777216))),
   constraint installation_placement_labels_check CHECK ((cardinality(placement_labels) <= 64)),
   constraint installation_singleton_check CHECK (singleton),
+  constraint installation_tombstone_after_check CHECK ((tombstone_after >= '00:00:00'::interval)),
   constraint installation_vcpu_overcommit_check CHECK (((vcpu_overcommit >= (1)::numeric) AND (vcpu_overcommit <= (100)::numeric)))
 );
 
@@ -398,6 +440,16 @@ create table instance_user_data (
   constraint instance_user_data_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES instance(tenant_id, id) ON DELETE CASCADE
 );
 
+create table issuer_keys (
+  issuer text not null,
+  jwks_uri text not null,
+  jwks jsonb not null,
+  read_at timestamp(3) with time zone default now() not null,
+  constraint issuer_keys_pkey PRIMARY KEY (issuer),
+  constraint issuer_keys_jwks_check CHECK ((length((jwks)::text) <= 300000)),
+  constraint issuer_keys_jwks_uri_check CHECK ((length(jwks_uri) <= 2048))
+);
+
 create table job (
   tenant_id text not null,
   id uuid not null,
@@ -429,6 +481,8 @@ create table job (
   failures integer default 0 not null,
   waits_for uuid,
   resource_tags jsonb default '{}'::jsonb not null,
+  alarm_at timestamp with time zone default (now() + '00:10:00'::interval),
+  crashes integer default 0 not null,
   constraint job_pkey PRIMARY KEY (tenant_id, id),
   constraint job_check CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])))),
   constraint job_outcome_check CHECK ((outcome = ANY (ARRAY['failed'::text, 'cancelled'::text]))),
@@ -448,6 +502,7 @@ create table job_step (
   result jsonb,
   started_at timestamp(3) with time zone default clock_timestamp() not null,
   finished_at timestamp(3) with time zone,
+  deadline_at timestamp with time zone,
   constraint job_step_pkey PRIMARY KEY (tenant_id, job_id, ordinal),
   constraint job_step_state_check CHECK ((state = ANY (ARRAY['running'::text, 'waiting'::text, 'succeeded'::text, 'failed'::text, 'undoing'::text, 'undone'::text]))),
   constraint job_step_tenant_id_job_id_fkey FOREIGN KEY (tenant_id, job_id) REFERENCES job(tenant_id, id) ON DELETE CASCADE
@@ -535,6 +590,12 @@ create table node (
   cordoned boolean default false not null,
   created_at timestamp(3) with time zone default now() not null,
   last_seen_at timestamp(3) with time zone default now() not null,
+  epoch bigint default 1 not null,
+  draining boolean default false not null,
+  gone_at timestamp(3) with time zone,
+  fenced_at timestamp(3) with time zone,
+  told_state text,
+  told_at timestamp(3) with time zone default now() not null,
   vcpu_overcommit numeric(5,2),
   memory_overcommit numeric(5,2),
   disk_overcommit numeric(5,2),
@@ -546,6 +607,36 @@ create table node (
   constraint node_memory_reserve_mib_check CHECK (((memory_reserve_mib >= 0) AND (memory_reserve_mib <= 16777216))),
   constraint node_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text)),
   constraint node_vcpu_overcommit_check CHECK (((vcpu_overcommit >= (1)::numeric) AND (vcpu_overcommit <= (100)::numeric)))
+);
+
+create table node_event (
+  id bigint generated always as identity not null,
+  node_id uuid not null,
+  node_name text not null,
+  at timestamp(3) with time zone default clock_timestamp() not null,
+  from_state text,
+  to_state text not null,
+  constraint node_event_pkey PRIMARY KEY (id)
+);
+
+create table node_fence (
+  id uuid not null,
+  node_id uuid not null,
+  epoch bigint not null,
+  how text not null,
+  asked_by text not null,
+  asked_at timestamp(3) with time zone default now() not null,
+  state text default 'asked'::text not null,
+  attempts integer default 0 not null,
+  run_at timestamp with time zone default now() not null,
+  lease_until timestamp with time zone,
+  detail text,
+  finished_at timestamp(3) with time zone,
+  constraint node_fence_pkey PRIMARY KEY (id),
+  constraint node_fence_check CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['succeeded'::text, 'failed'::text])))),
+  constraint node_fence_how_check CHECK ((how = ANY (ARRAY['word'::text, 'command'::text]))),
+  constraint node_fence_state_check CHECK ((state = ANY (ARRAY['asked'::text, 'running'::text, 'succeeded'::text, 'failed'::text]))),
+  constraint node_fence_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table node_load (
@@ -563,6 +654,7 @@ create table node_session (
   replica text,
   connected_at timestamp(3) with time zone default now() not null,
   heartbeat_at timestamp(3) with time zone default now() not null,
+  epoch bigint default 1 not null,
   constraint node_session_pkey PRIMARY KEY (node_id),
   constraint node_session_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
@@ -583,6 +675,8 @@ create table placement (
   failure jsonb,
   observed_at timestamp(3) with time zone,
   created_at timestamp(3) with time zone default now() not null,
+  tombstoned_at timestamp(3) with time zone,
+  tombstone_name text,
   constraint placement_pkey PRIMARY KEY (tenant_id, resource_id, node_id),
   constraint placement_phase_check CHECK ((phase = ANY (ARRAY['progressing'::text, 'ready'::text, 'absent'::text, 'failed'::text]))),
   constraint placement_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id)
@@ -906,6 +1000,18 @@ CREATE INDEX access_grant_by_subject_name ON public.access_grant USING btree (te
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
 
+CREATE INDEX alarm_all ON public.alarm USING btree (raised_at, id);
+
+CREATE INDEX alarm_cleared ON public.alarm USING btree (cleared_at) WHERE (cleared_at IS NOT NULL);
+
+CREATE INDEX alarm_job ON public.alarm USING btree (tenant_id, job_id) WHERE ((cleared_at IS NULL) AND (job_id IS NOT NULL));
+
+CREATE UNIQUE INDEX alarm_open ON public.alarm USING btree (tenant_id, code, cause) WHERE (cleared_at IS NULL);
+
+CREATE INDEX alarm_raised ON public.alarm USING btree (tenant_id, raised_at, id);
+
+CREATE INDEX alarm_resource ON public.alarm USING btree (tenant_id, resource_id, raised_at);
+
 CREATE INDEX apitoken_by_service_account_id_created ON public.apitoken USING btree (tenant_id, service_account_id, resource_created_at, id);
 
 CREATE INDEX apitoken_by_service_account_id_name ON public.apitoken USING btree (tenant_id, service_account_id, resource_name, id);
@@ -986,6 +1092,14 @@ CREATE INDEX firewallrule_by_priority_name ON public.firewallrule USING btree (t
 
 CREATE INDEX group_member_user ON public.group_member USING btree (tenant_id, user_id);
 
+CREATE INDEX held_address_ip ON public.held_address USING btree (tenant_id, network_id, ip);
+
+CREATE INDEX held_address_node ON public.held_address USING btree (node_id);
+
+CREATE INDEX held_address_public ON public.held_address USING btree (ip) WHERE (network_id IS NULL);
+
+CREATE INDEX held_address_resource ON public.held_address USING btree (tenant_id, resource_id, node_id);
+
 CREATE INDEX idempotency_age ON public.idempotency USING btree (created_at);
 
 CREATE INDEX image_by_format_created ON public.image USING btree (tenant_id, format, resource_created_at, id);
@@ -1032,9 +1146,15 @@ CREATE INDEX instance_node ON public.instance USING btree (node_id);
 
 CREATE INDEX job_action ON public.job USING btree (tenant_id, action, created_at, id);
 
+CREATE INDEX job_alarm ON public.job USING btree (alarm_at) WHERE ((finished_at IS NULL) AND (alarm_at IS NOT NULL));
+
 CREATE INDEX job_created ON public.job USING btree (tenant_id, created_at, id);
 
 CREATE INDEX job_due ON public.job USING btree (run_at) WHERE (finished_at IS NULL);
+
+CREATE INDEX job_due_of_tenant ON public.job USING btree (tenant_id, run_at) WHERE (finished_at IS NULL);
+
+CREATE INDEX job_held ON public.job USING btree (tenant_id) WHERE (lease_owner IS NOT NULL);
 
 CREATE INDEX job_held_name ON public.job USING btree (tenant_id, kind, held_name) WHERE ((finished_at IS NULL) AND (held_name IS NOT NULL));
 
@@ -1070,7 +1190,17 @@ CREATE INDEX network_by_subnet_name ON public.network USING btree (tenant_id, su
 
 CREATE INDEX network_part_network ON public.network_part USING btree (tenant_id, network_id);
 
+CREATE INDEX node_event_age ON public.node_event USING btree (at);
+
+CREATE INDEX node_event_node ON public.node_event USING btree (node_id, id);
+
+CREATE INDEX node_fence_node ON public.node_fence USING btree (node_id, asked_at);
+
+CREATE UNIQUE INDEX node_fence_open ON public.node_fence USING btree (node_id) WHERE (finished_at IS NULL);
+
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
+
+CREATE INDEX placement_tombstone ON public.placement USING btree (node_id) WHERE (tombstoned_at IS NOT NULL);
 
 CREATE INDEX portforward_by_instance_id_created ON public.portforward USING btree (tenant_id, instance_id, resource_created_at, id);
 
@@ -1420,11 +1550,17 @@ begin
   final := set_masklen(broadcast(n.subnet), 32);
   candidate := n.address_hint;
   if candidate = n.gateway then candidate := candidate + 1; end if;
-  for taken in
-    select l.ip from lease l where l.tenant_id = p_tenant and l.network_id = p_network and l.ip >= candidate order by l.ip
   loop
-    exit when taken > candidate;
-    candidate := taken + 1;
+    for taken in
+      select l.ip from lease l where l.tenant_id = p_tenant and l.network_id = p_network and l.ip >= candidate order by l.ip
+    loop
+      exit when taken > candidate;
+      candidate := taken + 1;
+      if candidate = n.gateway then candidate := candidate + 1; end if;
+    end loop;
+    exit when candidate >= final or not exists (
+      select from held_address h where h.tenant_id = p_tenant and h.network_id = p_network and h.ip = candidate);
+    candidate := candidate + 1;
     if candidate = n.gateway then candidate := candidate + 1; end if;
   end loop;
   if candidate >= final then return null; end if;
@@ -1443,9 +1579,14 @@ begin
   perform 1 from public_pool where name = p_pool for no key update;
   for r in select * from public_pool_range where pool = p_pool order by first_ip for update loop
     candidate := r.hint;
-    for taken in select p.ip from publicaddress p where p.ip >= candidate and p.ip <= r.last_ip order by p.ip loop
-      exit when taken > candidate;
-      candidate := taken + 1;
+    loop
+      for taken in select p.ip from publicaddress p where p.ip >= candidate and p.ip <= r.last_ip order by p.ip loop
+        exit when taken > candidate;
+        candidate := taken + 1;
+      end loop;
+      exit when candidate > r.last_ip
+        or not exists (select from held_address h where h.network_id is null and h.ip = candidate);
+      candidate := candidate + 1;
     end loop;
     if candidate <> r.hint then update public_pool_range set hint = candidate where first_ip = r.first_ip; end if;
     if candidate <= r.last_ip then return candidate; end if;
@@ -1464,6 +1605,16 @@ begin
   return (
     select min(c.port) from (select 16384 as port union all select d.port + 1 from wireguard_door d) c
     where c.port <= 32767 and not exists (select 1 from wireguard_door d where d.port = c.port));
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.clear_job_alarms()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  update alarm set cleared_at = clock_timestamp()
+  where tenant_id = new.tenant_id and job_id = new.id and cleared_at is null;
+  return null;
 end $function$;
 
 CREATE OR REPLACE PROCEDURE public.count_in_quota(IN p_tab regclass, IN p_name text, IN p_amount text DEFAULT '1'::text)
@@ -1561,6 +1712,17 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.end_tombstone()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  delete from reservation v where v.tenant_id = old.tenant_id and v.resource_id = old.resource_id and v.node_id = old.node_id
+    and not exists (select from resource r where r.tenant_id = old.tenant_id and r.id = old.resource_id);
+  delete from held_address where tenant_id = old.tenant_id and resource_id = old.resource_id and node_id = old.node_id;
+  return null;
+end $function$;
+
 CREATE OR REPLACE PROCEDURE public.filter_by(IN p_tab regclass, IN p_column text)
  LANGUAGE plpgsql
 AS $procedure$
@@ -1578,6 +1740,22 @@ begin
   execute format('create index %I on %s (tenant_id, %I, resource_created_at, id)', left(tab || '_by_' || p_column, 55) || '_created', p_tab, p_column);
   execute format('create index %I on %s (tenant_id, %I, resource_name, id)', left(tab || '_by_' || p_column, 55) || '_name', p_tab, p_column);
 end $procedure$;
+
+CREATE OR REPLACE FUNCTION public.free_held_address()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+begin
+  if old.network_id is null then
+    update public_pool_range set hint = least(hint, old.ip) where old.ip between first_ip and last_ip;
+  else
+    perform 1 from resource where tenant_id = old.tenant_id and id = old.network_id for no key update;
+    update network set address_hint = least(address_hint, old.ip) where tenant_id = old.tenant_id and id = old.network_id;
+  end if;
+  return null;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.free_room(p_resource uuid, p_kind text, p_stays boolean)
  RETURNS TABLE(node_id uuid, vcpus bigint, memory_mib bigint, disk_gib bigint)
@@ -1752,6 +1930,18 @@ begin
   return total;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.node_away_since(n node)
+ RETURNS timestamp with time zone
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN CASE WHEN ((node_state(n) = 'unreachable'::text) AND ((n).told_state = 'unreachable'::text)) THEN (n).told_at ELSE NULL::timestamp with time zone END;
+
+CREATE OR REPLACE FUNCTION public.node_connected(n node)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN (EXISTS (SELECT FROM node_session s WHERE ((s.node_id = (node_connected.n).id) AND (s.replica IS NOT NULL) AND (s.heartbeat_at > (now() - node_silence())))));
+
 CREATE OR REPLACE FUNCTION public.node_headroom(p_kind text, p_vcpu_overcommit integer)
  RETURNS TABLE(nodes integer, vcpus bigint, memory_mib bigint, disk_gib bigint)
  LANGUAGE sql
@@ -1766,6 +1956,18 @@ BEGIN ATOMIC
       JOIN node_room m ON ((m.node_id = n.id)))
    WHERE takes_new(n.*, node_headroom.p_kind);
 END;
+
+CREATE OR REPLACE FUNCTION public.node_silence()
+ RETURNS interval
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN '00:00:30'::interval;
+
+CREATE OR REPLACE FUNCTION public.node_state(n node)
+ RETURNS text
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN CASE WHEN ((n).gone_at IS NOT NULL) THEN 'gone'::text WHEN ((n).last_seen_at <= (now() - node_silence())) THEN 'unreachable'::text WHEN (n).draining THEN 'draining'::text WHEN (n).cordoned THEN 'cordoned'::text ELSE 'up'::text END;
 
 CREATE OR REPLACE FUNCTION public.note_api_tokens_used(tenants text[], ids uuid[])
  RETURNS void
@@ -1828,9 +2030,12 @@ BEGIN ATOMIC
      ( SELECT (COALESCE(sum(((r.last_ip - r.first_ip) + 1)), (0)::numeric))::bigint AS "coalesce"
             FROM public_pool_range r
            WHERE (r.pool = p.name)) AS "coalesce",
-     ( SELECT count(*) AS count
+     (( SELECT count(*) AS count
             FROM publicaddress a
-           WHERE (a.pool = p.name)) AS count
+           WHERE (a.pool = p.name)) + ( SELECT count(*) AS count
+            FROM (held_address h
+              JOIN public_pool_range r ON (((h.ip >= r.first_ip) AND (h.ip <= r.last_ip))))
+           WHERE ((h.network_id IS NULL) AND (r.pool = p.name))))
     FROM public_pool p;
 END;
 
@@ -1893,6 +2098,38 @@ begin
   end if;
   return null;
 end $function$;
+
+CREATE OR REPLACE FUNCTION public.remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb)
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ DELETE FROM issuer_keys k
+   WHERE (NOT (EXISTS ( SELECT
+            FROM tenant_issuer i
+           WHERE (i.issuer = k.issuer))));
+ INSERT INTO issuer_keys (issuer, jwks_uri, jwks)  SELECT remember_issuer_keys.p_issuer AS p_issuer,
+             remember_issuer_keys.p_jwks_uri AS p_jwks_uri,
+             remember_issuer_keys.p_jwks AS p_jwks
+           WHERE (EXISTS ( SELECT
+                    FROM tenant_issuer i
+                   WHERE (i.issuer = remember_issuer_keys.p_issuer))) ON CONFLICT(issuer) DO UPDATE SET jwks_uri = excluded.jwks_uri, jwks = excluded.jwks, read_at = now();
+END;
+
+CREATE OR REPLACE FUNCTION public.remembered_issuer_keys(p_issuer text, p_max_age interval)
+ RETURNS TABLE(jwks_uri text, jwks jsonb)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT k.jwks_uri,
+     k.jwks
+    FROM issuer_keys k
+   WHERE ((k.issuer = remembered_issuer_keys.p_issuer) AND (k.read_at > (now() - remembered_issuer_keys.p_max_age)) AND (EXISTS ( SELECT
+            FROM tenant_issuer i
+           WHERE (i.issuer = k.issuer))));
+END;
 
 CREATE OR REPLACE FUNCTION public.reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean)
  RETURNS uuid
@@ -1966,6 +2203,27 @@ begin
   on conflict (tenant_id, name) do update set max = excluded.max, used = excluded.used, changed_by = null;
 end $procedure$;
 
+CREATE OR REPLACE FUNCTION public.show_alarm()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare shown jsonb;
+begin
+  select jsonb_build_array(jsonb_build_object('type', 'Alarm', 'status', 'true', 'reason', a.code, 'message', a.message,
+      'lastTransitionTime', to_char(a.raised_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+      'observedGeneration', r.generation)) into shown
+  from alarm a join resource r on r.tenant_id = a.tenant_id and r.id = a.resource_id
+  where a.tenant_id = new.tenant_id and a.resource_id = new.resource_id and a.cleared_at is null
+  order by (a.severity = 'critical') desc, a.raised_at, a.id limit 1;
+  update resource r set conditions = wanted.conditions
+  from (select coalesce(jsonb_agg(c order by n), '[]') || coalesce(shown, '[]') as conditions from resource o
+    left join lateral jsonb_array_elements(o.conditions) with ordinality e (c, n) on c ->> 'type' <> 'Alarm'
+    where o.tenant_id = new.tenant_id and o.id = new.resource_id) wanted
+  where r.tenant_id = new.tenant_id and r.id = new.resource_id
+    and jsonb_path_query_first(r.conditions, '$[*] ? (@.type == "Alarm")') is distinct from shown -> 0;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint)
  RETURNS void
  LANGUAGE sql
@@ -2019,7 +2277,24 @@ CREATE OR REPLACE FUNCTION public.takes_new(n node, p_kind text)
  RETURNS boolean
  LANGUAGE sql
  STABLE
-RETURN ((NOT (n).cordoned) AND ((n).last_seen_at > (now() - '00:01:00'::interval)) AND (p_kind = ANY ((n).kinds)));
+RETURN ((node_state(n) = 'up'::text) AND (p_kind = ANY ((n).kinds)));
+
+CREATE OR REPLACE FUNCTION public.tell_alarm()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare tags jsonb; maker text;
+begin
+  select r.tags, r.created_by into tags, maker from resource r where r.tenant_id = new.tenant_id and r.id = new.resource_id;
+  tags := coalesce(tags, new.resource_tags);
+  insert into event (tenant_id, type, kind, resource_id, tags_before, tags_after, created_by, body)
+  values (new.tenant_id, case when new.cleared_at is null then 'alarm.raised' else 'alarm.cleared' end, new.kind,
+    new.resource_id, tags, tags, coalesce(maker, new.created_by),
+    jsonb_build_object('id', new.id, 'code', new.code, 'severity', new.severity, 'message', new.message,
+      'resource', jsonb_build_object('kind', new.kind, 'id', new.resource_id, 'name', new.resource_name),
+      'job', new.job_id, 'raisedAt', new.raised_at, 'clearedAt', new.cleared_at));
+  return null;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.tell_job()
  RETURNS trigger
@@ -2037,6 +2312,19 @@ begin
       'state', new.state, 'progress', new.progress, 'error', new.error, 'createdAt', new.created_at,
       'finishedAt', new.finished_at));
   return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.tell_node_state()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if node_state(new) is distinct from new.told_state then
+    insert into node_event (node_id, node_name, from_state, to_state) values (new.id, new.name, new.told_state, node_state(new));
+    new.told_state := node_state(new);
+    new.told_at := clock_timestamp();
+  end if;
+  return new;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.tell_resource()
@@ -2157,6 +2445,14 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.access_grant FOR EACH ROW EXEC
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.access_rule FOR EACH ROW EXECUTE FUNCTION raise_access();
 
+CREATE TRIGGER show_alarm_changed AFTER UPDATE ON public.alarm FOR EACH ROW WHEN (((new.resource_id IS NOT NULL) AND (((old.message IS DISTINCT FROM new.message) OR (old.severity IS DISTINCT FROM new.severity)) OR (old.cleared_at IS DISTINCT FROM new.cleared_at)))) EXECUTE FUNCTION show_alarm();
+
+CREATE TRIGGER show_alarm_raised AFTER INSERT ON public.alarm FOR EACH ROW WHEN ((new.resource_id IS NOT NULL)) EXECUTE FUNCTION show_alarm();
+
+CREATE TRIGGER tell_alarm_cleared AFTER UPDATE ON public.alarm FOR EACH ROW WHEN (((new.resource_id IS NOT NULL) AND (old.cleared_at IS NULL) AND (new.cleared_at IS NOT NULL))) EXECUTE FUNCTION tell_alarm();
+
+CREATE TRIGGER tell_alarm_raised AFTER INSERT ON public.alarm FOR EACH ROW WHEN ((new.resource_id IS NOT NULL)) EXECUTE FUNCTION tell_alarm();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.apitoken DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_apitoken();
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.apitoken FOR EACH ROW EXECUTE FUNCTION take_order();
@@ -2175,6 +2471,8 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.firewallrule FOR EACH ROW EXEC
 
 CREATE TRIGGER tells_access AFTER INSERT OR DELETE OR UPDATE ON public.group_member FOR EACH ROW EXECUTE FUNCTION raise_access();
 
+CREATE TRIGGER free_held_address AFTER DELETE ON public.held_address FOR EACH ROW EXECUTE FUNCTION free_held_address();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.image DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_image();
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.image FOR EACH ROW EXECUTE FUNCTION take_order();
@@ -2182,6 +2480,8 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.image FOR EACH ROW EXECUTE FUN
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF held_memory_mib, held_vcpus, memory_mib, vcpus ON public.instance DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_instance();
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.instance FOR EACH ROW EXECUTE FUNCTION take_order();
+
+CREATE TRIGGER clear_job_alarms AFTER UPDATE ON public.job FOR EACH ROW WHEN (((old.finished_at IS NULL) AND (new.finished_at IS NOT NULL))) EXECUTE FUNCTION clear_job_alarms();
 
 CREATE TRIGGER tell_job_insert AFTER INSERT ON public.job FOR EACH ROW EXECUTE FUNCTION tell_job();
 
@@ -2198,6 +2498,10 @@ CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.network 
 CREATE TRIGGER take_order BEFORE INSERT ON public.network FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE TRIGGER begin_node_load AFTER INSERT ON public.node FOR EACH ROW EXECUTE FUNCTION begin_node_load();
+
+CREATE TRIGGER tell_node_state BEFORE INSERT OR UPDATE ON public.node FOR EACH ROW EXECUTE FUNCTION tell_node_state();
+
+CREATE TRIGGER end_tombstone AFTER DELETE ON public.placement FOR EACH ROW WHEN ((old.tombstoned_at IS NOT NULL)) EXECUTE FUNCTION end_tombstone();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.portforward DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_portforward();
 
@@ -2295,6 +2599,11 @@ alter table access_rule force row level security;
 create policy all_tenants on access_rule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on access_rule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table alarm enable row level security;
+alter table alarm force row level security;
+create policy all_tenants on alarm as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on alarm as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table apitoken enable row level security;
 alter table apitoken force row level security;
 create policy all_tenants on apitoken as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -2349,6 +2658,11 @@ alter table group_member enable row level security;
 alter table group_member force row level security;
 create policy all_tenants on group_member as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on group_member as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table held_address enable row level security;
+alter table held_address force row level security;
+create policy all_tenants on held_address as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on held_address as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table idempotency enable row level security;
 alter table idempotency force row level security;
@@ -2591,6 +2905,9 @@ grant execute on function claim_wireguard_port() to public;
 grant execute on function claim_wireguard_port() to rhyzome_app;
 grant execute on function claim_wireguard_port() to rhyzome_operator;
 
+alter function clear_job_alarms() owner to rhyzome_owner;
+grant execute on function clear_job_alarms() to public;
+
 alter function count_lease() owner to rhyzome_owner;
 grant execute on function count_lease() to public;
 
@@ -2607,6 +2924,12 @@ grant execute on function domain_directory() to rhyzome_operator;
 
 alter function end_grant() owner to rhyzome_owner;
 grant execute on function end_grant() to public;
+
+alter function end_tombstone() owner to rhyzome_owner;
+grant execute on function end_tombstone() to public;
+
+alter function free_held_address() owner to rhyzome_owner;
+grant execute on function free_held_address() to public;
 
 alter function free_room(p_resource uuid, p_kind text, p_stays boolean) owner to rhyzome_owner;
 grant execute on function free_room(p_resource uuid, p_kind text, p_stays boolean) to public;
@@ -2662,10 +2985,30 @@ grant execute on function keep_tags() to public;
 alter function measure_quota(p_tenant text, p_name text) owner to rhyzome_owner;
 grant execute on function measure_quota(p_tenant text, p_name text) to public;
 
+alter function node_away_since(n node) owner to rhyzome_owner;
+grant execute on function node_away_since(n node) to public;
+grant execute on function node_away_since(n node) to rhyzome_app;
+grant execute on function node_away_since(n node) to rhyzome_operator;
+
+alter function node_connected(n node) owner to rhyzome_owner;
+grant execute on function node_connected(n node) to public;
+grant execute on function node_connected(n node) to rhyzome_app;
+grant execute on function node_connected(n node) to rhyzome_operator;
+
 alter function node_headroom(p_kind text, p_vcpu_overcommit integer) owner to rhyzome_owner;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to public;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_app;
 grant execute on function node_headroom(p_kind text, p_vcpu_overcommit integer) to rhyzome_operator;
+
+alter function node_silence() owner to rhyzome_owner;
+grant execute on function node_silence() to public;
+grant execute on function node_silence() to rhyzome_app;
+grant execute on function node_silence() to rhyzome_operator;
+
+alter function node_state(n node) owner to rhyzome_owner;
+grant execute on function node_state(n node) to public;
+grant execute on function node_state(n node) to rhyzome_app;
+grant execute on function node_state(n node) to rhyzome_operator;
 
 alter function note_api_tokens_used(tenants text[], ids uuid[]) owner to rhyzome_owner;
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to public;
@@ -2700,6 +3043,14 @@ grant execute on function refuse_foreign_issuer(p_issuer text) to public;
 alter function refuse_over_quota() owner to rhyzome_owner;
 grant execute on function refuse_over_quota() to public;
 
+alter function remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb) owner to rhyzome_owner;
+grant execute on function remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb) to rhyzome_app;
+grant execute on function remember_issuer_keys(p_issuer text, p_jwks_uri text, p_jwks jsonb) to rhyzome_operator;
+
+alter function remembered_issuer_keys(p_issuer text, p_max_age interval) owner to rhyzome_owner;
+grant execute on function remembered_issuer_keys(p_issuer text, p_max_age interval) to rhyzome_app;
+grant execute on function remembered_issuer_keys(p_issuer text, p_max_age interval) to rhyzome_operator;
+
 alter function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) owner to rhyzome_owner;
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to public;
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_app;
@@ -2709,6 +3060,9 @@ alter function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memo
 grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to public;
 grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to rhyzome_app;
 grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to rhyzome_operator;
+
+alter function show_alarm() owner to rhyzome_owner;
+grant execute on function show_alarm() to public;
 
 alter function shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint) owner to rhyzome_owner;
 grant execute on function shrink_reservation(p_resource uuid, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint) to public;
@@ -2731,8 +3085,14 @@ grant execute on function takes_new(n node, p_kind text) to public;
 grant execute on function takes_new(n node, p_kind text) to rhyzome_app;
 grant execute on function takes_new(n node, p_kind text) to rhyzome_operator;
 
+alter function tell_alarm() owner to rhyzome_owner;
+grant execute on function tell_alarm() to public;
+
 alter function tell_job() owner to rhyzome_owner;
 grant execute on function tell_job() to public;
+
+alter function tell_node_state() owner to rhyzome_owner;
+grant execute on function tell_node_state() to public;
 
 alter function tell_resource() owner to rhyzome_owner;
 grant execute on function tell_resource() to public;
@@ -2758,6 +3118,8 @@ grant execute on procedure wall_off(IN tab regclass) to public;
 
 alter sequence event_id_seq owner to rhyzome_owner;
 
+alter sequence node_event_id_seq owner to rhyzome_owner;
+
 alter sequence placement_revision owner to rhyzome_owner;
 grant usage on sequence placement_revision to rhyzome_app;
 grant usage on sequence placement_revision to rhyzome_operator;
@@ -2771,6 +3133,10 @@ grant delete, insert, select, update on table access_grant to rhyzome_operator;
 alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
 grant delete, insert, select, update on table access_rule to rhyzome_operator;
+
+alter table alarm owner to rhyzome_owner;
+grant insert, select, update on table alarm to rhyzome_app;
+grant delete, insert, select, update on table alarm to rhyzome_operator;
 
 alter table apitoken owner to rhyzome_owner;
 grant delete, insert, select, update on table apitoken to rhyzome_app;
@@ -2827,6 +3193,10 @@ alter table group_member owner to rhyzome_owner;
 grant delete, insert, select, update on table group_member to rhyzome_app;
 grant delete, insert, select, update on table group_member to rhyzome_operator;
 
+alter table held_address owner to rhyzome_owner;
+grant delete, insert, select, update on table held_address to rhyzome_app;
+grant delete, insert, select, update on table held_address to rhyzome_operator;
+
 alter table idempotency owner to rhyzome_owner;
 grant delete, insert, select, update on table idempotency to rhyzome_app;
 grant delete, insert, select, update on table idempotency to rhyzome_operator;
@@ -2850,6 +3220,9 @@ grant delete, insert, select, update on table instance to rhyzome_operator;
 alter table instance_user_data owner to rhyzome_owner;
 grant delete, insert, select, update on table instance_user_data to rhyzome_app;
 grant delete, insert, select, update on table instance_user_data to rhyzome_operator;
+
+alter table issuer_keys owner to rhyzome_owner;
+grant select on table issuer_keys to rhyzome_operator;
 
 alter table job owner to rhyzome_owner;
 grant delete, insert, select, update on table job to rhyzome_app;
@@ -2882,6 +3255,12 @@ grant delete, insert, select, update on table network_part to rhyzome_operator;
 alter table node owner to rhyzome_owner;
 grant select on table node to rhyzome_app;
 grant delete, insert, select, update on table node to rhyzome_operator;
+
+alter table node_event owner to rhyzome_owner;
+grant delete, insert, select on table node_event to rhyzome_operator;
+
+alter table node_fence owner to rhyzome_owner;
+grant insert, select, update on table node_fence to rhyzome_operator;
 
 alter table node_load owner to rhyzome_owner;
 grant delete, insert, select, update on table node_load to rhyzome_operator;

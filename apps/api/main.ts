@@ -2,7 +2,7 @@
 import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
-import { ApiTokens, Authenticator, TokenVerifier } from '#libs/auth';
+import { ApiTokens, Authenticator, StoredKeys, TokenVerifier } from '#libs/auth';
 import { loadConfigOrExit } from '#libs/config';
 import { openDatabases, whenReachable } from '#libs/db';
 import { RefusedReads, UnauthenticatedLog } from '#libs/events';
@@ -45,7 +45,10 @@ const installation = await whenReachable(log, async () => {
 const { issuers, domains, access } = await openDirectories(db, listener, log, config.api.domain);
 await listener.start();
 
-const tokens = new TokenVerifier({ directory: issuers, audience: config.api.audience });
+const memory = new StoredKeys(db, {
+  onError: (error) => log.warn({ err: error }, 'writing down issuers’ keys failed'),
+});
+const tokens = new TokenVerifier({ directory: issuers, audience: config.api.audience, memory });
 const apiTokens = new ApiTokens(db, access, {
   onError: (error) => log.warn({ err: error }, 'writing down when API tokens were used failed'),
 });

@@ -9,7 +9,7 @@ import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
-import { NodeHub } from '#libs/nodes';
+import { NodeHub, NodeWatch } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
 import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
 import { nestGrpcOptions } from '#libs/rpc/nest';
@@ -42,6 +42,7 @@ const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
 const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
 const upkeep = new Upkeep(db, registry, log);
+const watch = new NodeWatch(db, { log });
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
 });
@@ -60,7 +61,7 @@ const keycloak =
 provideIdentity(keycloak);
 const content = contents?.store ?? null;
 if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
-grpcMetrics(monitoring.registry, hub, runner, numberer);
+grpcMetrics(monitoring.registry, db, hub, runner, numberer);
 
 const grpc = nestGrpcOptions({ listen: config.grpc.listen, credentials });
 const module = GrpcModule.with({
@@ -85,13 +86,14 @@ runner.start();
 numberer.start();
 sealer.start();
 upkeep.start();
+watch.start();
 const collector = content && new ContentCollector(db, listener, content, log);
 serving = true;
 log.info({ listen: config.grpc.listen, advertise, installation: installation.id }, 'rhyzome-grpc serves');
 
 onShutdown(log, async () => {
   monitoring.drain();
-  await Promise.all([runner.stop(), upkeep.stop(), sealer.stop(), collector?.close()]);
+  await Promise.all([runner.stop(), upkeep.stop(), watch.stop(), sealer.stop(), collector?.close()]);
   hub.close();
   await grpc.drain(2_000);
   await app.close();

@@ -17,6 +17,7 @@ export {
   type Where,
 } from './coverage.js';
 export { type ExplainedKind, explain, explainKind, type Permission, permissionsOf, type Reason } from './explain.js';
+export { type IssuerKeys, type KeyMemory, StoredKeys, type StoredKeysOptions } from './key-memory.js';
 export {
   type DeviceLogin,
   endLogin,

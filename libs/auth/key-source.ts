@@ -1,7 +1,8 @@
 /**
  * The public keys of one issuer: where they are (OpenID Connect discovery, or told), kept in memory, and read again while
  * they are used, so that a withdrawn key is refused soon, whatever the traffic. They serve on while the identity provider
- * is away. One request for them at a time, none too often.
+ * is away; while it has been away since this process began, what another one read last serves. One request for them at a
+ * time, none too often.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
@@ -16,6 +17,7 @@ import {
 } from 'jose';
 import { allowInsecureRequests, discovery, None } from 'openid-client';
 import { printable, RhyzomeError } from '#libs/core';
+import type { IssuerKeys, KeyMemory } from './key-memory.js';
 
 export interface KeySourceOptions {
   /** Of one request to the identity provider, at most. */
@@ -32,6 +34,8 @@ export interface KeySourceOptions {
   staleWaitMs: number;
   /** Keys that no token has asked for so long are not read in the background any more. */
   idleMs: number;
+  /** What keys outlive a process in; absent: nothing. */
+  memory?: KeyMemory;
 }
 
 const maxJwksBytes = 262_144;
@@ -44,6 +48,8 @@ export class KeySource {
   private readAt = Number.NEGATIVE_INFINITY;
   private usedAt = Number.NEGATIVE_INFINITY;
   private failure: { at: number; cause: unknown } | undefined;
+  /** What another process read, looked up once while the provider cannot be asked and nothing was read here. */
+  private recalled: Promise<IssuerKeys | undefined> | undefined;
   private reading: Promise<void> | undefined;
   private lookingAgain: Promise<void> | undefined;
   private timer: NodeJS.Timeout | undefined;
@@ -166,10 +172,10 @@ export class KeySource {
 
   private async discover(): Promise<RemoteJWKSet> {
     try {
-      const uri = this.jwksUri ?? (await this.discoverJwksUri());
+      const uri = await this.findJwksUri();
       if (!isSafe(new URL(uri))) throw new Error('Keys are read over https (or http on loopback) only.');
       return createRemoteJWKSet(new URL(uri), {
-        timeoutDuration: this.options.httpTimeoutMs,
+        timeoutDuration: this.options.httpTimeoutMs + 1000, // its own end; fetchKeys comes before
         // When to read again is decided here.
         cooldownDuration: Number.POSITIVE_INFINITY,
         cacheMaxAge: Number.POSITIVE_INFINITY,
@@ -181,11 +187,42 @@ export class KeySource {
     }
   }
 
+  private async findJwksUri(): Promise<string> {
+    if (this.jwksUri !== null) return this.jwksUri;
+    try {
+      return await this.discoverJwksUri();
+    } catch (cause) {
+      this.failure = { at: performance.now(), cause };
+      const keys = await this.recall();
+      if (keys) return keys.jwksUri;
+      throw cause;
+    }
+  }
+
+  /** Undefined: nobody has read them lately, or somewhere else than they are now. Never throws. */
+  private async recall(): Promise<IssuerKeys | undefined> {
+    const { memory } = this.options;
+    if (!memory) return undefined;
+    this.recalled ??= memory.recall(this.issuer).catch(() => {
+      this.recalled = undefined; // the database is away as well: asked again with the next token
+      return undefined;
+    });
+    const keys = await this.recalled;
+    return keys && (this.jwksUri === null || this.jwksUri === keys.jwksUri) ? keys : undefined;
+  }
+
+  /** Whoever waits for the first keys need not wait long where another process's can serve. */
+  private async patienceMs(): Promise<number> {
+    const { httpTimeoutMs, staleWaitMs } = this.options;
+    const hasOwn = this.set?.jwks() !== undefined;
+    return !hasOwn && (await this.recall()) ? Math.min(httpTimeoutMs, staleWaitMs) : httpTimeoutMs;
+  }
+
   private async discoverJwksUri(): Promise<string> {
     const server = new URL(this.issuer);
     if (!isSafe(server)) throw new Error('An issuer is asked over https (or http on loopback) only.');
     const found = await discovery(server, 'rhyzome', undefined, None(), {
-      timeout: this.options.httpTimeoutMs / 1000,
+      timeout: (await this.patienceMs()) / 1000,
       execute: server.protocol === 'http:' ? [allowInsecureRequests] : [],
     });
     const uri = found.serverMetadata().jwks_uri;
@@ -195,21 +232,31 @@ export class KeySource {
 
   /** jose's fetch, with a pause after failures and a size limit. */
   private async fetchKeys(url: string, init: RequestInit): Promise<Response> {
-    if (this.isPausing()) throw this.failure?.cause;
+    if (this.isPausing()) return this.fallBack(this.failure?.cause);
     // Keys are as old as the question: one that was withdrawn while the answer travelled may be in it.
     const askedAt = performance.now();
     try {
-      const response = await fetch(url, init);
+      const response = await fetch(url, { ...init, signal: AbortSignal.timeout(await this.patienceMs()) });
       const body = await readLimited(response, maxJwksBytes);
       if (response.status !== 200) throw new Error(`The issuer answered ${response.status} when asked for its keys.`);
-      this.thumbprints = await thumbprintsOf(JSON.parse(body));
+      const jwks = JSON.parse(body) as object;
+      this.thumbprints = await thumbprintsOf(jwks);
       this.failure = undefined;
       this.readAt = askedAt;
-      return new Response(body, { status: 200, headers: { 'content-type': 'application/json' } });
+      void this.options.memory?.remember(this.issuer, { jwksUri: url, jwks });
+      return keysAnswer(body);
     } catch (cause) {
       this.failure = { at: performance.now(), cause };
-      throw cause;
+      return this.fallBack(cause);
     }
+  }
+
+  /** What another process read, as long as none of this one's own are there. Throws `cause` where there is nothing. */
+  private async fallBack(cause: unknown): Promise<Response> {
+    const keys = this.set?.jwks() ? undefined : await this.recall();
+    if (!keys) throw cause;
+    this.thumbprints = await thumbprintsOf(keys.jwks);
+    return keysAnswer(JSON.stringify(keys.jwks));
   }
 
   private isPausing(): boolean {
@@ -221,6 +268,10 @@ export class KeySource {
     const message = `The identity provider ${printable(this.issuer)} cannot be asked for its keys; try again.`;
     return new RhyzomeError('identity_provider_unavailable', message, { retryAfterSeconds: 5, cause });
   }
+}
+
+function keysAnswer(body: string): Response {
+  return new Response(body, { status: 200, headers: { 'content-type': 'application/json' } });
 }
 
 /** RFC 7638, over the public members only. */

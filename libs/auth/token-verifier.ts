@@ -61,6 +61,7 @@ export class TokenVerifier {
       staleMs: options.staleMs ?? 45_000,
       staleWaitMs: options.staleWaitMs ?? 2000,
       idleMs: options.idleMs ?? 300_000,
+      memory: options.memory,
     };
   }
 

@@ -1,3 +1,4 @@
+export * from './alarms.js';
 export * from './cidr.js';
 export * from './doorbell.js';
 export { errorHelp } from './error-help.js';

@@ -44,6 +44,7 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     action: 'create',
     created_by: 'x',
   }),
+  alarm: (tenant_id, id) => ({ tenant_id, id, code: 'job_overdue', severity: 'warning', cause: id, message: 'm' }),
   job_step: (tenant_id, job_id) => ({ tenant_id, job_id, ordinal: 1, name: 's', state: 'running' }),
   event: (tenant_id, resource_id) => ({ tenant_id, type: 't', kind: 'network', resource_id, body: '{}' }),
   event_counter: (tenant_id) => ({ tenant_id, last: 1 }),
@@ -136,6 +137,7 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     node_id: NODE,
     expires_at: new Date(),
   }),
+  held_address: (tenant_id, resource_id) => ({ tenant_id, ip: '10.0.0.9', node_id: NODE, resource_id, revision: 1 }),
   network_part: (tenant_id, id) => ({ tenant_id, resource_id: id, network_id: id, kind: 'forward', spec: '{}' }),
   wireguard_door: (tenant_id, network_id) => ({
     tenant_id,

@@ -1,3 +1,4 @@
+export * from './alarms.js';
 export type { JobFailure } from './failure.js';
 export * from './rows.js';
 export type { JobRun } from './run.js';

@@ -34,6 +34,8 @@ async function node(values: object = {}): Promise<string> {
       name: `n-${id.slice(-12)}`,
       driver: 'test',
       agent_version: '1',
+      // Never silent.
+      last_seen_at: new Date(Date.now() + 3_600_000),
       kinds: ['instance', 'disk'],
       ...{ vcpus: 4, memory_mib: 1024, disk_gib: 100, ...values },
     })

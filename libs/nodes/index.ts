@@ -6,3 +6,5 @@ export * from './placements.js';
 export * from './registry.js';
 export * from './relay.js';
 export * from './reports.js';
+export * from './state.js';
+export * from './watch.js';

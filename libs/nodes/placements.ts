@@ -66,8 +66,8 @@ export async function placementsOf(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>): P
   const result = await sql<PlacementState>`
     select p.node_id as "nodeId", n.name as "nodeName", p.present as "isPresent",
       p.observed_revision = p.revision as "isCurrent", p.phase, p.status, p.failure,
-      coalesce(s.replica is not null and s.heartbeat_at > now() - interval '30 seconds', false) as "isConnected"
-    from placement p join node n on n.id = p.node_id left join node_session s on s.node_id = p.node_id
+      node_connected(n) as "isConnected"
+    from placement p join node n on n.id = p.node_id
     where p.tenant_id = ${who.tenantId} and p.resource_id = ${who.id} order by p.node_id`.execute(tx);
   return result.rows;
 }

@@ -122,9 +122,8 @@ export class ConsoleRelay {
   private async holderOf(nodeId: string): Promise<string> {
     const [session] = await this.db.unscopedRead(
       sql<{ replica: string | null }>`
-        select replica from node_session where node_id = ${nodeId} and heartbeat_at > now() - interval '60 seconds'`.compile(
-        this.db.builder,
-      ),
+        select s.replica from node n join node_session s on s.node_id = n.id
+        where n.id = ${nodeId} and node_connected(n)`.compile(this.db.builder),
     );
     if (!session?.replica) throw unreachable();
     return session.replica;

@@ -107,7 +107,7 @@ where (m.used_vcpus, m.used_memory_mib, m.used_disk_gib) <> (r.vcpus, r.memory_m
 
 -- Whether new ones of a kind may come to a node. Asked wherever a node is chosen.
 create function takes_new(n node, p_kind text) returns boolean language sql stable
-return not n.cordoned and n.last_seen_at > now() - interval '60 seconds' and p_kind = any (n.kinds);
+return node_state(n) = 'up' and p_kind = any (n.kinds);
 
 -- Whether a node has the room in place of what the resource has there. What it has already needs none, also where more is
 -- promised than may be.

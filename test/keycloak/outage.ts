@@ -29,6 +29,11 @@ export function outage(open: () => { lab: Lab; tenant: TestTenant }): void {
       // A token that was never seen: its key is known.
       expect((await lab.client(fresh.access_token).get('/v1/networks')).status).toBe(200);
       expect(times.sort((a, b) => a - b)[20]).toBeLessThan(1000);
+      // A server that starts now: what the one before it read serves.
+      await lab.kill('api');
+      lab.start('api');
+      await lab.serving('api');
+      expect((await lab.client(fresh.access_token).get('/v1/networks')).status).toBe(200);
       const login = fetch(`${tenant.issuer}/.well-known/openid-configuration`, { signal: AbortSignal.timeout(1000) });
       await expect(login).rejects.toThrow();
 

@@ -140,9 +140,15 @@ function render(event: TenantEvent): string {
     type: event.type,
     kind: event.kind,
     at: event.at.toISOString(),
-    ...(event.jobId === null ? { resource: event.body } : { job: event.body }),
+    [subjectOf(event)]: event.body,
   };
   return `id: ${event.number}\nevent: ${event.type}\ndata: ${JSON.stringify(data)}\n\n`;
+}
+
+/** What the event is about, and the name of its body. */
+function subjectOf({ type, jobId }: TenantEvent): 'resource' | 'job' | 'alarm' {
+  if (type.startsWith('alarm.')) return 'alarm';
+  return jobId === null ? 'resource' : 'job';
 }
 
 type Out = NodeJS.WritableStream & { destroyed?: boolean; destroy(): void };

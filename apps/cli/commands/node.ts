@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import type { Context } from '../context.js';
 import type { NodeView } from '../nodes.js';
 import { fields, table } from '../table.js';
+import { setNode } from './node-set.js';
 
 export function nodeCommand(context: Context): Command {
   return new Command('node')
@@ -11,6 +12,7 @@ export function nodeCommand(context: Context): Command {
     .addCommand(show(context))
     .addCommand(cordon(context, true))
     .addCommand(cordon(context, false))
+    .addCommand(setNode(context))
     .addCommand(remove(context));
 }
 
@@ -83,7 +85,7 @@ function remove(context: Context): Command {
         await audit(auditOf('remove', found.id, found.name));
         return found;
       });
-      const again = node.state === 'up' ? ' Its agent is connected and registers it again unless it is stopped.' : '';
+      const again = node.replica !== null ? ' Its agent is connected and registers it again unless it is stopped.' : '';
       context.show(node, `Removed node ${node.name}.${again}`);
     });
 }
@@ -96,22 +98,32 @@ function room(used: number, whole: number): string {
   return `${used}/${whole}`;
 }
 
+const units = { vcpus: '', memoryMiB: ' MiB', diskGiB: ' GiB' };
+
+function promised(node: NodeView, key: keyof typeof units, factor: number, more?: string): string {
+  const words = [`${node.promisable[key]} may be`, ...(factor === 1 ? [] : [`${factor} times what is there`])];
+  if (more && node.memoryReserveMiB > 0) words.push(more);
+  return `${room(node.reserved[key], node.capacity[key])}${units[key]} reserved (${words.join(', ')})`;
+}
+
 function stateWords(node: NodeView): string {
-  return node.cordoned ? `${node.state}, cordoned` : node.state;
+  const marks = (['draining', 'cordoned'] as const).filter((mark) => node[mark] && mark !== node.state);
+  return [node.state, ...marks].join(', ');
 }
 
 function words(node: NodeView): string {
   return fields({
     id: node.id,
     name: node.name,
-    state: stateWords(node),
+    state: `${stateWords(node)}, since ${node.stateSince.toISOString()}`,
     driver: node.driver,
     agent: node.agentVersion,
     kinds: node.kinds,
     labels: node.labels,
-    vcpus: `${room(node.reserved.vcpus, node.capacity.vcpus)} reserved`,
-    memory: `${room(node.reserved.memoryMiB, node.capacity.memoryMiB)} MiB reserved`,
-    disk: `${room(node.reserved.diskGiB, node.capacity.diskGiB)} GiB reserved`,
+    vcpus: promised(node, 'vcpus', node.overcommit.vcpus),
+    memory: promised(node, 'memoryMiB', node.overcommit.memory, `${node.memoryReserveMiB} MiB are never promised`),
+    disk: promised(node, 'diskGiB', node.overcommit.disk),
+    epoch: `${node.epoch}${node.fencedAt ? `, fenced at ${node.fencedAt.toISOString()}` : ''}`,
     replica: node.replica,
     'last seen': `${node.lastSeenAt.toISOString()} (${node.lastSeenSeconds} s ago)`,
     registered: node.createdAt,

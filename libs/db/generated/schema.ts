@@ -63,6 +63,27 @@ export interface AccessRule {
   verbs: string[];
 }
 
+export interface Alarm {
+  acknowledged_at: Timestamp | null;
+  acknowledged_by: string | null;
+  cause: string;
+  cleared_at: Timestamp | null;
+  code: string;
+  created_by: string | null;
+  details: Generated<Json>;
+  id: Generated<string>;
+  job_id: string | null;
+  kind: string | null;
+  message: string;
+  node_id: string | null;
+  raised_at: Generated<Timestamp>;
+  resource_id: string | null;
+  resource_name: string | null;
+  resource_tags: Generated<Json>;
+  severity: string;
+  tenant_id: string;
+}
+
 export interface Apitoken {
   expires_at: Timestamp;
   groups: string[];
@@ -256,6 +277,17 @@ export interface GroupMember {
   user_id: string;
 }
 
+export interface HeldAddress {
+  held_at: Generated<Timestamp>;
+  id: Generated<string>;
+  ip: string;
+  network_id: string | null;
+  node_id: string;
+  resource_id: string;
+  revision: number;
+  tenant_id: string;
+}
+
 export interface Idempotency {
   body: Json;
   created_at: Generated<Timestamp>;
@@ -310,6 +342,7 @@ export interface Installation {
   placement_labels: Generated<string[]>;
   singleton: Generated<boolean>;
   token_key: Generated<Buffer>;
+  tombstone_after: Generated<Interval>;
   vcpu_overcommit: Generated<Numeric>;
 }
 
@@ -337,10 +370,19 @@ export interface InstanceUserData {
   user_data: string;
 }
 
+export interface IssuerKeys {
+  issuer: string;
+  jwks: Json;
+  jwks_uri: string;
+  read_at: Generated<Timestamp>;
+}
+
 export interface Job {
   action: string;
+  alarm_at: Generated<Timestamp | null>;
   attempts: Generated<number>;
   cancellable: Generated<boolean>;
+  crashes: Generated<number>;
   created_at: Generated<Timestamp>;
   created_by: string;
   error: Json | null;
@@ -371,6 +413,7 @@ export interface Job {
 }
 
 export interface JobStep {
+  deadline_at: Timestamp | null;
   finished_at: Timestamp | null;
   job_id: string;
   message: string | null;
@@ -441,7 +484,11 @@ export interface Node {
   created_at: Generated<Timestamp>;
   disk_gib: number;
   disk_overcommit: Numeric | null;
+  draining: Generated<boolean>;
   driver: string;
+  epoch: Generated<number>;
+  fenced_at: Timestamp | null;
+  gone_at: Timestamp | null;
   id: string;
   kinds: string[];
   labels: Generated<Json>;
@@ -450,8 +497,34 @@ export interface Node {
   memory_overcommit: Numeric | null;
   memory_reserve_mib: number | null;
   name: string;
+  told_at: Generated<Timestamp>;
+  told_state: string | null;
   vcpu_overcommit: Numeric | null;
   vcpus: number;
+}
+
+export interface NodeEvent {
+  at: Generated<Timestamp>;
+  from_state: string | null;
+  id: Generated<number>;
+  node_id: string;
+  node_name: string;
+  to_state: string;
+}
+
+export interface NodeFence {
+  asked_at: Generated<Timestamp>;
+  asked_by: string;
+  attempts: Generated<number>;
+  detail: string | null;
+  epoch: number;
+  finished_at: Timestamp | null;
+  how: string;
+  id: string;
+  lease_until: Timestamp | null;
+  node_id: string;
+  run_at: Generated<Timestamp>;
+  state: Generated<string>;
 }
 
 export interface NodeLoad {
@@ -483,6 +556,7 @@ export interface NodeRoomDrift {
 
 export interface NodeSession {
   connected_at: Generated<Timestamp>;
+  epoch: Generated<number>;
   heartbeat_at: Generated<Timestamp>;
   node_id: string;
   replica: string | null;
@@ -505,6 +579,8 @@ export interface Placement {
   spec: Json | null;
   status: Json | null;
   tenant_id: string;
+  tombstone_name: string | null;
+  tombstoned_at: Timestamp | null;
 }
 
 export interface Portforward {
@@ -752,6 +828,7 @@ export interface Wireguardpeer {
 export interface DB {
   access_grant: AccessGrant;
   access_rule: AccessRule;
+  alarm: Alarm;
   apitoken: Apitoken;
   audit: Audit;
   audit_digest: AuditDigest;
@@ -767,12 +844,14 @@ export interface DB {
   event_counter: EventCounter;
   firewallrule: Firewallrule;
   group_member: GroupMember;
+  held_address: HeldAddress;
   idempotency: Idempotency;
   image: Image;
   image_upload: ImageUpload;
   installation: Installation;
   instance: Instance;
   instance_user_data: InstanceUserData;
+  issuer_keys: IssuerKeys;
   job: Job;
   job_step: JobStep;
   lease: Lease;
@@ -781,6 +860,8 @@ export interface DB {
   network: Network;
   network_part: NetworkPart;
   node: Node;
+  node_event: NodeEvent;
+  node_fence: NodeFence;
   node_load: NodeLoad;
   node_room: NodeRoom;
   node_room_drift: NodeRoomDrift;

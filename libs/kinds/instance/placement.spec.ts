@@ -47,6 +47,8 @@ async function node(labels: Record<string, string> = {}, values: object = {}): P
       name,
       driver: 'test',
       agent_version: '1',
+      // Never silent.
+      last_seen_at: new Date(Date.now() + 3_600_000),
       kinds: ['network', 'disk', 'instance'],
       labels: JSON.stringify(labels),
       ...{ vcpus: 8, memory_mib: 512, disk_gib: 100, ...values },

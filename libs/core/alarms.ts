@@ -1,0 +1,17 @@
+/** Every code that an alarm has, and what it is about. Stable: monitoring branches on them. What to do at each stands in docs/operations.md. */
+
+interface AlarmEntry {
+  severity: 'warning' | 'critical';
+  /** As a heading. */
+  title: string;
+}
+
+export const alarmCodes = {
+  job_overdue: { severity: 'warning', title: 'A resource should be as wanted by now, and is not' },
+  job_crashing: { severity: 'critical', title: 'The workers of a job die in its middle, again and again' },
+  job_failing: { severity: 'warning', title: 'A step of a job fails, and is tried again and again' },
+  outcome_unclear: { severity: 'critical', title: 'Nobody knows whether a deed on a node happened' },
+  undo_stuck: { severity: 'critical', title: 'What a job did cannot be undone' },
+} as const satisfies Record<string, AlarmEntry>;
+
+export type AlarmCode = keyof typeof alarmCodes;
