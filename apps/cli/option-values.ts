@@ -50,7 +50,7 @@ export function factor({ min, max }: { min: number; max: number }): (text: strin
   };
 }
 
-/** `default` is null: what holds for the whole installation. */
-export function orInstallation(parse: (text: string) => number): (text: string) => number | null {
-  return (text) => (text === 'default' ? null : parse(text));
+/** Or the word `default`: what holds for the whole installation. */
+export function orDefault(parse: (text: string) => number): (text: string) => number | 'default' {
+  return (text) => (text === 'default' ? text : parse(text));
 }

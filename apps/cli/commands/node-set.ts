@@ -2,26 +2,26 @@
 import { Command, InvalidArgumentError } from 'commander';
 import type { Context } from '../context.js';
 import type { NodeLimits } from '../nodes.js';
-import { factor, limits, orInstallation, wholeNumber } from '../option-values.js';
+import { factor, limits, orDefault, wholeNumber } from '../option-values.js';
 
 export function setNode(context: Context): Command {
   return new Command('set')
     .description('how much of a node may be promised; “default”: as `rhyzome placement` says. What is there stays')
     .argument('<idOrName>')
-    .option('--vcpu-overcommit <factor>', 'so often its processors', orInstallation(factor(limits.vcpus)))
-    .option('--memory-overcommit <factor>', 'so often its memory', orInstallation(factor(limits.memory)))
-    .option('--disk-overcommit <factor>', 'so often its disk space', orInstallation(factor(limits.disk)))
+    .option('--vcpu-overcommit <factor>', 'so often its processors', orDefault(factor(limits.vcpus)))
+    .option('--memory-overcommit <factor>', 'so often its memory', orDefault(factor(limits.memory)))
+    .option('--disk-overcommit <factor>', 'so often its disk space', orDefault(factor(limits.disk)))
     .option(
       '--memory-reserve <MiB>',
       'so much of its memory is never promised',
-      orInstallation(wholeNumber(0, limits.reserveMiB)),
+      orDefault(wholeNumber(0, limits.reserveMiB)),
     )
     .action(async (idOrName: string, flags: Flags) => {
       const { memoryReserve, ...factors } = flags;
-      const wanted: NodeLimits = {
-        ...factors,
-        ...(memoryReserve !== undefined && { memoryReserveMiB: memoryReserve }),
-      };
+      const asked = { ...factors, ...(memoryReserve !== undefined && { memoryReserveMiB: memoryReserve }) };
+      const wanted: NodeLimits = Object.fromEntries(
+        Object.entries(asked).map(([key, value]) => [key, value === 'default' ? null : value]),
+      );
       if (Object.keys(wanted).length === 0) throw new InvalidArgumentError('Name at least one option.');
       const { findNode, limitNode } = await import('../nodes.js');
       const node = await context.change(async ({ tx, audit }) => {
@@ -51,8 +51,8 @@ export function setNode(context: Context): Command {
 }
 
 interface Flags {
-  vcpuOvercommit?: number | null;
-  memoryOvercommit?: number | null;
-  diskOvercommit?: number | null;
-  memoryReserve?: number | null;
+  vcpuOvercommit?: number | 'default';
+  memoryOvercommit?: number | 'default';
+  diskOvercommit?: number | 'default';
+  memoryReserve?: number | 'default';
 }
