@@ -172,6 +172,22 @@ create table audit_unauthenticated (
   constraint audit_unauthenticated_source_check CHECK ((length(source) <= 64))
 );
 
+create table certificate (
+  serial text not null,
+  kind text not null,
+  name text not null,
+  chain text not null,
+  not_before timestamp(3) with time zone not null,
+  not_after timestamp(3) with time zone not null,
+  issued_at timestamp(3) with time zone default clock_timestamp() not null,
+  issued_by text not null,
+  renews text,
+  source text,
+  constraint certificate_pkey PRIMARY KEY (serial),
+  constraint certificate_kind_check CHECK ((kind = ANY (ARRAY['node'::text, 'service'::text, 'server'::text]))),
+  constraint certificate_serial_check CHECK ((serial ~ '^[0-9A-F]{1,40}$'::text))
+);
+
 create table deed (
   tenant_id text not null,
   id uuid not null,
@@ -253,6 +269,37 @@ create table disk (
   constraint disk_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id),
   constraint disk_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
   constraint disk_tenant_id_instance_id_fkey FOREIGN KEY (tenant_id, instance_id) REFERENCES instance(tenant_id, id)
+);
+
+create table disk_tombstone (
+  tenant_id text not null,
+  id uuid not null,
+  node_id uuid not null,
+  kind text not null,
+  at timestamp(3) with time zone default clock_timestamp() not null,
+  word_of text,
+  constraint disk_tombstone_pkey PRIMARY KEY (tenant_id, id, node_id),
+  constraint disk_tombstone_kind_check CHECK ((kind = ANY (ARRAY['disk'::text, 'snapshot'::text]))),
+  constraint disk_tombstone_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
+);
+
+create table enrollment_token (
+  id uuid not null,
+  hash bytea not null,
+  node_name text not null,
+  labels jsonb default '{}'::jsonb not null,
+  created_at timestamp(3) with time zone default now() not null,
+  created_by text not null,
+  expires_at timestamp(3) with time zone not null,
+  revoked_at timestamp(3) with time zone,
+  used_at timestamp(3) with time zone,
+  public_key bytea,
+  serial text,
+  constraint enrollment_token_pkey PRIMARY KEY (id),
+  constraint enrollment_token_hash_key UNIQUE (hash),
+  constraint enrollment_token_check CHECK ((((used_at IS NULL) = (serial IS NULL)) AND ((used_at IS NULL) = (public_key IS NULL)))),
+  constraint enrollment_token_hash_check CHECK ((length(hash) = 32)),
+  constraint enrollment_token_node_name_check CHECK ((node_name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
 );
 
 create table event (
@@ -390,20 +437,14 @@ create table installation (
   created_at timestamp(3) with time zone default now() not null,
   deleted_disks_kept interval default '24:00:00'::interval,
   tombstone_after interval default '00:10:00'::interval not null,
-  vcpu_overcommit numeric(5,2) default 8 not null,
-  memory_overcommit numeric(5,2) default 1 not null,
-  disk_overcommit numeric(5,2) default 1 not null,
-  memory_reserve_mib bigint default 0 not null,
-  placement_labels text[] default '{}'::text[] not null,
+  sweep_mode text default 'remove'::text not null,
+  sweep_after interval default '24:00:00'::interval not null,
   constraint installation_pkey PRIMARY KEY (singleton),
   constraint installation_deleted_disks_kept_check CHECK ((deleted_disks_kept > '00:00:00'::interval)),
-  constraint installation_disk_overcommit_check CHECK (((disk_overcommit >= 0.5) AND (disk_overcommit <= (20)::numeric))),
-  constraint installation_memory_overcommit_check CHECK (((memory_overcommit >= 0.5) AND (memory_overcommit <= (4)::numeric))),
-  constraint installation_memory_reserve_mib_check CHECK (((memory_reserve_mib >= 0) AND (memory_reserve_mib <= 16777216))),
-  constraint installation_placement_labels_check CHECK ((cardinality(placement_labels) <= 64)),
   constraint installation_singleton_check CHECK (singleton),
-  constraint installation_tombstone_after_check CHECK ((tombstone_after >= '00:00:00'::interval)),
-  constraint installation_vcpu_overcommit_check CHECK (((vcpu_overcommit >= (1)::numeric) AND (vcpu_overcommit <= (100)::numeric)))
+  constraint installation_sweep_after_check CHECK ((sweep_after >= '00:01:00'::interval)),
+  constraint installation_sweep_mode_check CHECK ((sweep_mode = ANY (ARRAY['remove'::text, 'report'::text]))),
+  constraint installation_tombstone_after_check CHECK ((tombstone_after >= '00:00:00'::interval))
 );
 
 create table instance (
@@ -527,6 +568,16 @@ create table lease (
   constraint lease_tenant_id_network_id_fkey FOREIGN KEY (tenant_id, network_id) REFERENCES network(tenant_id, id)
 );
 
+create table leftover (
+  tenant_id text not null,
+  rule text not null,
+  id text not null,
+  first_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  looks integer default 1 not null,
+  constraint leftover_pkey PRIMARY KEY (tenant_id, rule, id)
+);
+
 create table metric_sample (
   tenant_id text not null,
   resource_id uuid not null,
@@ -543,6 +594,18 @@ create table migration (
   checksum text not null,
   applied_at timestamp with time zone default now() not null,
   constraint migration_pkey PRIMARY KEY (name)
+);
+
+create table missing_placement (
+  tenant_id text not null,
+  resource_id uuid not null,
+  node_id uuid not null,
+  kind text not null,
+  first_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  inventories integer default 1 not null,
+  constraint missing_placement_pkey PRIMARY KEY (tenant_id, resource_id, node_id),
+  constraint missing_placement_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table network (
@@ -596,17 +659,9 @@ create table node (
   fenced_at timestamp(3) with time zone,
   told_state text,
   told_at timestamp(3) with time zone default now() not null,
-  vcpu_overcommit numeric(5,2),
-  memory_overcommit numeric(5,2),
-  disk_overcommit numeric(5,2),
-  memory_reserve_mib bigint,
   constraint node_pkey PRIMARY KEY (id),
   constraint node_name_key UNIQUE (name),
-  constraint node_disk_overcommit_check CHECK (((disk_overcommit >= 0.5) AND (disk_overcommit <= (20)::numeric))),
-  constraint node_memory_overcommit_check CHECK (((memory_overcommit >= 0.5) AND (memory_overcommit <= (4)::numeric))),
-  constraint node_memory_reserve_mib_check CHECK (((memory_reserve_mib >= 0) AND (memory_reserve_mib <= 16777216))),
-  constraint node_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text)),
-  constraint node_vcpu_overcommit_check CHECK (((vcpu_overcommit >= (1)::numeric) AND (vcpu_overcommit <= (100)::numeric)))
+  constraint node_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
 );
 
 create table node_event (
@@ -639,13 +694,14 @@ create table node_fence (
   constraint node_fence_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
-create table node_load (
+create table node_inventory (
   node_id uuid not null,
-  vcpus bigint default 0 not null,
-  memory_mib bigint default 0 not null,
-  disk_gib bigint default 0 not null,
-  constraint node_load_pkey PRIMARY KEY (node_id),
-  constraint node_load_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
+  session bigint not null,
+  taken_at timestamp(3) with time zone default clock_timestamp() not null,
+  items integer not null,
+  wanted_at timestamp(3) with time zone,
+  constraint node_inventory_pkey PRIMARY KEY (node_id),
+  constraint node_inventory_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table node_session (
@@ -657,6 +713,24 @@ create table node_session (
   epoch bigint default 1 not null,
   constraint node_session_pkey PRIMARY KEY (node_id),
   constraint node_session_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
+);
+
+create table orphan (
+  tenant_id text not null,
+  kind text not null,
+  id uuid not null,
+  node_id uuid not null,
+  first_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  inventories integer default 1 not null,
+  size_bytes bigint,
+  state text,
+  approved_at timestamp(3) with time zone,
+  approved_by text,
+  asked_at timestamp(3) with time zone,
+  failure jsonb,
+  constraint orphan_pkey PRIMARY KEY (tenant_id, kind, id, node_id),
+  constraint orphan_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table placement (
@@ -839,14 +913,32 @@ create table resource_tag (
   constraint resource_tag_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
-create table room_given_back (
-  id bigint generated always as identity not null,
-  node_id uuid not null,
-  vcpus bigint not null,
-  memory_mib bigint not null,
-  disk_gib bigint not null,
-  constraint room_given_back_pkey PRIMARY KEY (id),
-  constraint room_given_back_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
+create table restoration (
+  id uuid not null,
+  backup_id uuid not null,
+  backup_at timestamp(3) with time zone not null,
+  restored_at timestamp(3) with time zone default clock_timestamp() not null,
+  restored_by text not null,
+  numbers_from bigint not null,
+  finished_at timestamp(3) with time zone,
+  finished_by text,
+  constraint restoration_pkey PRIMARY KEY (id)
+);
+
+create table revocation (
+  id uuid not null,
+  serial text,
+  kind text,
+  name text,
+  reason text,
+  revoked_at timestamp(3) with time zone default clock_timestamp() not null,
+  revoked_by text not null,
+  constraint revocation_pkey PRIMARY KEY (id),
+  constraint revocation_kind_name_key UNIQUE (kind, name),
+  constraint revocation_serial_key UNIQUE (serial),
+  constraint revocation_check CHECK ((((serial IS NULL) = (kind IS NOT NULL)) AND ((kind IS NULL) = (name IS NULL)))),
+  constraint revocation_kind_check CHECK ((kind = ANY (ARRAY['node'::text, 'service'::text, 'server'::text]))),
+  constraint revocation_serial_check CHECK ((serial ~ '^[0-9A-F]{1,40}$'::text))
 );
 
 create table service (
@@ -895,6 +987,17 @@ create table subject (
   constraint subject_kind_check CHECK ((kind = ANY (ARRAY['user'::text, 'serviceaccount'::text]))),
   constraint subject_subject_check CHECK (((length(subject) >= 1) AND (length(subject) <= 255))),
   constraint subject_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id) ON DELETE CASCADE
+);
+
+create table sweep_removal (
+  tenant_id text not null,
+  kind text not null,
+  id uuid not null,
+  node_id uuid not null,
+  removed_at timestamp(3) with time zone default clock_timestamp() not null,
+  approved_by text,
+  constraint sweep_removal_pkey PRIMARY KEY (tenant_id, kind, id, node_id, removed_at),
+  constraint sweep_removal_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table tenant (
@@ -1036,6 +1139,12 @@ CREATE INDEX audit_resource ON public.audit USING btree (tenant_id, resource_id,
 
 CREATE INDEX audit_result ON public.audit USING btree (tenant_id, result, id);
 
+CREATE INDEX certificate_end ON public.certificate USING btree (not_after);
+
+CREATE INDEX certificate_holder ON public.certificate USING btree (kind, name, issued_at);
+
+CREATE INDEX certificate_renews ON public.certificate USING btree (renews) WHERE (renews IS NOT NULL);
+
 CREATE INDEX deed_node ON public.deed USING btree (node_id) WHERE (state = 'asked'::text);
 
 CREATE INDEX deleted_disk_content ON public.deleted_disk USING btree (image_sha256) WHERE (image_sha256 IS NOT NULL);
@@ -1067,6 +1176,10 @@ CREATE INDEX disk_content ON public.disk USING btree (image_sha256) WHERE (image
 CREATE INDEX disk_node ON public.disk USING btree (node_id);
 
 CREATE UNIQUE INDEX disk_slot ON public.disk USING btree (tenant_id, instance_id, slot) WHERE (instance_id IS NOT NULL);
+
+CREATE INDEX disk_tombstone_age ON public.disk_tombstone USING btree (at);
+
+CREATE INDEX enrollment_token_node ON public.enrollment_token USING btree (node_name, created_at);
 
 CREATE INDEX event_age ON public.event USING btree (at);
 
@@ -1176,6 +1289,8 @@ CREATE UNIQUE INDEX lease_ip ON public.lease USING btree (tenant_id, network_id,
 
 CREATE UNIQUE INDEX lease_mac ON public.lease USING btree (tenant_id, network_id, mac);
 
+CREATE INDEX missing_placement_node ON public.missing_placement USING btree (node_id);
+
 CREATE INDEX network_by_domain_created ON public.network USING btree (tenant_id, domain, resource_created_at, id);
 
 CREATE INDEX network_by_domain_name ON public.network USING btree (tenant_id, domain, resource_name, id);
@@ -1197,6 +1312,8 @@ CREATE INDEX node_event_node ON public.node_event USING btree (node_id, id);
 CREATE INDEX node_fence_node ON public.node_fence USING btree (node_id, asked_at);
 
 CREATE UNIQUE INDEX node_fence_open ON public.node_fence USING btree (node_id) WHERE (finished_at IS NULL);
+
+CREATE INDEX orphan_node ON public.orphan USING btree (node_id);
 
 CREATE INDEX placement_node ON public.placement USING btree (node_id);
 
@@ -1266,7 +1383,7 @@ CREATE INDEX resource_tag_set ON public.resource USING btree (tenant_id, kind, t
 
 CREATE INDEX resource_updated ON public.resource USING btree (tenant_id, kind, updated_at, id);
 
-CREATE INDEX room_given_back_node ON public.room_given_back USING btree (node_id);
+CREATE UNIQUE INDEX restoration_unfinished ON public.restoration USING btree ((true)) WHERE (finished_at IS NULL);
 
 CREATE INDEX snapshot_by_disk_id_created ON public.snapshot USING btree (tenant_id, disk_id, resource_created_at, id);
 
@@ -1275,6 +1392,8 @@ CREATE INDEX snapshot_by_disk_id_name ON public.snapshot USING btree (tenant_id,
 CREATE INDEX subject_forget ON public.subject USING btree (forget_at) WHERE (forget_at IS NOT NULL);
 
 CREATE INDEX subject_resource ON public.subject USING btree (tenant_id, resource_id);
+
+CREATE INDEX sweep_removal_node ON public.sweep_removal USING btree (node_id, removed_at);
 
 CREATE INDEX tenant_domain_tenant ON public.tenant_domain USING btree (tenant_id, domain);
 
@@ -1344,17 +1463,6 @@ BEGIN ATOMIC
       JOIN tenant n ON ((n.id = t.tenant_id)))
    WHERE ((t.hash = ANY (api_tokens.hashes)) AND (NOT t.revoked));
 END;
-
-CREATE OR REPLACE FUNCTION public.begin_node_load()
- RETURNS trigger
- LANGUAGE plpgsql
- SECURITY DEFINER
- SET search_path TO 'public', 'pg_temp'
-AS $function$
-begin
-  insert into node_load (node_id) values (new.id);
-  return null;
-end $function$;
 
 CREATE OR REPLACE FUNCTION public.charge(p_tenant text, p_name text, p_delta bigint)
  RETURNS void
@@ -1654,38 +1762,6 @@ begin
   return null;
 end $function$;
 
-CREATE OR REPLACE FUNCTION public.count_reservation()
- RETURNS trigger
- LANGUAGE plpgsql
- SECURITY DEFINER
- SET search_path TO 'public', 'pg_temp'
-AS $function$
-declare
-  moves boolean := tg_op = 'UPDATE' and old.node_id <> new.node_id;
-  before reservation := case when tg_op <> 'INSERT' then old end;
-  after reservation := case when tg_op <> 'DELETE' then new end;
-begin
-  if moves or tg_op = 'DELETE' then
-    insert into room_given_back (node_id, vcpus, memory_mib, disk_gib)
-    values (before.node_id, before.vcpus, before.memory_mib, before.disk_gib);
-    before := null;
-  end if;
-  if tg_op = 'DELETE' then return null; end if;
-  if after.vcpus > coalesce(before.vcpus, 0) or after.memory_mib > coalesce(before.memory_mib, 0)
-      or after.disk_gib > coalesce(before.disk_gib, 0) then
-    update node_load set vcpus = vcpus + greatest(after.vcpus - coalesce(before.vcpus, 0), 0),
-      memory_mib = memory_mib + greatest(after.memory_mib - coalesce(before.memory_mib, 0), 0),
-      disk_gib = disk_gib + greatest(after.disk_gib - coalesce(before.disk_gib, 0), 0)
-    where node_id = after.node_id;
-  end if;
-  if after.vcpus < before.vcpus or after.memory_mib < before.memory_mib or after.disk_gib < before.disk_gib then
-    insert into room_given_back (node_id, vcpus, memory_mib, disk_gib)
-    values (after.node_id, greatest(before.vcpus - after.vcpus, 0), greatest(before.memory_mib - after.memory_mib, 0),
-      greatest(before.disk_gib - after.disk_gib, 0));
-  end if;
-  return null;
-end $function$;
-
 CREATE OR REPLACE FUNCTION public.current_tenant()
  RETURNS text
  LANGUAGE sql
@@ -1757,22 +1833,6 @@ begin
   return null;
 end $function$;
 
-CREATE OR REPLACE FUNCTION public.free_room(p_resource uuid, p_kind text, p_stays boolean)
- RETURNS TABLE(node_id uuid, vcpus bigint, memory_mib bigint, disk_gib bigint)
- LANGUAGE sql
- STABLE SECURITY DEFINER
- SET search_path TO 'public', 'pg_temp'
-BEGIN ATOMIC
- SELECT m.node_id,
-     (GREATEST((m.vcpus - m.used_vcpus), (0)::bigint) + COALESCE(r.vcpus, 0)),
-     (GREATEST((m.memory_mib - m.used_memory_mib), (0)::bigint) + COALESCE(r.memory_mib, (0)::bigint)),
-     (GREATEST((m.disk_gib - m.used_disk_gib), (0)::bigint) + COALESCE(r.disk_gib, (0)::bigint))
-    FROM ((node_room m
-      JOIN node n ON ((n.id = m.node_id)))
-      LEFT JOIN reservation r ON (((r.tenant_id = current_tenant()) AND (r.resource_id = free_room.p_resource) AND (r.node_id = n.id))))
-   WHERE (free_room.p_stays OR takes_new(n.*, free_room.p_kind));
-END;
-
 CREATE OR REPLACE FUNCTION public.gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet)
  RETURNS inet
  LANGUAGE sql
@@ -1810,21 +1870,6 @@ begin
   return new;
 end $function$;
 
-CREATE OR REPLACE FUNCTION public.has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint)
- RETURNS boolean
- LANGUAGE sql
- STABLE
-AS $function$
-  select (p_vcpus <= own.vcpus or m.vcpus - m.used_vcpus + own.vcpus >= p_vcpus)
-    and (p_memory_mib <= own.memory_mib or m.memory_mib - m.used_memory_mib + own.memory_mib >= p_memory_mib)
-    and (p_disk_gib <= own.disk_gib or m.disk_gib - m.used_disk_gib + own.disk_gib >= p_disk_gib)
-  from node_room m, (
-    select case when p_own.node_id = p_node then p_own.vcpus else 0 end as vcpus,
-      case when p_own.node_id = p_node then p_own.memory_mib else 0 end as memory_mib,
-      case when p_own.node_id = p_node then p_own.disk_gib else 0 end as disk_gib) own
-  where m.node_id = p_node
-$function$;
-
 CREATE OR REPLACE FUNCTION public.hold_access()
  RETURNS void
  LANGUAGE sql
@@ -1858,6 +1903,20 @@ BEGIN ATOMIC
     FROM (tenant_issuer i
       JOIN tenant t ON ((t.id = i.tenant_id)));
 END;
+
+CREATE OR REPLACE FUNCTION public.keep_disk_tombstone()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if new.present then
+    delete from disk_tombstone where tenant_id = new.tenant_id and id = new.resource_id and node_id = new.node_id;
+  else
+    insert into disk_tombstone (tenant_id, id, node_id, kind) values (new.tenant_id, new.resource_id, new.node_id, new.kind)
+    on conflict (tenant_id, id, node_id) do nothing;
+  end if;
+  return null;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.keep_issuer_whole_or_shared()
  RETURNS trigger
@@ -1949,12 +2008,16 @@ CREATE OR REPLACE FUNCTION public.node_headroom(p_kind text, p_vcpu_overcommit i
  SET search_path TO 'public', 'pg_temp'
 BEGIN ATOMIC
  SELECT (count(*))::integer AS count,
-     COALESCE(max((m.vcpus - m.used_vcpus)), (0)::bigint) AS "coalesce",
-     COALESCE(max((m.memory_mib - m.used_memory_mib)), (0)::bigint) AS "coalesce",
-     COALESCE(max((m.disk_gib - m.used_disk_gib)), (0)::bigint) AS "coalesce"
-    FROM (node n
-      JOIN node_room m ON ((m.node_id = n.id)))
-   WHERE takes_new(n.*, node_headroom.p_kind);
+     COALESCE(max(free.vcpus), (0)::bigint) AS "coalesce",
+     (COALESCE(max(free.memory_mib), (0)::numeric))::bigint AS "coalesce",
+     (COALESCE(max(free.disk_gib), (0)::numeric))::bigint AS "coalesce"
+    FROM ( SELECT (((n.vcpus)::bigint * node_headroom.p_vcpu_overcommit) - COALESCE(sum(r.vcpus), (0)::bigint)) AS vcpus,
+             ((n.memory_mib)::numeric - COALESCE(sum(r.memory_mib), (0)::numeric)) AS memory_mib,
+             ((n.disk_gib)::numeric - COALESCE(sum(r.disk_gib), (0)::numeric)) AS disk_gib
+            FROM (node n
+              LEFT JOIN reservation r ON ((r.node_id = n.id)))
+           WHERE ((node_state(n.*) = 'up'::text) AND (node_headroom.p_kind = ANY (n.kinds)))
+           GROUP BY n.id) free;
 END;
 
 CREATE OR REPLACE FUNCTION public.node_silence()
@@ -1969,6 +2032,16 @@ CREATE OR REPLACE FUNCTION public.node_state(n node)
  STABLE PARALLEL SAFE
 RETURN CASE WHEN ((n).gone_at IS NOT NULL) THEN 'gone'::text WHEN ((n).last_seen_at <= (now() - node_silence())) THEN 'unreachable'::text WHEN (n).draining THEN 'draining'::text WHEN (n).cordoned THEN 'cordoned'::text ELSE 'up'::text END;
 
+CREATE OR REPLACE FUNCTION public.nodes_are_held()
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+BEGIN ATOMIC
+ SELECT (EXISTS ( SELECT
+            FROM restoration
+           WHERE (restoration.finished_at IS NULL))) AS "exists";
+END;
+
 CREATE OR REPLACE FUNCTION public.note_api_tokens_used(tenants text[], ids uuid[])
  RETURNS void
  LANGUAGE sql
@@ -1979,6 +2052,15 @@ BEGIN ATOMIC
     FROM UNNEST(note_api_tokens_used.tenants, note_api_tokens_used.ids) used(tenant_id, id)
    WHERE ((t.tenant_id = used.tenant_id) AND (t.id = used.id) AND ((t.last_used_at IS NULL) OR (t.last_used_at < (now() - '00:04:00'::interval))));
 END;
+
+CREATE OR REPLACE FUNCTION public.notify_certificate()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform pg_notify('rhyzome_certificate', '');
+  return null;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.notify_tenant()
  RETURNS trigger
@@ -2133,60 +2215,26 @@ END;
 
 CREATE OR REPLACE FUNCTION public.reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean)
  RETURNS uuid
- LANGUAGE sql
- SECURITY DEFINER
- SET search_path TO 'public', 'pg_temp'
-RETURN reserve_room(p_resource, p_kind, (p_vcpus)::bigint, p_memory_mib, p_disk_gib, p_only, p_never, NULL::jsonb, p_stays);
-
-CREATE OR REPLACE FUNCTION public.reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean)
- RETURNS uuid
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'public', 'pg_temp'
 AS $function$
-declare
-  tenant text := current_tenant();
-  own reservation;
-  candidates uuid[];
-  candidate uuid;
-  chosen uuid;
+declare chosen uuid; tenant text := current_tenant();
 begin
-  if tenant is null then raise exception 'reserve_room needs a tenant'; end if;
-  select * into own from reservation where tenant_id = tenant and resource_id = p_resource;
-  select array_agg(n.id order by coalesce((p_ranks ->> n.id::text)::numeric, 0),
-    (m.memory_mib - m.used_memory_mib) / greatest(m.memory_mib, 1)::float8 desc, n.id) into candidates
-  from node n join node_room m on m.node_id = n.id
+  if tenant is null then raise exception 'reserve_node needs a tenant'; end if;
+  perform pg_advisory_xact_lock(hashtextextended('rhyzome.placement', 0));
+  select n.id into chosen
+  from node n
+  cross join lateral (
+    select coalesce(sum(r.vcpus), 0) as vcpus, coalesce(sum(r.memory_mib), 0) as memory_mib, coalesce(sum(r.disk_gib), 0) as disk_gib
+    from reservation r where r.node_id = n.id and not (r.tenant_id = tenant and r.resource_id = p_resource)) used
   where (p_only is null or n.id = any (p_only)) and (p_never is null or n.id <> all (p_never))
-    and (p_stays or takes_new(n, p_kind))
-    and (own.node_id = n.id or (m.vcpus - m.used_vcpus >= p_vcpus or p_vcpus = 0)
-      and (m.memory_mib - m.used_memory_mib >= p_memory_mib or p_memory_mib = 0)
-      and (m.disk_gib - m.used_disk_gib >= p_disk_gib or p_disk_gib = 0));
-  if candidates is null then return null; end if;
-  for may_wait in 0..1 loop
-    foreach candidate in array candidates loop
-      begin
-        if may_wait = 0 then
-          perform 1 from node_load where node_id = candidate for update skip locked;
-          continue when not found;
-        else
-          perform 1 from node_load where node_id = candidate for update;
-        end if;
-        if has_room(candidate, own, p_vcpus, p_memory_mib, p_disk_gib) then
-          chosen := candidate;
-          exit;
-        end if;
-        -- Gives the lock back: who waits for a node holds none.
-        raise exception using errcode = 'RZ000';
-      exception when sqlstate 'RZ000' then null;
-      end;
-    end loop;
-    exit when chosen is not null;
-  end loop;
+    and (p_stays or (node_state(n) = 'up' and p_kind = any (n.kinds)))
+    and n.vcpus::bigint * p_vcpu_overcommit - used.vcpus >= p_vcpus
+    and n.memory_mib - used.memory_mib >= p_memory_mib
+    and n.disk_gib - used.disk_gib >= p_disk_gib
+  order by n.memory_mib - used.memory_mib desc, n.id limit 1;
   if chosen is null then return null; end if;
-  with back as (delete from room_given_back where node_id = chosen returning vcpus, memory_mib, disk_gib)
-  update node_load l set vcpus = l.vcpus - b.vcpus, memory_mib = l.memory_mib - b.memory_mib, disk_gib = l.disk_gib - b.disk_gib
-  from (select sum(vcpus) as vcpus, sum(memory_mib) as memory_mib, sum(disk_gib) as disk_gib from back) b
-  where l.node_id = chosen and b.vcpus is not null;
   insert into reservation (tenant_id, resource_id, node_id, vcpus, memory_mib, disk_gib)
   values (tenant, p_resource, chosen, p_vcpus, p_memory_mib, p_disk_gib)
   on conflict (tenant_id, resource_id) do update set node_id = excluded.node_id, vcpus = excluded.vcpus,
@@ -2272,12 +2320,6 @@ begin
 exception when no_data_found then
   raise foreign_key_violation using message = format('%s %s is no resource', tg_table_name, new.id);
 end $function$;
-
-CREATE OR REPLACE FUNCTION public.takes_new(n node, p_kind text)
- RETURNS boolean
- LANGUAGE sql
- STABLE
-RETURN ((node_state(n) = 'up'::text) AND (p_kind = ANY ((n).kinds)));
 
 CREATE OR REPLACE FUNCTION public.tell_alarm()
  RETURNS trigger
@@ -2395,40 +2437,6 @@ end $procedure$;
 
 -- Views
 
-create view node_room as
- SELECT n.id AS node_id,
-    (floor(((n.vcpus)::numeric * COALESCE(n.vcpu_overcommit, i.vcpu_overcommit))))::bigint AS vcpus,
-    (floor(((GREATEST((n.memory_mib - COALESCE(n.memory_reserve_mib, i.memory_reserve_mib)), (0)::bigint))::numeric * COALESCE(n.memory_overcommit, i.memory_overcommit))))::bigint AS memory_mib,
-    (floor(((n.disk_gib)::numeric * COALESCE(n.disk_overcommit, i.disk_overcommit))))::bigint AS disk_gib,
-    (l.vcpus - COALESCE(g.vcpus, (0)::bigint)) AS used_vcpus,
-    (l.memory_mib - COALESCE(g.memory_mib, (0)::bigint)) AS used_memory_mib,
-    (l.disk_gib - COALESCE(g.disk_gib, (0)::bigint)) AS used_disk_gib
-   FROM (((node n
-     CROSS JOIN installation i)
-     JOIN node_load l ON ((l.node_id = n.id)))
-     LEFT JOIN ( SELECT room_given_back.node_id,
-            (sum(room_given_back.vcpus))::bigint AS vcpus,
-            (sum(room_given_back.memory_mib))::bigint AS memory_mib,
-            (sum(room_given_back.disk_gib))::bigint AS disk_gib
-           FROM room_given_back
-          GROUP BY room_given_back.node_id) g ON ((g.node_id = n.id)));
-
-create view node_room_drift as
- SELECT m.node_id,
-    m.used_vcpus,
-    m.used_memory_mib,
-    m.used_disk_gib,
-    r.vcpus,
-    r.memory_mib,
-    r.disk_gib
-   FROM (node_room m
-     CROSS JOIN LATERAL ( SELECT COALESCE(sum(reservation.vcpus), (0)::bigint) AS vcpus,
-            (COALESCE(sum(reservation.memory_mib), (0)::numeric))::bigint AS memory_mib,
-            (COALESCE(sum(reservation.disk_gib), (0)::numeric))::bigint AS disk_gib
-           FROM reservation
-          WHERE (reservation.node_id = m.node_id)) r)
-  WHERE ((m.used_vcpus <> r.vcpus) OR (m.used_memory_mib <> r.memory_mib) OR (m.used_disk_gib <> r.disk_gib));
-
 create view quota_drift as
  SELECT tenant_id,
     name,
@@ -2458,6 +2466,8 @@ CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.apitoken
 CREATE TRIGGER take_order BEFORE INSERT ON public.apitoken FOR EACH ROW EXECUTE FUNCTION take_order();
 
 CREATE TRIGGER tells_access AFTER DELETE OR UPDATE OF revoked ON public.apitoken FOR EACH ROW EXECUTE FUNCTION raise_access();
+
+CREATE TRIGGER notify_certificate AFTER INSERT ON public.certificate FOR EACH STATEMENT EXECUTE FUNCTION notify_certificate();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
 
@@ -2497,11 +2507,13 @@ CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.network 
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.network FOR EACH ROW EXECUTE FUNCTION take_order();
 
-CREATE TRIGGER begin_node_load AFTER INSERT ON public.node FOR EACH ROW EXECUTE FUNCTION begin_node_load();
-
 CREATE TRIGGER tell_node_state BEFORE INSERT OR UPDATE ON public.node FOR EACH ROW EXECUTE FUNCTION tell_node_state();
 
 CREATE TRIGGER end_tombstone AFTER DELETE ON public.placement FOR EACH ROW WHEN ((old.tombstoned_at IS NOT NULL)) EXECUTE FUNCTION end_tombstone();
+
+CREATE TRIGGER keep_disk_tombstone_insert AFTER INSERT ON public.placement FOR EACH ROW WHEN ((new.kind = ANY (ARRAY['disk'::text, 'snapshot'::text]))) EXECUTE FUNCTION keep_disk_tombstone();
+
+CREATE TRIGGER keep_disk_tombstone_update AFTER UPDATE OF present ON public.placement FOR EACH ROW WHEN (((new.kind = ANY (ARRAY['disk'::text, 'snapshot'::text])) AND (new.present IS DISTINCT FROM old.present))) EXECUTE FUNCTION keep_disk_tombstone();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.portforward DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_portforward();
 
@@ -2516,8 +2528,6 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.publicaddress FOR EACH ROW EXE
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
 CREATE TRIGGER keep_realm_issuer AFTER INSERT OR DELETE OR UPDATE OF issuer, organization ON public.realm FOR EACH ROW EXECUTE FUNCTION keep_realm_issuer();
-
-CREATE TRIGGER count_reservation AFTER INSERT OR DELETE OR UPDATE ON public.reservation FOR EACH ROW EXECUTE FUNCTION count_reservation();
 
 CREATE TRIGGER end_grant AFTER UPDATE OF state ON public.resource FOR EACH ROW WHEN (((new.kind = 'grant'::text) AND (new.state = 'deleting'::text) AND (old.state <> 'deleting'::text))) EXECUTE FUNCTION end_grant();
 
@@ -2552,6 +2562,8 @@ CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.reso
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
 
 CREATE TRIGGER tell_resource AFTER INSERT OR DELETE OR UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION tell_resource();
+
+CREATE TRIGGER notify_certificate AFTER INSERT OR DELETE OR UPDATE ON public.revocation FOR EACH STATEMENT EXECUTE FUNCTION notify_certificate();
 
 CREATE TRIGGER notify_service AFTER INSERT OR DELETE OR UPDATE ON public.service FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
@@ -2639,6 +2651,11 @@ alter table disk force row level security;
 create policy all_tenants on disk as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on disk as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table disk_tombstone enable row level security;
+alter table disk_tombstone force row level security;
+create policy all_tenants on disk_tombstone as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on disk_tombstone as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table event enable row level security;
 alter table event force row level security;
 create policy all_tenants on event as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -2706,10 +2723,20 @@ alter table lease force row level security;
 create policy all_tenants on lease as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on lease as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table leftover enable row level security;
+alter table leftover force row level security;
+create policy all_tenants on leftover as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on leftover as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table metric_sample enable row level security;
 alter table metric_sample force row level security;
 create policy all_tenants on metric_sample as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on metric_sample as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table missing_placement enable row level security;
+alter table missing_placement force row level security;
+create policy all_tenants on missing_placement as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on missing_placement as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table network enable row level security;
 alter table network force row level security;
@@ -2720,6 +2747,11 @@ alter table network_part enable row level security;
 alter table network_part force row level security;
 create policy all_tenants on network_part as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on network_part as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table orphan enable row level security;
+alter table orphan force row level security;
+create policy all_tenants on orphan as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on orphan as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table placement enable row level security;
 alter table placement force row level security;
@@ -2785,6 +2817,11 @@ alter table subject force row level security;
 create policy all_tenants on subject as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on subject as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table sweep_removal enable row level security;
+alter table sweep_removal force row level security;
+create policy all_tenants on sweep_removal as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on sweep_removal as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table tenant enable row level security;
 alter table tenant force row level security;
 create policy all_tenants on tenant as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -2836,9 +2873,6 @@ alter function api_tokens(hashes bytea[]) owner to rhyzome_owner;
 grant execute on function api_tokens(hashes bytea[]) to public;
 grant execute on function api_tokens(hashes bytea[]) to rhyzome_app;
 grant execute on function api_tokens(hashes bytea[]) to rhyzome_operator;
-
-alter function begin_node_load() owner to rhyzome_owner;
-grant execute on function begin_node_load() to public;
 
 alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
 grant execute on function charge(p_tenant text, p_name text, p_delta bigint) to public;
@@ -2911,9 +2945,6 @@ grant execute on function clear_job_alarms() to public;
 alter function count_lease() owner to rhyzome_owner;
 grant execute on function count_lease() to public;
 
-alter function count_reservation() owner to rhyzome_owner;
-grant execute on function count_reservation() to public;
-
 alter function current_tenant() owner to rhyzome_owner;
 grant execute on function current_tenant() to public;
 
@@ -2931,11 +2962,6 @@ grant execute on function end_tombstone() to public;
 alter function free_held_address() owner to rhyzome_owner;
 grant execute on function free_held_address() to public;
 
-alter function free_room(p_resource uuid, p_kind text, p_stays boolean) owner to rhyzome_owner;
-grant execute on function free_room(p_resource uuid, p_kind text, p_stays boolean) to public;
-grant execute on function free_room(p_resource uuid, p_kind text, p_stays boolean) to rhyzome_app;
-grant execute on function free_room(p_resource uuid, p_kind text, p_stays boolean) to rhyzome_operator;
-
 alter function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) owner to rhyzome_owner;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to public;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to rhyzome_app;
@@ -2949,11 +2975,6 @@ grant execute on function give_default_quotas() to public;
 
 alter function give_ip6() owner to rhyzome_owner;
 grant execute on function give_ip6() to public;
-
-alter function has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint) owner to rhyzome_owner;
-grant execute on function has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint) to public;
-grant execute on function has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint) to rhyzome_app;
-grant execute on function has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint) to rhyzome_operator;
 
 alter function hold_access() owner to rhyzome_owner;
 grant execute on function hold_access() to public;
@@ -2969,6 +2990,9 @@ alter function issuer_directory() owner to rhyzome_owner;
 grant execute on function issuer_directory() to public;
 grant execute on function issuer_directory() to rhyzome_app;
 grant execute on function issuer_directory() to rhyzome_operator;
+
+alter function keep_disk_tombstone() owner to rhyzome_owner;
+grant execute on function keep_disk_tombstone() to public;
 
 alter function keep_issuer_whole_or_shared() owner to rhyzome_owner;
 grant execute on function keep_issuer_whole_or_shared() to public;
@@ -3010,10 +3034,16 @@ grant execute on function node_state(n node) to public;
 grant execute on function node_state(n node) to rhyzome_app;
 grant execute on function node_state(n node) to rhyzome_operator;
 
+alter function nodes_are_held() owner to rhyzome_owner;
+grant execute on function nodes_are_held() to public;
+
 alter function note_api_tokens_used(tenants text[], ids uuid[]) owner to rhyzome_owner;
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to public;
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_app;
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_operator;
+
+alter function notify_certificate() owner to rhyzome_owner;
+grant execute on function notify_certificate() to public;
 
 alter function notify_tenant() owner to rhyzome_owner;
 grant execute on function notify_tenant() to public;
@@ -3056,11 +3086,6 @@ grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus int
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_app;
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_operator;
 
-alter function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) owner to rhyzome_owner;
-grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to public;
-grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to rhyzome_app;
-grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to rhyzome_operator;
-
 alter function show_alarm() owner to rhyzome_owner;
 grant execute on function show_alarm() to public;
 
@@ -3079,11 +3104,6 @@ grant execute on function tag_keys_digest(tags jsonb) to public;
 
 alter function take_order() owner to rhyzome_owner;
 grant execute on function take_order() to public;
-
-alter function takes_new(n node, p_kind text) owner to rhyzome_owner;
-grant execute on function takes_new(n node, p_kind text) to public;
-grant execute on function takes_new(n node, p_kind text) to rhyzome_app;
-grant execute on function takes_new(n node, p_kind text) to rhyzome_operator;
 
 alter function tell_alarm() owner to rhyzome_owner;
 grant execute on function tell_alarm() to public;
@@ -3124,8 +3144,6 @@ alter sequence placement_revision owner to rhyzome_owner;
 grant usage on sequence placement_revision to rhyzome_app;
 grant usage on sequence placement_revision to rhyzome_operator;
 
-alter sequence room_given_back_id_seq owner to rhyzome_owner;
-
 alter table access_grant owner to rhyzome_owner;
 grant delete, insert, select, update on table access_grant to rhyzome_app;
 grant delete, insert, select, update on table access_grant to rhyzome_operator;
@@ -3161,6 +3179,9 @@ grant insert, select on table audit_seal to rhyzome_operator;
 alter table audit_unauthenticated owner to rhyzome_owner;
 grant select on table audit_unauthenticated to rhyzome_operator;
 
+alter table certificate owner to rhyzome_owner;
+grant delete, insert, select, update on table certificate to rhyzome_operator;
+
 alter table deed owner to rhyzome_owner;
 grant delete, insert, select, update on table deed to rhyzome_app;
 grant delete, insert, select, update on table deed to rhyzome_operator;
@@ -3176,6 +3197,13 @@ grant delete, insert, select, update on table dependency to rhyzome_operator;
 alter table disk owner to rhyzome_owner;
 grant delete, insert, select, update on table disk to rhyzome_app;
 grant delete, insert, select, update on table disk to rhyzome_operator;
+
+alter table disk_tombstone owner to rhyzome_owner;
+grant delete, insert, select on table disk_tombstone to rhyzome_app;
+grant delete, insert, select, update on table disk_tombstone to rhyzome_operator;
+
+alter table enrollment_token owner to rhyzome_owner;
+grant delete, insert, select, update on table enrollment_token to rhyzome_operator;
 
 alter table event owner to rhyzome_owner;
 grant insert, select on table event to rhyzome_app;
@@ -3236,6 +3264,9 @@ alter table lease owner to rhyzome_owner;
 grant delete, insert, select, update on table lease to rhyzome_app;
 grant delete, insert, select, update on table lease to rhyzome_operator;
 
+alter table leftover owner to rhyzome_owner;
+grant delete, insert, select, update on table leftover to rhyzome_operator;
+
 alter table metric_sample owner to rhyzome_owner;
 grant delete, insert, select, update on table metric_sample to rhyzome_app;
 grant delete, insert, select, update on table metric_sample to rhyzome_operator;
@@ -3243,6 +3274,9 @@ grant delete, insert, select, update on table metric_sample to rhyzome_operator;
 alter table migration owner to rhyzome_owner;
 grant select on table migration to rhyzome_app;
 grant select on table migration to rhyzome_operator;
+
+alter table missing_placement owner to rhyzome_owner;
+grant delete, insert, select, update on table missing_placement to rhyzome_operator;
 
 alter table network owner to rhyzome_owner;
 grant delete, insert, select, update on table network to rhyzome_app;
@@ -3262,12 +3296,15 @@ grant delete, insert, select on table node_event to rhyzome_operator;
 alter table node_fence owner to rhyzome_owner;
 grant insert, select, update on table node_fence to rhyzome_operator;
 
-alter table node_load owner to rhyzome_owner;
-grant delete, insert, select, update on table node_load to rhyzome_operator;
+alter table node_inventory owner to rhyzome_owner;
+grant delete, insert, select, update on table node_inventory to rhyzome_operator;
 
 alter table node_session owner to rhyzome_owner;
 grant select on table node_session to rhyzome_app;
 grant delete, insert, select, update on table node_session to rhyzome_operator;
+
+alter table orphan owner to rhyzome_owner;
+grant delete, insert, select, update on table orphan to rhyzome_operator;
 
 alter table placement owner to rhyzome_owner;
 grant delete, insert, select, update on table placement to rhyzome_app;
@@ -3319,8 +3356,12 @@ alter table resource_tag owner to rhyzome_owner;
 grant delete, insert, select, update on table resource_tag to rhyzome_app;
 grant delete, insert, select, update on table resource_tag to rhyzome_operator;
 
-alter table room_given_back owner to rhyzome_owner;
-grant delete, insert, select, update on table room_given_back to rhyzome_operator;
+alter table restoration owner to rhyzome_owner;
+grant select on table restoration to rhyzome_app;
+grant insert, select, update on table restoration to rhyzome_operator;
+
+alter table revocation owner to rhyzome_owner;
+grant delete, insert, select, update on table revocation to rhyzome_operator;
 
 alter table service owner to rhyzome_owner;
 grant delete, insert, select, update on table service to rhyzome_operator;
@@ -3336,6 +3377,9 @@ grant delete, insert, select, update on table snapshot to rhyzome_operator;
 alter table subject owner to rhyzome_owner;
 grant delete, insert, select, update on table subject to rhyzome_app;
 grant delete, insert, select, update on table subject to rhyzome_operator;
+
+alter table sweep_removal owner to rhyzome_owner;
+grant delete, insert, select, update on table sweep_removal to rhyzome_operator;
 
 alter table tenant owner to rhyzome_owner;
 grant select on table tenant to rhyzome_app;
@@ -3366,12 +3410,6 @@ grant delete, insert, select, update on table wireguard_door to rhyzome_operator
 alter table wireguardpeer owner to rhyzome_owner;
 grant delete, insert, select, update on table wireguardpeer to rhyzome_app;
 grant delete, insert, select, update on table wireguardpeer to rhyzome_operator;
-
-alter view node_room owner to rhyzome_owner;
-grant select on view node_room to rhyzome_operator;
-
-alter view node_room_drift owner to rhyzome_owner;
-grant select on view node_room_drift to rhyzome_operator;
 
 alter view quota_drift owner to rhyzome_owner;
 grant select on view quota_drift to rhyzome_app;

@@ -41,6 +41,8 @@ export function writeSettings(folder: DataFolder, input: SettingsInput): void {
       driver: input.driver,
       labels: {},
       pki: certificates.node,
+      // `npm start` makes new ones itself.
+      renew: false,
       ...(input.libvirtUri
         ? { libvirt: { uri: input.libvirtUri }, network: { uplink: { interface: worldLink.interface } } }
         : {}),

@@ -7,6 +7,8 @@ import { NodeHub } from '#libs/nodes';
 import { JobService, KindRegistry, Pipeline, ResourceReader } from '#libs/resources';
 import { RpcErrorFilter } from '#libs/rpc/nest';
 import type { ContentStore } from '#libs/storage';
+import { Certificates } from './certificates.js';
+import { CertificateController } from './controllers/certificate.controller.js';
 import { JobServiceController } from './controllers/job.controller.js';
 import { NodeController } from './controllers/node.controller.js';
 import { RelayController } from './controllers/relay.controller.js';
@@ -21,6 +23,7 @@ export interface GrpcParts {
   hub: NodeHub;
   /** Null where none is configured: then nodes cannot fetch images here. */
   content: ContentStore | null;
+  certificates: Certificates;
   /** Where refused certificates are written down; absent: nowhere. */
   unauthenticated?: UnauthenticatedLog;
   /** Where refused reads are written down; absent: nowhere. */
@@ -37,19 +40,27 @@ export class GrpcModule {
     registry,
     hub,
     content,
+    certificates,
     unauthenticated,
     refusedReads,
     tokenKey,
   }: GrpcParts): DynamicModule {
     return {
       module: GrpcModule,
-      controllers: [NodeController, RelayController, ResourceServiceController, JobServiceController],
+      controllers: [
+        CertificateController,
+        NodeController,
+        RelayController,
+        ResourceServiceController,
+        JobServiceController,
+      ],
       providers: [
         { provide: Database, useValue: db },
         { provide: Listener, useValue: listener },
         { provide: KindRegistry, useValue: registry },
         { provide: NodeHub, useValue: hub },
         { provide: CONTENT, useValue: content },
+        { provide: Certificates, useValue: certificates },
         { provide: ServiceCallers, useValue: new ServiceCallers(db, unauthenticated, refusedReads) },
         { provide: EventReader, useValue: new EventReader(db) },
         { provide: Pipeline, useValue: new Pipeline(db, registry) },

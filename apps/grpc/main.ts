@@ -2,6 +2,7 @@
 import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
 import type { MicroserviceOptions } from '@nestjs/microservices';
+import { RevocationList } from '#libs/certificates';
 import { DEFAULT_AUDIENCE, loadConfigOrExit } from '#libs/config';
 import { openDatabases, whenReachable } from '#libs/db';
 import { AuditSealer, EventNumberer, RefusedReads, UnauthenticatedLog } from '#libs/events';
@@ -9,16 +10,22 @@ import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
-import { NodeHub, NodeWatch } from '#libs/nodes';
+import { NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
 import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
+import { serveEnrollment } from '#libs/rpc';
 import { nestGrpcOptions } from '#libs/rpc/nest';
+import { Certificates } from './certificates.js';
+import { enrollmentService } from './enrollment.js';
 import { GrpcModule } from './grpc.module.js';
+import { openIssuer } from './issuer.js';
 import { grpcMetrics } from './metrics.js';
+import { addressOf } from './service-callers.js';
 
 const config = loadConfigOrExit('rhyzome-grpc', ['db', 'grpc']);
 const log = createLog('grpc', config.log.level);
 const credentials = await credentialsOrExit('rhyzome-grpc', config.pki, 'server', log);
+const issuer = await openIssuer('rhyzome-grpc', config, credentials, log);
 const databases = openDatabases('rhyzome-grpc', config, log, true);
 const { db, listener, operator } = databases;
 
@@ -41,7 +48,8 @@ const firstTcp = config.grpc.listen.find((address) => !address.startsWith('unix:
 const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
 const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
-const upkeep = new Upkeep(db, registry, log);
+const leftovers = { name: 'leftovers', everyMs: 5 * 60_000, work: sweepLeftovers };
+const upkeep = new Upkeep(db, registry, log, undefined, [leftovers]);
 const watch = new NodeWatch(db, { log });
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
@@ -63,13 +71,23 @@ const content = contents?.store ?? null;
 if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
 grpcMetrics(monitoring.registry, db, hub, runner, numberer);
 
-const grpc = nestGrpcOptions({ listen: config.grpc.listen, credentials });
+const revocations = new RevocationList(db, log);
+const grpc = nestGrpcOptions({
+  listen: config.grpc.listen,
+  credentials,
+  refuse: (peer) => revocations.refusalOf(peer),
+  onRefused: ({ type, name }, source) =>
+    unauthenticated.tell({ reason: 'revoked', source: addressOf(source), issuer: `${type}:${name}`, method: 'gRPC' }),
+});
+await whenReachable(log, () => revocations.follow(listener, () => grpc.gate.recheck()));
+const certificates = new Certificates(db, issuer);
 const module = GrpcModule.with({
   db,
   listener,
   registry,
   hub,
   content,
+  certificates,
   unauthenticated,
   refusedReads,
   tokenKey: installation.tokenKey,
@@ -87,15 +105,26 @@ numberer.start();
 sealer.start();
 upkeep.start();
 watch.start();
+const enrollment =
+  config.grpc.enrollment &&
+  (await serveEnrollment({
+    listen: config.grpc.enrollment.listen,
+    credentials,
+    implementation: enrollmentService({ certificates, credentials, unauthenticated, log }),
+  }));
 const collector = content && new ContentCollector(db, listener, content, log);
 serving = true;
-log.info({ listen: config.grpc.listen, advertise, installation: installation.id }, 'rhyzome-grpc serves');
+log.info(
+  { listen: config.grpc.listen, enrollment: enrollment?.address, advertise, installation: installation.id },
+  'rhyzome-grpc serves',
+);
 
 onShutdown(log, async () => {
   monitoring.drain();
   await Promise.all([runner.stop(), upkeep.stop(), watch.stop(), sealer.stop(), collector?.close()]);
+  revocations.close();
   hub.close();
-  await grpc.drain(2_000);
+  await Promise.all([grpc.drain(2_000), enrollment?.stop(2_000)]);
   await app.close();
   await numberer.close();
   await Promise.all([unauthenticated.close(), refusedReads.close()]);

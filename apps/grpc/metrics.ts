@@ -23,6 +23,16 @@ export function grpcMetrics(
       },
     });
   gauge('rhyzome_node_streams', 'Node streams that this replica holds.', () => hub.size);
+  gauge(
+    'rhyzome_orphans',
+    'What nobody owns on the nodes whose streams this replica holds.',
+    () => hub.findings.orphans,
+  );
+  gauge(
+    'rhyzome_missing_placements',
+    'What nodes whose streams this replica holds had made and have no more.',
+    () => hub.findings.missing,
+  );
   gauge('rhyzome_jobs_running', 'Jobs that this replica runs right now.', () => runner.running);
   gauge('rhyzome_event_leader', '1 on the replica that numbers events.', () => (numberer.isLeader ? 1 : 0));
   nodesByState(registry, db);

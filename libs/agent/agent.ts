@@ -172,6 +172,8 @@ class NodeAgent {
         relayInput: ({ relayId, data }) => relays.input(relayId, data),
         cancelRelay: (relayId) => relays.cancel(relayId),
         capacity: () => joined().capacity(),
+        inventory: async () => takeInventory(joined().driver, joined().reconciler),
+        removeUnowned: async (refs) => joined().removeUnowned(refs),
       },
     });
     this.session = session;

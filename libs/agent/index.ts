@@ -1,3 +1,4 @@
 export { type Agent, type AgentOptions, type AgentTiming, startAgent } from './agent.js';
 export { chooseDriver, type DriverChoice } from './choose-driver.js';
+export { EnrollmentError, type EnrollOptions, enrolledLabels, enrollMachine } from './enroll.js';
 export { ForeignInstallationError } from './installation.js';

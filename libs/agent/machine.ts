@@ -4,8 +4,8 @@
  * come and go.
  */
 import { join } from 'node:path';
-import type { ContentSink, Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
-import type { Capacity, MetricsReport, Observed } from '#libs/rpc';
+import type { ContentSink, Driver, DriverContext, DriverLog, Ref } from '#libs/drivers/contract';
+import type { Capacity, MetricsReport, Observed, UnownedOutcome } from '#libs/rpc';
 import { Deeds } from './deeds.js';
 import { checkDrift } from './drift.js';
 import { type FetchImage, ImageCache } from './images.js';
@@ -17,6 +17,7 @@ import { metadataSocketPath } from './metadata/socket-path.js';
 import { MetricsPump } from './metrics.js';
 import { Reconciler } from './reconciler.js';
 import { type BackOff, KeyedQueue } from './schedule.js';
+import { removeUnowned } from './unowned.js';
 
 export interface MachineTiming {
   concurrency: number;
@@ -131,6 +132,21 @@ export class Machine {
   async capacity(): Promise<Capacity> {
     const { vcpus, memoryMiB, diskGiB } = await this.driver.capacity();
     return { vcpus, memoryMib: BigInt(memoryMiB), diskGib: BigInt(diskGiB) };
+  }
+
+  /** Removes what nobody owns; tells of each what became of it. */
+  async removeUnowned(refs: readonly Ref[]): Promise<UnownedOutcome[]> {
+    const { reconciler, queue, closing } = this.parts;
+    const { capabilities } = this.driver;
+    const { tryTimeoutMs: timeoutMs } = this.options.timing;
+    return removeUnowned(refs, {
+      capabilities,
+      reconciler,
+      queue,
+      log: this.options.log,
+      closing: closing.signal,
+      timeoutMs,
+    });
   }
 
   /** Looks for drift and tidies up. One at a time; failures are logged and the next look tries again. */

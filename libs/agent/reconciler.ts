@@ -1,7 +1,7 @@
 /**
  * Makes the machine what the controller wants: level-triggered, one worker a resource, again and again until it is so.
  * Networks come before instances and go after them; a resource that fails keeps no other waiting for longer than one try.
- * What the controller does not mention is left alone.
+ * What the controller does not mention is left alone (unowned.ts has the one exception).
  */
 import type { Capability, DriverLog, Found, Ref } from '#libs/drivers/contract';
 import { type Desired, type Observed, Phase } from '#libs/rpc';
@@ -32,6 +32,8 @@ export class Reconciler {
   private readonly recheckSlots = new Slots(1);
   private readonly closing = new AbortController();
   private mentioned: Set<string> | undefined;
+  /** A stream's snapshot has been received to its end, and no other has begun. */
+  private isWhole = false;
 
   constructor(private readonly options: ReconcilerOptions) {
     this.capabilities = new Map(options.capabilities.map((capability) => [capability.kind, capability]));
@@ -41,6 +43,12 @@ export class Reconciler {
   /** A stream begins: its snapshot decides which resources are the controller's concern. */
   beginSnapshot(): void {
     this.mentioned = new Set();
+    this.isWhole = false;
+  }
+
+  /** Whether all that the controller desires here is known: what is not, is nobody's. */
+  get knowsAll(): boolean {
+    return this.isWhole;
   }
 
   /** Takes what is desired. A message may be late or doubled: an older revision changes nothing, the same is told again. */
@@ -53,6 +61,7 @@ export class Reconciler {
         if (!this.mentioned.has(key)) this.forget(item);
       }
       this.mentioned = undefined;
+      this.isWhole = true;
     }
     // In the middle of a snapshot, what was not mentioned yet is no less desired.
     if (!this.mentioned) this.options.onDesired?.();

@@ -3,7 +3,7 @@
  * and knows nothing of reconnecting.
  */
 import type { ClientDuplexStream } from '@grpc/grpc-js';
-import type { DriverLog } from '#libs/drivers/contract';
+import type { DriverLog, Ref } from '#libs/drivers/contract';
 import {
   type Capacity,
   ConnectRequest,
@@ -19,6 +19,7 @@ import {
   type RelayInput,
   type RelayRequest,
   send,
+  type UnownedOutcome,
   type Welcome,
 } from '#libs/rpc';
 import { itemKey } from './item.js';
@@ -33,6 +34,8 @@ export interface SessionHandlers {
   relayInput(input: RelayInput): void;
   cancelRelay(relayId: string): void;
   capacity(): Promise<Capacity>;
+  inventory(): Promise<Observed[]>;
+  removeUnowned(refs: readonly Ref[]): Promise<UnownedOutcome[]>;
 }
 
 export interface SessionOptions {
@@ -115,6 +118,14 @@ export class Session {
     return this.write({ body: { $case: 'metrics', value } });
   }
 
+  /** In messages of bounded size. */
+  private async sendInventory(items: readonly Observed[]): Promise<void> {
+    for (let at = 0; at === 0 || at < items.length; at += reportItems) {
+      const end = at + reportItems >= items.length;
+      await this.write({ body: { $case: 'inventory', value: { items: items.slice(at, at + reportItems), end } } });
+    }
+  }
+
   private cut(reason: string): void {
     this.ending.abort(new Error(reason));
     this.call.cancel();
@@ -160,6 +171,18 @@ export class Session {
         return;
       case 'relayCancel':
         handlers.cancelRelay(body.value.relayId);
+        return;
+      case 'tellInventory':
+        handlers.inventory().then(
+          (items) => this.sendInventory(items),
+          (error: unknown) => log.error({ err: error }, 'this machine cannot tell what it has'),
+        );
+        return;
+      case 'removeUnowned':
+        handlers.removeUnowned(body.value.items).then(
+          (items) => this.write({ body: { $case: 'unownedOutcomes', value: { items } } }),
+          (error: unknown) => log.error({ err: error }, 'what nobody owns could not be removed'),
+        );
         return;
       case 'acknowledge':
         return;

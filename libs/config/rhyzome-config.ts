@@ -8,7 +8,9 @@ import { ConnectionStringError, parseConnection } from './connection.js';
 import { type KeycloakConfig, keycloakShape } from './keycloak-config.js';
 import {
   address,
+  duration,
   endpoint,
+  flag,
   integer,
   list,
   map,
@@ -28,6 +30,17 @@ export interface PkiConfig {
   cert: string;
   key: string;
 }
+
+/** The CA by which rhyzome-grpc issues certificates to nodes and services. */
+export interface IssuerConfig {
+  cert: string;
+  key: string;
+  /** How long what is issued holds. */
+  validityMs: number;
+}
+
+const MIN_VALIDITY_MS = 20_000;
+const MAX_VALIDITY_MS = 10 * 365 * 24 * 60 * 60_000;
 
 /** What tokens must name where the settings say nothing else. */
 export const DEFAULT_AUDIENCE = 'urn:rhyzome:api';
@@ -67,6 +80,15 @@ export interface GrpcConfig {
   monitoring: string;
   /** How many jobs run at once. */
   workers: number;
+  /** Where machines enroll, which have no certificate yet; absent: nowhere. */
+  enrollment?: EnrollmentConfig;
+}
+
+export interface EnrollmentConfig {
+  /** host:port or unix:/path. */
+  listen: string;
+  /** host:port at which machines reach it; the server's certificate must hold for the host. */
+  advertise?: string;
 }
 
 /** The way out of the tenants' networks. */
@@ -95,6 +117,8 @@ export interface AgentConfig {
   labels: Record<string, string>;
   /** The node's certificate, where it is not the file's `pki`. */
   pki?: PkiConfig;
+  /** Whether the agent renews its certificate by itself. */
+  renew: boolean;
 }
 
 /** Images that tenants bring in. */
@@ -116,7 +140,7 @@ export interface RhyzomeConfig {
   dbOperator?: string;
   /** As role owner. A secret. */
   dbOwner?: string;
-  pki?: PkiConfig;
+  pki?: PkiConfig & { issuer?: IssuerConfig };
   api?: ApiConfig;
   grpc?: GrpcConfig;
   agent?: AgentConfig;
@@ -168,7 +192,22 @@ const domainName: Shape<string> = (value, place) => {
   return domain ?? given;
 };
 
-const pki = object<PkiConfig>({ ca: required(path()), cert: required(path()), key: required(path()) });
+const files = { ca: required(path()), cert: required(path()), key: required(path()) };
+const pki = object<PkiConfig>(files);
+
+const issuer = object<{ cert: string; key: string; validity: number }>({
+  cert: required(path()),
+  key: required(path()),
+  validity: optional(duration(MIN_VALIDITY_MS, MAX_VALIDITY_MS), () => '30d'),
+});
+
+const pkiWithIssuer = object<PkiConfig & { issuer?: IssuerConfig }>({
+  ...files,
+  issuer: optional((value, place) => {
+    const given = issuer(value, place);
+    return given && { cert: given.cert, key: given.key, validityMs: given.validity };
+  }),
+});
 
 const requests = (fallback: number) => optional(integer(1, 1_000_000), () => fallback);
 
@@ -196,6 +235,7 @@ const grpc = object<GrpcConfig>({
   advertise: optional(address()),
   monitoring: optional(address(), () => '127.0.0.1:8082'),
   workers: optional(integer(1, 1000), () => 10),
+  enrollment: optional(object<EnrollmentConfig>({ listen: required(endpoint()), advertise: optional(address()) })),
 });
 
 const agent = object<AgentConfig>({
@@ -218,6 +258,7 @@ const agent = object<AgentConfig>({
   cacheDir: optional(path()),
   labels: optional(map(text(), 64), () => ({})),
   pki: optional(pki),
+  renew: optional(flag(), () => true),
 });
 
 /** Sections that a process may need and that have a default for every member. */
@@ -227,7 +268,7 @@ export const configShape = object<RhyzomeConfig>({
   db: optional(connection()),
   dbOperator: optional(connection()),
   dbOwner: optional(connection()),
-  pki: optional(pki),
+  pki: optional(pkiWithIssuer),
   api: optional(api),
   grpc: optional(grpc),
   agent: optional(agent),

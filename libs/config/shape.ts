@@ -4,6 +4,7 @@
  * hence no decorators here.
  */
 import { isAbsolute, resolve } from 'node:path';
+import { formatDuration, parseDuration } from '#libs/core';
 import type { ConfigProblem } from './config-error.js';
 
 /** What a shape needs to know while it checks one value. */
@@ -50,6 +51,22 @@ export function integer(min: number, max: number): Shape<number> {
       return refuse(place, `must be a whole number from ${min} to ${max}`);
     return value;
   };
+}
+
+/** A length of time such as `30d`; gives milliseconds. */
+export function duration(minMs: number, maxMs: number): Shape<number> {
+  const any = text();
+  return (value, place) => {
+    const given = any(value, place);
+    const ms = given === undefined ? undefined : parseDuration(given);
+    if (given === undefined || (ms !== undefined && ms >= minMs && ms <= maxMs)) return ms as number;
+    return refuse(place, `must be from ${formatDuration(minMs)} to ${formatDuration(maxMs)}, such as 45s, 12h or 30d`);
+  };
+}
+
+export function flag(): Shape<boolean> {
+  return (value, place) =>
+    typeof value === 'boolean' ? value : refuse(place, `must be true or false, not ${typeName(value)}`);
 }
 
 export function oneOf<const T extends string>(...choices: T[]): Shape<T> {

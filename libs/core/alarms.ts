@@ -12,6 +12,9 @@ export const alarmCodes = {
   job_failing: { severity: 'warning', title: 'A step of a job fails, and is tried again and again' },
   outcome_unclear: { severity: 'critical', title: 'Nobody knows whether a deed on a node happened' },
   undo_stuck: { severity: 'critical', title: 'What a job did cannot be undone' },
+  node_orphans: { severity: 'warning', title: 'A node has what nobody owns' },
+  node_missing: { severity: 'critical', title: 'A node has lost what it had made' },
+  leftovers: { severity: 'warning', title: 'The database has what belongs to nothing' },
 } as const satisfies Record<string, AlarmEntry>;
 
 export type AlarmCode = keyof typeof alarmCodes;

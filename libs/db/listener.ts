@@ -12,7 +12,9 @@ export type Channel =
   | 'rhyzome_node'
   | 'rhyzome_tenant'
   | 'rhyzome_access'
-  | 'rhyzome_content';
+  | 'rhyzome_content'
+  | 'rhyzome_certificate'
+  | 'rhyzome_sweep';
 type Callback = (payload: string | null) => void;
 
 const FIRST_RETRY_MS = 100;

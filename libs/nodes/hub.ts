@@ -7,9 +7,13 @@ import { type Database, type Listener } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, callSignal, type Hello, messagesOf, send } from '#libs/rpc';
 import { type ConsoleCall, serveConsole } from './console-call.js';
+import type { Findings } from './inventory.js';
+import { InventoryClock } from './inventory-clock.js';
+import { MAX_INVENTORY } from './inventory-taking.js';
 import { countFrom, labelsFrom, smallCountFrom, textFrom } from './node-words.js';
 import { openSession } from './registry.js';
-import { NodeStream, type StreamLog } from './stream.js';
+import { NodeStream } from './stream.js';
+import type { StreamLog } from './stream-log.js';
 
 type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
 
@@ -18,10 +22,11 @@ export interface HubOptions {
   /** Address under which other replicas and rhyzome-api reach this one. */
   advertise: string;
   heartbeatIntervalMs?: number;
+  /** Between two inventories of a node. */
+  inventoryEveryMs?: number;
   log: StreamLog;
 }
 
-const MAX_INVENTORY = 100_000;
 const HELLO_MS = 15_000;
 /** What a lost notification would have said. */
 const LOOK_MS = 10_000;
@@ -29,6 +34,7 @@ const LOOK_MS = 10_000;
 export class NodeHub {
   private readonly streams = new Map<string, NodeStream>();
   private readonly timer: NodeJS.Timeout;
+  private readonly inventories: InventoryClock;
 
   constructor(
     private readonly db: Database,
@@ -39,10 +45,18 @@ export class NodeHub {
     listener.on('rhyzome_node', (nodeId) => this.wake(nodeId));
     this.timer = setInterval(() => this.wake(null), LOOK_MS);
     this.timer.unref();
+    this.inventories = new InventoryClock(db, listener, this.streams, options.log, options.inventoryEveryMs);
   }
 
   get size(): number {
     return this.streams.size;
+  }
+
+  /** What the sweep found on the nodes whose streams are held here. */
+  get findings(): Findings {
+    const all = [...this.streams.values()].map(({ inventory }) => inventory.findings);
+    const sum = (key: keyof Findings) => all.reduce((total, findings) => total + findings[key], 0);
+    return { orphans: sum('orphans'), missing: sum('missing') };
   }
 
   private wake(nodeId: string | null): void {
@@ -125,6 +139,7 @@ export class NodeHub {
   /** Ends all streams; the agents dial another replica. */
   close(): void {
     clearInterval(this.timer);
+    this.inventories.close();
     for (const stream of this.streams.values()) stream.end();
   }
 }

@@ -4,8 +4,10 @@
  */
 import { toUSVString } from 'node:util';
 import { isNestedDeeper, RhyzomeError } from '#libs/core';
+import type { Failure } from '#libs/rpc';
 
 const mostInt = 2 ** 31 - 1;
+const MAX_MESSAGE_CHARACTERS = 1_000;
 
 /** A count that fits a bigint column and a JavaScript number. Throws RhyzomeError `malformed_request`. */
 export function countFrom(value: bigint, what: string): number {
@@ -47,6 +49,15 @@ export function objectFrom(json: string, mostBytes: number, what: string): Recor
 export function labelsFrom(labels: Record<string, string>, what: string): Record<string, string> {
   const entries = Object.entries(labels).slice(0, 100);
   return Object.fromEntries(entries.map(([key, value]) => [textFrom(key, 253, what), textFrom(value, 1_000, what)]));
+}
+
+/** A failure cut to what is stored. Throws RhyzomeError `malformed_request`. */
+export function failureFrom(failure: Failure | undefined): { code: string; message: string } | null {
+  if (!failure) return null;
+  return {
+    code: textFrom(failure.code, 63, 'A failure’s code'),
+    message: textFrom(failure.message, MAX_MESSAGE_CHARACTERS, 'A failure’s message'),
+  };
 }
 
 function refuseUnstorable(value: unknown, what: string): void {

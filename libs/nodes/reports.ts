@@ -5,8 +5,8 @@ import { isTenantId, isUuid } from '#libs/core';
 import type { Database } from '#libs/db';
 import { lockSubject, wakeJobs, wakeWaiters } from '#libs/jobs';
 import type { KindRegistry, PlacementReport } from '#libs/resources';
-import { DeedOutcome, type DeedResult, type Failure, type Observed, Phase } from '#libs/rpc';
-import { countFrom, objectFrom, textFrom } from './node-words.js';
+import { DeedOutcome, type DeedResult, type Observed, Phase } from '#libs/rpc';
+import { countFrom, failureFrom, objectFrom } from './node-words.js';
 import type { NodeSession } from './registry.js';
 
 const phases: Partial<Record<Phase, PlacementReport['phase']>> = {
@@ -18,7 +18,6 @@ const phases: Partial<Record<Phase, PlacementReport['phase']>> = {
 
 const MAX_STATUS_BYTES = 16 * 1024;
 const MAX_RESULT_BYTES = 64 * 1024;
-const MAX_MESSAGE_CHARACTERS = 1_000;
 
 /**
  * Only the latest stream of a node may write: one that was taken over says what no longer is. Asked in the statement that
@@ -26,14 +25,6 @@ const MAX_MESSAGE_CHARACTERS = 1_000;
  */
 const isLatest = ({ nodeId, session }: NodeSession) =>
   sql<boolean>`exists (select from node_session s where s.node_id = ${nodeId} and s.session = ${session})`;
-
-function failureFrom(failure: Failure | undefined): { code: string; message: string } | null {
-  if (!failure) return null;
-  return {
-    code: textFrom(failure.code, 63, 'A failure’s code'),
-    message: textFrom(failure.message, MAX_MESSAGE_CHARACTERS, 'A failure’s message'),
-  };
-}
 
 /**
  * Writes a report if it is about something placed on this node and not older than what is known; false otherwise. The

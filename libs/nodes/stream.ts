@@ -9,17 +9,13 @@ import { sql } from 'kysely';
 import type { Database } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, type Hello, messagesOf, send } from '#libs/rpc';
+import { InventoryTaking } from './inventory-taking.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
 import { closeSession, heartbeat, type NodeSession } from './registry.js';
 import { Relays } from './relays.js';
 import { recordDeed, recordReport } from './reports.js';
-
-export interface StreamLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  debug(fields: object, message: string): void;
-}
+import type { StreamLog } from './stream-log.js';
 
 type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
 type Body = NonNullable<ConnectResponse['body']>;
@@ -41,9 +37,14 @@ const ITEM_CHARACTERS = 200;
 
 export class NodeStream {
   readonly relays: Relays;
+  /** What it has, and what of it nobody owns. */
+  readonly inventory: InventoryTaking;
   /** Revision sent last, by resource. */
   private readonly sent = new Map<string, number>();
   private readonly askedDeeds = new Set<string>();
+  /** Its inventory has been read: from now on it is told what is desired. */
+  private isOpen = false;
+  private hasSnapshot = false;
   private looking = false;
   private lookAgain = false;
   private ended = false;
@@ -58,6 +59,7 @@ export class NodeStream {
     private readonly log: StreamLog,
   ) {
     this.relays = new Relays((body) => this.send(body));
+    this.inventory = new InventoryTaking(db, session, nodeName, (body) => this.send(body), log);
   }
 
   private send(body: Body): Promise<void> {
@@ -71,8 +73,9 @@ export class NodeStream {
         if (this.ended || this.signal.aborted) return;
         await this.report(observed);
       }
-      await this.sendSnapshot();
-      await this.lookAtDeeds();
+      this.isOpen = true;
+      await this.look();
+      void this.inventory.compare(hello.inventory);
       for await (const message of messagesOf(this.call)) {
         if (this.ended) return;
         await this.take(message);
@@ -99,6 +102,10 @@ export class NodeStream {
         return recordDeed(this.db, this.session, body.value);
       case 'relayChunk':
         return this.relays.take(body.value);
+      case 'inventory':
+        return this.inventory.take(body.value);
+      case 'unownedOutcomes':
+        return this.inventory.takeOutcomes(body.value.items);
       case 'metrics':
         return recordMetrics(this.db, this.session, body.value);
       case 'heartbeat': {
@@ -128,15 +135,19 @@ export class NodeStream {
     }
   }
 
+  /** Nothing while a restored database has not been compared with the nodes (`rhyzome restore finish`). */
   private async sendSnapshot(): Promise<void> {
+    const held = await sql<{ held: boolean }>`select nodes_are_held() as held`.execute(this.db.operator);
+    if (held.rows[0]!.held) return;
     const rows = await this.pending(false);
     await this.sendDesired(rows);
     await this.send({ $case: 'desire', value: { items: [], snapshotEnd: true } });
+    this.hasSnapshot = true;
   }
 
   /** Looks at the rows anew; calls that come meanwhile are one more look. */
   async look(): Promise<void> {
-    if (this.looking) {
+    if (this.looking || !this.isOpen) {
       this.lookAgain = true;
       return;
     }
@@ -144,6 +155,8 @@ export class NodeStream {
     try {
       do {
         this.lookAgain = false;
+        if (!this.hasSnapshot) await this.sendSnapshot();
+        if (!this.hasSnapshot) continue;
         const rows = (await this.pending(true)).filter((row) => (this.sent.get(row.resource_id) ?? 0) < row.revision);
         await this.sendDesired(rows);
         await this.lookAtDeeds();

@@ -79,7 +79,8 @@ export function parseCertificates(pem: Buffer, file: string, what: string): X509
   });
 }
 
-function parseKey(pem: Buffer, file: string): KeyObject {
+/** Throws PkiError `key_unparsable`. */
+export function parseKey(pem: Buffer, file: string): KeyObject {
   try {
     return createPrivateKey(pem);
   } catch (cause) {

@@ -1,7 +1,22 @@
 export { channelCredentials, serverCredentials } from './certificates.js';
 export { type ChannelSettings, createChannel, type RpcChannel } from './client.js';
+export { type EnrollmentCaller, enrollmentCaller, serveEnrollment } from './enrollment.js';
 export { isUnavailable, problemKey, problemOf, type StatusError, toStatus } from './errors.js';
 export { Gate, type GateOptions } from './gate.js';
+export {
+  CertificateServiceClient,
+  type CertificateServiceServer,
+  CertificateServiceService,
+  EnrollmentServiceClient,
+  type EnrollmentServiceServer,
+  EnrollmentServiceService,
+  EnrollRequest,
+  EnrollResponse,
+  GetTrustAnchorsRequest,
+  GetTrustAnchorsResponse,
+  RenewRequest,
+  RenewResponse,
+} from './generated/rhyzome/v1/certificate.js';
 export {
   Acknowledge,
   Capacity,
@@ -19,6 +34,7 @@ export {
   FetchImageResponse,
   Heartbeat,
   Hello,
+  Inventory,
   Metric,
   MetricsReport,
   MetricType,
@@ -34,8 +50,13 @@ export {
   RelayChunk,
   RelayInput,
   RelayRequest,
+  RemoveUnowned,
   Report,
   ResourceMetrics,
+  TellInventory,
+  UnownedOutcome,
+  UnownedOutcomes,
+  UnownedResult,
   Welcome,
 } from './generated/rhyzome/v1/node.js';
 export {

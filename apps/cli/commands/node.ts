@@ -3,7 +3,9 @@ import { Command } from 'commander';
 import type { Context } from '../context.js';
 import type { NodeView } from '../nodes.js';
 import { fields, table } from '../table.js';
+import { enroll, token } from './node-enroll.js';
 import { setNode } from './node-set.js';
+import { revokeAll, revokeCommand } from './revoke.js';
 
 export function nodeCommand(context: Context): Command {
   return new Command('node')
@@ -14,6 +16,10 @@ export function nodeCommand(context: Context): Command {
     .addCommand(cordon(context, false))
     .addCommand(setNode(context))
     .addCommand(remove(context));
+    .addCommand(remove(context))
+    .addCommand(enroll(context))
+    .addCommand(token(context))
+    .addCommand(revokeCommand(context, 'node'));
 }
 
 function list(context: Context): Command {
@@ -75,17 +81,24 @@ function cordon(context: Context, cordoned: boolean): Command {
 
 function remove(context: Context): Command {
   return new Command('remove')
-    .description('forget a node on which nothing is placed')
+    .description('forget a node on which nothing is placed, and let its certificates in no more')
     .argument('<idOrName>')
-    .action(async (idOrName: string) => {
+    .option('--keep-certificates', 'its agent may register it again')
+    .action(async (idOrName: string, { keepCertificates = false }: { keepCertificates?: boolean }) => {
       const { findNode, removeNode } = await import('../nodes.js');
-      const node = await context.change(async ({ tx, audit }) => {
-        const found = await findNode(tx, idOrName);
-        await removeNode(tx, found);
-        await audit(auditOf('remove', found.id, found.name));
+      const node = await context.change(async (change) => {
+        const found = await findNode(change.tx, idOrName);
+        await removeNode(change.tx, found);
+        if (!keepCertificates) await revokeAll(change, 'node', found.name, 'The node was removed.');
+        await change.audit(auditOf('remove', found.id, found.name));
         return found;
       });
-      const again = node.replica !== null ? ' Its agent is connected and registers it again unless it is stopped.' : '';
+      const isBack = keepCertificates && node.replica !== null;
+      const again = isBack
+        ? ' Its agent is connected and registers it again unless it is stopped.'
+        : keepCertificates
+          ? ''
+          : ' Its certificates are revoked.';
       context.show(node, `Removed node ${node.name}.${again}`);
     });
 }

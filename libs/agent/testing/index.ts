@@ -45,6 +45,7 @@ export class FakeController {
   acknowledges = true;
   /** Sent, with its end, after each welcome. */
   snapshot: Desired[] = [];
+  sendsSnapshot = true;
   readonly images = new Map<string, Buffer>();
   readonly fetches: FetchImageRequest[] = [];
   readonly received: Body[] = [];
@@ -157,7 +158,7 @@ export class FakeController {
       const { installationId, heartbeatIntervalMs } = this;
       const value = { installationId, nodeId: 'node-id', session: ++this.sessions, heartbeatIntervalMs };
       call.write({ body: { $case: 'welcome', value } });
-      if (body.value.kinds.length > 0) {
+      if (body.value.kinds.length > 0 && this.sendsSnapshot) {
         call.write({ body: { $case: 'desire', value: { items: this.snapshot, snapshotEnd: true } } });
       }
     }

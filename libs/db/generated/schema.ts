@@ -32,8 +32,6 @@ export type JsonPrimitive = boolean | number | string | null;
 
 export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
-export type Numeric = ColumnType<string, number | string, number | string>;
-
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
 export interface AccessGrant {
@@ -167,6 +165,19 @@ export interface AuditUnauthenticated {
   source: string;
 }
 
+export interface Certificate {
+  chain: string;
+  issued_at: Generated<Timestamp>;
+  issued_by: string;
+  kind: string;
+  name: string;
+  not_after: Timestamp;
+  not_before: Timestamp;
+  renews: string | null;
+  serial: string;
+  source: string | null;
+}
+
 export interface Deed {
   arguments: Generated<Json>;
   asked_by: string | null;
@@ -232,6 +243,29 @@ export interface Disk {
   snapshot_id: string | null;
   tenant_id: string;
   with_instance: Generated<boolean>;
+}
+
+export interface DiskTombstone {
+  at: Generated<Timestamp>;
+  id: string;
+  kind: string;
+  node_id: string;
+  tenant_id: string;
+  word_of: string | null;
+}
+
+export interface EnrollmentToken {
+  created_at: Generated<Timestamp>;
+  created_by: string;
+  expires_at: Timestamp;
+  hash: Buffer;
+  id: string;
+  labels: Generated<Json>;
+  node_name: string;
+  public_key: Buffer | null;
+  revoked_at: Timestamp | null;
+  serial: string | null;
+  used_at: Timestamp | null;
 }
 
 export interface Event {
@@ -335,15 +369,12 @@ export interface ImageUpload {
 export interface Installation {
   created_at: Generated<Timestamp>;
   deleted_disks_kept: Generated<Interval | null>;
-  disk_overcommit: Generated<Numeric>;
   id: Generated<string>;
-  memory_overcommit: Generated<Numeric>;
-  memory_reserve_mib: Generated<number>;
-  placement_labels: Generated<string[]>;
   singleton: Generated<boolean>;
+  sweep_after: Generated<Interval>;
+  sweep_mode: Generated<string>;
   token_key: Generated<Buffer>;
   tombstone_after: Generated<Interval>;
-  vcpu_overcommit: Generated<Numeric>;
 }
 
 export interface Instance {
@@ -439,6 +470,15 @@ export interface Lease {
   tenant_id: string;
 }
 
+export interface Leftover {
+  first_seen_at: Generated<Timestamp>;
+  id: string;
+  last_seen_at: Generated<Timestamp>;
+  looks: Generated<number>;
+  rule: string;
+  tenant_id: string;
+}
+
 export interface MetricSample {
   at: Timestamp;
   metrics: Json;
@@ -451,6 +491,16 @@ export interface Migration {
   applied_at: Generated<Timestamp>;
   checksum: string;
   name: string;
+}
+
+export interface MissingPlacement {
+  first_seen_at: Generated<Timestamp>;
+  inventories: Generated<number>;
+  kind: string;
+  last_seen_at: Generated<Timestamp>;
+  node_id: string;
+  resource_id: string;
+  tenant_id: string;
 }
 
 export interface Network {
@@ -483,7 +533,6 @@ export interface Node {
   cordoned: Generated<boolean>;
   created_at: Generated<Timestamp>;
   disk_gib: number;
-  disk_overcommit: Numeric | null;
   draining: Generated<boolean>;
   driver: string;
   epoch: Generated<number>;
@@ -494,12 +543,9 @@ export interface Node {
   labels: Generated<Json>;
   last_seen_at: Generated<Timestamp>;
   memory_mib: number;
-  memory_overcommit: Numeric | null;
-  memory_reserve_mib: number | null;
   name: string;
   told_at: Generated<Timestamp>;
   told_state: string | null;
-  vcpu_overcommit: Numeric | null;
   vcpus: number;
 }
 
@@ -527,31 +573,12 @@ export interface NodeFence {
   state: Generated<string>;
 }
 
-export interface NodeLoad {
-  disk_gib: Generated<number>;
-  memory_mib: Generated<number>;
+export interface NodeInventory {
+  items: number;
   node_id: string;
-  vcpus: Generated<number>;
-}
-
-export interface NodeRoom {
-  disk_gib: number | null;
-  memory_mib: number | null;
-  node_id: string | null;
-  used_disk_gib: number | null;
-  used_memory_mib: number | null;
-  used_vcpus: number | null;
-  vcpus: number | null;
-}
-
-export interface NodeRoomDrift {
-  disk_gib: number | null;
-  memory_mib: number | null;
-  node_id: string | null;
-  used_disk_gib: number | null;
-  used_memory_mib: number | null;
-  used_vcpus: number | null;
-  vcpus: number | null;
+  session: number;
+  taken_at: Generated<Timestamp>;
+  wanted_at: Timestamp | null;
 }
 
 export interface NodeSession {
@@ -561,6 +588,22 @@ export interface NodeSession {
   node_id: string;
   replica: string | null;
   session: number;
+}
+
+export interface Orphan {
+  approved_at: Timestamp | null;
+  approved_by: string | null;
+  asked_at: Timestamp | null;
+  failure: Json | null;
+  first_seen_at: Generated<Timestamp>;
+  id: string;
+  inventories: Generated<number>;
+  kind: string;
+  last_seen_at: Generated<Timestamp>;
+  node_id: string;
+  size_bytes: number | null;
+  state: string | null;
+  tenant_id: string;
 }
 
 export interface Placement {
@@ -708,12 +751,25 @@ export interface ResourceTag {
   value: string;
 }
 
-export interface RoomGivenBack {
-  disk_gib: number;
-  id: Generated<number>;
-  memory_mib: number;
-  node_id: string;
-  vcpus: number;
+export interface Restoration {
+  backup_at: Timestamp;
+  backup_id: string;
+  finished_at: Timestamp | null;
+  finished_by: string | null;
+  id: string;
+  numbers_from: number;
+  restored_at: Generated<Timestamp>;
+  restored_by: string;
+}
+
+export interface Revocation {
+  id: string;
+  kind: string | null;
+  name: string | null;
+  reason: string | null;
+  revoked_at: Generated<Timestamp>;
+  revoked_by: string;
+  serial: string | null;
 }
 
 export interface Service {
@@ -750,6 +806,15 @@ export interface Subject {
   kind: string;
   resource_id: string;
   subject: string;
+  tenant_id: string;
+}
+
+export interface SweepRemoval {
+  approved_by: string | null;
+  id: string;
+  kind: string;
+  node_id: string;
+  removed_at: Generated<Timestamp>;
   tenant_id: string;
 }
 
@@ -836,10 +901,13 @@ export interface DB {
   audit_pruning: AuditPruning;
   audit_seal: AuditSeal;
   audit_unauthenticated: AuditUnauthenticated;
+  certificate: Certificate;
   deed: Deed;
   deleted_disk: DeletedDisk;
   dependency: Dependency;
   disk: Disk;
+  disk_tombstone: DiskTombstone;
+  enrollment_token: EnrollmentToken;
   event: Event;
   event_counter: EventCounter;
   firewallrule: Firewallrule;
@@ -855,17 +923,18 @@ export interface DB {
   job: Job;
   job_step: JobStep;
   lease: Lease;
+  leftover: Leftover;
   metric_sample: MetricSample;
   migration: Migration;
+  missing_placement: MissingPlacement;
   network: Network;
   network_part: NetworkPart;
   node: Node;
   node_event: NodeEvent;
   node_fence: NodeFence;
-  node_load: NodeLoad;
-  node_room: NodeRoom;
-  node_room_drift: NodeRoomDrift;
+  node_inventory: NodeInventory;
   node_session: NodeSession;
+  orphan: Orphan;
   placement: Placement;
   portforward: Portforward;
   public_pool: PublicPool;
@@ -880,11 +949,13 @@ export interface DB {
   reservation: Reservation;
   resource: Resource;
   resource_tag: ResourceTag;
-  room_given_back: RoomGivenBack;
+  restoration: Restoration;
+  revocation: Revocation;
   service: Service;
   serviceaccount: Serviceaccount;
   snapshot: Snapshot;
   subject: Subject;
+  sweep_removal: SweepRemoval;
   tenant: Tenant;
   tenant_access: TenantAccess;
   tenant_domain: TenantDomain;

@@ -46,6 +46,16 @@ export enum Phase {
   UNRECOGNIZED = -1,
 }
 
+export enum UnownedResult {
+  UNOWNED_RESULT_UNSPECIFIED = 0,
+  UNOWNED_RESULT_REMOVED = 1,
+  /** UNOWNED_RESULT_KEPT - It is desired, or the agent cannot know yet that it is not. */
+  UNOWNED_RESULT_KEPT = 2,
+  /** UNOWNED_RESULT_FAILED - It went wrong; the controller asks again. */
+  UNOWNED_RESULT_FAILED = 3,
+  UNRECOGNIZED = -1,
+}
+
 export enum DeedOutcome {
   DEED_OUTCOME_UNSPECIFIED = 0,
   DEED_OUTCOME_DONE = 1,
@@ -70,6 +80,8 @@ export interface ConnectRequest {
     | { $case: "relayChunk"; value: RelayChunk }
     | { $case: "heartbeat"; value: Heartbeat }
     | { $case: "metrics"; value: MetricsReport }
+    | { $case: "inventory"; value: Inventory }
+    | { $case: "unownedOutcomes"; value: UnownedOutcomes }
     | undefined;
 }
 
@@ -82,6 +94,8 @@ export interface ConnectResponse {
     | { $case: "relayCancel"; value: RelayCancel }
     | { $case: "acknowledge"; value: Acknowledge }
     | { $case: "relayInput"; value: RelayInput }
+    | { $case: "tellInventory"; value: TellInventory }
+    | { $case: "removeUnowned"; value: RemoveUnowned }
     | undefined;
 }
 
@@ -128,7 +142,7 @@ export interface Ref {
 
 /**
  * Desire is what should exist. `complete` marks the first message of a stream's snapshot set: what the agent has and
- * the set lacks is nobody's, and is reported, not removed, until the controller sends it with present = false.
+ * the set lacks is nobody's, and is left alone until the controller sends it with present = false, or RemoveUnowned.
  */
 export interface Desire {
   items: Desired[];
@@ -170,6 +184,34 @@ export interface Failure {
 
 export interface Report {
   items: Observed[];
+}
+
+/** TellInventory asks for all that exists on the machine, as Hello brought it. */
+export interface TellInventory {
+}
+
+/** Inventory may come in several messages; `end` is true on the last. */
+export interface Inventory {
+  items: Observed[];
+  end: boolean;
+}
+
+/**
+ * RemoveUnowned names what nobody wants on this node any more. The agent removes none that is desired meanwhile, and none
+ * before it has the whole snapshot of its stream.
+ */
+export interface RemoveUnowned {
+  items: Ref[];
+}
+
+export interface UnownedOutcomes {
+  items: UnownedOutcome[];
+}
+
+export interface UnownedOutcome {
+  ref: Ref | undefined;
+  result: UnownedResult;
+  failure: Failure | undefined;
 }
 
 /** A deed is not a state: reboot. Its id is stored by the agent around the effect; a known one is not repeated. */
@@ -319,6 +361,12 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
       case "metrics":
         MetricsReport.encode(message.body.value, writer.uint32(50).fork()).join();
         break;
+      case "inventory":
+        Inventory.encode(message.body.value, writer.uint32(402).fork()).join();
+        break;
+      case "unownedOutcomes":
+        UnownedOutcomes.encode(message.body.value, writer.uint32(410).fork()).join();
+        break;
     }
     return writer;
   },
@@ -384,6 +432,22 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
             message.body = { $case: "metrics", value: MetricsReport.decode(reader, reader.uint32()) };
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.body = { $case: "inventory", value: Inventory.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 51: {
+            if (tag !== 410) {
+              break;
+            }
+
+            message.body = { $case: "unownedOutcomes", value: UnownedOutcomes.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -438,6 +502,18 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
         }
         break;
       }
+      case "inventory": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "inventory", value: Inventory.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "unownedOutcomes": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "unownedOutcomes", value: UnownedOutcomes.fromPartial(object.body.value) };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -470,6 +546,12 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
         break;
       case "relayInput":
         RelayInput.encode(message.body.value, writer.uint32(58).fork()).join();
+        break;
+      case "tellInventory":
+        TellInventory.encode(message.body.value, writer.uint32(402).fork()).join();
+        break;
+      case "removeUnowned":
+        RemoveUnowned.encode(message.body.value, writer.uint32(410).fork()).join();
         break;
     }
     return writer;
@@ -544,6 +626,22 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
             message.body = { $case: "relayInput", value: RelayInput.decode(reader, reader.uint32()) };
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.body = { $case: "tellInventory", value: TellInventory.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 51: {
+            if (tag !== 410) {
+              break;
+            }
+
+            message.body = { $case: "removeUnowned", value: RemoveUnowned.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -601,6 +699,18 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
       case "relayInput": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "relayInput", value: RelayInput.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "tellInventory": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "tellInventory", value: TellInventory.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "removeUnowned": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "removeUnowned", value: RemoveUnowned.fromPartial(object.body.value) };
         }
         break;
       }
@@ -1523,6 +1633,307 @@ export const Report: MessageFns<Report> = {
   fromPartial(object: DeepPartial<Report>): Report {
     const message = createBaseReport();
     message.items = object.items?.map((e) => Observed.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseTellInventory(): TellInventory {
+  return {};
+}
+
+export const TellInventory: MessageFns<TellInventory> = {
+  encode(_: TellInventory, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TellInventory {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTellInventory();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<TellInventory>): TellInventory {
+    return TellInventory.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<TellInventory>): TellInventory {
+    const message = createBaseTellInventory();
+    return message;
+  },
+};
+
+function createBaseInventory(): Inventory {
+  return { items: [], end: false };
+}
+
+export const Inventory: MessageFns<Inventory> = {
+  encode(message: Inventory, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.items) {
+      Observed.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.end !== false) {
+      writer.uint32(16).bool(message.end);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Inventory {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInventory();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.items.push(Observed.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.end = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Inventory>): Inventory {
+    return Inventory.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Inventory>): Inventory {
+    const message = createBaseInventory();
+    message.items = object.items?.map((e) => Observed.fromPartial(e)) || [];
+    message.end = object.end ?? false;
+    return message;
+  },
+};
+
+function createBaseRemoveUnowned(): RemoveUnowned {
+  return { items: [] };
+}
+
+export const RemoveUnowned: MessageFns<RemoveUnowned> = {
+  encode(message: RemoveUnowned, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.items) {
+      Ref.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveUnowned {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveUnowned();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.items.push(Ref.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RemoveUnowned>): RemoveUnowned {
+    return RemoveUnowned.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveUnowned>): RemoveUnowned {
+    const message = createBaseRemoveUnowned();
+    message.items = object.items?.map((e) => Ref.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseUnownedOutcomes(): UnownedOutcomes {
+  return { items: [] };
+}
+
+export const UnownedOutcomes: MessageFns<UnownedOutcomes> = {
+  encode(message: UnownedOutcomes, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.items) {
+      UnownedOutcome.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnownedOutcomes {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnownedOutcomes();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.items.push(UnownedOutcome.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<UnownedOutcomes>): UnownedOutcomes {
+    return UnownedOutcomes.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UnownedOutcomes>): UnownedOutcomes {
+    const message = createBaseUnownedOutcomes();
+    message.items = object.items?.map((e) => UnownedOutcome.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseUnownedOutcome(): UnownedOutcome {
+  return { ref: undefined, result: 0, failure: undefined };
+}
+
+export const UnownedOutcome: MessageFns<UnownedOutcome> = {
+  encode(message: UnownedOutcome, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.ref !== undefined) {
+      Ref.encode(message.ref, writer.uint32(10).fork()).join();
+    }
+    if (message.result !== 0) {
+      writer.uint32(16).int32(message.result);
+    }
+    if (message.failure !== undefined) {
+      Failure.encode(message.failure, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnownedOutcome {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnownedOutcome();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.ref = Ref.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.result = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.failure = Failure.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<UnownedOutcome>): UnownedOutcome {
+    return UnownedOutcome.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UnownedOutcome>): UnownedOutcome {
+    const message = createBaseUnownedOutcome();
+    message.ref = (object.ref !== undefined && object.ref !== null) ? Ref.fromPartial(object.ref) : undefined;
+    message.result = object.result ?? 0;
+    message.failure = (object.failure !== undefined && object.failure !== null)
+      ? Failure.fromPartial(object.failure)
+      : undefined;
     return message;
   },
 };
