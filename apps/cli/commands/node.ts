@@ -15,7 +15,6 @@ export function nodeCommand(context: Context): Command {
     .addCommand(cordon(context, true))
     .addCommand(cordon(context, false))
     .addCommand(setNode(context))
-    .addCommand(remove(context));
     .addCommand(remove(context))
     .addCommand(enroll(context))
     .addCommand(token(context))
