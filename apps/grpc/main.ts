@@ -29,6 +29,9 @@ const issuer = await openIssuer('rhyzome-grpc', config, credentials, log);
 const databases = openDatabases('rhyzome-grpc', config, log, true);
 const { db, listener, operator } = databases;
 
+/** How long calls under way have to end after SIGTERM (ms). Image content is fetched on elsewhere. */
+const CALLS_MS = 5_000;
+
 let serving = false;
 const monitoring = await startMonitoring({
   listen: config.grpc.monitoring,
@@ -71,6 +74,7 @@ const content = contents?.store ?? null;
 if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
 grpcMetrics(monitoring.registry, db, hub, runner, numberer);
 
+const draining = new AbortController();
 const revocations = new RevocationList(db, log);
 const grpc = nestGrpcOptions({
   listen: config.grpc.listen,
@@ -91,6 +95,7 @@ const module = GrpcModule.with({
   unauthenticated,
   refusedReads,
   tokenKey: installation.tokenKey,
+  draining: draining.signal,
 });
 const app = await NestFactory.createMicroservice<MicroserviceOptions>(module, {
   ...grpc.options,
@@ -121,10 +126,12 @@ log.info(
 
 onShutdown(log, async () => {
   monitoring.drain();
-  await Promise.all([runner.stop(), upkeep.stop(), watch.stop(), sealer.stop(), collector?.close()]);
-  revocations.close();
+  // At once, so that nodes and clients are with another replica while the last jobs are given back.
+  draining.abort();
   hub.close();
-  await Promise.all([grpc.drain(2_000), enrollment?.stop(2_000)]);
+  const works = [runner, upkeep, watch, sealer].map((work) => work.stop());
+  await Promise.all([grpc.drain(CALLS_MS), ...works, collector?.close(), enrollment?.stop(CALLS_MS)]);
+  revocations.close();
   await app.close();
   await numberer.close();
   await Promise.all([unauthenticated.close(), refusedReads.close()]);

@@ -4,8 +4,8 @@
  * come and go.
  */
 import { join } from 'node:path';
-import type { ContentSink, Driver, DriverContext, DriverLog, Ref } from '#libs/drivers/contract';
-import type { Capacity, MetricsReport, Observed, UnownedOutcome } from '#libs/rpc';
+import type { ContentSink, Driver, DriverContext, DriverLog, MigrationWire, Ref } from '#libs/drivers/contract';
+import type { Capacity, DeedProgress, MetricsReport, Observed, UnownedOutcome } from '#libs/rpc';
 import { Deeds } from './deeds.js';
 import { checkDrift } from './drift.js';
 import { type FetchImage, ImageCache } from './images.js';
@@ -46,6 +46,8 @@ export interface MachineOptions {
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   fetchImage: FetchImage;
   content: ContentSink;
+  migration: MigrationWire;
+  onDeedProgress: (progress: DeedProgress) => void;
   timing: MachineTiming;
   onObserved: (observed: Observed) => void;
   /** Sends metrics; undefined: there is no stream now. */
@@ -100,21 +102,23 @@ export class Machine {
   }
 
   static async create(options: MachineOptions): Promise<Machine> {
-    const { installation, stateDir, log, timing, ca, content } = options;
+    const { installation, stateDir, log, timing, ca, content, migration } = options;
     const images = await ImageCache.open({ dir: join(stateDir, 'images'), fetch: options.fetchImage, log });
     const guests = await GuestDirectory.open(join(stateDir, 'guests.json'), log);
     const guestMetrics = new GuestMetrics();
     const metadataSocket = await metadataSocketPath(stateDir);
     const metadata = await startMetadataService({ path: metadataSocket, guests, metrics: guestMetrics, ca, log });
     try {
-      const driver = await options.createDriver({ installation, stateDir, images, content, metadataSocket, log });
+      const context = { installation, stateDir, images, content, metadataSocket, migration, log };
+      const driver = await options.createDriver(context);
       const queue = new KeyedQueue();
       const closing = new AbortController();
       const { capabilities } = driver;
       const { onObserved } = options;
       const onDesired = () => guests.update(reconciler.all());
       const reconciler = new Reconciler({ capabilities, queue, log, onObserved, onDesired, ...timing });
-      const deeds = await Deeds.open(stateDir, capabilities, queue, log, closing.signal);
+      const { onDeedProgress } = options;
+      const deeds = await Deeds.open(stateDir, capabilities, queue, log, closing.signal, onDeedProgress);
       const parts = { driver, reconciler, deeds, images, queue, closing, guests, guestMetrics, metadata };
       return new Machine(parts, options);
     } catch (error) {

@@ -59,8 +59,20 @@ describe('loadConfig', () => {
     });
     const config = loadConfig(['grpc', 'agent'], { folder });
     expect(config.grpc.listen).toEqual(['127.0.0.1:0', `unix:${join(folder, 'run/grpc.sock')}`]);
-    expect(config.agent.controller).toBe('unix:/x');
+    expect(config.agent.controller).toEqual(['unix:/x']);
     expect(problems({ grpc: { listen: [`unix:${'x'.repeat(108)}`] } })).toHaveLength(1);
+  });
+
+  it('takes one controller or several', () => {
+    const several = ['one.example:7443', 'two.example:7443'];
+    write({ agent: { ...whole.agent, controller: several } });
+    expect(loadConfig(['agent'], { folder }).agent.controller).toEqual(several);
+    expect(problems({ agent: { ...whole.agent, controller: ['one.example:7443', 'two'] } })).toEqual([
+      '/agent/controller/1 must be host:port',
+    ]);
+    expect(problems({ agent: { ...whole.agent, controller: [] } })).toEqual([
+      '/agent/controller must have 1 to 16 entries',
+    ]);
   });
 
   it('takes the example', () => {

@@ -16,6 +16,7 @@ import {
   map,
   object,
   oneOf,
+  oneOrMore,
   optional,
   path,
   required,
@@ -101,10 +102,18 @@ export interface UplinkConfig {
   denied?: string[];
 }
 
+/** Where other nodes bring machines to this one. */
+export interface MigrationConfig {
+  /** host:port; only the other nodes need to reach it. */
+  listen: string;
+  /** host:port at which they do; default: `listen`. */
+  advertise?: string;
+}
+
 export interface AgentConfig {
-  /** Where rhyzome-grpc listens: host:port, or unix:/path. */
-  controller: string;
-  /** The name that the controller's certificate must hold for; default: the host in `controller`, localhost for a socket. */
+  /** Where rhyzome-grpc listens: host:port, or unix:/path; several replicas of it where there are. */
+  controller: string[];
+  /** The name that the controllers' certificates must hold for; default: the host in `controller`, localhost for a socket. */
   serverName?: string;
   /** Folder of the agent's durable state, absolute. */
   stateDir: string;
@@ -112,6 +121,8 @@ export interface AgentConfig {
   driver: 'sim' | 'libvirt' | 'auto';
   libvirt?: { uri: string };
   network?: { uplink?: UplinkConfig };
+  /** Absent: this node takes in no machines from others. */
+  migration?: MigrationConfig;
   /** Folder for what can be made again, e.g. the outcome of the KVM probe, absolute; default: in stateDir. */
   cacheDir?: string;
   labels: Record<string, string>;
@@ -239,7 +250,7 @@ const grpc = object<GrpcConfig>({
 });
 
 const agent = object<AgentConfig>({
-  controller: required(endpoint()),
+  controller: required(oneOrMore(endpoint(), 16)),
   serverName: optional(text()),
   stateDir: required(path()),
   driver: required(oneOf('sim', 'libvirt', 'auto')),
@@ -255,6 +266,7 @@ const agent = object<AgentConfig>({
       ),
     }),
   ),
+  migration: optional(object<MigrationConfig>({ listen: required(address()), advertise: optional(address()) })),
   cacheDir: optional(path()),
   labels: optional(map(text(), 64), () => ({})),
   pki: optional(pki),

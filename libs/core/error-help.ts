@@ -79,5 +79,8 @@ export const errorHelp: Record<ErrorCode, string> = {
     'The machine that has it does not answer. It goes on by itself when it is back; operators see it in `rhyzome node list`.',
   content_store_unavailable:
     'The store of image content is full or away. Send the same again later, or tell the operators.',
+  draining:
+    'This server is being ended, as in an upgrade, and takes nothing more. Ask again: another one answers. An event stream goes on ' +
+    'where it stopped, by its last id.',
   overloaded: 'Too much is under way at once. Send the same again after `Retry-After`.',
 };

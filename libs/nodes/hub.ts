@@ -2,7 +2,7 @@
 
 import type * as grpc from '@grpc/grpc-js';
 import { sql } from 'kysely';
-import { RhyzomeError } from '#libs/core';
+import { drainingError, RhyzomeError } from '#libs/core';
 import { type Database, type Listener } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, callSignal, type Hello, messagesOf, send } from '#libs/rpc';
@@ -34,6 +34,7 @@ const LOOK_MS = 10_000;
 export class NodeHub {
   private readonly streams = new Map<string, NodeStream>();
   private readonly timer: NodeJS.Timeout;
+  private closed = false;
   private readonly inventories: InventoryClock;
 
   constructor(
@@ -70,15 +71,18 @@ export class NodeHub {
 
   /** Serves a node's stream to its end. The name is the certificate's. */
   async serve(nodeName: string, call: Call): Promise<void> {
+    if (this.closed) throw drainingError();
     const signal = callSignal(call);
     const hello = await firstMessage(call, signal);
     if (hello.installationId !== '' && hello.installationId !== this.options.installationId) {
       throw new RhyzomeError('forbidden', 'This machine belongs to another installation of Rhyzome.');
     }
+    if (this.closed) throw drainingError();
     const session = await openSession(this.db, helloOf(nodeName, hello), this.options.advertise);
     const stream = new NodeStream(this.db, this.registry, session, nodeName, call, signal, this.options.log);
     this.streams.get(session.nodeId)?.end();
     this.streams.set(session.nodeId, stream);
+    if (this.closed) stream.end();
     this.options.log.info({ node: nodeName, session: session.session, driver: hello.driver }, 'a node has connected');
     try {
       const welcome = {
@@ -136,8 +140,9 @@ export class NodeHub {
     return result.rows.length === 1;
   }
 
-  /** Ends all streams; the agents dial another replica. */
+  /** Ends all streams and takes no more; the agents dial another replica. */
   close(): void {
+    this.closed = true;
     clearInterval(this.timer);
     this.inventories.close();
     for (const stream of this.streams.values()) stream.end();
