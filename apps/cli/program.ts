@@ -1,5 +1,6 @@
 /** The command line of `rhyzome`: its subcommands, its help, and how errors end it. */
 import { Command, CommanderError } from 'commander';
+import { alarmCommand } from './commands/alarm.js';
 import { auditCommand } from './commands/audit.js';
 import { dbCommand } from './commands/db.js';
 import { diskCommand } from './commands/disk.js';
@@ -9,6 +10,7 @@ import { jobCommand } from './commands/job.js';
 import { loginCommand } from './commands/login.js';
 import { logoutCommand } from './commands/logout.js';
 import { nodeCommand } from './commands/node.js';
+import { placementCommand } from './commands/placement.js';
 import { poolCommand } from './commands/pool.js';
 import { quotaCommand } from './commands/quota.js';
 import { serviceCommand } from './commands/service.js';
@@ -27,10 +29,12 @@ const commands = [
   dbCommand,
   serviceCommand,
   nodeCommand,
+  placementCommand,
   sweepCommand,
   imageCommand,
   diskCommand,
   jobCommand,
+  alarmCommand,
   auditCommand,
   generateCommand,
   loginCommand,

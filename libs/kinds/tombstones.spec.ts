@@ -132,7 +132,7 @@ describe('a machine that is deleted on a node that is away', () => {
     });
     platform.node.isAway = false;
     await platform.node.register();
-    await expect.poll(async () => (await left()).held).toBe(0);
+    await expect.poll(async () => (await left()).held, { timeout: 30_000 }).toBe(0);
     await Promise.all(names.map((name) => make('instance', machine(name))));
   });
 
@@ -186,7 +186,7 @@ describe('a public address', () => {
     await expect(make('publicaddress', { name: 'next' })).rejects.toMatchObject({ code: 'no_free_address' });
     platform.node.isAway = false;
     await platform.node.register();
-    await expect.poll(async () => (await left()).held).toBe(0);
+    await expect.poll(async () => (await left()).held, { timeout: 30_000 }).toBe(0);
     await make('publicaddress', { name: 'next' });
   });
 });

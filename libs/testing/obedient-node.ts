@@ -27,9 +27,13 @@ interface DesiredRow {
   } | null;
 }
 
+let made = 0;
+
 export class ObedientNode {
   readonly name = `node-${newId().slice(-8)}`;
   id = '';
+  /** Of the range for tests of networks (RFC 2544). */
+  private readonly underlay = { address: `198.19.0.${(made = (made % 250) + 1)}`, port: 4789, networkMtu: 9_000 };
   private session: NodeSession | undefined;
   /** Away: it hears and says nothing. */
   isAway = false;
@@ -56,8 +60,8 @@ export class ObedientNode {
     this.timer = setInterval(() => this.look(), 1_000);
   }
 
-  /** Dials in, for the first time or again; after a fence it has stopped all at once. `underlay`: where others reach it. */
-  async register(underlay?: NodeUnderlay): Promise<void> {
+  /** Dials in, for the first time or again; after a fence it has stopped all at once. `underlay`: where others reach it; null: nowhere. */
+  async register(underlay: NodeUnderlay | null = this.underlay): Promise<void> {
     const session = await openSession(
       this.db,
       {

@@ -5,7 +5,7 @@
  */
 import { sql } from 'kysely';
 import { type Database, type Tx } from '#libs/db';
-import type { NodeChoice } from '#libs/nodes';
+import type { Requirement } from '#libs/nodes';
 import { refreshNetwork } from './on-nodes.js';
 
 interface Which {
@@ -42,16 +42,13 @@ interface Spread {
  * the network spans or can span, or, where it is on a node that it cannot go beyond, there. The caller has locked the
  * networks, and chooses the node in the same transaction.
  */
-export async function nodesWithin(tx: Tx, tenantId: string, networkIds: readonly string[]): Promise<NodeChoice> {
+export async function nodesWithin(tx: Tx, tenantId: string, networkIds: readonly string[]): Promise<Requirement[]> {
   const spreads = await spreadsOf(tx, tenantId, networkIds);
-  const open = spreads.filter(({ isOpen }) => isOpen);
-  const closed = spreads.filter(({ isOpen }) => !isOpen).map(({ nodes }) => nodes);
-  const only = closed.reduce<string[] | undefined>(
-    (left, nodes) => (left ? left.filter((id) => nodes.includes(id)) : nodes),
-    undefined,
-  );
-  const never = [...new Set(open.flatMap(({ beyond }) => beyond))];
-  return { ...(only && { only }), ...(never.length > 0 && { never }) };
+  return spreads.flatMap(({ isOpen, nodes, beyond }): Requirement[] => {
+    const name = 'interfaces';
+    if (!isOpen) return [{ name, asks: 'where their network is, which cannot span nodes', only: new Set(nodes) }];
+    return beyond.length === 0 ? [] : [{ name, asks: 'where their network can reach', never: new Set(beyond) }];
+  });
 }
 
 async function spreadsOf(tx: Tx, tenantId: string, ids: readonly string[]): Promise<Spread[]> {
