@@ -1,6 +1,7 @@
 /** The command line of `rhyzome`: its subcommands, its help, and how errors end it. */
 import { Command, CommanderError } from 'commander';
 import { auditCommand } from './commands/audit.js';
+import { backupCommand } from './commands/backup.js';
 import { dbCommand } from './commands/db.js';
 import { diskCommand } from './commands/disk.js';
 import { generateCommand } from './commands/generate.js';
@@ -11,6 +12,7 @@ import { logoutCommand } from './commands/logout.js';
 import { nodeCommand } from './commands/node.js';
 import { poolCommand } from './commands/pool.js';
 import { quotaCommand } from './commands/quota.js';
+import { restoreCommand } from './commands/restore.js';
 import { serviceCommand } from './commands/service.js';
 import { sweepCommand } from './commands/sweep.js';
 import { tenantCommand } from './commands/tenant.js';
@@ -25,6 +27,8 @@ const commands = [
   quotaCommand,
   poolCommand,
   dbCommand,
+  backupCommand,
+  restoreCommand,
   serviceCommand,
   nodeCommand,
   sweepCommand,
