@@ -11,6 +11,7 @@ const allowed = {
   auth: ['core', 'config', 'db', 'tenants'],
   events: ['core', 'db'],
   jobs: ['core', 'db', 'events'],
+  certificates: ['core', 'db', 'events', 'pki'],
   rpc: ['core', 'config', 'pki'],
   process: ['core', 'pki'],
   storage: ['core', 'config'],

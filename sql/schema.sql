@@ -172,6 +172,22 @@ create table audit_unauthenticated (
   constraint audit_unauthenticated_source_check CHECK ((length(source) <= 64))
 );
 
+create table certificate (
+  serial text not null,
+  kind text not null,
+  name text not null,
+  chain text not null,
+  not_before timestamp(3) with time zone not null,
+  not_after timestamp(3) with time zone not null,
+  issued_at timestamp(3) with time zone default clock_timestamp() not null,
+  issued_by text not null,
+  renews text,
+  source text,
+  constraint certificate_pkey PRIMARY KEY (serial),
+  constraint certificate_kind_check CHECK ((kind = ANY (ARRAY['node'::text, 'service'::text, 'server'::text]))),
+  constraint certificate_serial_check CHECK ((serial ~ '^[0-9A-F]{1,40}$'::text))
+);
+
 create table deed (
   tenant_id text not null,
   id uuid not null,
@@ -265,6 +281,25 @@ create table disk_tombstone (
   constraint disk_tombstone_pkey PRIMARY KEY (tenant_id, id, node_id),
   constraint disk_tombstone_kind_check CHECK ((kind = ANY (ARRAY['disk'::text, 'snapshot'::text]))),
   constraint disk_tombstone_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
+);
+
+create table enrollment_token (
+  id uuid not null,
+  hash bytea not null,
+  node_name text not null,
+  labels jsonb default '{}'::jsonb not null,
+  created_at timestamp(3) with time zone default now() not null,
+  created_by text not null,
+  expires_at timestamp(3) with time zone not null,
+  revoked_at timestamp(3) with time zone,
+  used_at timestamp(3) with time zone,
+  public_key bytea,
+  serial text,
+  constraint enrollment_token_pkey PRIMARY KEY (id),
+  constraint enrollment_token_hash_key UNIQUE (hash),
+  constraint enrollment_token_check CHECK ((((used_at IS NULL) = (serial IS NULL)) AND ((used_at IS NULL) = (public_key IS NULL)))),
+  constraint enrollment_token_hash_check CHECK ((length(hash) = 32)),
+  constraint enrollment_token_node_name_check CHECK ((node_name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
 );
 
 create table event (
@@ -890,6 +925,22 @@ create table restoration (
   constraint restoration_pkey PRIMARY KEY (id)
 );
 
+create table revocation (
+  id uuid not null,
+  serial text,
+  kind text,
+  name text,
+  reason text,
+  revoked_at timestamp(3) with time zone default clock_timestamp() not null,
+  revoked_by text not null,
+  constraint revocation_pkey PRIMARY KEY (id),
+  constraint revocation_kind_name_key UNIQUE (kind, name),
+  constraint revocation_serial_key UNIQUE (serial),
+  constraint revocation_check CHECK ((((serial IS NULL) = (kind IS NOT NULL)) AND ((kind IS NULL) = (name IS NULL)))),
+  constraint revocation_kind_check CHECK ((kind = ANY (ARRAY['node'::text, 'service'::text, 'server'::text]))),
+  constraint revocation_serial_check CHECK ((serial ~ '^[0-9A-F]{1,40}$'::text))
+);
+
 create table service (
   name text not null,
   tenants text[] not null,
@@ -1088,6 +1139,12 @@ CREATE INDEX audit_resource ON public.audit USING btree (tenant_id, resource_id,
 
 CREATE INDEX audit_result ON public.audit USING btree (tenant_id, result, id);
 
+CREATE INDEX certificate_end ON public.certificate USING btree (not_after);
+
+CREATE INDEX certificate_holder ON public.certificate USING btree (kind, name, issued_at);
+
+CREATE INDEX certificate_renews ON public.certificate USING btree (renews) WHERE (renews IS NOT NULL);
+
 CREATE INDEX deed_node ON public.deed USING btree (node_id) WHERE (state = 'asked'::text);
 
 CREATE INDEX deleted_disk_content ON public.deleted_disk USING btree (image_sha256) WHERE (image_sha256 IS NOT NULL);
@@ -1121,6 +1178,8 @@ CREATE INDEX disk_node ON public.disk USING btree (node_id);
 CREATE UNIQUE INDEX disk_slot ON public.disk USING btree (tenant_id, instance_id, slot) WHERE (instance_id IS NOT NULL);
 
 CREATE INDEX disk_tombstone_age ON public.disk_tombstone USING btree (at);
+
+CREATE INDEX enrollment_token_node ON public.enrollment_token USING btree (node_name, created_at);
 
 CREATE INDEX event_age ON public.event USING btree (at);
 
@@ -1994,6 +2053,15 @@ BEGIN ATOMIC
    WHERE ((t.tenant_id = used.tenant_id) AND (t.id = used.id) AND ((t.last_used_at IS NULL) OR (t.last_used_at < (now() - '00:04:00'::interval))));
 END;
 
+CREATE OR REPLACE FUNCTION public.notify_certificate()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform pg_notify('rhyzome_certificate', '');
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.notify_tenant()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -2399,6 +2467,8 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.apitoken FOR EACH ROW EXECUTE 
 
 CREATE TRIGGER tells_access AFTER DELETE OR UPDATE OF revoked ON public.apitoken FOR EACH ROW EXECUTE FUNCTION raise_access();
 
+CREATE TRIGGER notify_certificate AFTER INSERT ON public.certificate FOR EACH STATEMENT EXECUTE FUNCTION notify_certificate();
+
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_disk();
@@ -2492,6 +2562,8 @@ CREATE TRIGGER pass_name_on_to_wireguardpeer AFTER UPDATE OF name ON public.reso
 CREATE TRIGGER raise_version BEFORE UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION raise_version();
 
 CREATE TRIGGER tell_resource AFTER INSERT OR DELETE OR UPDATE ON public.resource FOR EACH ROW EXECUTE FUNCTION tell_resource();
+
+CREATE TRIGGER notify_certificate AFTER INSERT OR DELETE OR UPDATE ON public.revocation FOR EACH STATEMENT EXECUTE FUNCTION notify_certificate();
 
 CREATE TRIGGER notify_service AFTER INSERT OR DELETE OR UPDATE ON public.service FOR EACH STATEMENT EXECUTE FUNCTION notify_tenant();
 
@@ -2970,6 +3042,9 @@ grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to pu
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_app;
 grant execute on function note_api_tokens_used(tenants text[], ids uuid[]) to rhyzome_operator;
 
+alter function notify_certificate() owner to rhyzome_owner;
+grant execute on function notify_certificate() to public;
+
 alter function notify_tenant() owner to rhyzome_owner;
 grant execute on function notify_tenant() to public;
 
@@ -3104,6 +3179,9 @@ grant insert, select on table audit_seal to rhyzome_operator;
 alter table audit_unauthenticated owner to rhyzome_owner;
 grant select on table audit_unauthenticated to rhyzome_operator;
 
+alter table certificate owner to rhyzome_owner;
+grant delete, insert, select, update on table certificate to rhyzome_operator;
+
 alter table deed owner to rhyzome_owner;
 grant delete, insert, select, update on table deed to rhyzome_app;
 grant delete, insert, select, update on table deed to rhyzome_operator;
@@ -3123,6 +3201,9 @@ grant delete, insert, select, update on table disk to rhyzome_operator;
 alter table disk_tombstone owner to rhyzome_owner;
 grant delete, insert, select on table disk_tombstone to rhyzome_app;
 grant delete, insert, select, update on table disk_tombstone to rhyzome_operator;
+
+alter table enrollment_token owner to rhyzome_owner;
+grant delete, insert, select, update on table enrollment_token to rhyzome_operator;
 
 alter table event owner to rhyzome_owner;
 grant insert, select on table event to rhyzome_app;
@@ -3278,6 +3359,9 @@ grant delete, insert, select, update on table resource_tag to rhyzome_operator;
 alter table restoration owner to rhyzome_owner;
 grant select on table restoration to rhyzome_app;
 grant insert, select, update on table restoration to rhyzome_operator;
+
+alter table revocation owner to rhyzome_owner;
+grant delete, insert, select, update on table revocation to rhyzome_operator;
 
 alter table service owner to rhyzome_owner;
 grant delete, insert, select, update on table service to rhyzome_operator;

@@ -1,20 +1,28 @@
 /**
  * `rhyzome-agent`: reads the settings, checks its credentials, and runs the agent until SIGTERM or SIGINT. Its machines
- * run on without it.
+ * run on without it. `rhyzome-agent enroll` is another matter.
  */
-import { chooseDriver, startAgent } from '#libs/agent';
+import { chooseDriver, enrolledLabels, startAgent } from '#libs/agent';
 import { loadConfigOrExit } from '#libs/config';
+import { finishInstall } from '#libs/pki';
 import { createLog, credentialsOrExit, onShutdown, version } from '#libs/process';
+import { enrollCommand } from './enroll.js';
+
+const [subcommand, ...rest] = process.argv.slice(2);
+if (subcommand === 'enroll') process.exit(await enrollCommand(rest));
 
 const config = loadConfigOrExit('rhyzome-agent', ['agent']);
 const { agent: settings } = config;
 const log = createLog('agent', config.log.level);
-const credentials = await credentialsOrExit('rhyzome-agent', settings.pki ?? config.pki, 'node', log);
+const paths = settings.pki ?? config.pki;
+if (paths) await finishInstall(paths);
+const credentials = await credentialsOrExit('rhyzome-agent', paths, 'node', log);
 const agent = await startAgent({
   controller: settings.controller,
   serverName: settings.serverName,
   stateDir: settings.stateDir,
-  labels: settings.labels,
+  labels: { ...(await enrolledLabels(settings.stateDir)), ...settings.labels },
+  migration: settings.migration,
   version: version(),
   credentials,
   createDriver: (ctx) =>

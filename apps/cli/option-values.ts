@@ -1,5 +1,6 @@
 /** Parsers of option values, which end a wrong command line with status 2. */
 import { InvalidArgumentError } from 'commander';
+import { parseDuration } from '#libs/core';
 
 /** `k=v`, repeatable. */
 export function pair(text: string, before: Record<string, string> = {}): Record<string, string> {
@@ -20,6 +21,13 @@ export function commaList(text: string): string[] {
   const entries = text.split(',').map((entry) => entry.trim());
   if (entries.some((entry) => entry === '')) throw new InvalidArgumentError('It must be a list like a,b.');
   return entries;
+}
+
+/** A length of time such as 1h; gives milliseconds. */
+export function duration(text: string): number {
+  const ms = parseDuration(text);
+  if (ms === undefined) throw new InvalidArgumentError('It must be a length of time such as 45s, 30m, 12h or 30d.');
+  return ms;
 }
 
 /** A whole number in a range. */

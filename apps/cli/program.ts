@@ -83,7 +83,7 @@ async function buildProgram(
     .addHelpText('after', examples);
   const context = new Context(terminal, () => program.opts<Globals>());
   for (const make of commands) program.addCommand(make(context));
-  program.addCommand(await pki(argv));
+  program.addCommand(await pki(argv, context));
   // The program takes --json wherever it stands; subcommands that have one of their own are told.
   program.hook('preAction', (_program, action) => {
     if (program.opts<Globals>().json) action.setOptionValue('json', true);
@@ -93,9 +93,9 @@ async function buildProgram(
 }
 
 /** Its libraries take a while to load: only for whoever asks for it. */
-async function pki(argv: readonly string[]): Promise<Command> {
+async function pki(argv: readonly string[], context: Context): Promise<Command> {
   if (!argv.includes('pki')) return new Command('pki').description('a PKI for your own servers, nodes and services');
-  return (await import('./commands/pki.js')).pkiCommand();
+  return (await import('./commands/pki.js')).pkiCommand(context);
 }
 
 /** Makes a command and all below it throw instead of exiting, and write where the caller wants it. */

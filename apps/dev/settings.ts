@@ -35,12 +35,14 @@ export function writeSettings(folder: DataFolder, input: SettingsInput): void {
       workers: 10,
     },
     agent: {
-      controller: `unix:${folder.grpcSocket}`,
+      controller: [`unix:${folder.grpcSocket}`],
       serverName: 'localhost',
       stateDir: folder.agent,
       driver: input.driver,
       labels: {},
       pki: certificates.node,
+      // `npm start` makes new ones itself.
+      renew: false,
       ...(input.libvirtUri
         ? { libvirt: { uri: input.libvirtUri }, network: { uplink: { interface: worldLink.interface } } }
         : {}),

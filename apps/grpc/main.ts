@@ -2,6 +2,7 @@
 import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
 import type { MicroserviceOptions } from '@nestjs/microservices';
+import { RevocationList } from '#libs/certificates';
 import { DEFAULT_AUDIENCE, loadConfigOrExit } from '#libs/config';
 import { openDatabases, whenReachable } from '#libs/db';
 import { AuditSealer, EventNumberer, RefusedReads, UnauthenticatedLog } from '#libs/events';
@@ -9,18 +10,27 @@ import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
-import { NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
+import { Fencer, NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
 import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
+import { serveEnrollment } from '#libs/rpc';
 import { nestGrpcOptions } from '#libs/rpc/nest';
+import { Certificates } from './certificates.js';
+import { enrollmentService } from './enrollment.js';
 import { GrpcModule } from './grpc.module.js';
+import { openIssuer } from './issuer.js';
 import { grpcMetrics } from './metrics.js';
+import { addressOf } from './service-callers.js';
 
 const config = loadConfigOrExit('rhyzome-grpc', ['db', 'grpc']);
 const log = createLog('grpc', config.log.level);
 const credentials = await credentialsOrExit('rhyzome-grpc', config.pki, 'server', log);
+const issuer = await openIssuer('rhyzome-grpc', config, credentials, log);
 const databases = openDatabases('rhyzome-grpc', config, log, true);
 const { db, listener, operator } = databases;
+
+/** How long calls under way have to end after SIGTERM (ms). Image content is fetched on elsewhere. */
+const CALLS_MS = 5_000;
 
 let serving = false;
 const monitoring = await startMonitoring({
@@ -43,7 +53,9 @@ const hub = new NodeHub(db, listener, registry, { installationId: installation.i
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
 const leftovers = { name: 'leftovers', everyMs: 5 * 60_000, work: sweepLeftovers };
 const upkeep = new Upkeep(db, registry, log, undefined, [leftovers]);
-const watch = new NodeWatch(db, { log });
+const { fence } = config.grpc;
+const watch = new NodeWatch(db, { log, ...(fence?.afterSeconds && { fenceAfterSeconds: fence.afterSeconds }) });
+const fencer = fence && new Fencer(db, registry, fence, log);
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
 });
@@ -64,16 +76,28 @@ const content = contents?.store ?? null;
 if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
 grpcMetrics(monitoring.registry, db, hub, runner, numberer);
 
-const grpc = nestGrpcOptions({ listen: config.grpc.listen, credentials });
+const draining = new AbortController();
+const revocations = new RevocationList(db, log);
+const grpc = nestGrpcOptions({
+  listen: config.grpc.listen,
+  credentials,
+  refuse: (peer) => revocations.refusalOf(peer),
+  onRefused: ({ type, name }, source) =>
+    unauthenticated.tell({ reason: 'revoked', source: addressOf(source), issuer: `${type}:${name}`, method: 'gRPC' }),
+});
+await whenReachable(log, () => revocations.follow(listener, () => grpc.gate.recheck()));
+const certificates = new Certificates(db, issuer);
 const module = GrpcModule.with({
   db,
   listener,
   registry,
   hub,
   content,
+  certificates,
   unauthenticated,
   refusedReads,
   tokenKey: installation.tokenKey,
+  draining: draining.signal,
 });
 const app = await NestFactory.createMicroservice<MicroserviceOptions>(module, {
   ...grpc.options,
@@ -88,15 +112,29 @@ numberer.start();
 sealer.start();
 upkeep.start();
 watch.start();
+fencer?.start();
+const enrollment =
+  config.grpc.enrollment &&
+  (await serveEnrollment({
+    listen: config.grpc.enrollment.listen,
+    credentials,
+    implementation: enrollmentService({ certificates, credentials, unauthenticated, log }),
+  }));
 const collector = content && new ContentCollector(db, listener, content, log);
 serving = true;
-log.info({ listen: config.grpc.listen, advertise, installation: installation.id }, 'rhyzome-grpc serves');
+log.info(
+  { listen: config.grpc.listen, enrollment: enrollment?.address, advertise, installation: installation.id },
+  'rhyzome-grpc serves',
+);
 
 onShutdown(log, async () => {
   monitoring.drain();
-  await Promise.all([runner.stop(), upkeep.stop(), watch.stop(), sealer.stop(), collector?.close()]);
+  // At once, so that nodes and clients are with another replica while the last jobs are given back.
+  draining.abort();
   hub.close();
-  await grpc.drain(2_000);
+  const works = [runner, upkeep, watch, sealer, ...(fencer ? [fencer] : [])].map((work) => work.stop());
+  await Promise.all([grpc.drain(CALLS_MS), ...works, collector?.close(), enrollment?.stop(CALLS_MS)]);
+  revocations.close();
   await app.close();
   await numberer.close();
   await Promise.all([unauthenticated.close(), refusedReads.close()]);

@@ -118,6 +118,6 @@ function nameOf(call: Call): string | undefined {
 }
 
 /** Without the port, which is another with each connection. */
-function addressOf(peer: string): string {
+export function addressOf(peer: string): string {
   return peer.replace(/:\d+$/, '');
 }

@@ -8,12 +8,15 @@ import { ConnectionStringError, parseConnection } from './connection.js';
 import { type KeycloakConfig, keycloakShape } from './keycloak-config.js';
 import {
   address,
+  duration,
   endpoint,
+  flag,
   integer,
   list,
   map,
   object,
   oneOf,
+  oneOrMore,
   optional,
   path,
   required,
@@ -28,6 +31,17 @@ export interface PkiConfig {
   cert: string;
   key: string;
 }
+
+/** The CA by which rhyzome-grpc issues certificates to nodes and services. */
+export interface IssuerConfig {
+  cert: string;
+  key: string;
+  /** How long what is issued holds. */
+  validityMs: number;
+}
+
+const MIN_VALIDITY_MS = 20_000;
+const MAX_VALIDITY_MS = 10 * 365 * 24 * 60 * 60_000;
 
 /** What tokens must name where the settings say nothing else. */
 export const DEFAULT_AUDIENCE = 'urn:rhyzome:api';
@@ -67,6 +81,26 @@ export interface GrpcConfig {
   monitoring: string;
   /** How many jobs run at once. */
   workers: number;
+  /** How a node that is away is known to be off; absent: by an administrator's word only. */
+  fence?: FenceConfig;
+  /** Where machines enroll, which have no certificate yet; absent: nowhere. */
+  enrollment?: EnrollmentConfig;
+}
+
+export interface FenceConfig {
+  /** Program and arguments, run without a shell; `{node}` stands for the node's name. Exit status 0: the machine is off. */
+  command: string[];
+  /** What takes longer has failed. */
+  timeoutSeconds: number;
+  /** How long a node must have been unreachable to be fenced without being asked; absent: never. */
+  afterSeconds?: number;
+}
+
+export interface EnrollmentConfig {
+  /** host:port or unix:/path. */
+  listen: string;
+  /** host:port at which machines reach it; the server's certificate must hold for the host. */
+  advertise?: string;
 }
 
 /** The way out of the tenants' networks. */
@@ -79,10 +113,18 @@ export interface UplinkConfig {
   denied?: string[];
 }
 
+/** Where other nodes bring machines to this one. */
+export interface MigrationConfig {
+  /** host:port; only the other nodes need to reach it. */
+  listen: string;
+  /** host:port at which they do; default: `listen`. */
+  advertise?: string;
+}
+
 export interface AgentConfig {
-  /** Where rhyzome-grpc listens: host:port, or unix:/path. */
-  controller: string;
-  /** The name that the controller's certificate must hold for; default: the host in `controller`, localhost for a socket. */
+  /** Where rhyzome-grpc listens: host:port, or unix:/path; several replicas of it where there are. */
+  controller: string[];
+  /** The name that the controllers' certificates must hold for; default: the host in `controller`, localhost for a socket. */
   serverName?: string;
   /** Folder of the agent's durable state, absolute. */
   stateDir: string;
@@ -90,11 +132,15 @@ export interface AgentConfig {
   driver: 'sim' | 'libvirt' | 'auto';
   libvirt?: { uri: string };
   network?: { uplink?: UplinkConfig };
+  /** Absent: this node takes in no machines from others. */
+  migration?: MigrationConfig;
   /** Folder for what can be made again, e.g. the outcome of the KVM probe, absolute; default: in stateDir. */
   cacheDir?: string;
   labels: Record<string, string>;
   /** The node's certificate, where it is not the file's `pki`. */
   pki?: PkiConfig;
+  /** Whether the agent renews its certificate by itself. */
+  renew: boolean;
 }
 
 /** Images that tenants bring in. */
@@ -116,7 +162,7 @@ export interface RhyzomeConfig {
   dbOperator?: string;
   /** As role owner. A secret. */
   dbOwner?: string;
-  pki?: PkiConfig;
+  pki?: PkiConfig & { issuer?: IssuerConfig };
   api?: ApiConfig;
   grpc?: GrpcConfig;
   agent?: AgentConfig;
@@ -168,7 +214,22 @@ const domainName: Shape<string> = (value, place) => {
   return domain ?? given;
 };
 
-const pki = object<PkiConfig>({ ca: required(path()), cert: required(path()), key: required(path()) });
+const files = { ca: required(path()), cert: required(path()), key: required(path()) };
+const pki = object<PkiConfig>(files);
+
+const issuer = object<{ cert: string; key: string; validity: number }>({
+  cert: required(path()),
+  key: required(path()),
+  validity: optional(duration(MIN_VALIDITY_MS, MAX_VALIDITY_MS), () => '30d'),
+});
+
+const pkiWithIssuer = object<PkiConfig & { issuer?: IssuerConfig }>({
+  ...files,
+  issuer: optional((value, place) => {
+    const given = issuer(value, place);
+    return given && { cert: given.cert, key: given.key, validityMs: given.validity };
+  }),
+});
 
 const requests = (fallback: number) => optional(integer(1, 1_000_000), () => fallback);
 
@@ -196,10 +257,18 @@ const grpc = object<GrpcConfig>({
   advertise: optional(address()),
   monitoring: optional(address(), () => '127.0.0.1:8082'),
   workers: optional(integer(1, 1000), () => 10),
+  fence: optional(
+    object<FenceConfig>({
+      command: required(list(text(), 32)),
+      timeoutSeconds: optional(integer(1, 600), () => 60),
+      afterSeconds: optional(integer(30, 86_400)),
+    }),
+  ),
+  enrollment: optional(object<EnrollmentConfig>({ listen: required(endpoint()), advertise: optional(address()) })),
 });
 
 const agent = object<AgentConfig>({
-  controller: required(endpoint()),
+  controller: required(oneOrMore(endpoint(), 16)),
   serverName: optional(text()),
   stateDir: required(path()),
   driver: required(oneOf('sim', 'libvirt', 'auto')),
@@ -215,9 +284,11 @@ const agent = object<AgentConfig>({
       ),
     }),
   ),
+  migration: optional(object<MigrationConfig>({ listen: required(address()), advertise: optional(address()) })),
   cacheDir: optional(path()),
   labels: optional(map(text(), 64), () => ({})),
   pki: optional(pki),
+  renew: optional(flag(), () => true),
 });
 
 /** Sections that a process may need and that have a default for every member. */
@@ -227,7 +298,7 @@ export const configShape = object<RhyzomeConfig>({
   db: optional(connection()),
   dbOperator: optional(connection()),
   dbOwner: optional(connection()),
-  pki: optional(pki),
+  pki: optional(pkiWithIssuer),
   api: optional(api),
   grpc: optional(grpc),
   agent: optional(agent),

@@ -4,6 +4,7 @@
  * hence no decorators here.
  */
 import { isAbsolute, resolve } from 'node:path';
+import { formatDuration, parseDuration } from '#libs/core';
 import type { ConfigProblem } from './config-error.js';
 
 /** What a shape needs to know while it checks one value. */
@@ -50,6 +51,22 @@ export function integer(min: number, max: number): Shape<number> {
       return refuse(place, `must be a whole number from ${min} to ${max}`);
     return value;
   };
+}
+
+/** A length of time such as `30d`; gives milliseconds. */
+export function duration(minMs: number, maxMs: number): Shape<number> {
+  const any = text();
+  return (value, place) => {
+    const given = any(value, place);
+    const ms = given === undefined ? undefined : parseDuration(given);
+    if (given === undefined || (ms !== undefined && ms >= minMs && ms <= maxMs)) return ms as number;
+    return refuse(place, `must be from ${formatDuration(minMs)} to ${formatDuration(maxMs)}, such as 45s, 12h or 30d`);
+  };
+}
+
+export function flag(): Shape<boolean> {
+  return (value, place) =>
+    typeof value === 'boolean' ? value : refuse(place, `must be true or false, not ${typeName(value)}`);
 }
 
 export function oneOf<const T extends string>(...choices: T[]): Shape<T> {
@@ -106,6 +123,15 @@ export function list<T>(item: Shape<T>, max: number): Shape<T[]> {
     if (!Array.isArray(value)) return refuse(place, `must be a list, not ${typeName(value)}`);
     if (value.length === 0 || value.length > max) return refuse(place, `must have 1 to ${max} entries`);
     return value.map((entry, i) => item(entry, { ...place, pointer: `${place.pointer}/${i}` }));
+  };
+}
+
+/** One, or a list; a list in any case. */
+export function oneOrMore<T>(item: Shape<T>, max: number): Shape<T[]> {
+  const several = list(item, max);
+  return (value, place) => {
+    if (Array.isArray(value)) return several(value, place);
+    return [item(value, place)];
   };
 }
 

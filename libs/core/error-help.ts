@@ -41,6 +41,8 @@ export const errorHelp: Record<ErrorCode, string> = {
     'A piece of an upload does not begin where the last one ended. Ask with HEAD how far it has come, and go on from there.',
   not_managed:
     'The identity provider of your tenant is somebody else’s: users, groups and keys are kept there, and grants name them by `sub` and by group.',
+  no_issuer:
+    'gRPC only: the rhyzome-grpc that was asked has no `pki.issuer` in its settings. Have it set up (docs/pki.md), or bring a certificate by hand.',
   last_admin:
     'A tenant whose people Rhyzome keeps has at least one enabled user with the role admin. Make another one first.',
   managed: 'It belongs to another resource, which `blockers` names, and goes with that. Change or delete that one.',
@@ -77,5 +79,8 @@ export const errorHelp: Record<ErrorCode, string> = {
     'The machine that has it does not answer. It goes on by itself when it is back; operators see it in `rhyzome node list`.',
   content_store_unavailable:
     'The store of image content is full or away. Send the same again later, or tell the operators.',
+  draining:
+    'This server is being ended, as in an upgrade, and takes nothing more. Ask again: another one answers. An event stream goes on ' +
+    'where it stopped, by its last id.',
   overloaded: 'Too much is under way at once. Send the same again after `Retry-After`.',
 };

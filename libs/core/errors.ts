@@ -65,6 +65,7 @@ export const errorCodes = {
     grpc: GrpcCode.failedPrecondition,
     title: 'Rhyzome does not keep the people of this tenant',
   },
+  no_issuer: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'This server issues no certificates' },
   last_admin: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'It is the last administrator' },
   managed: { http: 409, grpc: GrpcCode.failedPrecondition, title: 'It is managed by another resource' },
   idempotency_in_progress: {
@@ -117,6 +118,7 @@ export const errorCodes = {
     title: 'The content store is full or away',
     retryable: true,
   },
+  draining: { http: 503, grpc: GrpcCode.unavailable, title: 'This server is being ended', retryable: true },
   overloaded: { http: 503, grpc: GrpcCode.unavailable, title: 'Too much is under way', retryable: true },
 } as const satisfies Record<string, CodeEntry>;
 

@@ -10,9 +10,11 @@ export type Channel =
   | 'rhyzome_event'
   | 'rhyzome_numbered'
   | 'rhyzome_node'
+  | 'rhyzome_session'
   | 'rhyzome_tenant'
   | 'rhyzome_access'
   | 'rhyzome_content'
+  | 'rhyzome_certificate'
   | 'rhyzome_sweep';
 type Callback = (payload: string | null) => void;
 

@@ -21,7 +21,8 @@ export type PkiErrorCode =
   | 'identity_missing'
   | 'identity_ambiguous'
   | 'identity_malformed'
-  | 'name_malformed';
+  | 'name_malformed'
+  | 'request_refused';
 
 /** Thrown by everything in libs/pki. */
 export class PkiError extends Error {

@@ -84,3 +84,14 @@ function unreadable(file: string, what: string, cause: unknown): PkiError {
   }
   return new PkiError('file_unreadable', `${file} (${what}) cannot be read (${code}).`, file, { cause });
 }
+
+/** Throws PkiError where something is there that is no such file. */
+export async function exists(file: string): Promise<boolean> {
+  try {
+    await readPem(file, 'a file');
+    return true;
+  } catch (error) {
+    if (error instanceof PkiError && error.code === 'file_missing') return false;
+    throw error;
+  }
+}

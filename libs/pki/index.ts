@@ -4,6 +4,7 @@ export {
   loadCredentials,
 } from './credentials.js';
 export { PKI_EXIT_STATUS, PkiError, type PkiErrorCode } from './errors.js';
+export { fingerprintOf, parseFingerprint, pickByFingerprint } from './fingerprint.js';
 export {
   defaultTrustDomain,
   type IdentityType,
@@ -13,6 +14,7 @@ export {
   parsePeerIdentity,
 } from './identity.js';
 export { type CertificateSummary, showCertificate, type Verification, verifyCredentials } from './inspect.js';
+export { type Delivery, finishInstall, installNext, requestForNextKey } from './install.js';
 export {
   type CaFiles,
   caPaths,
@@ -22,5 +24,8 @@ export {
   initPki,
   issueCertificate,
 } from './issue.js';
-export { checkServer, identifyClient } from './peer.js';
+export { CertificateIssuer, ensureIssuer, type IssuedLeaf, type IssuerFiles, type IssuerOptions } from './issuer.js';
+export { dialNode, listenForNodes, type NodeListener } from './node-link.js';
+export { checkAnyServer, checkServer, identifyClient } from './peer.js';
+export { type CheckedRequest, checkRequest, maxRequestBytes } from './request.js';
 export { type CredentialsSource, fixedCredentials, type WatchOptions, watchCredentials } from './watch.js';

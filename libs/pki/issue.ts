@@ -1,26 +1,29 @@
 /**
- * The built-in CA: one root on ECDSA P-256 that signs the certificates of nodes, services and servers. Meant for one's
- * own nodes; another CA may issue the same shapes (docs/pki.md). Extensions follow RFC 5280 section 4.2.
+ * The built-in CA: one root on ECDSA P-256, by hand and on files, that signs the certificates of nodes, services and
+ * servers. Meant for one's own nodes; another CA may issue the same shapes (docs/pki.md).
  */
-import 'reflect-metadata';
-import { randomBytes, webcrypto } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { join, resolve } from 'node:path';
 import * as x509 from '@peculiar/x509';
+import {
+  backdateMs,
+  exportKey,
+  generateKey,
+  loadAuthority,
+  newSerial,
+  signingAlgorithm,
+  signLeaf,
+  wholeSeconds,
+} from './authority.js';
 import type { CredentialPaths } from './credentials.js';
-import { assertValidAt, parseCertificates } from './credentials.js';
 import { PkiError } from './errors.js';
-import { assertPrivate, certificateMode, keyMode, readPem, writeFileAtomically } from './files.js';
-import { defaultTrustDomain, type IdentityType, identityUri, subjectAltNames, trustDomainUri } from './identity.js';
+import { certificateMode, exists, keyMode, writeFileAtomically } from './files.js';
+import { defaultTrustDomain, type IdentityType, identityUri, trustDomainUri } from './identity.js';
 
-x509.cryptoProvider.set(webcrypto);
-
-const keyAlgorithm = { name: 'ECDSA', namedCurve: 'P-256' } as const;
-const signingAlgorithm = { name: 'ECDSA', hash: 'SHA-256' } as const;
 const dayMs = 24 * 60 * 60 * 1000;
-/** Clocks differ a little: a new certificate counts from a few minutes ago. */
-const backdateMs = 5 * 60 * 1000;
+/** Below a root stand intermediates that sign for others (the issuer of rhyzome-grpc), and nothing below these. */
+const rootPathLength = 1;
 
 export interface InitPkiOptions {
   /** Directory of the CA; made if missing (mode 0700). */
@@ -76,7 +79,7 @@ export async function initPki(options: InitPkiOptions): Promise<CaFiles> {
     keys,
     signingAlgorithm,
     extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
+      new x509.BasicConstraintsExtension(true, rootPathLength, true),
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
       new x509.SubjectAlternativeNameExtension([{ type: 'url', value: uri }]),
@@ -88,16 +91,16 @@ export async function initPki(options: InitPkiOptions): Promise<CaFiles> {
 }
 
 async function existingCa(options: InitPkiOptions): Promise<CaFiles> {
-  const authority = await loadCa(options.dir);
-  if (options.trustDomain !== undefined && options.trustDomain !== authority.trustDomain) {
+  const { ca, caKey } = caPaths(options.dir);
+  const { trustDomain, certificate } = await loadAuthority({ cert: ca, key: caKey });
+  if (options.trustDomain !== undefined && options.trustDomain !== trustDomain) {
     throw new PkiError(
       'file_exists',
-      `${authority.ca} is the CA of the trust domain ${authority.trustDomain}, not of ${options.trustDomain}. Use another directory.`,
-      authority.ca,
+      `${ca} is the CA of the trust domain ${trustDomain}, not of ${options.trustDomain}. Use another directory.`,
+      ca,
     );
   }
-  const { ca, caKey, trustDomain, notAfter } = authority;
-  return { ca, caKey, trustDomain, notAfter, created: false };
+  return { ca, caKey, trustDomain, notAfter: certificate.notAfter, created: false };
 }
 
 export interface IssueOptions {
@@ -126,8 +129,10 @@ export interface IssuedFiles extends CredentialPaths {
 /** Issues `<type>-<name>.pem` with its key. Throws PkiError, `file_exists` unless `force`. */
 export async function issueCertificate(options: IssueOptions): Promise<IssuedFiles> {
   const names = hostNames(options);
-  const authority = await loadCa(options.dir);
-  const uri = identityUri({ type: options.type, name: options.name, trustDomain: authority.trustDomain });
+  const { ca: caFile, caKey } = caPaths(options.dir);
+  const authority = await loadAuthority({ cert: caFile, key: caKey });
+  const identity = { type: options.type, name: options.name, trustDomain: authority.trustDomain };
+  const uri = identityUri(identity);
   const out = resolve(options.out ?? options.dir);
   await mkdir(out, { recursive: true, mode: 0o700 });
   const cert = join(out, `${options.type}-${options.name}.pem`);
@@ -136,32 +141,13 @@ export async function issueCertificate(options: IssueOptions): Promise<IssuedFil
     throw new PkiError('file_exists', `${cert} is there already. Say --force to replace it.`, cert);
   }
   const keys = await generateKey();
-  const wanted = Date.now() + (options.days ?? 365) * dayMs;
-  const notAfter = wholeSeconds(new Date(Math.min(wanted, authority.notAfter.getTime())));
-  const serial = newSerial();
-  const certificate = await x509.X509CertificateGenerator.create({
-    serialNumber: serial,
-    subject: [{ CN: [options.name] }],
-    issuer: authority.certificate.subject,
-    notBefore: new Date(Math.max(Date.now() - backdateMs, authority.certificate.notBefore.getTime())),
-    notAfter,
-    publicKey: keys.publicKey,
-    signingKey: authority.signingKey,
-    signingAlgorithm,
-    extensions: [
-      new x509.BasicConstraintsExtension(false, undefined, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-      new x509.ExtendedKeyUsageExtension(extendedKeyUsages(options.type)),
-      new x509.SubjectAlternativeNameExtension([{ type: 'url', value: uri }, ...names]),
-      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
-      await x509.AuthorityKeyIdentifierExtension.create(authority.certificate.publicKey),
-    ],
-  });
+  const validityMs = (options.days ?? 365) * dayMs;
+  const leaf = await signLeaf(authority, { identity, hostNames: names, publicKey: keys.publicKey, validityMs });
   await writeFileAtomically(key, await exportKey(keys.privateKey), keyMode);
-  await writeFileAtomically(cert, `${certificate.toString('pem')}\n`, certificateMode);
+  await writeFileAtomically(cert, leaf.pem, certificateMode);
   const ca = join(out, 'ca.pem');
-  if (ca !== authority.ca) await writeFileAtomically(ca, authority.pem.toString(), certificateMode);
-  return { ca, cert, key, identity: uri, notAfter, serial: serial.toUpperCase() };
+  if (ca !== caFile) await writeFileAtomically(ca, authority.pem, certificateMode);
+  return { ca, cert, key, identity: uri, notAfter: leaf.notAfter, serial: leaf.serial };
 }
 
 function hostNames(options: IssueOptions): { type: 'dns' | 'ip'; value: string }[] {
@@ -195,77 +181,4 @@ function hostNames(options: IssueOptions): { type: 'dns' | 'ip'; value: string }
     ...dns.map((value) => ({ type: 'dns' as const, value })),
     ...ip.map((value) => ({ type: 'ip' as const, value })),
   ];
-}
-
-/** A server also dials others of its kind, so it may be a client too; nodes and services only dial. */
-function extendedKeyUsages(type: IdentityType): string[] {
-  const { clientAuth, serverAuth } = x509.ExtendedKeyUsage;
-  return type === 'server' ? [serverAuth, clientAuth] : [clientAuth];
-}
-
-async function loadCa(dir: string) {
-  const { ca, caKey } = caPaths(dir);
-  const pem = await readPem(ca, 'the CA');
-  const parsed = parseCertificates(pem, ca, 'the CA')[0]!;
-  if (!parsed.ca) throw new PkiError('not_a_ca', `${ca} is not the certificate of a CA.`, ca);
-  assertValidAt(parsed, ca, new Date());
-  const keyPem = await readPem(caKey, 'the key of the CA');
-  await assertPrivate(caKey);
-  const uri = subjectAltNames(parsed.subjectAltName ?? '').find(([type]) => type === 'URI')?.[1] ?? '';
-  const trustDomain = /^spiffe:\/\/([^/]+)$/.exec(uri)?.[1] ?? defaultTrustDomain;
-  return {
-    ca,
-    caKey,
-    pem,
-    trustDomain,
-    notAfter: parsed.validToDate,
-    certificate: new x509.X509Certificate(pem.toString()),
-    signingKey: await importCaKey(keyPem, caKey),
-  };
-}
-
-async function importCaKey(pem: Buffer, file: string): Promise<webcrypto.CryptoKey> {
-  try {
-    const der = x509.PemConverter.decodeFirst(pem.toString());
-    return await webcrypto.subtle.importKey('pkcs8', der, keyAlgorithm, false, ['sign']);
-  } catch (cause) {
-    throw new PkiError(
-      'key_unparsable',
-      `${file} (the key of the CA) is not an ECDSA P-256 key in PKCS #8 PEM form.`,
-      file,
-      {
-        cause,
-      },
-    );
-  }
-}
-
-async function generateKey(): Promise<webcrypto.CryptoKeyPair> {
-  return await webcrypto.subtle.generateKey(keyAlgorithm, true, ['sign', 'verify']);
-}
-
-async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
-  const der = await webcrypto.subtle.exportKey('pkcs8', key);
-  return `${x509.PemConverter.encode(der, 'PRIVATE KEY')}\n`;
-}
-
-/** 16 random octets, positive and without a leading zero (RFC 5280 section 4.1.2.2). */
-function newSerial(): string {
-  const bytes = randomBytes(16);
-  bytes[0] = (bytes[0]! & 0x7f) | 0x40;
-  return bytes.toString('hex');
-}
-
-function wholeSeconds(date: Date): Date {
-  return new Date(Math.floor(date.getTime() / 1000) * 1000);
-}
-
-async function exists(file: string): Promise<boolean> {
-  try {
-    await readPem(file, 'a file');
-    return true;
-  } catch (error) {
-    if (error instanceof PkiError && error.code === 'file_missing') return false;
-    throw error;
-  }
 }

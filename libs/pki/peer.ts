@@ -6,16 +6,25 @@ import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { PkiError } from './errors.js';
 import { type PeerIdentity, parsePeerIdentity } from './identity.js';
 
+/** As `checkServer`, for a client that has no trust domain yet. */
+export function checkAnyServer(hostname: string, certificate: PeerCertificate): Error | undefined {
+  return checkServer(hostname, certificate, undefined);
+}
+
 /** For TLS clients: returns what is wrong with the server's certificate, undefined when nothing is (RFC 6125). */
-export function checkServer(hostname: string, certificate: PeerCertificate, trustDomain: string): Error | undefined {
+export function checkServer(
+  hostname: string,
+  certificate: PeerCertificate,
+  trustDomain: string | undefined,
+): Error | undefined {
   const wrongName = checkServerIdentity(hostname, certificate);
   if (wrongName) return wrongName;
   try {
     const peer = parsePeerIdentity(certificate.subjectaltname);
-    if (peer.type === 'server' && peer.trustDomain === trustDomain) return undefined;
+    if (peer.type === 'server' && (trustDomain ?? peer.trustDomain) === peer.trustDomain) return undefined;
     return new PkiError(
       'identity_malformed',
-      `The other side is ${peer.type} “${peer.name}” of ${peer.trustDomain}, not a server of ${trustDomain}.`,
+      `The other side is ${peer.type} “${peer.name}” of ${peer.trustDomain}, not a server${trustDomain === undefined ? '' : ` of ${trustDomain}`}.`,
     );
   } catch (error) {
     return error as Error;

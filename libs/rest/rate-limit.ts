@@ -131,7 +131,7 @@ export class RateLimiter {
 }
 
 /** An IPv6 host has a /64 to itself, and as many addresses as it likes. */
-function addressKey(address: string): string {
+export function addressKey(address: string): string {
   if (!isIPv6(address) || /^::ffff:\d+\.\d+\.\d+\.\d+$/i.test(address)) return address;
   const [head = '', tail] = address.split('%')[0]!.split('::');
   const before = head === '' ? [] : head.split(':');

@@ -3,7 +3,7 @@
  * connections that stand go on. Client certificates are always asked for and always verified against the CA.
  */
 import * as grpc from '@grpc/grpc-js';
-import { type CredentialsSource, checkServer } from '#libs/pki';
+import { type CredentialsSource, checkAnyServer, checkServer } from '#libs/pki';
 
 type CaListener = Parameters<grpc.experimental.CertificateProvider['addCaCertificateListener']>[0];
 type IdentityListener = Parameters<grpc.experimental.CertificateProvider['addIdentityCertificateListener']>[0];
@@ -54,6 +54,29 @@ export function serverCredentials(
   const provider = new SourceCertificateProvider(source);
   const credentials = grpc.experimental.createCertificateProviderServerCredentials(provider, provider, true);
   return grpc.experimental.createServerCredentialsWithInterceptors(credentials, interceptors);
+}
+
+/** For a server that strangers may call: TLS with this certificate, and none asked for. */
+export function openServerCredentials(
+  source: CredentialsSource,
+  interceptors: grpc.ServerInterceptor[] = [],
+): grpc.ServerCredentials {
+  // grpc-js takes the server's own certificate first, whatever its types call the parameters.
+  const provider = new SourceCertificateProvider(source);
+  const credentials = grpc.experimental.createCertificateProviderServerCredentials(provider, null, false);
+  return grpc.experimental.createServerCredentialsWithInterceptors(credentials, interceptors);
+}
+
+/**
+ * For a client that knows no CA yet: whoever answers is believed nothing, and must be told nothing that is secret. With a
+ * CA: the other side must carry the name dialled and be a server, of whatever trust domain.
+ */
+export function strangerCredentials(ca?: string): grpc.ChannelCredentials {
+  if (ca === undefined) {
+    const options = { rejectUnauthorized: false, checkServerIdentity: () => undefined };
+    return grpc.credentials.createSsl(null, null, null, options);
+  }
+  return grpc.credentials.createSsl(Buffer.from(ca), null, null, { checkServerIdentity: checkAnyServer });
 }
 
 /** For a client: the other side must carry the name dialled and be a server of the same trust domain. */

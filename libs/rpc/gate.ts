@@ -13,6 +13,8 @@ export interface GateOptions {
   trustDomain: () => string;
   /** Says why a peer may not call at all (revoked, removed); undefined when it may. Must be quick: it reads memory. */
   refuse?: (peer: Peer) => RhyzomeError | undefined;
+  /** Told of each call that was refused for its peer, and where it came from. */
+  onRefused?: (peer: Peer, source: string) => void;
 }
 
 interface LiveCall {
@@ -32,14 +34,20 @@ export class Gate {
     this.isOpen = true;
   }
 
-  /** Ends the calls of the peers that match, e.g. those of a revoked certificate. Returns how many. */
-  endCalls(matches: (peer: Peer) => boolean, reason: RhyzomeError): number {
-    const ended = [...this.live].filter(({ peer }) => matches(peer));
-    for (const entry of ended) {
+  /**
+   * Asks again of all calls under way whether their peers may call, e.g. after a certificate was revoked; ends those that
+   * may not, whose certificate has expired by now, too. Returns how many.
+   */
+  recheck(): number {
+    let ended = 0;
+    for (const entry of this.live) {
+      const refusal = this.refusalOf(entry.peer);
+      if (!refusal) continue;
       this.live.delete(entry);
-      entry.call.sendStatus(toStatus(reason));
+      entry.call.sendStatus(toStatus(refusal));
+      ended += 1;
     }
-    return ended.length;
+    return ended;
   }
 
   readonly interceptor: grpc.ServerInterceptor = (_method, call) => {
@@ -83,8 +91,22 @@ export class Gate {
     if (peer.trustDomain !== this.options.trustDomain()) {
       throw new RhyzomeError('unauthenticated', `The trust domain ${peer.trustDomain} is not this server’s.`);
     }
-    const refusal = this.options.refuse?.(peer);
-    if (refusal) throw refusal;
+    const refusal = this.refusalOf(peer);
+    if (refusal) {
+      this.options.onRefused?.(peer, call.getPeer());
+      throw refusal;
+    }
     return peer;
+  }
+
+  /** TLS looks at the dates when a connection begins; connections may outlive a certificate. */
+  private refusalOf(peer: Peer): RhyzomeError | undefined {
+    if (peer.notAfter.getTime() < Date.now()) {
+      return new RhyzomeError(
+        'unauthenticated',
+        'Your certificate has expired. Enroll again, or have a new one issued.',
+      );
+    }
+    return this.options.refuse?.(peer);
   }
 }

@@ -1,7 +1,22 @@
 export { channelCredentials, serverCredentials } from './certificates.js';
 export { type ChannelSettings, createChannel, type RpcChannel } from './client.js';
+export { type EnrollmentCaller, enrollmentCaller, serveEnrollment } from './enrollment.js';
 export { isUnavailable, problemKey, problemOf, type StatusError, toStatus } from './errors.js';
 export { Gate, type GateOptions } from './gate.js';
+export {
+  CertificateServiceClient,
+  type CertificateServiceServer,
+  CertificateServiceService,
+  EnrollmentServiceClient,
+  type EnrollmentServiceServer,
+  EnrollmentServiceService,
+  EnrollRequest,
+  EnrollResponse,
+  GetTrustAnchorsRequest,
+  GetTrustAnchorsResponse,
+  RenewRequest,
+  RenewResponse,
+} from './generated/rhyzome/v1/certificate.js';
 export {
   Acknowledge,
   Capacity,
@@ -11,6 +26,7 @@ export {
   ContentOffsetResponse,
   Deed,
   DeedOutcome,
+  DeedProgress,
   DeedResult,
   Desire,
   Desired,

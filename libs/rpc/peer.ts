@@ -12,6 +12,8 @@ export interface Peer extends PeerIdentity {
   serial: string;
   /** SHA-256 of the certificate, upper hex with colons. */
   fingerprint: string;
+  notBefore: Date;
+  notAfter: Date;
 }
 
 type AuthenticatedCall = Pick<grpc.ServerInterceptingCallInterface, 'getAuthContext'>;
@@ -34,7 +36,13 @@ export function peerOf(call: AuthenticatedCall): Peer {
     if (error instanceof PkiError) throw new RhyzomeError('unauthenticated', error.message, { cause: error });
     throw error;
   }
-  const peer = { ...identity, serial: certificate.serialNumber, fingerprint: certificate.fingerprint256 };
+  const peer = {
+    ...identity,
+    serial: certificate.serialNumber,
+    fingerprint: certificate.fingerprint256,
+    notBefore: new Date(certificate.valid_from),
+    notAfter: new Date(certificate.valid_to),
+  };
   peers.set(call, peer);
   return peer;
 }

@@ -22,6 +22,8 @@ export const serverOptions: grpc.ServerOptions = {
   'grpc.keepalive_time_ms': 20_000,
   'grpc.keepalive_timeout_ms': 10_000,
   'grpc.keepalive_permit_without_calls': 1,
+  // Then new calls go over another connection, with the certificate that the peer has by then. Streams go on.
+  'grpc.max_connection_age_ms': 3_600_000,
 };
 
 export interface RpcService {

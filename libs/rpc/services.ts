@@ -7,23 +7,26 @@ import { fileURLToPath } from 'node:url';
 import type * as grpc from '@grpc/grpc-js';
 import { loadFileDescriptorSetFromBuffer } from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
+import { CertificateServiceService } from './generated/rhyzome/v1/certificate.js';
 import { NodeServiceService } from './generated/rhyzome/v1/node.js';
 import { RelayServiceService } from './generated/rhyzome/v1/relay.js';
 import { JobServiceService, ResourceServiceService } from './generated/rhyzome/v1/resource.js';
 
-/** Full name → definition. */
+/** Full name → definition. Enrolment is not among them: it has a listener of its own. */
 export const services = {
   'rhyzome.v1.NodeService': NodeServiceService,
   'rhyzome.v1.RelayService': RelayServiceService,
   'rhyzome.v1.ResourceService': ResourceServiceService,
   'rhyzome.v1.JobService': JobServiceService,
+  'rhyzome.v1.CertificateService': CertificateServiceService,
 } as const;
 
 export type ServiceName = keyof typeof services;
 
 /** Adds server reflection (v1 and v1alpha) for all services of the protocol. */
 export function addReflection(server: Pick<grpc.Server, 'addService'>): void {
-  new ReflectionService(loadFileDescriptorSetFromBuffer(readFileSync(descriptorFile()))).addToServer(server);
+  const definition = loadFileDescriptorSetFromBuffer(readFileSync(descriptorFile()));
+  new ReflectionService(definition, { services: Object.keys(services) }).addToServer(server);
 }
 
 /** Beside this file in the sources; the build copies no binary files, so dist/ looks back to them. */

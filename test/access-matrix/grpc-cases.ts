@@ -25,6 +25,7 @@ interface Pair {
 
 const isOfTenants = ({ service }: Method) => ['ResourceService', 'JobService'].includes(service);
 const isNodes = ({ service }: Method) => service === 'NodeService';
+const isHolders = ({ service }: Method) => service === 'CertificateService';
 const isServers = ({ service }: Method) => service === 'RelayService';
 
 const notLetIn = /^(UNAVAILABLE|UNAUTHENTICATED)\b/;
@@ -66,7 +67,14 @@ export async function grpcCases(lab: Lab, grpc: GrpcLab): Promise<GrpcCase[]> {
       isOfTenants,
     ),
     by('node', 'a node’s certificate', forbidden, (method) => isOfTenants(method) || isServers(method)),
-    by('server', 'a server’s certificate', forbidden, (method) => isOfTenants(method) || isNodes(method)),
+    by(
+      'server',
+      'a server’s certificate',
+      forbidden,
+      (method) => isOfTenants(method) || isNodes(method) || isHolders(method),
+    ),
+    by('revoked', 'certificate that was revoked', notLetIn, everywhere),
+    by('node', 'a node’s certificate, without a request', /^INVALID_ARGUMENT invalid$/, isHolders),
     by('whole', 'a service’s certificate', forbidden, (method) => isNodes(method) || isServers(method)),
     {
       name: 'tenant of the administrators',

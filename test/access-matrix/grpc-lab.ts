@@ -8,13 +8,22 @@ import { join } from 'node:path';
 import * as grpc from '@grpc/grpc-js';
 import type { INestMicroservice } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
+import { RevocationList, revokeHolder } from '#libs/certificates';
 import { newId } from '#libs/core';
 import { Database } from '#libs/db';
 import { NodeHub } from '#libs/nodes';
-import { fixedCredentials, type IssuedFiles, initPki, issueCertificate, loadCredentials } from '#libs/pki';
+import {
+  CertificateIssuer,
+  fixedCredentials,
+  type IssuedFiles,
+  initPki,
+  issueCertificate,
+  loadCredentials,
+} from '#libs/pki';
 import { problemOf, services } from '#libs/rpc';
 import { type NestGrpc, nestGrpcOptions } from '#libs/rpc/nest';
 import { createService, removeService } from '#libs/tenants';
+import { Certificates } from '../../apps/grpc/certificates.js';
 import { GrpcModule } from '../../apps/grpc/grpc.module.js';
 import { ATTACKER, type Lab, VICTIM } from './lab.js';
 
@@ -63,6 +72,7 @@ export class GrpcLab {
     private readonly app: INestMicroservice,
     private readonly nest: NestGrpc,
     private readonly hub: NodeHub,
+    private readonly revocations: RevocationList,
     private readonly db: Database,
     private readonly target: string,
     readonly statements: string[],
@@ -74,18 +84,28 @@ export class GrpcLab {
     const server = await issueCertificate({ dir, type: 'server', name: 's', dns: ['localhost'] });
     const target = `unix:${join(dir, 'rpc.sock')}`;
     const credentials = fixedCredentials(await loadCredentials(server));
-    const nest = nestGrpcOptions({ listen: [target], credentials });
     const statements: string[] = [];
     const { platform } = lab;
     const db = new Database({ app: platform.connection, onQuery: (text) => statements.push(text) });
     const log = { info: () => undefined, warn: () => undefined, error: () => undefined, debug: () => undefined };
     const { listener, registry } = platform;
     const hub = new NodeHub(db, listener, registry, { installationId: newId(), advertise: 'localhost:1', log });
-    const module = GrpcModule.with({ db, listener, registry, hub, content: null, tokenKey: Buffer.alloc(32, 1) });
+    const revocations = new RevocationList(platform.db, log, 3_600_000);
+    await platform.db.operatorTransaction((tx) =>
+      revokeHolder(tx, { kind: 'service', name: 'revoked' }, { by: 'admin:lab' }),
+    );
+    await revocations.follow(listener, () => undefined);
+    const nest = nestGrpcOptions({ listen: [target], credentials, refuse: (peer) => revocations.refusalOf(peer) });
+    const { trustDomain } = credentials.current.identity;
+    const own = { cert: server.ca, key: join(dir, 'ca-key.pem'), ca: server.ca, trustDomain, validityMs: 60_000 };
+    const certificates = new Certificates(db, await CertificateIssuer.open(own));
+    const draining = new AbortController().signal;
+    const tokenKey = Buffer.alloc(32, 1);
+    const module = GrpcModule.with({ db, listener, registry, hub, content: null, certificates, tokenKey, draining });
     const app = await NestFactory.createMicroservice(module, { ...nest.options, logger: false });
     await app.listen();
     await nest.serving;
-    const made = new GrpcLab(dir, app, nest, hub, db, target, statements);
+    const made = new GrpcLab(dir, app, nest, hub, revocations, db, target, statements);
     await made.admit(lab, server);
     return made;
   }
@@ -103,7 +123,7 @@ export class GrpcLab {
     this.comeWith('expired', await issue('service', 'old', -0.002));
     this.comeWith('server', server);
     this.comeWith('node', await issue('node', 'node-9'));
-    for (const name of ['unregistered', 'removed', 'elsewhere', 'verbless', 'whole'])
+    for (const name of ['unregistered', 'removed', 'elsewhere', 'verbless', 'whole', 'revoked'])
       this.comeWith(name, await issue('service', name));
     await platform.db.operatorTransaction(async (tx) => {
       const all = ['*:*'];
@@ -176,6 +196,7 @@ export class GrpcLab {
   async close(): Promise<void> {
     for (const client of this.clients.values()) client.close();
     this.hub.close();
+    this.revocations.close();
     await this.nest.drain(200);
     await this.app.close();
     await this.db.close();

@@ -2,7 +2,11 @@
 import { Command } from 'commander';
 import type { Context } from '../context.js';
 import type { NodeView } from '../nodes.js';
+import { wholeNumber } from '../option-values.js';
 import { fields, table } from '../table.js';
+import { enroll, token } from './node-enroll.js';
+import { fence, fenceView, fenceWords, leftWords } from './node-fence.js';
+import { revokeAll, revokeCommand } from './revoke.js';
 
 export function nodeCommand(context: Context): Command {
   return new Command('node')
@@ -11,7 +15,12 @@ export function nodeCommand(context: Context): Command {
     .addCommand(show(context))
     .addCommand(cordon(context, true))
     .addCommand(cordon(context, false))
-    .addCommand(remove(context));
+    .addCommand(fence(context))
+    .addCommand(tombstoneDeadline(context))
+    .addCommand(remove(context))
+    .addCommand(enroll(context))
+    .addCommand(token(context))
+    .addCommand(revokeCommand(context, 'node'));
 }
 
 function list(context: Context): Command {
@@ -38,10 +47,19 @@ function show(context: Context): Command {
     .description('one node, and what is placed on it')
     .argument('<idOrName>')
     .action(async (idOrName: string) => {
-      const { findNode, placedOn } = await import('../nodes.js');
-      const { node, resources, total } = await context.read(async (tx) => {
+      const [{ findNode, leftOn, placedOn }, { listFences }] = await Promise.all([
+        import('../nodes.js'),
+        import('#libs/nodes'),
+      ]);
+      const { node, resources, total, fences, left } = await context.read(async (tx) => {
         const found = await findNode(tx, idOrName);
-        return { node: found, ...(await placedOn(tx, found.id)) };
+        const { id } = found;
+        return {
+          node: found,
+          ...(await placedOn(tx, id)),
+          left: await leftOn(tx, id),
+          fences: await listFences(tx, id),
+        };
       });
       const rows = resources.map((r) => [r.kind, r.name, r.tenant, r.relation, r.id]);
       const more = total - resources.length;
@@ -49,7 +67,8 @@ function show(context: Context): Command {
         rows.length === 0
           ? ''
           : `\n\n${table(['KIND', 'NAME', 'TENANT', 'WHY', 'ID'], rows)}${more > 0 ? `\nand ${more} more` : ''}`;
-      context.show({ ...node, resources, moreResources: more }, words(node) + placed);
+      const data = { ...node, resources, moreResources: more, ...left, fences: fences.map(fenceView) };
+      context.show(data, words(node) + placed + leftWords(left) + fenceWords(fences));
     });
 }
 
@@ -71,19 +90,46 @@ function cordon(context: Context, cordoned: boolean): Command {
     });
 }
 
+function tombstoneDeadline(context: Context): Command {
+  return new Command('tombstones')
+    .description(
+      'how long removals wait for a node that is away before they end without it; without an option, shows it',
+    )
+    .option('--after <minutes>', 'so many minutes after it went away', wholeNumber(0, 7 * 24 * 60))
+    .action(async ({ after }: { after?: number }) => {
+      const { readTombstoneMinutes, writeTombstoneMinutes } = await import('../nodes.js');
+      const minutes =
+        after === undefined
+          ? await context.read(readTombstoneMinutes)
+          : await context.change(async ({ tx, audit }) => {
+              await writeTombstoneMinutes(tx, after);
+              await audit({ tenantId: 'system', action: 'node.tombstones', details: { minutes: after } });
+              return readTombstoneMinutes(tx);
+            });
+      context.show({ minutes }, `Removals wait for a node that is away for ${minutes} minutes.`);
+    });
+}
+
 function remove(context: Context): Command {
   return new Command('remove')
-    .description('forget a node on which nothing is placed')
+    .description('forget a node on which nothing is placed, and let its certificates in no more')
     .argument('<idOrName>')
-    .action(async (idOrName: string) => {
+    .option('--keep-certificates', 'its agent may register it again')
+    .action(async (idOrName: string, { keepCertificates = false }: { keepCertificates?: boolean }) => {
       const { findNode, removeNode } = await import('../nodes.js');
-      const node = await context.change(async ({ tx, audit }) => {
-        const found = await findNode(tx, idOrName);
-        await removeNode(tx, found);
-        await audit(auditOf('remove', found.id, found.name));
+      const node = await context.change(async (change) => {
+        const found = await findNode(change.tx, idOrName);
+        await removeNode(change.tx, found);
+        if (!keepCertificates) await revokeAll(change, 'node', found.name, 'The node was removed.');
+        await change.audit(auditOf('remove', found.id, found.name));
         return found;
       });
-      const again = node.replica !== null ? ' Its agent is connected and registers it again unless it is stopped.' : '';
+      const isBack = keepCertificates && node.replica !== null;
+      const again = isBack
+        ? ' Its agent is connected and registers it again unless it is stopped.'
+        : keepCertificates
+          ? ''
+          : ' Its certificates are revoked.';
       context.show(node, `Removed node ${node.name}.${again}`);
     });
 }

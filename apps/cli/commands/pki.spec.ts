@@ -3,6 +3,7 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { Context } from '../context.js';
 import { pkiCommand } from './pki.js';
 
 let dir: string;
@@ -18,7 +19,7 @@ async function pki(...args: string[]) {
   const before = process.exitCode;
   process.exitCode = undefined;
   try {
-    const command = pkiCommand().exitOverride();
+    const command = pkiCommand(new Context({ out: () => {}, err: () => {} }, () => ({}))).exitOverride();
     for (const sub of command.commands) sub.exitOverride();
     await command.parseAsync(args, { from: 'user' });
     const text = (spy: typeof out) => spy.mock.calls.map(([chunk]) => String(chunk)).join('');

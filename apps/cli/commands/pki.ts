@@ -1,7 +1,12 @@
-/** `rhyzome pki`: a CA for one's own nodes, and a look at certificates. Touches files only, never the database. */
+/**
+ * `rhyzome pki`: a CA for one's own nodes, and a look at certificates. Touches files only; what was issued over the network
+ * and what was revoked is pki-records.ts.
+ */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import {
+  ensureIssuer,
   type IdentityType,
+  type IssuerFiles,
   identityTypes,
   initPki,
   issueCertificate,
@@ -10,21 +15,28 @@ import {
   showCertificate,
   verifyCredentials,
 } from '#libs/pki';
+import type { Context } from '../context.js';
+import { listIssued, revokeIssued } from './pki-records.js';
 
 interface JsonOption {
   json?: boolean;
 }
 
 /** The subcommand with its own subcommands. They set `process.exitCode`: 0, or 78 when files cannot be used. */
-export function pkiCommand(): Command {
-  const pki = new Command('pki').description('a PKI for your own servers, nodes and services');
-  pki.addCommand(initCommand()).addCommand(issueCommand()).addCommand(showCommand()).addCommand(verifyCommand());
-  return pki;
+export function pkiCommand(context: Context): Command {
+  return new Command('pki')
+    .description('a PKI for your own servers, nodes and services')
+    .addCommand(initCommand())
+    .addCommand(issueCommand())
+    .addCommand(showCommand())
+    .addCommand(verifyCommand())
+    .addCommand(listIssued(context))
+    .addCommand(revokeIssued(context));
 }
 
 function initCommand(): Command {
   return new Command('init')
-    .description('make a root CA, or find the one that is there')
+    .description('make a root CA and an issuer for rhyzome-grpc, or find those that are there')
     .requiredOption('--dir <dir>', 'directory of the CA; keep it off the servers')
     .option('--trust-domain <name>', 'whose certificates these are (default: rhyzome.internal)')
     .option('--name <text>', 'common name of the root')
@@ -33,13 +45,24 @@ function initCommand(): Command {
     .action((options: { dir: string; trustDomain?: string; name?: string; days?: number } & JsonOption) =>
       report(options, async () => {
         const made = await initPki(options);
+        const issuer = await ensureIssuer(options.dir);
         const what = made.created ? 'Made the CA' : 'Found the CA';
         return {
-          result: made,
-          text: `${what} ${made.ca} of the trust domain ${made.trustDomain}, valid until ${day(made.notAfter)}.`,
+          result: {
+            ...made,
+            issuer: issuer ?? { cert: made.ca, key: made.caKey, notAfter: made.notAfter, created: false },
+          },
+          text: `${what} ${made.ca} of the trust domain ${made.trustDomain}, valid until ${day(made.notAfter)}.\n${issuerWords(issuer)}`,
         };
       }),
     );
+}
+
+function issuerWords(issuer: IssuerFiles | undefined): string {
+  if (!issuer)
+    return 'It was made before there were issuers and allows no CA below it: for pki.issuer, name the CA itself, or make another.';
+  const what = issuer.created ? 'Made the issuer' : 'Found the issuer';
+  return `${what} ${issuer.cert} for rhyzome-grpc (pki.issuer), valid until ${day(issuer.notAfter)}.`;
 }
 
 function issueCommand(): Command {

@@ -5,6 +5,7 @@ import type { Context } from '../context.js';
 import { CliError, exitStatus } from '../exit-status.js';
 import { commaList } from '../option-values.js';
 import { fields, table } from '../table.js';
+import { revokeCommand } from './revoke.js';
 
 interface RightsFlags {
   tenants: string[];
@@ -21,7 +22,8 @@ export function serviceCommand(context: Context): Command {
     .addCommand(list(context))
     .addCommand(show(context))
     .addCommand(update(context))
-    .addCommand(remove(context));
+    .addCommand(remove(context))
+    .addCommand(revokeCommand(context, 'service'));
 }
 
 function create(context: Context): Command {

@@ -165,6 +165,19 @@ export interface AuditUnauthenticated {
   source: string;
 }
 
+export interface Certificate {
+  chain: string;
+  issued_at: Generated<Timestamp>;
+  issued_by: string;
+  kind: string;
+  name: string;
+  not_after: Timestamp;
+  not_before: Timestamp;
+  renews: string | null;
+  serial: string;
+  source: string | null;
+}
+
 export interface Deed {
   arguments: Generated<Json>;
   asked_by: string | null;
@@ -239,6 +252,20 @@ export interface DiskTombstone {
   node_id: string;
   tenant_id: string;
   word_of: string | null;
+}
+
+export interface EnrollmentToken {
+  created_at: Generated<Timestamp>;
+  created_by: string;
+  expires_at: Timestamp;
+  hash: Buffer;
+  id: string;
+  labels: Generated<Json>;
+  node_name: string;
+  public_key: Buffer | null;
+  revoked_at: Timestamp | null;
+  serial: string | null;
+  used_at: Timestamp | null;
 }
 
 export interface Event {
@@ -735,6 +762,16 @@ export interface Restoration {
   restored_by: string;
 }
 
+export interface Revocation {
+  id: string;
+  kind: string | null;
+  name: string | null;
+  reason: string | null;
+  revoked_at: Generated<Timestamp>;
+  revoked_by: string;
+  serial: string | null;
+}
+
 export interface Service {
   created_at: Generated<Timestamp>;
   name: string;
@@ -864,11 +901,13 @@ export interface DB {
   audit_pruning: AuditPruning;
   audit_seal: AuditSeal;
   audit_unauthenticated: AuditUnauthenticated;
+  certificate: Certificate;
   deed: Deed;
   deleted_disk: DeletedDisk;
   dependency: Dependency;
   disk: Disk;
   disk_tombstone: DiskTombstone;
+  enrollment_token: EnrollmentToken;
   event: Event;
   event_counter: EventCounter;
   firewallrule: Firewallrule;
@@ -911,6 +950,7 @@ export interface DB {
   resource: Resource;
   resource_tag: ResourceTag;
   restoration: Restoration;
+  revocation: Revocation;
   service: Service;
   serviceaccount: Serviceaccount;
   snapshot: Snapshot;

@@ -21,6 +21,7 @@ export interface NestGrpcOptions {
   /** Which services the application's controllers implement; all unless given. */
   services?: ServiceName[];
   refuse?: GateOptions['refuse'];
+  onRefused?: GateOptions['onRefused'];
 }
 
 export interface NestGrpc {
@@ -38,6 +39,7 @@ export function nestGrpcOptions(options: NestGrpcOptions): NestGrpc {
   const gate = new Gate({
     trustDomain: () => options.credentials.current.identity.trustDomain,
     refuse: options.refuse,
+    onRefused: options.onRefused,
   });
   const health = new HealthImplementation({ '': 'NOT_SERVING' });
   const credentials = serverCredentials(options.credentials, [gate.interceptor]);

@@ -1,0 +1,136 @@
+/**
+ * What was revoked, in the memory of each rhyzome-grpc, so that no call costs a query: read anew when the database tells,
+ * and every few seconds whatever it tells. While the database is away, what is known goes on to hold.
+ */
+import { sql } from 'kysely';
+import { RhyzomeError } from '#libs/core';
+import type { Database, Listener } from '#libs/db';
+import type { PeerIdentity } from '#libs/pki';
+
+const LOOK_MS = 5_000;
+/** Rows of certificates and tokens are kept for so long after their end. */
+const KEPT_DAYS = 90;
+const PRUNE_MS = 3_600_000;
+
+/** A certificate as a peer shows it. */
+export interface ShownCertificate extends Pick<PeerIdentity, 'type' | 'name'> {
+  /** Upper hex. */
+  serial: string;
+  notBefore: Date;
+}
+
+interface HolderEntry {
+  revokedAtMs: number;
+  /** Issued afterwards. */
+  spared: ReadonlySet<string>;
+}
+
+interface ListLog {
+  warn(fields: object, message: string): void;
+}
+
+interface Row {
+  serial: string | null;
+  holder: string;
+  revoked_at: Date;
+  spared: string[];
+}
+
+export class RevocationList {
+  private serials: ReadonlySet<string> = new Set();
+  private holders: ReadonlyMap<string, HolderEntry> = new Map();
+  private reading: Promise<void> | undefined;
+  private isStale = false;
+  private prunedAt = 0;
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    private readonly db: Database,
+    private readonly log: ListLog,
+    private readonly lookMs = LOOK_MS,
+  ) {}
+
+  /**
+   * Reads the list, and follows it from then on; `onRead` after each reading. Before it resolves nobody may be let in.
+   * Rejects when the list cannot be read. Call before the listener starts.
+   */
+  async follow(listener: Listener, onRead: () => void): Promise<void> {
+    await this.read();
+    const again = () => void this.refresh().then(onRead);
+    listener.on('rhyzome_certificate', again);
+    this.timer = setInterval(again, this.lookMs).unref();
+  }
+
+  close(): void {
+    clearInterval(this.timer);
+  }
+
+  get size(): number {
+    return this.serials.size + this.holders.size;
+  }
+
+  /** Why this certificate may not be used; undefined when nothing speaks against it. */
+  refusalOf(shown: ShownCertificate): RhyzomeError | undefined {
+    const holder = this.holders.get(`${shown.type}/${shown.name}`);
+    // One that nobody recorded was made before or after, as it says itself.
+    const isCovered = holder && !holder.spared.has(shown.serial) && shown.notBefore.getTime() <= holder.revokedAtMs;
+    if (!isCovered && !this.serials.has(shown.serial)) return undefined;
+    return new RhyzomeError('unauthenticated', 'Your certificate was revoked. Enroll again, or have a new one issued.');
+  }
+
+  /** Never rejects. What asks while one reading is under way is answered by the next. */
+  private refresh(): Promise<void> {
+    this.isStale = true;
+    this.reading ??= this.readAll().finally(() => {
+      this.reading = undefined;
+    });
+    return this.reading;
+  }
+
+  private async readAll(): Promise<void> {
+    while (this.isStale) {
+      this.isStale = false;
+      try {
+        await this.read();
+        await this.prune();
+      } catch (error) {
+        const isAway = error instanceof RhyzomeError && error.code === 'database_unavailable';
+        if (!isAway) this.log.warn({ err: error }, 'what was revoked cannot be read; what is known holds on');
+      }
+    }
+  }
+
+  private async read(): Promise<void> {
+    const rows = await this.db.operatorTransaction(
+      async (tx) =>
+        (
+          await sql<Row>`
+            select r.serial, r.kind || '/' || r.name as holder, r.revoked_at,
+              array(select c.serial from certificate c where c.kind = r.kind and c.name = r.name
+                and c.issued_at > r.revoked_at and c.not_after > now()) as spared
+            from revocation r`.execute(tx)
+        ).rows,
+    );
+    this.serials = new Set(rows.flatMap(({ serial }) => serial ?? []));
+    this.holders = new Map(
+      rows
+        .filter(({ serial }) => serial === null)
+        .map(({ holder, revoked_at, spared }) => [
+          holder,
+          { revokedAtMs: revoked_at.getTime(), spared: new Set(spared) },
+        ]),
+    );
+  }
+
+  /** Harmless when several do it at once. Revocations stay: a certificate that nobody recorded may last for years. */
+  private async prune(): Promise<void> {
+    if (Date.now() - this.prunedAt < PRUNE_MS) return;
+    this.prunedAt = Date.now();
+    await sql`delete from certificate where not_after < now() - ${KEPT_DAYS} * interval '1 day'`.execute(
+      this.db.operator,
+    );
+    await sql`delete from enrollment_token where expires_at < now() - ${KEPT_DAYS} * interval '1 day'`.execute(
+      this.db.operator,
+    );
+  }
+}
