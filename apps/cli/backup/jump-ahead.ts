@@ -17,7 +17,7 @@ const NUMBERS_FROM = `(extract(epoch from clock_timestamp()) * 1000000)::bigint`
 
 export async function jumpAhead(
   session: Session,
-  restore: { id: string; header: BackupHeader; by: string },
+  restore: { id: string; header: Pick<BackupHeader, 'id' | 'takenAt' | 'version'>; by: string },
 ): Promise<void> {
   const { id, header, by } = restore;
   const { rows } = await session.query<{ from: string }>(`select ${NUMBERS_FROM}::text as from`);
@@ -47,6 +47,8 @@ export async function jumpAhead(
   // What a lost database had made on nodes is nobody's here, and may be somebody's: only an administrator lets it go.
   await run(`update installation set sweep_mode = 'report'`);
 
+  // One that was not finished ends with this one.
+  await session.query(`update restoration set finished_at = now(), finished_by = $1 where finished_at is null`, [by]);
   await session.query(
     `insert into restoration (id, backup_id, backup_at, restored_by, numbers_from) values ($1, $2, $3, $4, $5)`,
     [id, header.id, header.takenAt, by, from],

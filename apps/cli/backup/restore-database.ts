@@ -94,6 +94,24 @@ export async function restoreDatabase(
   }
 }
 
+/**
+ * For a database that was put back to an older state by PostgreSQL's own tools: what a restore does after it has put the rows
+ * back.
+ */
+export async function markRestored(
+  connection: ConnectionOptions,
+  header: Pick<BackupHeader, 'id' | 'takenAt' | 'version'>,
+  by: string,
+): Promise<string> {
+  const id = newId();
+  await withSession(connection, 'rhyzome_owner', 'rhyzome restore', async (session) => {
+    await session.query('begin');
+    await withoutTriggers(session, () => jumpAhead(session, { id, header, by }));
+    await session.query('commit');
+  });
+  return id;
+}
+
 async function load(session: Session, file: string): Promise<Record<string, TableSum>> {
   let sums: Record<string, TableSum> = {};
   await withoutTriggers(session, async () => {

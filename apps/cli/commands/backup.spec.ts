@@ -246,6 +246,21 @@ describe('rhyzome restore', () => {
     await sealer.stop();
   });
 
+  it('takes the word for a database that was put back by other means', async () => {
+    const revision = async () =>
+      (await sql<{ at: number }>`select max(revision) as at from placement`.execute(rhyzome.db.operator)).rows[0]!.at;
+    const before = await revision();
+    expect((await rhyzome.run('restore', 'mark', '--as-of', 'yesterday')).status).toBe(2);
+    const asOf = '2026-11-22T08:00:00.000Z';
+    // The test's own connections are open.
+    expect((await rhyzome.run('restore', 'mark', '--as-of', asOf)).err).toContain('Others have the database open');
+    expect(await rhyzome.json('restore', 'mark', '--as-of', asOf, '--force')).toMatchObject({ takenAt: asOf });
+    expect(await revision()).toBeGreaterThan(before);
+    expect(await rhyzome.json('restore', 'report')).toMatchObject({
+      restoration: { backupAt: asOf, finishedAt: null },
+    });
+  });
+
   it('can be done twice, and is ahead of itself', async () => {
     const first = await sql<{ at: number }>`select max(revision) as at from placement`.execute(rhyzome.db.operator);
     await rhyzome.ok('restore', file, '--force');

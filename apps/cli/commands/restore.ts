@@ -2,15 +2,15 @@
  * `rhyzome restore`: puts a backup in place of a database, shows how the nodes differ from it, and ends the comparison. Until
  * then nodes are told nothing.
  */
-import { Command } from 'commander';
+import { Command, InvalidArgumentError } from 'commander';
 import { sql } from 'kysely';
 import type { ConnectionOptions } from '#libs/config';
-import { SYSTEM_TENANT } from '#libs/core';
+import { newId, SYSTEM_TENANT } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { RestoreReport } from '../backup/restoration.js';
 import { administrator, type Context } from '../context.js';
 import { CliError, exitStatus } from '../exit-status.js';
-import { migrationsFolder } from '../installed.js';
+import { migrationsFolder, programVersion } from '../installed.js';
 import { table } from '../table.js';
 import { refuseMissing, rowsOf } from './backup.js';
 
@@ -18,6 +18,7 @@ export function restoreCommand(context: Context): Command {
   return new Command('restore')
     .description('put a backup in place of the database, then compare it with the nodes')
     .addCommand(load(context), { isDefault: true })
+    .addCommand(mark(context))
     .addCommand(report(context))
     .addCommand(finish(context));
 }
@@ -42,9 +43,46 @@ function load(context: Context): Command {
       const rows = rowsOf(done);
       context.show(
         { restoration: done.id, takenAt: header.takenAt, rows, applied: done.applied, missingContents },
-        words(header.takenAt, rows, done.applied, missingContents),
+        words(
+          `The database is as of ${header.takenAt}: ${rows} rows${done.applied.length > 0 ? `, and applied ${done.applied.length} later migrations` : ''}.`,
+          missingContents,
+        ),
       );
     });
+}
+
+function mark(context: Context): Command {
+  return new Command('mark')
+    .description(
+      'say that the database was put back to an older state by PostgreSQL’s own tools; the servers are stopped',
+    )
+    .requiredOption('--as-of <time>', 'what it shows is as of then, e.g. 2026-11-22T08:00:00Z', time)
+    .option('--force', 'also while others have the database open')
+    .action(async ({ asOf, force = false }: { asOf: Date; force?: boolean }) => {
+      const { markRestored, othersIn } = await import('../backup/restore-database.js');
+      const connection = await context.connection('dbOwner');
+      const others = force ? [] : await context.reach(connection, () => othersIn(connection));
+      if (others.length > 0) throw stillOpen(others);
+      const header = { id: newId(), takenAt: asOf.toISOString(), version: programVersion() };
+      const id = await context.reach(connection, () => markRestored(connection, header, administrator()));
+      const missingContents = await contentsMissing(context);
+      context.show(
+        { restoration: id, takenAt: header.takenAt, missingContents },
+        words(`The database is as of ${header.takenAt}.`, missingContents),
+      );
+    });
+}
+
+function time(text: string): Date {
+  const value = new Date(text);
+  if (!/^\d{4}-\d\d-\d\dT.*(Z|[+-]\d\d:\d\d)$/.test(text) || Number.isNaN(value.getTime()))
+    throw new InvalidArgumentError('It must be a time with its offset, e.g. 2026-11-22T08:00:00Z.');
+  return value;
+}
+
+function stillOpen(others: string[]): CliError {
+  const message = `Others have the database open (${others.join(', ')}): stop the servers first. --force goes on all the same.`;
+  return new CliError(exitStatus.refused, 'in_use', message);
 }
 
 /** Throws CliError where there is something to destroy, or somebody to disturb. */
@@ -66,12 +104,7 @@ async function refuseInUse(connection: ConnectionOptions, force: boolean): Promi
       `The database ${connection.database} holds ${content.tenants} tenants and ${content.resources} resources. --force destroys them.`,
     );
   const others = await othersIn(connection);
-  if (others.length > 0)
-    throw new CliError(
-      exitStatus.refused,
-      'in_use',
-      `Others have the database open (${others.join(', ')}): stop the servers first. --force ends their sessions.`,
-    );
+  if (others.length > 0) throw stillOpen(others);
 }
 
 /** Digests of contents that the database names and the content store has not; null: no store is configured here. */
@@ -93,8 +126,7 @@ async function namedContents(tx: Tx): Promise<string[]> {
   return found.rows.map(({ sha256 }) => sha256);
 }
 
-function words(takenAt: string, rows: number, applied: string[], missing: string[] | null): string {
-  const later = applied.length > 0 ? `, and applied ${applied.length} later migrations` : '';
+function words(done: string, missing: string[] | null): string {
   const contents =
     missing === null
       ? 'No content store is configured here: whether images have their content was not looked at.'
@@ -102,7 +134,7 @@ function words(takenAt: string, rows: number, applied: string[], missing: string
         ? 'The content store has all that the database names.'
         : `The content store lacks ${missing.length} that the database names; put them back from its own backup:\n  ${missing.join('\n  ')}`;
   return [
-    `The database is as of ${takenAt}: ${rows} rows${later}.`,
+    done,
     contents,
     'Nodes are told nothing and nothing is removed until you have compared them:',
     '  1. Start rhyzome-grpc, and let all agents connect.',
