@@ -50,8 +50,6 @@ it('restored to an older state, it tells the nodes apart, asks before it removes
   await api.make('networks', { name: 'later', subnet: '10.62.0.0/24' });
   const later = await api.make('instances', machine('later', 'later'));
   await api.patch('/v1/instances/stays?wait=30s', { desiredPowerState: 'stopped' });
-  const events = await api.get('/v1/jobs?pageSize=1');
-  expect(events.status).toBe(200);
   const before = onNode();
 
   // The servers were not stopped: their sessions end, and they go on with what they find.

@@ -15,6 +15,8 @@ import { restoreDatabase } from '../backup/restore-database.js';
 import { migrationsFolder } from '../installed.js';
 import { TestInstallation } from '../test-harness.js';
 
+// A restore makes the whole schema anew, and the machine may be busy.
+const patience = { timeout: 180_000 };
 const tools = { testCluster, createDatabase, ensureLogin };
 let rhyzome: TestInstallation;
 let file: string;
@@ -92,7 +94,7 @@ beforeAll(async () => {
 });
 afterAll(() => rhyzome?.remove());
 
-describe('rhyzome backup', () => {
+describe('rhyzome backup', patience, () => {
   it('writes one file for its owner only, and says what is in it', async () => {
     before = await everything();
     const told = await rhyzome.json('backup', file);
@@ -153,7 +155,7 @@ async function withHeader(change: (header: any) => void): Promise<string> {
   return changed;
 }
 
-describe('rhyzome restore', () => {
+describe('rhyzome restore', patience, () => {
   it('refuses what it would destroy, what is newer and what is foreign', async () => {
     expect(await rhyzome.run('restore', file)).toMatchObject({
       status: 1,
@@ -287,7 +289,7 @@ describe('rhyzome restore', () => {
   });
 });
 
-describe('the comparison after a restore', () => {
+describe('the comparison after a restore', patience, () => {
   const take = async (things: { kind: string; id: string; status?: object }[]) => {
     const session = await openSession(
       rhyzome.db,
