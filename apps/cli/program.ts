@@ -10,6 +10,7 @@ import { jobCommand } from './commands/job.js';
 import { loginCommand } from './commands/login.js';
 import { logoutCommand } from './commands/logout.js';
 import { nodeCommand } from './commands/node.js';
+import { placementCommand } from './commands/placement.js';
 import { poolCommand } from './commands/pool.js';
 import { quotaCommand } from './commands/quota.js';
 import { restoreCommand } from './commands/restore.js';
@@ -31,6 +32,7 @@ const commands = [
   restoreCommand,
   serviceCommand,
   nodeCommand,
+  placementCommand,
   sweepCommand,
   imageCommand,
   diskCommand,
