@@ -1,5 +1,6 @@
 /** The command line of `rhyzome`: its subcommands, its help, and how errors end it. */
 import { Command, CommanderError } from 'commander';
+import { alarmCommand } from './commands/alarm.js';
 import { auditCommand } from './commands/audit.js';
 import { backupCommand } from './commands/backup.js';
 import { dbCommand } from './commands/db.js';
@@ -37,6 +38,7 @@ const commands = [
   imageCommand,
   diskCommand,
   jobCommand,
+  alarmCommand,
   auditCommand,
   generateCommand,
   loginCommand,
