@@ -22,6 +22,7 @@ import { ForeignInstallationError, Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
 import { defaultTiming, Machine, type MachineTiming } from './machine.js';
 import { Relays } from './relays.js';
+import { CertificateRenewal } from './renewal.js';
 import { type BackOff, backOffMs } from './schedule.js';
 import { Session } from './session.js';
 
@@ -40,6 +41,8 @@ export interface AgentOptions {
   labels: Record<string, string>;
   version: string;
   credentials: CredentialsSource;
+  /** Whether the certificate is renewed by the agent; default: not. */
+  renews?: boolean;
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   log: DriverLog;
   timing?: Partial<AgentTiming>;
@@ -57,10 +60,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   try {
     const agent = new NodeAgent(options, await Installation.load(options.stateDir));
     const running = agent.run();
+    const { controller: target, serverName, credentials, log, renews = false } = options;
+    const renewal = new CertificateRenewal({ target, serverName, credentials, log, renews });
+    renewal.start();
     return {
       stop: async () => {
         agent.end();
-        await running;
+        await Promise.all([running, renewal.stop()]);
         await unlock();
       },
     };
@@ -82,6 +88,10 @@ class NodeAgent {
   private welcomedAt: number | undefined;
   /** The stream that just ended was there to learn the installation; the next one is for work. */
   private hasJustJoined = false;
+  /** The certificate is another one since the last dial: the next stream begins at once. */
+  private hasNewCertificate = false;
+  private pause = new AbortController();
+  private readonly unsubscribe: () => void;
 
   constructor(
     private readonly options: AgentOptions,
@@ -97,6 +107,14 @@ class NodeAgent {
     };
     this.channel = createChannel({ target, serverName, credentials });
     this.client = this.channel.client(NodeServiceClient);
+    this.unsubscribe = credentials.subscribe(() => this.changeCertificate());
+  }
+
+  /** The stream begins anew, since the certificate before will expire; what else is under way stays. */
+  private changeCertificate(): void {
+    this.hasNewCertificate = true;
+    this.session?.end();
+    this.pause.abort();
   }
 
   end(): void {
@@ -125,8 +143,9 @@ class NodeAgent {
         }
         said = reason;
       }
-      if (this.hasJustJoined) {
+      if (this.hasJustJoined || this.hasNewCertificate) {
         this.hasJustJoined = false;
+        this.hasNewCertificate = false;
         attempt = 0;
         continue;
       }
@@ -135,8 +154,12 @@ class NodeAgent {
       if (lasted) attempt = 0;
       delayMs ||= backOffMs(attempt, this.timing.reconnect);
       attempt += 1;
-      await sleep(delayMs, undefined, { signal: this.ending.signal }).catch(() => {}); // Only our own end aborts it.
+      this.pause = new AbortController();
+      const signal = AbortSignal.any([this.ending.signal, this.pause.signal]);
+      await sleep(delayMs, undefined, { signal }).catch(() => {}); // Only our own end or another certificate aborts it.
+      this.hasNewCertificate = false;
     }
+    this.unsubscribe();
     this.channel.close();
     await this.machine?.close();
   }
