@@ -50,7 +50,7 @@ beforeAll(async () => {
   await issueCertificate({ dir: file('ca'), out: file('server'), type: 'server', name: 'grpc', dns: ['localhost'] });
   second = await startServer('second', '20s');
   first = await startServer('first', '30d');
-}, 120_000);
+}, 240_000);
 afterAll(async () => {
   for (const child of children) {
     if (child.exitCode !== null || child.signalCode !== null) continue;
@@ -77,10 +77,14 @@ async function startServer(name: string, validity: string): Promise<Server> {
   };
   rhyzome.settings(settings); // The command tells machines of this one.
   start('grpc', rhyzome.settings(settings, `${name}.json`));
-  await until(`${name} serves`, async () => {
-    const answer = await fetch(`http://127.0.0.1:${monitoring}/readyz`).catch(() => undefined);
-    return answer?.ok;
-  });
+  await until(
+    `${name} serves`,
+    async () => {
+      const answer = await fetch(`http://127.0.0.1:${monitoring}/readyz`).catch(() => undefined);
+      return answer?.ok;
+    },
+    120_000,
+  );
   return { listen, enrollment };
 }
 
