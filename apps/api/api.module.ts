@@ -2,6 +2,7 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import { APP_FILTER } from '@nestjs/core';
 import { Authenticator } from '#libs/auth';
+import { DRAINING } from '#libs/core';
 import { Database, Listener } from '#libs/db';
 import { EventReader } from '#libs/events';
 import { ConsoleRelay } from '#libs/nodes';
@@ -30,13 +31,15 @@ export interface ApiParts {
   tokenKey: Buffer;
   openapi: object;
   resource: ProtectedResource;
+  /** Aborts when this replica is about to end. */
+  draining: AbortSignal;
   log: Logger;
 }
 
 @Module({})
 export class ApiModule {
   static with(parts: ApiParts): DynamicModule {
-    const { db, listener, registry, authenticator, relay, tokenKey } = parts;
+    const { db, listener, registry, authenticator, relay, tokenKey, draining } = parts;
     const kinds = registry.all;
     return {
       module: ApiModule,
@@ -62,9 +65,10 @@ export class ApiModule {
         { provide: EventReader, useValue: new EventReader(db) },
         { provide: Pipeline, useValue: new Pipeline(db, registry, (tenantId) => authenticator.forget(tenantId)) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
-        { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener) },
+        { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener, draining) },
         { provide: ProtectedResource, useValue: parts.resource },
         { provide: OPENAPI, useValue: parts.openapi },
+        { provide: DRAINING, useValue: draining },
         { provide: LOG, useValue: parts.log },
         { provide: APP_FILTER, useClass: ProblemFilter },
       ],

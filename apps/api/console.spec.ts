@@ -206,15 +206,17 @@ describe('a console', () => {
   });
 });
 
-test('ends when its server does, which waits for nobody', async () => {
-  const other = await serve(platform, generous, { relay });
+test('ends when its server is about to', async () => {
+  const draining = new AbortController();
+  const other = await serve(platform, generous, { relay, draining: draining.signal });
   const socket = new WebSocket((await other.getUrl()).replace('http', 'ws') + path, ['rhyzome.console'], {
     headers: { authorization: 'Bearer admin.acme' },
   });
   const client = new Client(socket);
   await once(socket, 'open');
-  await other.close();
+  draining.abort();
   await expect.poll(() => [client.code, client.reason]).toEqual([1012, 'restart: The server restarts; attach again.']);
+  await other.close();
 });
 
 describe('before the upgrade, with an ordinary problem, is refused', () => {

@@ -37,6 +37,8 @@ export function createAdapter() {
     http: { headersTimeout: HEADERS_MS, requireHostHeader: false, shouldUpgradeCallback: shouldUpgrade },
     keepAliveTimeout: 72_000,
     forceCloseConnections: 'idle',
+    // Whoever comes on a connection that stands is served to the end (drain.ts).
+    return503OnClosing: false,
     clientErrorHandler: (error, socket) => refuseRaw(error, socket as Socket),
     frameworkErrors: (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
       request.requestId ??= newId();

@@ -15,6 +15,7 @@ import { Addressing, RateLimiter } from '#libs/rest';
 import { ApiModule } from './api.module.js';
 import { acceptBodies } from './bodies.js';
 import { openDirectories } from './directories.js';
+import { HttpDrain } from './drain.js';
 import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-server.js';
 import { httpMetrics } from './metrics.js';
 import { ProtectedResource } from './protected-resource.js';
@@ -57,6 +58,9 @@ const authenticator = new Authenticator(tokens, access, apiTokens);
 const relay = new ConsoleRelay(db, credentials);
 const openapi = describeApi(registry.all, version());
 const resource = new ProtectedResource((tenantId) => issuers.issuersOf(tenantId), config.api.publicUrl);
+const adapter = createAdapter();
+const fastify = adapter.getInstance();
+const drain = new HttpDrain(fastify as never);
 const module = ApiModule.with({
   db,
   listener,
@@ -66,12 +70,11 @@ const module = ApiModule.with({
   tokenKey: installation.tokenKey,
   openapi,
   resource,
+  draining: drain.signal,
   log,
 });
-const adapter = createAdapter();
 const limiter = new RateLimiter(config.api.rateLimit);
 const metrics = httpMetrics(monitoring.registry, databases, tokens, limiter);
-const fastify = adapter.getInstance();
 const routes = recordRoutes(fastify as never);
 const addressing = new Addressing((host) => domains.ownerOf(host), config.api.trustedProxies);
 const unauthenticated = new UnauthenticatedLog(db, log);
@@ -103,6 +106,7 @@ log.info({ listen: config.api.listen, installation: installation.id }, 'rhyzome-
 
 onShutdown(log, async () => {
   monitoring.drain();
+  await drain.run();
   await app.close();
   access.stop();
   await apiTokens.stop();

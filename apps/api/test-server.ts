@@ -58,6 +58,7 @@ export async function serve(
     resource = new ProtectedResource(() => []),
     onUnauthenticated,
     onAnswer = () => undefined,
+    draining = new AbortController().signal,
   }: {
     relay?: ConsoleRelay;
     tokens?: BearerVerifier;
@@ -65,6 +66,7 @@ export async function serve(
     resource?: ProtectedResource;
     onUnauthenticated?: GateOptions['onUnauthenticated'];
     onAnswer?: GateOptions['onAnswer'];
+    draining?: AbortSignal;
   } = {},
 ): Promise<NestFastifyApplication> {
   const adapter = createAdapter();
@@ -92,6 +94,7 @@ export async function serve(
     tokenKey: Buffer.alloc(32, 1),
     openapi: describeApi(kinds, '0'),
     resource,
+    draining,
     log: createLog('api', 'silent'),
   });
   const app = await NestFactory.create<NestFastifyApplication>(module, adapter, { logger: false, bodyParser: false });

@@ -35,7 +35,7 @@ export function writeSettings(folder: DataFolder, input: SettingsInput): void {
       workers: 10,
     },
     agent: {
-      controller: `unix:${folder.grpcSocket}`,
+      controller: [`unix:${folder.grpcSocket}`],
       serverName: 'localhost',
       stateDir: folder.agent,
       driver: input.driver,

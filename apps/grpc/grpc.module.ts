@@ -1,6 +1,7 @@
 /** What the gRPC controllers are made with. Everything is made in main.ts and given in by value. */
 import { type DynamicModule, Module } from '@nestjs/common';
 import { APP_FILTER } from '@nestjs/core';
+import { DRAINING } from '#libs/core';
 import { Database, Listener } from '#libs/db';
 import { EventReader, type RefusedReads, type UnauthenticatedLog } from '#libs/events';
 import { NodeHub } from '#libs/nodes';
@@ -30,6 +31,8 @@ export interface GrpcParts {
   refusedReads?: RefusedReads;
   /** Signs page tokens. */
   tokenKey: Buffer;
+  /** Aborts when this replica is about to end. */
+  draining: AbortSignal;
 }
 
 @Module({})
@@ -44,6 +47,7 @@ export class GrpcModule {
     unauthenticated,
     refusedReads,
     tokenKey,
+    draining,
   }: GrpcParts): DynamicModule {
     return {
       module: GrpcModule,
@@ -65,7 +69,8 @@ export class GrpcModule {
         { provide: EventReader, useValue: new EventReader(db) },
         { provide: Pipeline, useValue: new Pipeline(db, registry) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
-        { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener) },
+        { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener, draining) },
+        { provide: DRAINING, useValue: draining },
         { provide: APP_FILTER, useClass: RpcErrorFilter },
       ],
     };

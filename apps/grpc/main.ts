@@ -10,7 +10,7 @@ import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
-import { NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
+import { Fencer, NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
 import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
 import { serveEnrollment } from '#libs/rpc';
@@ -28,6 +28,9 @@ const credentials = await credentialsOrExit('rhyzome-grpc', config.pki, 'server'
 const issuer = await openIssuer('rhyzome-grpc', config, credentials, log);
 const databases = openDatabases('rhyzome-grpc', config, log, true);
 const { db, listener, operator } = databases;
+
+/** How long calls under way have to end after SIGTERM (ms). Image content is fetched on elsewhere. */
+const CALLS_MS = 5_000;
 
 let serving = false;
 const monitoring = await startMonitoring({
@@ -50,7 +53,9 @@ const hub = new NodeHub(db, listener, registry, { installationId: installation.i
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
 const leftovers = { name: 'leftovers', everyMs: 5 * 60_000, work: sweepLeftovers };
 const upkeep = new Upkeep(db, registry, log, undefined, [leftovers]);
-const watch = new NodeWatch(db, { log });
+const { fence } = config.grpc;
+const watch = new NodeWatch(db, { log, ...(fence?.afterSeconds && { fenceAfterSeconds: fence.afterSeconds }) });
+const fencer = fence && new Fencer(db, registry, fence, log);
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
 });
@@ -71,6 +76,7 @@ const content = contents?.store ?? null;
 if (!content) log.warn('“storage” is not configured: nodes cannot fetch images from this replica');
 grpcMetrics(monitoring.registry, db, hub, runner, numberer);
 
+const draining = new AbortController();
 const revocations = new RevocationList(db, log);
 const grpc = nestGrpcOptions({
   listen: config.grpc.listen,
@@ -91,6 +97,7 @@ const module = GrpcModule.with({
   unauthenticated,
   refusedReads,
   tokenKey: installation.tokenKey,
+  draining: draining.signal,
 });
 const app = await NestFactory.createMicroservice<MicroserviceOptions>(module, {
   ...grpc.options,
@@ -105,6 +112,7 @@ numberer.start();
 sealer.start();
 upkeep.start();
 watch.start();
+fencer?.start();
 const enrollment =
   config.grpc.enrollment &&
   (await serveEnrollment({
@@ -121,10 +129,12 @@ log.info(
 
 onShutdown(log, async () => {
   monitoring.drain();
-  await Promise.all([runner.stop(), upkeep.stop(), watch.stop(), sealer.stop(), collector?.close()]);
-  revocations.close();
+  // At once, so that nodes and clients are with another replica while the last jobs are given back.
+  draining.abort();
   hub.close();
-  await Promise.all([grpc.drain(2_000), enrollment?.stop(2_000)]);
+  const works = [runner, upkeep, watch, sealer, ...(fencer ? [fencer] : [])].map((work) => work.stop());
+  await Promise.all([grpc.drain(CALLS_MS), ...works, collector?.close(), enrollment?.stop(CALLS_MS)]);
+  revocations.close();
   await app.close();
   await numberer.close();
   await Promise.all([unauthenticated.close(), refusedReads.close()]);

@@ -1,12 +1,12 @@
 /** The agent with the sim driver against a controller over real mutual TLS: connecting, and making it so. */
 import { randomUUID } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { RhyzomeError } from '#libs/core';
 import { Phase } from '#libs/rpc';
 import { disk, image, instance, network, sha256Of, useAgent } from './testing/agent-fixture.js';
-import { desired } from './testing/index.js';
+import { desired, FakeController } from './testing/index.js';
 
 const { PHASE_READY, PHASE_ABSENT, PHASE_FAILED, PHASE_PROGRESSING } = Phase;
 const fixture = useAgent();
@@ -44,6 +44,26 @@ describe('connecting', () => {
       { ref, revision: 1n, phase: PHASE_READY },
     ]);
     await fixture.controller.reached(ref.id, PHASE_READY, 1n);
+  });
+
+  test('goes to the next of several controllers when one goes away, and back again', async () => {
+    await fixture.setUp();
+    await fixture.joined();
+    const second = await FakeController.start(fixture.pki);
+    fixture.opened.push(() => second.stop());
+    const stateDir = await mkdtemp(join(fixture.pki.dir, 'state-'));
+    await fixture.start({ stateDir, controller: [fixture.controller.address, second.address] });
+    const connected = (one: FakeController) => one.all('hello').some(({ kinds }) => kinds.length > 0);
+    fixture.controller.received.length = 0;
+    for (const [left, other] of [
+      [second, fixture.controller],
+      [fixture.controller, second],
+    ] as const) {
+      await left.stop();
+      await other.until('the agent is here', () => connected(other));
+      left.received.length = 0;
+      await left.listen();
+    }
   });
 
   test('leaves a stream that is only half open', async () => {

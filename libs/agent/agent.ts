@@ -1,28 +1,25 @@
 /**
- * The node agent: dials the controller, again and again, and lets it work on the machine. The first welcome decides the
+ * The node agent: dials a controller, again and again, and lets it work on the machine. The first welcome decides the
  * installation; only then is a driver made, because every outer name carries the installation's id.
  */
 import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
 import type { CredentialsSource } from '#libs/pki';
-import {
-  createChannel,
-  type FetchImageResponse,
-  type Hello,
-  NodeServiceClient,
-  problemOf,
-  type RpcChannel,
-  type Welcome,
-} from '#libs/rpc';
+import { type FetchImageResponse, type Hello, type Welcome } from '#libs/rpc';
 import { ContentSender } from './content.js';
 import { contentChannel } from './content-channel.js';
+import { Controllers } from './controllers.js';
 import { takeInventory } from './drift.js';
-import { ForeignInstallationError, Installation } from './installation.js';
+import { Epoch } from './epoch.js';
+import { Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
 import { defaultTiming, Machine, type MachineTiming } from './machine.js';
+import { Wire } from './migration/index.js';
+import { isRefusal, reasonOf } from './reasons.js';
 import { Relays } from './relays.js';
 import { CertificateRenewal } from './renewal.js';
+import { Returning } from './returning.js';
 import { type BackOff, backOffMs } from './schedule.js';
 import { Session } from './session.js';
 
@@ -34,11 +31,13 @@ export interface AgentTiming extends MachineTiming {
 }
 
 export interface AgentOptions {
-  /** `host:port` or `unix:/path`. */
-  controller: string;
+  /** `host:port` or `unix:/path`, or several: replicas, of which another is dialled when one goes away. */
+  controller: string | readonly string[];
   serverName?: string;
   stateDir: string;
   labels: Record<string, string>;
+  /** Where other nodes bring machines to this one; absent: it takes in none. */
+  migration?: MigrationSettings;
   version: string;
   credentials: CredentialsSource;
   /** Whether the certificate is renewed by the agent; default: not. */
@@ -46,6 +45,13 @@ export interface AgentOptions {
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   log: DriverLog;
   timing?: Partial<AgentTiming>;
+}
+
+export interface MigrationSettings {
+  /** host:port. */
+  listen: string;
+  /** host:port at which other nodes reach that; default: `listen` as it came to be. */
+  advertise?: string;
 }
 
 export interface Agent {
@@ -58,15 +64,19 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await mkdir(options.stateDir, { recursive: true, mode: 0o755 });
   const unlock = await lockStateDir(options.stateDir);
   try {
-    const agent = new NodeAgent(options, await Installation.load(options.stateDir));
+    const { credentials, migration, log, stateDir } = options;
+    const [installation, epoch] = [await Installation.load(stateDir), await Epoch.load(stateDir)];
+    const wire = await Wire.start({ credentials, listen: migration?.listen, log });
+    const agent = new NodeAgent(options, installation, epoch, wire);
     const running = agent.run();
-    const { controller: target, serverName, credentials, log, renews = false } = options;
-    const renewal = new CertificateRenewal({ target, serverName, credentials, log, renews });
+    const { controller, serverName, renews = false } = options;
+    const renewal = new CertificateRenewal({ targets: [controller].flat(), serverName, credentials, log, renews });
     renewal.start();
     return {
       stop: async () => {
         agent.end();
         await Promise.all([running, renewal.stop()]);
+        await wire.close();
         await unlock();
       },
     };
@@ -79,10 +89,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 class NodeAgent {
   private readonly timing: AgentTiming;
   private readonly ending = new AbortController();
-  private readonly channel: RpcChannel;
-  private readonly client: NodeServiceClient;
+  private readonly controllers: Controllers;
   private machine: Machine | undefined;
   private session: Session | undefined;
+  /** While this stream's work waits until what a fence took away has stopped. */
+  private returning: Returning | undefined;
   /** What goes wrong when something does now. */
   private stage = '';
   private welcomedAt: number | undefined;
@@ -96,8 +107,10 @@ class NodeAgent {
   constructor(
     private readonly options: AgentOptions,
     private readonly installation: Installation,
+    private readonly epoch: Epoch,
+    private readonly wire: Wire,
   ) {
-    const { controller: target, serverName, credentials } = options;
+    const { controller, serverName, credentials } = options;
     this.timing = {
       ...defaultTiming,
       reconnect: { firstMs: 100, mostMs: 5_000 },
@@ -105,8 +118,7 @@ class NodeAgent {
       welcomeTimeoutMs: 10_000,
       ...options.timing,
     };
-    this.channel = createChannel({ target, serverName, credentials });
-    this.client = this.channel.client(NodeServiceClient);
+    this.controllers = new Controllers({ targets: [controller].flat(), serverName, credentials });
     this.unsubscribe = credentials.subscribe(() => this.changeCertificate());
   }
 
@@ -152,15 +164,17 @@ class NodeAgent {
       // A stream that does not last counts as a failure too: no controller is dialled ten times a second for ever.
       const lasted = this.welcomedAt !== undefined && Date.now() - this.welcomedAt > this.timing.reconnect.mostMs;
       if (lasted) attempt = 0;
-      delayMs ||= backOffMs(attempt, this.timing.reconnect);
+      // Only when none of them was there is it asked more rarely.
+      delayMs ||= backOffMs(Math.floor(attempt / this.controllers.size), this.timing.reconnect);
       attempt += 1;
+      this.controllers.next();
       this.pause = new AbortController();
       const signal = AbortSignal.any([this.ending.signal, this.pause.signal]);
       await sleep(delayMs, undefined, { signal }).catch(() => {}); // Only our own end or another certificate aborts it.
       this.hasNewCertificate = false;
     }
     this.unsubscribe();
-    this.channel.close();
+    this.controllers.close();
     await this.machine?.close();
   }
 
@@ -182,14 +196,18 @@ class NodeAgent {
       (chunk) => session.sendRelayChunk(chunk),
       (error) => log.error({ err: error }, 'a console cannot be read'),
     );
+    const over = new AbortController();
     const session: Session = new Session({
-      client: this.client,
+      client: this.controllers.client,
       hello,
       log,
       welcomeTimeoutMs: this.timing.welcomeTimeoutMs,
       handlers: {
-        welcome: (welcome) => this.welcome(welcome, machine, session),
-        desire: ({ items, snapshotEnd }) => joined().reconciler.desire(items, snapshotEnd),
+        welcome: (welcome) => this.welcome(welcome, machine, session, over.signal),
+        desire: (desire) => {
+          if (this.returning) this.returning.take(desire);
+          else joined().reconciler.desire(desire.items, desire.snapshotEnd);
+        },
         deed: async (deed) => joined().deeds.perform(deed),
         relay: (request) => relays.serve(request),
         relayInput: ({ relayId, data }) => relays.input(relayId, data),
@@ -205,11 +223,18 @@ class NodeAgent {
       log.debug({}, 'the stream ended');
     } finally {
       this.session = undefined;
+      this.returning = undefined;
+      over.abort();
       relays.close();
     }
   }
 
-  private async welcome(welcome: Welcome, machine: Machine | undefined, session: Session): Promise<void> {
+  private async welcome(
+    welcome: Welcome,
+    machine: Machine | undefined,
+    session: Session,
+    over: AbortSignal,
+  ): Promise<void> {
     await this.installation.join(welcome.installationId);
     this.welcomedAt = Date.now();
     if (!machine) {
@@ -218,8 +243,24 @@ class NodeAgent {
       session.end();
       return;
     }
-    this.options.log.info({ node: welcome.nodeId, session: welcome.session.toString() }, 'connected');
-    machine.beginStream();
+    const { target } = this.controllers;
+    this.options.log.info(
+      { node: welcome.nodeId, session: welcome.session.toString(), controller: target },
+      'connected',
+    );
+    if (this.epoch.isBehind(welcome.epoch)) this.returning = this.returnTo(welcome.epoch, machine, session, over);
+    else {
+      await this.epoch.keep(welcome.epoch);
+      machine.beginStream();
+    }
+  }
+
+  private returnTo(epoch: bigint, machine: Machine, session: Session, signal: AbortSignal): Returning {
+    const proceed = () => {
+      this.returning = undefined;
+    };
+    const more = { log: this.options.log, retry: this.timing.retry };
+    return new Returning({ epoch, stored: this.epoch, machine, session, proceed, signal, ...more });
   }
 
   private async hello(machine: Machine | undefined): Promise<Hello> {
@@ -231,6 +272,8 @@ class NodeAgent {
       labels: this.options.labels,
       inventory: machine ? await takeInventory(machine.driver, machine.reconciler) : [],
       kinds: machine?.driver.capabilities.map(({ kind }) => kind) ?? [],
+      epoch: this.epoch.known,
+      migrationAddress: (this.wire.address && this.options.migration?.advertise) ?? this.wire.address ?? '',
     };
   }
 
@@ -242,7 +285,12 @@ class NodeAgent {
       createDriver: this.options.createDriver,
       fetchImage: (sha256, offset, signal) => this.fetchImage(sha256, offset, signal),
       timing: this.timing,
-      content: new ContentSender(contentChannel(this.client), this.options.log),
+      content: new ContentSender(
+        contentChannel(() => this.controllers.client),
+        this.options.log,
+      ),
+      migration: this.wire,
+      onDeedProgress: (progress) => void this.session?.sendProgress(progress),
       onObserved: (observed) => this.session?.report(observed),
       metricsSender: () => {
         const { session } = this;
@@ -253,7 +301,7 @@ class NodeAgent {
   }
 
   private async *fetchImage(sha256: string, offset: bigint, signal: AbortSignal): AsyncIterable<Uint8Array> {
-    const call = this.client.fetchImage({ sha256, offset }, { deadline: Number.POSITIVE_INFINITY });
+    const call = this.controllers.client.fetchImage({ sha256, offset }, { deadline: Number.POSITIVE_INFINITY });
     const cancel = () => call.cancel();
     signal.addEventListener('abort', cancel);
     try {
@@ -263,14 +311,4 @@ class NodeAgent {
       call.cancel();
     }
   }
-}
-
-/** What trying again soon cannot change: another installation, a certificate that is not let in. */
-function isRefusal(error: unknown): boolean {
-  const code = problemOf(error)?.code;
-  return error instanceof ForeignInstallationError || code === 'forbidden' || code === 'unauthenticated';
-}
-
-function reasonOf(error: unknown): string {
-  return problemOf(error)?.message ?? (error instanceof Error ? error.message : String(error));
 }

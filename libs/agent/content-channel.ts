@@ -12,12 +12,13 @@ import type { ContentChannel } from './content.js';
 
 const OFFSET_MS = 30_000;
 
-export function contentChannel(client: NodeServiceClient): ContentChannel {
+/** `client` gives that of the controller that is dialled now. */
+export function contentChannel(client: () => NodeServiceClient): ContentChannel {
   return {
     offset: (operationId) =>
       new Promise((resolve, reject) => {
         const asked = ContentOffsetRequest.fromPartial({ operationId });
-        client.contentOffset(
+        client().contentOffset(
           asked,
           new Metadata(),
           { deadline: Date.now() + OFFSET_MS },
@@ -33,7 +34,7 @@ export function contentChannel(client: NodeServiceClient): ContentChannel {
         settle = resolve;
       });
       const ended = new AbortController();
-      const call = client.putContent({ deadline: Number.POSITIVE_INFINITY }, (error, answer) => {
+      const call = client().putContent({ deadline: Number.POSITIVE_INFINITY }, (error, answer) => {
         settle({ error, answer });
         ended.abort();
       });

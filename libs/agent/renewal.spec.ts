@@ -36,8 +36,8 @@ async function told(credentials: Credentials, renews: boolean, messages: number)
   const lines: [string, string][] = [];
   const note = (level: string) => (_: object, message: string) => lines.push([level, message]);
   const log: DriverLog = { debug: note('debug'), info: note('info'), warn: note('warn'), error: note('error') };
-  const target = `unix:${join(dir, 'nobody.sock')}`;
-  const renewal = new CertificateRenewal({ target, credentials: fixedCredentials(credentials), log, renews });
+  const targets = [`unix:${join(dir, 'nobody.sock')}`, `unix:${join(dir, 'no-one.sock')}`];
+  const renewal = new CertificateRenewal({ targets, credentials: fixedCredentials(credentials), log, renews });
   renewal.start();
   await expect.poll(() => lines.length, { timeout: 60_000 }).toBeGreaterThanOrEqual(messages);
   await renewal.stop();

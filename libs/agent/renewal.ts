@@ -6,9 +6,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DriverLog } from '#libs/drivers/contract';
 import type { Credentials, CredentialsSource } from '#libs/pki';
 import { problemOf, type RenewalTarget, renewCertificate } from '#libs/rpc';
+import { reasonOf } from './reasons.js';
 import { type BackOff, backOffMs } from './schedule.js';
 
-export interface RenewalOptions extends RenewalTarget {
+export interface RenewalOptions extends Omit<RenewalTarget, 'target'> {
+  /** Where rhyzome-grpc listens; at least one. They are tried in turn. */
+  targets: readonly string[];
   credentials: CredentialsSource;
   log: DriverLog;
   /** False: only tells when the end is near. */
@@ -28,6 +31,7 @@ export class CertificateRenewal {
   private running: Promise<void> = Promise.resolve();
   private readonly random = Math.random();
   private toldAt = 0;
+  private at = Math.floor(Math.random() * 1000);
 
   constructor(private readonly options: RenewalOptions) {}
 
@@ -58,22 +62,22 @@ export class CertificateRenewal {
   }
 
   private async tryOnce(current: Credentials): Promise<boolean> {
-    const { credentials, log } = this.options;
+    const { credentials, log, targets, serverName } = this.options;
+    const target = targets[this.at++ % targets.length]!;
     try {
-      const { notAfter } = await renewCertificate(this.options, current);
+      const { notAfter } = await renewCertificate({ target, serverName }, current);
       log.info({ notAfter }, 'the certificate was renewed');
       // It looks by itself, but a moment later.
       await credentials.check();
       return true;
     } catch (error) {
       if (this.ending.signal.aborted) return false;
-      const problem = problemOf(error);
-      const reason = problem?.message ?? (error instanceof Error ? error.message : String(error));
+      const reason = reasonOf(error);
       const told = { reason, notAfter: current.notAfter };
       if (Date.now() > current.notAfter.getTime())
         log.error(told, 'the certificate has expired and cannot be renewed: rhyzome-agent enroll, with a new token');
       else if (leftOf(current) < nearEnd) log.error(told, 'the certificate ends soon and cannot be renewed');
-      else if (problem?.code === 'no_issuer') this.tellEnd(current, reason);
+      else if (problemOf(error)?.code === 'no_issuer') this.tellEnd(current, reason);
       else log.warn(told, 'the certificate cannot be renewed; it is tried again');
       return false;
     }

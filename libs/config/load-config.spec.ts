@@ -59,8 +59,20 @@ describe('loadConfig', () => {
     });
     const config = loadConfig(['grpc', 'agent'], { folder });
     expect(config.grpc.listen).toEqual(['127.0.0.1:0', `unix:${join(folder, 'run/grpc.sock')}`]);
-    expect(config.agent.controller).toBe('unix:/x');
+    expect(config.agent.controller).toEqual(['unix:/x']);
     expect(problems({ grpc: { listen: [`unix:${'x'.repeat(108)}`] } })).toHaveLength(1);
+  });
+
+  it('takes one controller or several', () => {
+    const several = ['one.example:7443', 'two.example:7443'];
+    write({ agent: { ...whole.agent, controller: several } });
+    expect(loadConfig(['agent'], { folder }).agent.controller).toEqual(several);
+    expect(problems({ agent: { ...whole.agent, controller: ['one.example:7443', 'two'] } })).toEqual([
+      '/agent/controller/1 must be host:port',
+    ]);
+    expect(problems({ agent: { ...whole.agent, controller: [] } })).toEqual([
+      '/agent/controller must have 1 to 16 entries',
+    ]);
   });
 
   it('takes the example', () => {
@@ -89,6 +101,8 @@ describe('loadConfig', () => {
     [{ ...whole, grpc: { listen: [] } }, [], '/grpc/listen must have 1 to 16 entries'],
     [{ ...whole, grpc: { listen: ['a:1', null] } }, [], '/grpc/listen/1 must be a string, not null'],
     [{ ...whole, grpc: { workers: 1.5 } }, [], '/grpc/workers must be a whole number'],
+    [{ ...whole, grpc: { fence: { afterSeconds: 60 } } }, [], '/grpc/fence/command is missing'],
+    [{ ...whole, grpc: { fence: { command: [] } } }, [], '/grpc/fence/command must have 1 to 32 entries'],
     [{ ...whole, agent: { ...whole.agent, driver: 'xen' } }, [], '/agent/driver must be one of sim, libvirt, auto'],
     [{ ...whole, db: 'dbname' }, [], '/db is not a PostgreSQL connection: keyword 1'],
     [{ ...whole, db: '' }, [], '/db must not be empty'],

@@ -126,6 +126,15 @@ export function list<T>(item: Shape<T>, max: number): Shape<T[]> {
   };
 }
 
+/** One, or a list; a list in any case. */
+export function oneOrMore<T>(item: Shape<T>, max: number): Shape<T[]> {
+  const several = list(item, max);
+  return (value, place) => {
+    if (Array.isArray(value)) return several(value, place);
+    return [item(value, place)];
+  };
+}
+
 /** An object with keys of the user's own choice. */
 export function map<T>(item: Shape<T>, max: number): Shape<Record<string, T>> {
   return (value, place) => {

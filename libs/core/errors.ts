@@ -118,6 +118,7 @@ export const errorCodes = {
     title: 'The content store is full or away',
     retryable: true,
   },
+  draining: { http: 503, grpc: GrpcCode.unavailable, title: 'This server is being ended', retryable: true },
   overloaded: { http: 503, grpc: GrpcCode.unavailable, title: 'Too much is under way', retryable: true },
 } as const satisfies Record<string, CodeEntry>;
 

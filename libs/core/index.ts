@@ -1,6 +1,7 @@
 export * from './alarms.js';
 export * from './cidr.js';
 export * from './doorbell.js';
+export * from './draining.js';
 export * from './duration.js';
 export { errorHelp } from './error-help.js';
 export * from './errors.js';

@@ -136,9 +136,13 @@ export class EventNumberer {
     client?.release(broken);
   }
 
+  /** Hands over to another, which need not wait for its next election. */
   async close(): Promise<void> {
     this.closed = true;
     clearInterval(this.timer);
+    await this.client
+      ?.query(`select pg_advisory_unlock(${LOCK}), pg_notify('rhyzome_event', '')`)
+      .catch(() => undefined); // The end of the connection does the same, later.
     this.resign(true);
     await this.pool.end();
   }

@@ -48,6 +48,11 @@ export class OutsideWork {
     this.stopping.abort(new Stopping('the process ends'));
   }
 
+  /** Between two steps. Throws Stopping. */
+  assertGoesOn(): void {
+    this.stopping.signal.throwIfAborted();
+  }
+
   /**
    * Runs `work` for the job that holds this lease. Throws Parked where its turn has not come, and CancelRequested, LeaseLost
    * or Stopping where it was aborted, whatever `work` made of that.

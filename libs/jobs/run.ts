@@ -83,6 +83,7 @@ export class JobRun implements Job<Tx> {
     if (known) this.undos.push(undoOf(known, step));
     if (known && (known.state === 'succeeded' || this.phase === 'undo')) return known.result as Result;
     if (this.phase === 'undo') throw new Unwinding();
+    this.outside.assertGoesOn();
     return this.forward(ordinal, name, step);
   }
 
@@ -134,6 +135,7 @@ export class JobRun implements Job<Tx> {
     const known = this.recorded(ordinal, name);
     if (known?.state === 'succeeded') return known.result as Result;
     if (this.phase === 'undo') throw new Unwinding();
+    this.outside.assertGoesOn();
     const look = () =>
       this.fenced(async (tx) => {
         const answer = await probe(tx);
@@ -189,6 +191,7 @@ export class JobRun implements Job<Tx> {
 
   private async undoOne({ step, undoOutside, undo, undone }: Undo): Promise<void> {
     if (step.state === 'undone') return;
+    this.outside.assertGoesOn();
     if (step.state !== 'undoing') {
       if (undoOutside) await this.outside.run(this.lease, (signal) => undoOutside(signal, step.result), 'undo');
       await this.write(async (tx) => {

@@ -8,7 +8,7 @@ import { type Database, isDatabaseAway, type Listener, type Tx } from '#libs/db'
 import { backoffMs, failureOf, isElsewhere, type JobFailure, MAX_OUTAGE_TRIES, unknownFailure } from './failure.js';
 import { CancelRequested, OutsideWork, Parked, Stopping } from './outside.js';
 import { type ClaimedRow, claimDue, giveBack, renewLeases, writeJob } from './queue.js';
-import { holdLease, type JobOutcome, type JobRow, LeaseLost } from './rows.js';
+import { holdLease, type JobOutcome, type JobRow, LeaseLost, wakeWorkers } from './rows.js';
 import { JobRun } from './run.js';
 
 /** What jobs are about; libs/resources implements it. */
@@ -81,7 +81,10 @@ export class JobRunner {
     return this.held.size;
   }
 
-  /** Claims no more, waits for what runs, at most `timeoutMs`; what is left then runs on elsewhere after its lease. */
+  /**
+   * Claims no more. What runs is given back at its next step, at once for others; what takes longer than `timeoutMs` for
+   * that runs on elsewhere after its lease.
+   */
   async stop(timeoutMs = 5_000): Promise<void> {
     this.stopping = true;
     this.outside.stop();
@@ -239,13 +242,14 @@ export class JobRunner {
     message?: string,
     state?: 'waiting',
   ): Promise<void> {
-    await this.fenced(row, 'no key update', (tx, current) =>
-      giveBack(tx, row, delayMs, {
+    await this.fenced(row, 'no key update', (tx, current) => {
+      if (delayMs === 0) wakeWorkers();
+      return giveBack(tx, row, delayMs, {
         failures,
         ...(message && { message }),
         ...(state && current.state !== 'cancelling' && { state }),
-      }),
-    );
+      });
+    });
     // What is due before the next look at the queue is looked for when it is due.
     if (delayMs < IDLE_POLL_MS) setTimeout(() => void this.claim(), delayMs + 1).unref();
   }

@@ -60,6 +60,8 @@ export class JobService {
     private readonly registry: KindRegistry,
     private readonly tokenKey: Buffer,
     private readonly listener: Listener,
+    /** Aborts when this process is about to end: nobody waits here any more then. */
+    private readonly draining = new AbortController().signal,
   ) {}
 
   /** With its steps. Throws RhyzomeError `not_found`. */
@@ -154,14 +156,15 @@ export class JobService {
     });
   }
 
-  /** Resolves when the job has ended or the time is up; true if it ended. */
+  /** Resolves when the job has ended, the time is up or this process is about to end; true if the job ended. */
   async wait(caller: Caller, id: string, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
     const end = Date.now() + timeoutMs;
     const bell = new Doorbell();
     const off = this.listener.on('rhyzome_event', bell.ring);
-    signal?.addEventListener('abort', bell.ring);
+    const enough = AbortSignal.any(signal ? [signal, this.draining] : [this.draining]);
+    enough.addEventListener('abort', bell.ring);
     try {
-      for (let left = timeoutMs; !signal?.aborted; left = end - Date.now()) {
+      for (let left = timeoutMs; !enough.aborted; left = end - Date.now()) {
         if (await this.hasEnded(caller.actor.tenantId, id)) return true;
         if (left <= 0) return false;
         await bell.wait(Math.min(left, LOOK_MS));
@@ -169,7 +172,7 @@ export class JobService {
       return false;
     } finally {
       off();
-      signal?.removeEventListener('abort', bell.ring);
+      enough.removeEventListener('abort', bell.ring);
     }
   }
 

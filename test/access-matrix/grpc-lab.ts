@@ -99,8 +99,9 @@ export class GrpcLab {
     const { trustDomain } = credentials.current.identity;
     const own = { cert: server.ca, key: join(dir, 'ca-key.pem'), ca: server.ca, trustDomain, validityMs: 60_000 };
     const certificates = new Certificates(db, await CertificateIssuer.open(own));
+    const draining = new AbortController().signal;
     const tokenKey = Buffer.alloc(32, 1);
-    const module = GrpcModule.with({ db, listener, registry, hub, content: null, certificates, tokenKey });
+    const module = GrpcModule.with({ db, listener, registry, hub, content: null, certificates, tokenKey, draining });
     const app = await NestFactory.createMicroservice(module, { ...nest.options, logger: false });
     await app.listen();
     await nest.serving;

@@ -63,6 +63,11 @@ export class EventStream {
     }
   }
 
+  /** Resolves when it has ended or broken. */
+  async ended(): Promise<void> {
+    await this.reading;
+  }
+
   /** Until something that fits was seen; gives it. */
   next(what: string, fits: (event: SeenEvent) => boolean): Promise<SeenEvent> {
     return until(`event ${what}`, () => this.seen.find(fits), 20_000);

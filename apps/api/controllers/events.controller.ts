@@ -1,7 +1,7 @@
 /** Server-sent events (WHATWG HTML §9.2): every change that the caller may read, in order, resumable. */
 import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
 import { type Actor, Authenticator, InvalidToken, parseBearer } from '#libs/auth';
-import { isUuid, notFound, RhyzomeError, StreamGuard } from '#libs/core';
+import { DRAINING, drainingError, isUuid, notFound, RhyzomeError, StreamGuard } from '#libs/core';
 import { Listener } from '#libs/db';
 import { type EventFilter, EventReader, followEvents, parseCursor, type TenantEvent } from '#libs/events';
 import { type Caller, KindRegistry, parseSelectorParameter, ResourceReader, readableEvents } from '#libs/resources';
@@ -20,6 +20,7 @@ export class EventsController {
     @Inject(ResourceReader) private readonly resources: ResourceReader,
     @Inject(Listener) private readonly listener: Listener,
     @Inject(Authenticator) private readonly authenticator: Authenticator,
+    @Inject(DRAINING) private readonly draining: AbortSignal,
   ) {}
 
   @Get()
@@ -97,7 +98,7 @@ export class EventsController {
         seen = now;
       },
     });
-    const signal = AbortSignal.any([gone.signal, guard.signal]);
+    const signal = AbortSignal.any([gone.signal, guard.signal, this.draining]);
     const following = followEvents(this.reader, this.listener, {
       tenantId: actor.tenantId,
       since: start,
@@ -112,7 +113,7 @@ export class EventsController {
       if (!(error instanceof RhyzomeError)) throw error;
     } finally {
       guard.close();
-      end(out, guard.reason);
+      end(out, guard.reason ?? (this.draining.aborted ? drainingError() : undefined));
     }
   }
 

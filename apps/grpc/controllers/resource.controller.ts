@@ -4,7 +4,7 @@ import type * as grpc from '@grpc/grpc-js';
 import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import type { Observable } from 'rxjs';
-import { Doorbell, invalid, type MetricSample, StreamGuard } from '#libs/core';
+import { Doorbell, DRAINING, drainingError, invalid, type MetricSample, StreamGuard } from '#libs/core';
 import { Database, Listener } from '#libs/db';
 import { EventReader, followEvents, parseCursor } from '#libs/events';
 import {
@@ -58,6 +58,7 @@ export class ResourceServiceController {
     @Inject(EventReader) private readonly events: EventReader,
     @Inject(Listener) private readonly listener: Listener,
     @Inject(Database) private readonly db: Database,
+    @Inject(DRAINING) private readonly draining: AbortSignal,
   ) {}
 
   @GrpcMethod('ResourceService', 'get')
@@ -180,13 +181,14 @@ export class ResourceServiceController {
         tenantId,
         since: await this.events.resume(tenantId, asked),
         filter: () => ({ ...filter, readable: readableEvents(actor, this.registry.names) }),
-        signal: AbortSignal.any([signal, guard.signal]),
+        signal: AbortSignal.any([signal, guard.signal, this.draining]),
         idleMs: RIGHTS_MS,
       });
       for await (const event of following) {
         if (event) yield { cursor: String(event.number), type: event.type, body: event.body, at: event.at };
       }
       if (guard.reason) throw guard.reason;
+      if (this.draining.aborted) throw drainingError();
     } finally {
       guard.close();
       off();

@@ -2,9 +2,9 @@
  * The console of a running instance over WebSocket: many watch, one types. Everything that stands against it is told as
  * an ordinary problem before the upgrade.
  */
-import { Controller, Get, Inject, type OnModuleDestroy, Param, Req, Res } from '@nestjs/common';
+import { Controller, Get, Inject, Param, Req, Res } from '@nestjs/common';
 import { type Actor, Authenticator, authorize, InvalidToken } from '#libs/auth';
-import { invalid, RhyzomeError, StreamGuard } from '#libs/core';
+import { DRAINING, invalid, RhyzomeError, StreamGuard } from '#libs/core';
 import { Database } from '#libs/db';
 import { type AttachedConsole, ConsoleRelay } from '#libs/nodes';
 import { responsesWith } from '#libs/openapi';
@@ -35,9 +35,8 @@ const DEFAULT_TAIL_BYTES = 64 * 1024;
 const MAX_TAIL_BYTES = 1024 * 1024;
 
 @Controller('v1/instances/:id/console/attach')
-export class ConsoleAttachController implements OnModuleDestroy {
+export class ConsoleAttachController {
   private readonly open = new Map<string, number>();
-  private readonly closing = new AbortController();
 
   constructor(
     @Inject(KindRegistry) private readonly registry: KindRegistry,
@@ -45,11 +44,8 @@ export class ConsoleAttachController implements OnModuleDestroy {
     @Inject(ConsoleRelay) private readonly relay: ConsoleRelay,
     @Inject(Authenticator) private readonly authenticator: Authenticator,
     @Inject(Database) private readonly db: Database,
+    @Inject(DRAINING) private readonly draining: AbortSignal,
   ) {}
-
-  onModuleDestroy(): void {
-    this.closing.abort();
-  }
 
   @Get()
   async attach(@Req() request: Request, @Res() reply: Reply, @Param('id') id: string): Promise<void> {
@@ -95,7 +91,7 @@ export class ConsoleAttachController implements OnModuleDestroy {
   ): Promise<void> {
     const socket = await acceptUpgrade(request, reply).catch(() => undefined); // Gone: there is nobody to tell.
     if (!socket) return;
-    await runConsole({ socket, console, mayType, guard, closing: this.closing.signal });
+    await runConsole({ socket, console, mayType, guard, closing: this.draining });
   }
 
   private async writeDown(caller: Caller, row: InstanceRow): Promise<void> {

@@ -1,0 +1,96 @@
+/**
+ * A client as a careful program is one: a connection that it keeps, the next replica where one refuses the connection, and
+ * nothing else tried again. Counts what came of its requests.
+ */
+import { Agent, type IncomingMessage, request } from 'node:http';
+import type { Answer } from './client.js';
+
+export interface Tally {
+  requests: number;
+  /** Connections that were refused, after which another replica was asked. */
+  refused: number;
+  /** Requests whose connection broke before the answer. */
+  cut: string[];
+  /** Answers of 500 and above. */
+  failures: string[];
+}
+
+export function newTally(): Tally {
+  return { requests: 0, refused: 0, cut: [], failures: [] };
+}
+
+const PATIENCE_MS = 30_000;
+
+export class SteadyClient {
+  private agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  private at: number;
+
+  constructor(
+    /** Base URLs that may serve now; asked each time. */
+    private readonly bases: () => readonly string[],
+    private readonly token: string,
+    readonly tally: Tally,
+    first = 0,
+  ) {
+    this.at = first;
+  }
+
+  close(): void {
+    this.agent.destroy();
+  }
+
+  /** The answer. Throws where the connection broke, or nobody took one for long. */
+  async ask(method: string, path: string, json?: object, headers: Record<string, string> = {}): Promise<Answer> {
+    this.tally.requests += 1;
+    const end = Date.now() + PATIENCE_MS;
+    for (;;) {
+      const bases = this.bases();
+      const base = bases[this.at % bases.length];
+      if (base === undefined) throw new Error('There is no replica to ask.');
+      try {
+        const answer = await this.once(base, method, path, json, headers);
+        if (answer.status >= 500) this.tally.failures.push(`${method} ${path}: ${answer.status} ${answer.text}`);
+        return answer;
+      } catch (error) {
+        const { code, message } = error as NodeJS.ErrnoException;
+        if (code !== 'ECONNREFUSED') this.tally.cut.push(`${method} ${path}: ${code ?? message}`);
+        if (code !== 'ECONNREFUSED' || Date.now() > end) throw error;
+        this.tally.refused += 1;
+        this.at += 1;
+        if (this.at % bases.length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  private once(base: string, method: string, path: string, json: object | undefined, headers: object): Promise<Answer> {
+    const type = method === 'PATCH' ? 'application/merge-patch+json' : 'application/json';
+    const body = json === undefined ? undefined : JSON.stringify(json);
+    return new Promise((resolve, reject) => {
+      const sent = request(base + path, {
+        method,
+        agent: this.agent,
+        headers: {
+          authorization: `Bearer ${this.token}`,
+          ...(body !== undefined && { 'content-type': type, 'content-length': String(Buffer.byteLength(body)) }),
+          ...headers,
+        },
+      });
+      sent.once('error', reject);
+      sent.once('response', (response) => read(response).then(resolve, reject));
+      sent.end(body);
+    });
+  }
+}
+
+async function read(response: IncomingMessage): Promise<Answer> {
+  let text = '';
+  response.setEncoding('utf8');
+  for await (const chunk of response) text += chunk;
+  const isJson = /[/+]json/.test(response.headers['content-type'] ?? '');
+  return {
+    status: response.statusCode!,
+    headers: new Headers(response.headers as Record<string, string>),
+    text,
+    body: isJson && text !== '' ? JSON.parse(text) : undefined,
+  };
+}
