@@ -164,7 +164,7 @@ describe('the list of what was revoked', () => {
       expect(list.refusalOf(before)?.code).toBe('unauthenticated');
       expect(list.refusalOf({ ...unseen, notBefore: new Date(Date.now() + 1000) })).toBeUndefined();
     } finally {
-      list.close();
+      await list.close();
     }
   });
 
@@ -177,7 +177,7 @@ describe('the list of what was revoked', () => {
     expect(await inTx((tx) => revokeSerial(tx, serial, { by }))).toMatchObject({ changed: false });
     const shown = { type: 'server' as const, name: 'x', serial, notBefore: new Date() };
     await expect.poll(() => list.refusalOf(shown)?.code, { timeout: 20_000 }).toBe('unauthenticated');
-    list.close();
+    await list.close();
     for (const text of ['', 'xyz', '0'.repeat(41)])
       expect(() => serialFrom(text)).toThrow(expect.objectContaining({ code: 'invalid' }));
     expect(await code(inTx((tx) => revokeSerial(tx, 'AA', { by, reason: 'two\nlines' })))).toBe('invalid');
