@@ -33,7 +33,7 @@ export class ObedientNode {
   readonly name = `node-${newId().slice(-8)}`;
   id = '';
   /** Of the range for tests of networks (RFC 2544). */
-  private readonly underlay = { address: `198.19.0.${(made = (made % 250) + 1)}`, port: 4789, networkMtu: 9_000 };
+  private readonly underlay = { address: `198.19.0.${++made % 256}`, port: 4789, networkMtu: 9_000 };
   private session: NodeSession | undefined;
   /** Away: it hears and says nothing. */
   isAway = false;
