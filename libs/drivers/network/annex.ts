@@ -7,9 +7,8 @@ import { annexMac } from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
 import { nft } from './guard.js';
 import { ensurePortPair, ipBatch, lan } from './links.js';
-import { namespaceName } from './names.js';
+import { metadataAddress, namespaceName } from './names.js';
 import type { CheckedNetwork } from './network-spec.js';
-import { metadataAddress } from './router.js';
 
 const t = 'inet rhyzome';
 

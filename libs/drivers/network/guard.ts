@@ -14,9 +14,8 @@
 import { annexMac } from '#libs/drivers/contract';
 import { CommandError, type Runner } from '#libs/drivers/host';
 import { address6Number, linkLocalOf } from './addresses.js';
-import { leasePortName, linkPrefix, overlayName, routerPortName, tableName } from './names.js';
+import { leasePortName, linkPrefix, metadataAddress, overlayName, routerPortName, tableName } from './names.js';
 import type { CheckedNetwork } from './network-spec.js';
-import { metadataAddress } from './router.js';
 
 /** What a network has put into the sets. Kept by the caller, since the sets do not say which network an element is of. */
 export interface GuardEntry {

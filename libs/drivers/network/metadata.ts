@@ -8,8 +8,8 @@ import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DriverError } from '#libs/drivers/contract';
 import { commandLine, type Runner } from '#libs/drivers/host';
+import { metadataAddress } from './names.js';
 import { endResident, type Resident, recordedPid, runningPid, startResident } from './resident.js';
-import { metadataAddress } from './router.js';
 
 export interface MetadataDoor {
   networkId: string;

@@ -6,6 +6,9 @@
 import { createHash } from 'node:crypto';
 import { DriverError, type Ref } from '#libs/drivers/contract';
 
+/** Where guests ask about themselves, as cloud-init and others look for it. */
+export const metadataAddress = '169.254.169.254';
+
 const alphabet = 'abcdefghijklmnopqrstuvwxyz234567';
 
 function shortHash(text: string): string {

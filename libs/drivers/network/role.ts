@@ -9,11 +9,11 @@ import { applyDnsmasq, type Dnsmasq, dnsmasqRuns, stopDnsmasq } from './dnsmasq.
 import type { Stale } from './dnsmasq-leases.js';
 import { deleteLink, deleteNamespace, ensureNamespace, ensureRouterPort, ipBatch, lan } from './links.js';
 import { applyMetadata, type MetadataDoor, metadataRuns, removeMetadata } from './metadata.js';
-import { namespaceName, routerPortName, wireguardName } from './names.js';
+import { metadataAddress, namespaceName, routerPortName, wireguardName } from './names.js';
 import type { CheckedNetwork } from './network-spec.js';
 import type { Parts } from './parts.js';
 import type { NetworkRecord } from './record.js';
-import { applyRouterRules, metadataAddress } from './router.js';
+import { applyRouterRules } from './router.js';
 import { removeUplink } from './uplink.js';
 import { applyWayOut, closed, closeOpenings } from './way-out.js';
 import { applyWireguard, type Door, isProcess, removeWireguard, wireguardRuns } from './wireguard.js';

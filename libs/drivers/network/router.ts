@@ -7,13 +7,11 @@ import type { Runner } from '#libs/drivers/host';
 import { firewallChains, firewallRules, markOf } from './firewall.js';
 import { nft } from './guard.js';
 import { lan } from './links.js';
+import { metadataAddress } from './names.js';
 import type { CheckedNetwork } from './network-spec.js';
 
 /** Name of the router's end of the way out, inside its namespace. */
 export const wan = 'wan';
-
-/** Where guests ask about themselves, as cloud-init and others look for it. */
-export const metadataAddress = '169.254.169.254';
 
 const t = 'inet rhyzome';
 
