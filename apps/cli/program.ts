@@ -5,6 +5,7 @@ import { dbCommand } from './commands/db.js';
 import { diskCommand } from './commands/disk.js';
 import { generateCommand } from './commands/generate.js';
 import { imageCommand } from './commands/image.js';
+import { instanceCommand } from './commands/instance.js';
 import { jobCommand } from './commands/job.js';
 import { loginCommand } from './commands/login.js';
 import { logoutCommand } from './commands/logout.js';
@@ -30,6 +31,7 @@ const commands = [
   sweepCommand,
   imageCommand,
   diskCommand,
+  instanceCommand,
   jobCommand,
   auditCommand,
   generateCommand,

@@ -71,13 +71,23 @@ export async function withdrawDeed(tx: Tx, core: Pick<ResourceCore, 'tenantId'>,
     .execute();
 }
 
-/** An operator's word on an unclear deed: it happened, or do it again. Throws RhyzomeError `conflict`. */
-export async function resolveDeed(tx: Tx, tenantId: string, id: string, word: 'done' | 'redo'): Promise<void> {
+/**
+ * An operator's word on the unclear deed of a job, which has the job's id or one that the job has given it: it happened, or
+ * do it again. Throws RhyzomeError `conflict`.
+ */
+export async function resolveDeed(
+  tx: Tx,
+  tenantId: string,
+  job: { id: string; resource_id?: string },
+  word: 'done' | 'redo',
+): Promise<void> {
   const result = await tx
     .updateTable('deed')
     .set(word === 'done' ? { state: 'done', finished_at: new Date() } : { state: 'asked', repeatable: true })
     .where('tenant_id', '=', tenantId)
-    .where('id', '=', id)
+    .where((eb) =>
+      eb.or([eb('id', '=', job.id), ...(job.resource_id ? [eb('resource_id', '=', job.resource_id)] : [])]),
+    )
     .where('state', '=', 'unclear')
     .returning('node_id')
     .executeTakeFirst();

@@ -13,6 +13,8 @@ export interface NodeHello {
   vcpus: number;
   memoryMiB: number;
   diskGiB: number;
+  /** host:port at which other nodes bring machines to it; null: it takes in none. */
+  migrationAddress?: string | null;
 }
 
 export interface NodeSession {
@@ -25,12 +27,13 @@ export interface NodeSession {
 export async function openSession(db: Database, hello: NodeHello, replica: string): Promise<NodeSession> {
   return db.operatorTransaction(async (tx) => {
     const node = await sql<{ id: string }>`
-      insert into node (id, name, driver, agent_version, kinds, labels, vcpus, memory_mib, disk_gib)
+      insert into node (id, name, driver, agent_version, kinds, labels, vcpus, memory_mib, disk_gib, migration_address)
       values (${newId()}, ${hello.name}, ${hello.driver}, ${hello.agentVersion}, ${[...hello.kinds]}::text[],
-        ${JSON.stringify(hello.labels)}::jsonb, ${hello.vcpus}, ${hello.memoryMiB}, ${hello.diskGiB})
+        ${JSON.stringify(hello.labels)}::jsonb, ${hello.vcpus}, ${hello.memoryMiB}, ${hello.diskGiB},
+        ${hello.migrationAddress ?? null})
       on conflict (name) do update set driver = excluded.driver, agent_version = excluded.agent_version,
         kinds = excluded.kinds, labels = excluded.labels, vcpus = excluded.vcpus, memory_mib = excluded.memory_mib,
-        disk_gib = excluded.disk_gib, last_seen_at = now()
+        disk_gib = excluded.disk_gib, migration_address = excluded.migration_address, last_seen_at = now()
       returning id`.execute(tx);
     const nodeId = node.rows[0]!.id;
     const session = await sql<{ session: number }>`

@@ -9,6 +9,7 @@ import { sql } from 'kysely';
 import type { Database } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, type Hello, messagesOf, send } from '#libs/rpc';
+import { recordDeedProgress } from './deed-progress.js';
 import { InventoryTaking } from './inventory-taking.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
@@ -100,6 +101,8 @@ export class NodeStream {
         return;
       case 'deedResult':
         return recordDeed(this.db, this.session, body.value);
+      case 'deedProgress':
+        return recordDeedProgress(this.db, this.session, body.value);
       case 'relayChunk':
         return this.relays.take(body.value);
       case 'inventory':

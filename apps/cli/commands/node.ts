@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import type { Context } from '../context.js';
 import type { NodeView } from '../nodes.js';
 import { fields, table } from '../table.js';
+import { drainCommand } from './node-drain.js';
 import { enroll, token } from './node-enroll.js';
 import { revokeAll, revokeCommand } from './revoke.js';
 
@@ -13,6 +14,7 @@ export function nodeCommand(context: Context): Command {
     .addCommand(show(context))
     .addCommand(cordon(context, true))
     .addCommand(cordon(context, false))
+    .addCommand(drainCommand(context))
     .addCommand(remove(context))
     .addCommand(enroll(context))
     .addCommand(token(context))

@@ -503,6 +503,18 @@ export interface MissingPlacement {
   tenant_id: string;
 }
 
+export interface Move {
+  abandon_id: string;
+  created_at: Generated<Timestamp>;
+  from_node: string;
+  id: string;
+  may_stop: boolean;
+  mode: string;
+  resource_id: string;
+  tenant_id: string;
+  to_node: string;
+}
+
 export interface Network {
   address_hint: string;
   address_total: number;
@@ -543,6 +555,7 @@ export interface Node {
   labels: Generated<Json>;
   last_seen_at: Generated<Timestamp>;
   memory_mib: number;
+  migration_address: string | null;
   name: string;
   told_at: Generated<Timestamp>;
   told_state: string | null;
@@ -823,6 +836,7 @@ export interface Tenant {
   created_at: Generated<Timestamp>;
   display_name: string;
   id: string;
+  may_migrate: Generated<boolean>;
   properties: Generated<Json>;
   state: Generated<string>;
   updated_at: Generated<Timestamp>;
@@ -927,6 +941,7 @@ export interface DB {
   metric_sample: MetricSample;
   migration: Migration;
   missing_placement: MissingPlacement;
+  move: Move;
   network: Network;
   network_part: NetworkPart;
   node: Node;

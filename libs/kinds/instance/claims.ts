@@ -66,13 +66,19 @@ async function chooseFrom(tx: Tx, core: ResourceCore, { disks, placement }: Wish
   if (nodes.length > 1) {
     throw new RhyzomeError('conflict', 'The disks are on different nodes, so no machine can have all of them.');
   }
-  const choice: NodeChoice = nodes.length > 0 ? { only: nodes } : {};
-  if (!placement?.affinity && !placement?.antiAffinity) return choice;
+  const choice = await placementChoice(tx, core, placement);
+  if (nodes.length === 0) return choice;
+  return { ...choice, only: choice.only ? choice.only.filter((id) => nodes.includes(id)) : nodes };
+}
+
+/** What affinities leave of the nodes. */
+export async function placementChoice(tx: Tx, core: ResourceCore, placement?: Placement): Promise<NodeChoice> {
+  if (!placement?.affinity && !placement?.antiAffinity) return {};
   await lockPlacement(tx);
+  const choice: NodeChoice = {};
   if (placement.antiAffinity) choice.never = await nodesOf(tx, core, placement.antiAffinity);
   const near = placement.affinity ? await nodesOf(tx, core, placement.affinity) : [];
-  if (near.length === 0) return choice;
-  return { ...choice, only: choice.only ? near.filter((id) => choice.only!.includes(id)) : near };
+  return near.length === 0 ? choice : { ...choice, only: near };
 }
 
 /** The nodes of the tenant's other machines that a selector finds. */

@@ -5,6 +5,7 @@ import {
   ArrayMaxSize,
   ArrayMinSize,
   IsArray,
+  IsBoolean,
   IsIn,
   IsInt,
   IsObject,
@@ -185,6 +186,19 @@ export class ResizeBody {
   @Min(64)
   @Max(16_777_216)
   memoryMiB?: number;
+}
+
+export class MigrateBody {
+  @Describe('Name of the node to move to; default: one with room.', { example: 'node-2' })
+  @Optional()
+  @IsString()
+  @MaxLength(63)
+  node?: string;
+
+  @Describe('It may be stopped for it and started again, where it cannot move while it runs.', { example: false })
+  @Optional()
+  @IsBoolean()
+  mayStop?: boolean;
 }
 
 export class InstanceView extends InstanceCreate {
