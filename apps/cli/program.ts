@@ -10,6 +10,7 @@ import { jobCommand } from './commands/job.js';
 import { loginCommand } from './commands/login.js';
 import { logoutCommand } from './commands/logout.js';
 import { nodeCommand } from './commands/node.js';
+import { placementCommand } from './commands/placement.js';
 import { poolCommand } from './commands/pool.js';
 import { quotaCommand } from './commands/quota.js';
 import { serviceCommand } from './commands/service.js';
@@ -28,6 +29,7 @@ const commands = [
   dbCommand,
   serviceCommand,
   nodeCommand,
+  placementCommand,
   sweepCommand,
   imageCommand,
   diskCommand,

@@ -133,6 +133,28 @@ export class Machine {
     this.parts.guestMetrics.sendAgain();
   }
 
+  /**
+   * Stops all that may run here but what `isWanted` names: what builds on others first. Work that is under way for the old
+   * wishes ends before. Rejects with the first failure, after all was tried.
+   */
+  async stopForeign(isWanted: (ref: Ref) => boolean): Promise<void> {
+    const { driver, reconciler, queue } = this.parts;
+    reconciler.forgetAll();
+    let failure: unknown;
+    // Machines before the networks that they build on.
+    const running = driver.capabilities.filter(({ halt }) => halt).sort((a, b) => b.after.length - a.after.length);
+    for (const capability of running) {
+      const foreign = (await capability.inventory()).filter(({ ref }) => !isWanted(ref));
+      const results = await Promise.allSettled(
+        foreign.map(({ ref }) => queue.run(itemKey(ref), () => capability.halt!(ref))),
+      );
+      failure ??= results.find((result) => result.status === 'rejected')?.reason;
+      const ids = foreign.map(({ ref }) => ref.id);
+      if (ids.length > 0) this.options.log.warn({ kind: capability.kind, ids }, 'stopped what is no longer ours');
+    }
+    if (failure !== undefined) throw failure;
+  }
+
   async capacity(): Promise<Capacity> {
     const { vcpus, memoryMiB, diskGiB } = await this.driver.capacity();
     return { vcpus, memoryMib: BigInt(memoryMiB), diskGib: BigInt(diskGiB) };

@@ -119,6 +119,11 @@ export class Session {
     return this.write({ body: { $case: 'metrics', value } });
   }
 
+  /** Nothing runs here any more that was taken away up to this epoch. Resolves as the others do. */
+  sendStopped(epoch: bigint): Promise<void> {
+    return this.write({ body: { $case: 'stopped', value: { epoch } } });
+  }
+
   /** Resolves when there is room for the next, or the stream has ended. */
   sendProgress(value: DeedProgress): Promise<void> {
     return this.write({ body: { $case: 'deedProgress', value } });

@@ -81,8 +81,19 @@ export interface GrpcConfig {
   monitoring: string;
   /** How many jobs run at once. */
   workers: number;
+  /** How a node that is away is known to be off; absent: by an administrator's word only. */
+  fence?: FenceConfig;
   /** Where machines enroll, which have no certificate yet; absent: nowhere. */
   enrollment?: EnrollmentConfig;
+}
+
+export interface FenceConfig {
+  /** Program and arguments, run without a shell; `{node}` stands for the node's name. Exit status 0: the machine is off. */
+  command: string[];
+  /** What takes longer has failed. */
+  timeoutSeconds: number;
+  /** How long a node must have been unreachable to be fenced without being asked; absent: never. */
+  afterSeconds?: number;
 }
 
 export interface EnrollmentConfig {
@@ -246,6 +257,13 @@ const grpc = object<GrpcConfig>({
   advertise: optional(address()),
   monitoring: optional(address(), () => '127.0.0.1:8082'),
   workers: optional(integer(1, 1000), () => 10),
+  fence: optional(
+    object<FenceConfig>({
+      command: required(list(text(), 32)),
+      timeoutSeconds: optional(integer(1, 600), () => 60),
+      afterSeconds: optional(integer(30, 86_400)),
+    }),
+  ),
   enrollment: optional(object<EnrollmentConfig>({ listen: required(endpoint()), advertise: optional(address()) })),
 });
 

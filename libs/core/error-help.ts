@@ -26,7 +26,7 @@ export const errorHelp: Record<ErrorCode, string> = {
     'There may be no more of them here; `detail` says how many there may be. Delete what is no longer needed.',
   no_free_address: 'Every address of the network or pool is taken. Delete leases or instances, or use a larger subnet.',
   no_capacity:
-    'No node has the room; `wouldFit` says what would. Ask for less, or try later: it comes back when others delete something.',
+    'No node has the room: `short` and `wouldFit` say what is missing and what would fit. Or no node with the room satisfies what `placement` requires: `requirements` says which. Ask for less, or try later: room comes back when others delete something.',
   quota_exceeded:
     'It would pass a limit of your tenant: `quota`, `max`, `used`, `asked` and `left` say which and by how much (`GET /v1/quotas` shows all). Delete something, or ask your administrator for more.',
   in_use:

@@ -216,6 +216,11 @@ export interface Capability<Spec, Status> {
   apply(ref: Ref, spec: Spec, signal: AbortSignal): Promise<Status>;
   /** Takes it away with everything that apply made; nothing there is success. */
   remove(ref: Ref, signal: AbortSignal): Promise<void>;
+  /**
+   * Stops it at once, without asking it and without deleting anything: it is no longer this machine's to run. Not running
+   * or not there is success. Absent: nothing of the kind runs.
+   */
+  halt?(ref: Ref): Promise<void>;
   /** All that exists of this kind under this installation's name. */
   inventory(): Promise<Found<Status>[]>;
   /** A deed, e.g. reboot; gives what its asker needs to know of it. Throws DriverError `unknown_verb`. */

@@ -95,6 +95,12 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
       });
       known.forget(ref.id);
     },
+    async halt(ref) {
+      checkRef(context.installation, ref);
+      await known.during(ref.id, async () => {
+        await destroyDomain(parts, domainName(context.installation, ref.id));
+      });
+    },
     async inventory() {
       const found = await inventory(parts);
       for (const { ref, status } of found) noted(ref, status);

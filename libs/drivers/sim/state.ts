@@ -17,6 +17,8 @@ import type {
 export interface SimNetwork {
   ref: Ref;
   spec: NetworkSpec;
+  /** Nothing goes in or out of its router, until it is applied again. */
+  isClosed?: boolean;
 }
 
 export interface SimDisk {

@@ -116,7 +116,6 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
     const { previous, isRestore } = claim;
     const desired_power_state = this.asked.desiredPowerState ?? 'running';
     if (desired_power_state === 'running' && !isRestore) await refuseRestoring(tx, this.core);
-    await this.claimSize(tx, isRestore);
     await tx
       .updateTable('instance')
       .set({ desired_power_state, restart_policy: this.asked.restartPolicy ?? 'stay' })
@@ -130,6 +129,8 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
       const ids = this.asked.interfaces.map(({ network }) => network);
       await refreshNetworks(tx, tenantId, ids);
     }
+    // After the networks, as a create takes them: two that lock the same things do it in one order.
+    await this.claimSize(tx, isRestore);
     // The steps of the job that failed or was cancelled told the node; restored values have to be told, too.
     if (isRestore) await tellInstanceAgain(tx, this.core);
   }

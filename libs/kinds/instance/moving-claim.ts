@@ -51,14 +51,17 @@ export async function claimMove(
   const mayStop = wish.mayStop ?? false;
   const mode = modeOf(row, disks, mayStop);
   const nodes = await nodesFor(tx, core, row.node_id, disks, wish.node);
-  const { only, never } = await placementChoice(tx, core, row.placement ?? undefined);
+  const choice = await placementChoice(tx, core, row.placement ?? undefined);
   const id = newId();
   const diskGiB = disks.reduce((sum, { sizeGiB }) => sum + sizeGiB, 0);
   const toNode = await reserveNode(
     tx,
     { tenantId: core.tenantId, id, kind: 'instance' },
     { vcpus: row.vcpus, memoryMiB: row.memory_mib, diskGiB },
-    { only: only ? nodes.filter((node) => only.includes(node)) : nodes, ...(never && { never }) },
+    {
+      ...choice,
+      required: [{ name: 'node', asks: 'another that takes it in', only: new Set(nodes) }, ...(choice.required ?? [])],
+    },
   );
   await tx
     .insertInto('move')

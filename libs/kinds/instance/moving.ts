@@ -8,7 +8,7 @@ import { newId, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { AbandonArguments, Incoming, MigrateArguments } from '#libs/drivers/contract';
 import { awaitDisk, leaveDisk, moveDisk } from '#libs/kinds/disk';
-import { leaveNode, placeNetworks, refreshNetworks } from '#libs/kinds/network';
+import { leaveNode, lockNetworks, placeNetworks, refreshNetworks } from '#libs/kinds/network';
 import { askDeed, placementsOf, probeDeed, probeReady, withdraw, withdrawDeed } from '#libs/nodes';
 import type { Job, Who } from '#libs/resources';
 import { findMove, type Move } from './moving-claim.js';
@@ -156,6 +156,8 @@ async function switchOver(tx: Tx, core: ResourceCore): Promise<void> {
   const { id, fromNode, toNode } = await moveOf(tx, core);
   const { tenantId } = core;
   const { disks, networks } = await partsOf(tx, core);
+  // Before the room, whose rows nobody holds while waiting for others'.
+  await lockNetworks(tx, tenantId, networks);
   await tx
     .updateTable('instance')
     .set({ node_id: toNode })
