@@ -211,3 +211,46 @@ describe('a node', () => {
 function drained(node: string, ...flags: string[]) {
   return runProgram('cli', ['--config', stack.dev.config, 'node', 'drain', node, ...flags, '--json'], 120_000);
 }
+
+describe('a node that is gone', () => {
+  it('is evacuated, after it was said what is lost', async () => {
+    const made = await machine('survivor');
+    const from = made.node;
+    const snapshot = await api.make('snapshots', { name: 'yesterday', disk: made.bootDisk });
+    const image = await api.make('images', { name: 'kept', snapshot: snapshot.id });
+    await until('the image is there', async () => (await api.get('/v1/images/kept')).body.sha256 !== null);
+    const evacuate = (...flags: string[]) =>
+      runProgram('cli', ['--config', stack.dev.config, 'node', 'evacuate', from, ...flags, '--json'], 60_000);
+    expect((await evacuate('--accept-loss')).stderr).toContain('Only a node behind a fence');
+    await nodes.get(from)!.kill();
+    await rhyzome(stack, 'node', 'fence', from, '--confirm-off', '--force');
+    const shownFirst = await evacuate();
+    expect(shownFirst.status).toBe(1);
+    const plan = JSON.parse(shownFirst.stdout).plan.find(({ id }: any) => id === made.id);
+    expect(plan.disks).toEqual([
+      expect.objectContaining({
+        from: 'snapshot',
+        image: expect.objectContaining({ id: image.id }),
+        lostSince: snapshot.createdAt,
+        lostSnapshots: ['yesterday'],
+      }),
+    ]);
+    expect(await shown('survivor')).toMatchObject({ node: from });
+    const done = JSON.parse((await evacuate('--accept-loss')).stdout).machines;
+    const { job } = done.find(({ id }: any) => id === made.id);
+    expect(await ended(job)).toMatchObject({ action: 'evacuate', state: 'succeeded' });
+    const now = await shown('survivor');
+    const to = other(from);
+    expect(now).toMatchObject({ node: to, state: 'ready', powerState: 'running', interfaces: made.interfaces });
+    expect(now.conditions).toContainEqual(
+      expect.objectContaining({ type: 'DataLoss', status: 'true', message: expect.stringContaining('“kept”') }),
+    );
+    expect(has(to).disks.get(made.bootDisk).image.sha256).toBe((await api.get('/v1/images/kept')).body.sha256);
+    expect((await api.get('/v1/snapshots/yesterday')).body).toMatchObject({ state: 'failed' });
+    // When it comes back its machine is off, and what its disk held can still be looked at.
+    nodes.get(from)!.launch();
+    await until('the machine is not there any more', () => !has(from).instances.has(made.id));
+    expect(has(from).disks.has(made.bootDisk)).toBe(true);
+    expect(has(to).instances.get(made.id)).toMatchObject({ powerState: 'running', boots: 1 });
+  }, 180_000);
+});

@@ -6,6 +6,7 @@ import { wholeNumber } from '../option-values.js';
 import { fields, table } from '../table.js';
 import { drainCommand } from './node-drain.js';
 import { enroll, token } from './node-enroll.js';
+import { evacuateCommand } from './node-evacuate.js';
 import { fence, fenceView, fenceWords, leftWords } from './node-fence.js';
 import { setNode } from './node-set.js';
 import { revokeAll, revokeCommand } from './revoke.js';
@@ -18,6 +19,7 @@ export function nodeCommand(context: Context): Command {
     .addCommand(cordon(context, true))
     .addCommand(cordon(context, false))
     .addCommand(drainCommand(context))
+    .addCommand(evacuateCommand(context))
     .addCommand(setNode(context))
     .addCommand(fence(context))
     .addCommand(tombstoneDeadline(context))

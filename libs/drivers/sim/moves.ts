@@ -213,5 +213,6 @@ export class SimMoves {
 /** What is told of one, also while it is on its way. */
 export function statusOf({ powerState, outgoing, awaited }: SimInstance): InstanceStatus {
   if (outgoing) return { powerState: outgoing.wasRunning ? 'running' : 'stopped' };
+  if (awaited?.phase === 'released') return { powerState: awaited.mode === 'cold' ? 'stopped' : powerState };
   return { powerState: awaited ? 'paused' : powerState };
 }

@@ -7,8 +7,9 @@ import { RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { Incoming } from '#libs/drivers/contract';
 import { desire, withdraw } from '#libs/nodes';
-import type { Who } from '#libs/resources';
-import { diskDesire } from './on-node.js';
+import { addEdges, updateResource, type Who, withCondition } from '#libs/resources';
+import { diskDesire, tellDisk } from './on-node.js';
+import { type DiskImage, imageColumns, imageEdge } from './rows.js';
 
 export interface MovableDisk {
   id: string;
@@ -83,4 +84,69 @@ async function snapshotsOf(tx: Tx, disk: Who): Promise<{ id: string; generation:
     where s.tenant_id = ${disk.tenantId} and s.disk_id = ${disk.id} and r.state in ('ready', 'updating')
     order by s.id`.execute(tx);
   return result.rows;
+}
+
+/**
+ * Has a disk made anew on another node, of an image or empty, as after the loss of its node: there its file stays, and
+ * nothing says any more that it should be there or not. Its snapshots are lost, and say so.
+ */
+export async function remakeDisk(
+  tx: Tx,
+  disk: Who,
+  from: { image: { tenantId: string; id: string } | null; fromNode: string; toNode: string },
+): Promise<void> {
+  const { tenantId, id } = disk;
+  const image = from.image && (await imageRow(tx, from.image));
+  if (image) await dropImageEdges(tx, disk);
+  await tx
+    .updateTable('disk')
+    .set({ node_id: from.toNode, made: true, ...(image && imageColumns(image)) })
+    .where('tenant_id', '=', tenantId)
+    .where('id', '=', id)
+    .execute();
+  const edges = imageEdge(tenantId, image);
+  await addEdges(
+    tx,
+    disk,
+    edges,
+    () => new RhyzomeError('conflict', 'The image is being removed just now; try again.'),
+  );
+  const snapshots = await sql<{ id: string; conditions: unknown[]; generation: number }>`
+    select r.id, r.conditions, r.generation from snapshot s join resource r on r.tenant_id = s.tenant_id and r.id = s.id
+    where s.tenant_id = ${tenantId} and s.disk_id = ${id} and r.state <> 'deleting' for no key update of r`.execute(tx);
+  for (const { id: snapshotId, conditions, generation } of snapshots.rows) {
+    await updateResource(
+      tx,
+      { tenantId, id: snapshotId },
+      {
+        state: 'failed',
+        conditions: withCondition(conditions, {
+          type: 'Ready',
+          status: 'false',
+          reason: 'Lost',
+          message: 'It was lost with the node that its disk lay on.',
+          observedGeneration: generation,
+        }),
+      },
+    );
+  }
+  const lost = [id, ...snapshots.rows.map((snapshot) => snapshot.id)];
+  await sql`delete from placement
+    where tenant_id = ${tenantId} and node_id = ${from.fromNode} and resource_id = any(${lost}::uuid[])`.execute(tx);
+  await tellDisk(tx, disk);
+  await updateResource(tx, disk, {});
+}
+
+async function imageRow(tx: Tx, { tenantId, id }: { tenantId: string; id: string }): Promise<DiskImage | null> {
+  const result = await sql<DiskImage>`
+    select tenant_id as "tenantId", id, sha256, format, size_bytes as "sizeBytes", virtual_size_bytes as "virtualSizeBytes"
+    from image where tenant_id = ${tenantId} and id = ${id} and sha256 is not null`.execute(tx);
+  // One that was lent and is gone stays as the disk's own row describes it.
+  return result.rows[0] ?? null;
+}
+
+async function dropImageEdges(tx: Tx, { tenantId, id }: Who): Promise<void> {
+  await sql`delete from dependency d using resource r
+    where d.tenant_id = ${tenantId} and d.resource_id = ${id} and d.relation = 'is made from'
+      and r.tenant_id = d.target_tenant_id and r.id = d.target_id and r.kind = 'image'`.execute(tx);
 }

@@ -25,6 +25,8 @@ export interface Move {
   id: string;
   fromNode: string;
   fromName: string;
+  /** It is behind a fence: it says nothing any more, and runs nothing. */
+  isFromGone: boolean;
   toNode: string;
   toName: string;
   /** host:port of the node that takes it in. */
@@ -140,7 +142,8 @@ function wrongNode(message: string): RhyzomeError {
 /** The move of an instance that is under way. */
 export async function findMove(tx: Tx, who: Who): Promise<Move | undefined> {
   const result = await sql<Move>`
-    select m.id, m.from_node as "fromNode", f.name as "fromName", m.to_node as "toNode", t.name as "toName",
+    select m.id, m.from_node as "fromNode", f.name as "fromName",
+      f.gone_at is not null as "isFromGone", m.to_node as "toNode", t.name as "toName",
       t.migration_address as address, m.mode, m.may_stop as "mayStop", m.abandon_id as "abandonId"
     from move m join node f on f.id = m.from_node join node t on t.id = m.to_node
     where m.tenant_id = ${who.tenantId} and m.resource_id = ${who.id}`.execute(tx);
@@ -152,10 +155,8 @@ export async function endMove(tx: Tx, who: Who): Promise<void> {
   const move = await findMove(tx, who);
   if (!move) return;
   await releaseReservation(tx, { tenantId: who.tenantId, id: move.id });
-  await tx
-    .deleteFrom('deed')
-    .where('tenant_id', '=', who.tenantId)
-    .where('id', 'in', [move.id, move.abandonId])
-    .execute();
+  // A node that is gone is told when it comes back that it may have its machine again.
+  const deeds = move.isFromGone ? [move.id] : [move.id, move.abandonId];
+  await tx.deleteFrom('deed').where('tenant_id', '=', who.tenantId).where('id', 'in', deeds).execute();
   await tx.deleteFrom('move').where('tenant_id', '=', who.tenantId).where('id', '=', move.id).execute();
 }

@@ -93,6 +93,7 @@ async function probeThere(tx: Tx, core: ResourceCore): Promise<'ready' | Waiting
   for (const id of [...disks, core.id]) {
     const there = (await placementsOf(tx, { tenantId: core.tenantId, id })).find(({ nodeId }) => nodeId === toNode);
     if (there?.isCurrent && there.phase === 'ready') continue;
+    if (there?.isGone) throw new RhyzomeError('job_failed', `Node ${toName} is gone.`);
     if (there?.isCurrent && there.phase === 'failed') {
       throw new RhyzomeError('job_failed', `Node ${toName}: ${there.failure?.message ?? 'it did not say why'}`);
     }
@@ -111,9 +112,14 @@ async function askToSend(tx: Tx, core: ResourceCore): Promise<void> {
 }
 
 async function probeSent(tx: Tx, core: ResourceCore): Promise<'moved' | Waiting> {
-  const { id, fromName } = await moveOf(tx, core);
+  const { id, fromName, isFromGone } = await moveOf(tx, core);
   const answer = await probeDeed(tx, core, id);
   if (answer instanceof Waiting) {
+    if (isFromGone) {
+      throw new RhyzomeError('job_failed', `Node ${fromName} is gone; what it was sending has not come whole.`, {
+        extensions: { reason: 'node_gone', node: fromName },
+      });
+    }
     return answer.outside ? answer : new Waiting(`Node ${fromName} is sending it.`);
   }
   return 'moved';
@@ -129,7 +135,8 @@ async function askToAbandon(tx: Tx, core: ResourceCore): Promise<void> {
 
 /** Taken back; or it was there already, and is let be there. */
 async function probeAbandoned(tx: Tx, core: ResourceCore): Promise<true | Waiting> {
-  const { id, abandonId, fromName } = await moveOf(tx, core);
+  const { id, abandonId, fromName, isFromGone } = await moveOf(tx, core);
+  if (isFromGone) return settleWithout(tx, core);
   let answer: Awaited<ReturnType<typeof probeDeed>>;
   try {
     answer = await probeDeed(tx, core, abandonId);
@@ -148,6 +155,14 @@ async function probeAbandoned(tx: Tx, core: ResourceCore): Promise<true | Waitin
   }
   if (answer instanceof Waiting) return answer;
   if (answer.result?.moved === true) await switchOver(tx, core);
+  return true;
+}
+
+/** The node that had it says nothing any more: whether it was let go shows on the other, where nothing else can start it. */
+async function settleWithout(tx: Tx, core: ResourceCore): Promise<true> {
+  const { toNode } = await moveOf(tx, core);
+  const there = (await placementsOf(tx, core)).find(({ nodeId }) => nodeId === toNode);
+  if (there?.status && there.status.powerState !== 'paused') await switchOver(tx, core);
   return true;
 }
 
