@@ -7,7 +7,7 @@ import { sql } from 'kysely';
 import { newId, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { AbandonArguments, Incoming, MigrateArguments } from '#libs/drivers/contract';
-import { awaitDisk, leaveDisk, moveDisk } from '#libs/kinds/disk';
+import { awaitDisk, leaveDisk, MAKE_DISK_MS, moveDisk } from '#libs/kinds/disk';
 import { leaveNode, lockNetworks, placeNetworks, refreshNetworks } from '#libs/kinds/network';
 import { askDeed, placementsOf, probeDeed, probeReady, withdraw, withdrawDeed } from '#libs/nodes';
 import type { Job, Who } from '#libs/resources';
@@ -26,13 +26,14 @@ export async function move(job: Job<Tx>, core: ResourceCore): Promise<void> {
     act: (tx) => makeReady(tx, core),
     undo: (tx) => takeBackReady(tx, core),
   });
-  await job.wait('all is ready there', (tx) => probeThere(tx, core));
+  // Images are fetched for it.
+  await job.wait('all is ready there', (tx) => probeThere(tx, core), { deadlineMs: MAKE_DISK_MS });
   await job.step('send it', {
     act: (tx) => askToSend(tx, core),
     undo: (tx) => askToAbandon(tx, core),
     undone: (tx) => probeAbandoned(tx, core),
   });
-  await job.wait('it is there', (tx) => probeSent(tx, core), { cancellable: false });
+  await job.wait('it is there', (tx) => probeSent(tx, core), { cancellable: false, deadlineMs: false });
   await job.step('let it be there', { act: (tx) => switchOver(tx, core), cancellable: false });
   await job.wait('it is as wanted there', async (tx) => {
     const answer = await probeReady(tx, core);
