@@ -74,6 +74,7 @@ export class ObedientNode {
         memoryMiB: 10_000_000,
         diskGiB: 1_000_000,
         ...(underlay && { underlay }),
+        migrationAddress: '127.0.0.1:1',
       },
       '127.0.0.1:1',
     );

@@ -59,10 +59,15 @@ async function chooseFrom(tx: Tx, core: ResourceCore, { networks, disks, placeme
   if (nodes.size > 1) {
     throw new RhyzomeError('conflict', 'The disks are on different nodes, so no machine can have all of them.');
   }
-  const choice = isWish(placement) ? await choiceOf(tx, core, placement) : {};
+  const choice = await placementChoice(tx, core, placement);
   const required = [...(choice.required ?? []), ...(await nodesWithin(tx, core.tenantId, networks))];
   if (nodes.size > 0) required.unshift({ name: 'disks', asks: 'where they lie', only: nodes });
   return { ...choice, required };
+}
+
+/** What its placement leaves of the nodes. */
+export async function placementChoice(tx: Tx, core: ResourceCore, placement?: Placement): Promise<NodeChoice> {
+  return isWish(placement) ? choiceOf(tx, core, placement) : {};
 }
 
 function isWish(placement: Placement | undefined): placement is Placement {
