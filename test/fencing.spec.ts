@@ -1,127 +1,185 @@
-/** A node that dies: what is deleted on it ends, its addresses wait for the fence, and what comes back runs nothing foreign. */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { apiOf, type Client } from './harness/client.js';
-import { expectProblem } from './harness/expect-problem.js';
-import { issue, rhyzome, runProgram } from './harness/grpc.js';
+/**
+ * Workers that lose their jobs in the middle: one that stood still for longer than its lease writes nothing when it wakes,
+ * whether it stood in work outside or in a transaction; the jobs of a killed one go on elsewhere within ten seconds.
+ */
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { sql } from 'kysely';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connectionOf } from '#libs/config';
+import { Database, type Tx } from '#libs/db';
+import { apiOf, type Client, clientWith } from './harness/client.js';
+import { apiReplica, grpcReplica, type Replica } from './harness/replica.js';
 import { type Stack, stackNamed } from './harness/stack.js';
 import { until } from './harness/until.js';
 
-const root = resolve(import.meta.dirname, '..');
+const TENANT = 'acme';
 let stack: Stack;
+let db: Database;
 let api: Client;
-let second: ChildProcess;
+let servers: Replica[] = [];
+let one: Replica;
+let two: Replica;
+let source: SlowSource;
+
+/** Gives the content to everybody but the first who asks for a path: who gets its first bytes, and nothing more. */
+class SlowSource {
+  readonly asked = new Map<string, number>();
+  private readonly server: Server;
+
+  constructor(private readonly content: Buffer) {
+    this.server = createServer((request, response) => this.answer(request, response)).listen(0, '127.0.0.1');
+  }
+
+  get sha256(): string {
+    return createHash('sha256').update(this.content).digest('hex');
+  }
+
+  url(path: string): string {
+    return `http://127.0.0.1:${(this.server.address() as AddressInfo).port}${path}`;
+  }
+
+  times(path: string): number {
+    return this.asked.get(path) ?? 0;
+  }
+
+  close(): void {
+    this.server.closeAllConnections();
+    this.server.close();
+  }
+
+  private answer({ url = '' }: IncomingMessage, response: ServerResponse): void {
+    this.asked.set(url, this.times(url) + 1);
+    response.writeHead(200, { 'content-length': this.content.length });
+    if (this.times(url) > 1) response.end(this.content);
+    else response.write(this.content.subarray(0, 512));
+  }
+}
+
 beforeAll(async () => {
-  // Not the one that most suites share: the node dies here.
-  stack = await stackNamed('unlucky', { driver: 'sim' });
-  api = await apiOf(stack);
-  second = await startSecondNode();
-  await rhyzome(stack, 'node', 'cordon', 'node2');
-  await api.make('networks', { name: 'wide', subnet: '10.140.0.0/24' });
-}, 120_000);
-afterAll(async () => {
-  process.kill(stack.dev.pid, 'SIGCONT');
-  await rhyzome(stack, 'node', 'tombstones', '--after', '10');
-  for (const name of ['web', 'again', 'stays']) await api.remove('instances', name);
-  await api.remove('networks', 'wide');
-  second.kill('SIGTERM');
-  await until('the end of the second agent', () => second.exitCode !== null || second.signalCode !== null);
-  await rhyzome(stack, 'node', 'remove', 'node2');
-  await rhyzome(stack, 'node', 'uncordon', 'node1');
-}, 120_000);
-
-/** Another agent with the sim driver, on the stack's server. */
-async function startSecondNode(): Promise<ChildProcess> {
+  stack = await stackNamed('fencing', { driver: 'sim', tenants: [TENANT] });
   const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
-  const folder = join(stack.data, 'node2');
-  mkdirSync(folder, { recursive: true });
-  const pki = await issue(stack, 'node', 'node2');
-  const config = join(folder, 'rhyzome-api.json');
-  const agent = { ...settings.agent, stateDir: join(folder, 'agent'), pki };
-  writeFileSync(config, JSON.stringify({ agent }), { mode: 0o600 });
-  const log = openSync(join(folder, 'agent.log'), 'a', 0o600);
-  const main = join(root, 'dist', 'apps', 'agent', 'main.js');
-  const child = spawn(process.execPath, [main, '--config', config], { cwd: root, stdio: ['ignore', log, log] });
-  closeSync(log);
-  await until('the second node', async () => (await stateOf('node2')) === 'up', 90_000, 500);
-  return child;
+  const connection = (name: string) => connectionOf(settings[name], stack.data);
+  db = new Database({ app: connection('db'), operator: connection('dbOperator'), maxConnections: 3 });
+  source = new SlowSource(Buffer.alloc(64 * 1024, 7));
+  const options = { allowedSources: ['127.0.0.1/32'] };
+  [one, two] = [await grpcReplica(stack, 'one', options), await grpcReplica(stack, 'two', options)];
+  const rest = await apiReplica(stack, 'rest', options);
+  servers = [one, two, rest];
+  await Promise.all(servers.map((server) => server.start()));
+  api = clientWith(rest.base, (await apiOf(stack, TENANT)).token);
+  // Jobs are those replicas' alone.
+  process.kill(stack.pid('grpc'), 'SIGSTOP');
+}, 300_000);
+
+afterAll(async () => {
+  if (stack) process.kill(stack.pid('grpc'), 'SIGCONT');
+  await Promise.all(servers.map((server) => server.end()));
+  source?.close();
+  await db?.close();
+}, 60_000);
+
+/** All that there is of a job and its resource, with the transactions that wrote it. */
+async function rowsOf(job: string, resource: string): Promise<unknown> {
+  return db.operatorTransaction(async (tx) => {
+    const of = async (table: string, column: string, id: string) =>
+      (
+        await sql`select t.xmin::text as writer, to_jsonb(t) as row from ${sql.table(table)} t
+        where ${sql.ref(column)} = ${id} order by t::text`.execute(tx)
+      ).rows;
+    return {
+      job: await of('job', 'id', job),
+      steps: await of('job_step', 'job_id', job),
+      resource: await of('resource', 'id', resource),
+      placements: await of('placement', 'resource_id', resource),
+    };
+  });
 }
 
-async function stateOf(node: string): Promise<string | undefined> {
-  const nodes = await rhyzome(stack, 'node', 'list');
-  return nodes.find(({ name }: { name: string }) => name === node)?.state;
+async function jobOf(id: string) {
+  return db.operator.selectFrom('job').selectAll().where('id', '=', id).executeTakeFirstOrThrow();
 }
 
-const machine = (name: string, ip?: string) => ({
-  ...{ name, image: 'tiny', vcpus: 1, memoryMiB: 64 },
-  interfaces: [{ network: 'wide', ...(ip && { ip }) }],
+/** A job that `one` runs, and that has come to where the source keeps it. */
+async function fetching(name: string): Promise<{ job: string; image: string; path: string }> {
+  const path = `/${name}`;
+  two.signal('SIGSTOP');
+  const asked = { name, format: 'raw', sourceUrl: source.url(path), sha256: source.sha256 };
+  const { body, text } = await api.post('/v1/images', asked);
+  expect(body.job, text).toBeDefined();
+  await until('the first fetch', () => source.times(path) === 1);
+  return { job: body.job.id, image: body.id, path };
+}
+
+async function succeeded(job: string): Promise<void> {
+  const { body } = await api.get(`/v1/jobs/${job}?wait=60s`);
+  expect(body, JSON.stringify(body.error)).toMatchObject({ state: 'succeeded', attempts: 1 });
+}
+
+describe('a worker that stands still for longer than its lease', () => {
+  it('writes nothing when it wakes, and says that the job is no longer its own', async () => {
+    const { job, image, path } = await fetching('paused');
+    const { fence } = await jobOf(job);
+    one.signal('SIGSTOP');
+    two.signal('SIGCONT');
+    await until('the second fetch', () => source.times(path) === 2, 60_000);
+    await succeeded(job);
+    const before = await rowsOf(job, image);
+    expect((await jobOf(job)).fence).toBeGreaterThan(fence);
+    one.signal('SIGCONT');
+    await one.logged('the job is no longer ours');
+    expect(one.lines('the job is no longer ours').at(-1)).toMatchObject({ job });
+    expect(await rowsOf(job, image)).toEqual(before);
+  }, 120_000);
+
+  it('in the middle of a transaction keeps nothing locked, and what it had not committed is not there', async () => {
+    for (const worker of [one, two]) worker.signal('SIGSTOP');
+    const { body } = await api.post('/v1/networks', { name: 'locked', subnet: '10.1.0.0/24' });
+    const { id } = body;
+    const job = body.job.id;
+    await holding(id, async () => {
+      one.signal('SIGCONT');
+      // Its first transaction waits for the resource.
+      await until('a claim', async () => (await jobOf(job)).lease_owner !== null);
+      await until('a transaction that waits', async () => (await waitingForLocks()) > 0);
+      one.signal('SIGSTOP');
+    });
+    two.signal('SIGCONT');
+    await succeeded(job);
+    const before = await rowsOf(job, id);
+    one.signal('SIGCONT');
+    await one.logged('the database went away; the job goes on after its lease');
+    expect(await rowsOf(job, id)).toEqual(before);
+  }, 120_000);
 });
 
-/** What stands on the first node's machine, by name. */
-function onFirstNode(): Record<string, string> {
-  const { instances } = JSON.parse(readFileSync(join(stack.data, 'agent', 'sim-state.json'), 'utf8'));
-  const all: [string, { spec: { name: string }; powerState: string }][] = instances;
-  return Object.fromEntries(all.map(([, { spec, powerState }]) => [spec.name, powerState]));
+/** Runs `work` while the resource's row is locked. */
+function holding(id: string, work: () => Promise<void>): Promise<void> {
+  return db.operatorTransaction(async (tx: Tx) => {
+    await sql`select from resource where id = ${id} for update`.execute(tx);
+    await work();
+  });
 }
 
-it('deletions end, addresses wait for the fence, and the node stops what is not its own when it is back', async () => {
-  await api.make('instances', machine('web', '10.140.0.9'));
-  await api.make('instances', machine('stays'));
-  await rhyzome(stack, 'node', 'uncordon', 'node2');
-  await rhyzome(stack, 'node', 'tombstones', '--after', '0');
-  // While the supervisor stands still, nobody starts the agent again; its machines run on.
-  process.kill(stack.dev.pid, 'SIGSTOP');
-  stack.kill('agent');
-  const deleted = await api.delete('/v1/instances/web');
-  expect(deleted.status).toBe(202);
-  const refused = await runProgram('cli', ['--config', stack.dev.config, 'node', 'fence', 'node1', '--confirm-off']);
-  expect(refused).toMatchObject({ status: 1, stderr: expect.stringContaining('its machine is on') });
-  const job = await until(
-    'the deletion’s end',
-    async () => {
-      const { body } = await api.get(`/v1/jobs/${deleted.body.job.id}?wait=30s`);
-      return body.finishedAt !== null && body;
-    },
-    90_000,
-  );
-  expect(job.state).toBe('succeeded');
-  expect(onFirstNode()).toMatchObject({ web: 'running', stays: 'running' });
+async function waitingForLocks(): Promise<number> {
+  const { rows } = await sql<{ n: number }>`
+    select count(*)::int as n from pg_locks where not granted`.execute(db.operator);
+  return rows[0]!.n;
+}
 
-  expectProblem(await api.post('/v1/instances', machine('web', '10.140.0.9')), 409, 'address_in_use');
-  expect((await api.make('instances', machine('web'))).node).not.toBe('node1');
-  expect(await rhyzome(stack, 'node', 'show', 'node1')).toMatchObject({
-    state: 'unreachable',
-    tombstones: expect.arrayContaining([expect.objectContaining({ kind: 'instance', name: 'web', tenant: 'acme' })]),
-    heldAddresses: [{ ip: '10.140.0.9', network: 'wide', tenant: 'acme' }],
-  });
-
-  expect(await rhyzome(stack, 'node', 'fence', 'node1', '--confirm-off')).toMatchObject({ state: 'gone', epoch: 2 });
-  await api.make('instances', machine('again', '10.140.0.9'));
-  const alarm = await until('what its users are told', async () => {
-    const { conditions } = (await api.get('/v1/instances/stays')).body;
-    return conditions.find(({ type, reason }: Record<string, string>) => type === 'Alarm' && reason === 'node_gone');
-  });
-  expect(alarm.message).toContain('Node node1');
-
-  process.kill(stack.dev.pid, 'SIGCONT');
-  await until('the node is back', async () => (await stateOf('node1')) === 'cordoned');
-  await until('nothing foreign is there', () => !('web' in onFirstNode()));
-  expect(onFirstNode()).toEqual({ stays: 'running' });
-  await until('nothing is left to remove', async () => {
-    const { tombstones } = await rhyzome(stack, 'node', 'show', 'node1');
-    return tombstones.length === 0;
-  });
-  expect(stack.log('agent')).toContain('what is no longer ours stops first');
-}, 180_000);
-
-it('a node that is fenced while it is connected loses its stream, and has to stop before it counts again', async () => {
-  const before = (await rhyzome(stack, 'node', 'show', 'node2')).epoch;
-  await rhyzome(stack, 'node', 'fence', 'node2', '--confirm-off', '--force');
-  const log = () => readFileSync(join(stack.data, 'node2', 'agent.log'), 'utf8');
-  await until('it has stopped', async () => (await stateOf('node2')) === 'cordoned');
-  expect(log()).toContain('this node was fenced');
-  expect(await rhyzome(stack, 'node', 'show', 'node2')).toMatchObject({ epoch: before + 1 });
-  expect((await api.get('/v1/instances/again')).body.powerState).toBe('running');
-}, 60_000);
+describe('the jobs of a killed worker', () => {
+  it('go on elsewhere within ten seconds', async () => {
+    const { job } = await fetching('killed');
+    const { fence } = await jobOf(job);
+    two.signal('SIGCONT');
+    await one.kill();
+    const killed = performance.now();
+    await until('another claim', async () => (await jobOf(job)).fence > fence, 60_000, 20);
+    const seconds = (performance.now() - killed) / 1_000;
+    console.log(`claimed anew ${seconds.toFixed(1)} s after the kill`);
+    expect(seconds).toBeLessThan(10);
+    await succeeded(job);
+  }, 120_000);
+});
