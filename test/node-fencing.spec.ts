@@ -37,15 +37,22 @@ async function startSecondNode(): Promise<ChildProcess> {
   const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
   const folder = join(stack.data, 'node2');
   mkdirSync(folder, { recursive: true });
-  const pki = await issue(stack, 'node', 'node2');
+  const { ca, cert, key } = await issue(stack, 'node', 'node2');
   const config = join(folder, 'rhyzome-api.json');
-  const agent = { ...settings.agent, stateDir: join(folder, 'agent'), pki };
+  const agent = { ...settings.agent, stateDir: join(folder, 'agent'), pki: { ca, cert, key } };
   writeFileSync(config, JSON.stringify({ agent }), { mode: 0o600 });
   const log = openSync(join(folder, 'agent.log'), 'a', 0o600);
   const main = join(root, 'dist', 'apps', 'agent', 'main.js');
   const child = spawn(process.execPath, [main, '--config', config], { cwd: root, stdio: ['ignore', log, log] });
   closeSync(log);
-  await until('the second node', async () => (await stateOf('node2')) === 'up', 90_000, 500);
+  await until(
+    'the second node',
+    async () => {
+      if (child.exitCode !== null) throw new Error(readFileSync(join(folder, 'agent.log'), 'utf8'));
+      return (await stateOf('node2')) === 'up';
+    },
+    90_000,
+  );
   return child;
 }
 
