@@ -9,7 +9,7 @@ import { sql } from 'kysely';
 import type { Database } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, type Hello, messagesOf, send } from '#libs/rpc';
-import { InventoryTaking } from './inventory-taking.js';
+import { InventoryTaking, inTurn, type Turn } from './inventory-taking.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
 import { closeSession, heartbeat, holdsSession, type OpenedSession, takeBack } from './registry.js';
@@ -59,9 +59,10 @@ export class NodeStream {
     private readonly call: Call,
     private readonly signal: AbortSignal,
     private readonly log: StreamLog,
+    turn: Turn = inTurn(),
   ) {
     this.relays = new Relays((body) => this.send(body));
-    this.inventory = new InventoryTaking(db, session, nodeName, (body) => this.send(body), log);
+    this.inventory = new InventoryTaking(db, session, nodeName, (body) => this.send(body), log, turn);
     this.isReturning = session.isReturning;
   }
 
