@@ -69,6 +69,8 @@ export const errorHelp: Record<ErrorCode, string> = {
   too_many_requests:
     'You, your tenant or your address sends more than the limit allows; `policy` says whose, `RateLimit` what is left. Wait for `Retry-After` seconds.',
   headers_too_large: 'The headers are too large. Send fewer or shorter ones.',
+  step_timed_out:
+    'A step of the job did not get done by its deadline, and the job was undone; `detail` says which step, and what it waited for last. Retry the job once that is mended.',
   job_failed: 'The job could not be done; its error says why. Mend that and retry the job, or delete the resource.',
   internal: 'A fault of Rhyzome. Tell its operators the `requestId`: the logs have the cause under it.',
   database_unavailable:

@@ -11,9 +11,14 @@ import {
   wakeAfterCommit,
 } from '#libs/db';
 
+import { ALARM_AFTER_MS } from './limits.js';
+
 export type JobRow = Selectable<JobTable>;
 export type JobStepRow = Selectable<JobStepTable>;
 export type JobOutcome = 'succeeded' | 'failed' | 'cancelled';
+
+/** From when on it is an alarm that a job has not ended, for one that begins now. */
+const alarmTime = sql<Date>`now() + make_interval(secs => ${ALARM_AFTER_MS / 1000}::float8)`;
 
 /** Tells the workers of all processes, once this transaction is committed. */
 export function wakeWorkers(): void {
@@ -192,8 +197,10 @@ export async function cancelJob(tx: Tx, tenantId: string, id: string): Promise<J
       outcome: 'cancelled',
       cancellable: false,
       failures: 0,
+      crashes: 0,
       wakes: eb('wakes', '+', 1),
       run_at: eb.fn<Date>('now'),
+      alarm_at: alarmTime,
     }))
     .where('tenant_id', '=', tenantId)
     .where('id', '=', id)
@@ -214,7 +221,9 @@ export async function requeueJob(tx: Tx, row: JobRow): Promise<JobRow> {
       error: null,
       progress: 0,
       failures: 0,
+      crashes: 0,
       message: null,
+      alarm_at: alarmTime,
       cancellable: row.supersedes === null,
       finished_at: null,
       started_at: null,

@@ -62,7 +62,7 @@ export class NodeHub {
   }
 
   private wake(nodeId: string | null): void {
-    const woken = nodeId === null ? [...this.streams.values()] : [this.streams.get(nodeId)];
+    const woken = !nodeId ? [...this.streams.values()] : [this.streams.get(nodeId)];
     for (const stream of woken) {
       stream?.look().catch((error: unknown) => {
         this.options.log.warn({ node: stream.nodeName, err: error }, 'looking at desired state failed');

@@ -4,6 +4,7 @@ import type { Tx } from '#libs/db';
 import {
   addBootDisk,
   detachAll,
+  MAKE_DISK_MS,
   ownBootDisk,
   releaseBootDisk,
   retireBootDisk,
@@ -220,10 +221,14 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
           return disk ? probeAbsent(tx, disk) : true;
         },
       });
-      await job.wait('boot disk is there', async (tx) => {
-        const disk = await ownBootDisk(tx, core);
-        return disk ? this.reached(tx, disk) : 'kept';
-      });
+      await job.wait(
+        'boot disk is there',
+        async (tx) => {
+          const disk = await ownBootDisk(tx, core);
+          return disk ? this.reached(tx, disk) : 'kept';
+        },
+        { deadlineMs: MAKE_DISK_MS },
+      );
     }
     await job.step('place on a node', {
       message: `placed on node ${this.row?.node ?? 'unknown'}`,
