@@ -1,5 +1,5 @@
 /**
- * A crash at every step. Each job of each kind is led to each point between two statements with an outside effect, in
+ * A crash at every step. Each job of the kinds that have lives is led to each point between two statements with an outside effect, in
  * rhyzome-grpc and in the agent, in undos too; there the process is killed with -9 and another goes on. The end is whole, or
  * undone; nothing is stuck, left over or there twice. Many lives are held at their points at once, each in a tenant of its
  * own, so that one kill is the crash of all.
@@ -214,8 +214,12 @@ async function expectNothingLeft(): Promise<void> {
   });
 }
 
-test('rhyzome-grpc killed at each point of each job of each kind', async () => {
-  await killEverywhere(stage.grpc, livingKinds());
+test('rhyzome-grpc killed at each point of each job of these kinds', async () => {
+  // What a snapshot's jobs do is the agent's, below.
+  await killEverywhere(
+    stage.grpc,
+    livingKinds().filter(({ name }) => name !== 'snapshot'),
+  );
 }, 900_000);
 
 test('rhyzome-agent killed at each point of what it does for each kind that stands on nodes', async () => {
