@@ -8,7 +8,8 @@ import type * as grpc from '@grpc/grpc-js';
 import { sql } from 'kysely';
 import type { Database } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
-import { type ConnectRequest, type ConnectResponse, type Hello, messagesOf, send } from '#libs/rpc';
+import { type ConnectRequest, type ConnectResponse, DeedOutcome, type Hello, messagesOf, send } from '#libs/rpc';
+import { recordDeedProgress } from './deed-progress.js';
 import { InventoryTaking } from './inventory-taking.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
@@ -121,7 +122,12 @@ export class NodeStream {
         for (const observed of body.value.items) await this.report(observed);
         return;
       case 'deedResult':
+        // One whose outcome is unclear is sent again on an operator's word.
+        if (body.value.outcome === DeedOutcome.DEED_OUTCOME_UNCLEAR)
+          this.askedDeeds.delete(`${body.value.operationId}/true`);
         return recordDeed(this.db, this.session, body.value);
+      case 'deedProgress':
+        return recordDeedProgress(this.db, this.session, body.value);
       case 'relayChunk':
         return this.relays.take(body.value);
       case 'stopped':
