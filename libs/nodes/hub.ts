@@ -9,7 +9,7 @@ import { type ConnectRequest, type ConnectResponse, callSignal, type Hello, mess
 import { type ConsoleCall, serveConsole } from './console-call.js';
 import type { Findings } from './inventory.js';
 import { InventoryClock } from './inventory-clock.js';
-import { MAX_INVENTORY } from './inventory-taking.js';
+import { inTurn, MAX_INVENTORY } from './inventory-taking.js';
 import { countFrom, labelsFrom, smallCountFrom, textFrom, underlayFrom } from './node-words.js';
 import { openSession } from './registry.js';
 import { NodeStream } from './stream.js';
@@ -36,6 +36,7 @@ export class NodeHub {
   private readonly timer: NodeJS.Timeout;
   private closed = false;
   private readonly inventories: InventoryClock;
+  private readonly turn = inTurn();
 
   constructor(
     private readonly db: Database,
@@ -91,7 +92,7 @@ export class NodeHub {
     }
     if (this.closed) throw drainingError();
     const session = await openSession(this.db, helloOf(nodeName, hello), this.options.advertise);
-    const stream = new NodeStream(this.db, this.registry, session, nodeName, call, signal, this.options.log);
+    const stream = new NodeStream(this.db, this.registry, session, nodeName, call, signal, this.options.log, this.turn);
     this.streams.get(session.nodeId)?.end();
     this.streams.set(session.nodeId, stream);
     if (this.closed) stream.end();

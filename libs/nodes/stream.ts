@@ -10,7 +10,7 @@ import type { Database } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, DeedOutcome, type Hello, messagesOf, send } from '#libs/rpc';
 import { recordDeedProgress } from './deed-progress.js';
-import { InventoryTaking } from './inventory-taking.js';
+import { InventoryTaking, inTurn, type Turn } from './inventory-taking.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
 import { closeSession, heartbeat, holdsSession, type OpenedSession, takeBack } from './registry.js';
@@ -60,9 +60,10 @@ export class NodeStream {
     private readonly call: Call,
     private readonly signal: AbortSignal,
     private readonly log: StreamLog,
+    turn: Turn = inTurn(),
   ) {
     this.relays = new Relays((body) => this.send(body));
-    this.inventory = new InventoryTaking(db, session, nodeName, (body) => this.send(body), log);
+    this.inventory = new InventoryTaking(db, session, nodeName, (body) => this.send(body), log, turn);
     this.isReturning = session.isReturning;
   }
 
