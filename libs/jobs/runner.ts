@@ -178,7 +178,9 @@ export class JobRunner {
         .where('id', '=', row.supersedes!)
         .compile(),
     );
-    if (old) await this.unwind(row, old);
+    if (!old) return;
+    await this.unwind(row, old);
+    await this.fenced(row, 'no key update', (tx) => endWaits(tx, old));
   }
 
   private async unwind(lease: JobRow, row: JobRow): Promise<void> {

@@ -72,20 +72,27 @@ export class Stack {
     return pid;
   }
 
-  /** Kills it as a crash of the machine would, and gives what it was. */
-  kill(name: ProcessName): ProcessIdentity {
+  /** The process that runs now. */
+  identity(name: ProcessName): ProcessIdentity {
     const identity = processIdentity(this.pid(name));
     if (!identity) throw new Error(`${name} does not run`);
+    return identity;
+  }
+
+  /** Kills it as a crash of the machine would, and gives what it was. */
+  kill(name: ProcessName): ProcessIdentity {
+    const identity = this.identity(name);
     process.kill(identity.pid, 'SIGKILL');
     return identity;
   }
 
   /** Until the supervisor has started another in place of the one that died. */
-  async restarted(name: ProcessName, before: ProcessIdentity): Promise<void> {
-    await until(`${name} starts again`, () => {
+  async restarted(name: ProcessName, before: ProcessIdentity, limitMs?: number): Promise<void> {
+    const isNew = () => {
       const now = processIdentity(this.pid(name));
       return now !== undefined && now.start !== before.start;
-    });
+    };
+    await until(`${name} starts again`, isNew, limitMs);
   }
 
   /** The last lines of a program's log, for messages. */
