@@ -22,6 +22,7 @@ const agent = await startAgent({
   serverName: settings.serverName,
   stateDir: settings.stateDir,
   labels: { ...(await enrolledLabels(settings.stateDir)), ...settings.labels },
+  migration: settings.migration,
   version: version(),
   credentials,
   createDriver: (ctx) =>

@@ -71,18 +71,51 @@ export async function findNode(tx: Tx, idOrName: string): Promise<NodeView> {
 /** The first resources that are placed on a node or have room reserved there, and how many there are. */
 export async function placedOn(tx: Tx, nodeId: string): Promise<{ resources: PlacedResource[]; total: number }> {
   const { rows } = await sql<PlacedResource & { total: number }>`
-    select coalesce(r.kind, p.kind) as kind, p.resource_id as id, coalesce(r.name, '(deleted)') as name,
+    select coalesce(r.kind, p.kind) as kind, p.resource_id as id, coalesce(r.name, p.name, '(deleted)') as name,
       p.relation, p.tenant_id as tenant, count(*) over () as total
     from (
-      select tenant_id, resource_id, max(kind) as kind, min(relation) as relation from (
-        select tenant_id, resource_id, kind, case when present then 'placed' else 'leaving' end as relation
+      select tenant_id, resource_id, max(kind) as kind, min(relation) as relation, max(name) as name from (
+        select tenant_id, resource_id, kind, tombstone_name as name, case when present then 'placed' when tombstoned_at is not null then 'tombstone' else 'leaving' end as relation
           from placement where node_id = ${nodeId}
-        union all select tenant_id, resource_id, null, 'reserved' from reservation where node_id = ${nodeId}
-        union all select tenant_id, id, 'instance', 'placed' from instance where node_id = ${nodeId}) every
+        union all select tenant_id, resource_id, null, null, 'reserved' from reservation where node_id = ${nodeId}
+        union all select tenant_id, id, 'instance', null, 'placed' from instance where node_id = ${nodeId}) every
       group by tenant_id, resource_id) p
     left join resource r on r.tenant_id = p.tenant_id and r.id = p.resource_id
     order by p.tenant_id, name, id limit ${MAX_NAMED}`.execute(tx);
   return { resources: rows.map(({ total: _total, ...resource }) => resource), total: rows[0]?.total ?? 0 };
+}
+
+export interface Tombstone {
+  tenant: string;
+  kind: string;
+  id: string;
+  name: string | null;
+  at: Date;
+}
+
+export interface HeldAddress {
+  tenant: string;
+  /** Null: a public address. */
+  network: string | null;
+  ip: string;
+  heldAt: Date;
+}
+
+/** What was removed without the node and it has yet to remove, and the addresses that wait for that. The first of each. */
+export async function leftOn(
+  tx: Tx,
+  nodeId: string,
+): Promise<{ tombstones: Tombstone[]; heldAddresses: HeldAddress[] }> {
+  const tombstones = await sql<Tombstone>`
+    select tenant_id as tenant, kind, resource_id as id, tombstone_name as name, tombstoned_at as at from placement
+    where node_id = ${nodeId} and tombstoned_at is not null order by tombstoned_at, resource_id limit ${MAX_NAMED}`.execute(
+    tx,
+  );
+  const held = await sql<HeldAddress>`
+    select h.tenant_id as tenant, coalesce(r.name, h.network_id::text) as network, host(h.ip) as ip, h.held_at as "heldAt"
+    from held_address h left join resource r on r.tenant_id = h.tenant_id and r.id = h.network_id
+    where h.node_id = ${nodeId} order by h.held_at, h.ip limit ${MAX_NAMED}`.execute(tx);
+  return { tombstones: tombstones.rows, heldAddresses: held.rows };
 }
 
 /** No new machines are placed on a cordoned node; what is there stays. Returns whether that is a change. */
@@ -96,10 +129,20 @@ export async function cordonNode(tx: Tx, id: string, cordoned: boolean): Promise
   return changed.numUpdatedRows === 1n;
 }
 
-/** Forgets a node on which nothing is placed. Throws RhyzomeError `in_use`, naming what is. */
+/**
+ * Forgets a node on which nothing is placed, and with one that is gone what it has yet to remove. Throws RhyzomeError
+ * `in_use`, naming what is.
+ */
 export async function removeNode(tx: Tx, node: Pick<NodeView, 'id' | 'name'>): Promise<void> {
   // Placements' foreign keys wait for this lock, and fail once the node is gone.
-  await tx.selectFrom('node').select('id').where('id', '=', node.id).forUpdate().execute();
+  const { gone_at } = await tx
+    .selectFrom('node')
+    .select('gone_at')
+    .where('id', '=', node.id)
+    .forUpdate()
+    .executeTakeFirstOrThrow();
+  if (gone_at !== null)
+    await tx.deleteFrom('placement').where('node_id', '=', node.id).where('present', '=', false).execute();
   const { resources, total } = await placedOn(tx, node.id);
   if (total > 0) {
     const named = resources
@@ -125,4 +168,14 @@ export async function removeNode(tx: Tx, node: Pick<NodeView, 'id' | 'name'>): P
     );
   await tx.deleteFrom('deed').where('node_id', '=', node.id).execute();
   await tx.deleteFrom('node').where('id', '=', node.id).execute();
+}
+
+export async function readTombstoneMinutes(tx: Tx): Promise<number> {
+  const result = await sql<{ minutes: number }>`
+    select (extract(epoch from tombstone_after) / 60)::float8 as minutes from installation`.execute(tx);
+  return result.rows[0]!.minutes;
+}
+
+export async function writeTombstoneMinutes(tx: Tx, minutes: number): Promise<void> {
+  await sql`update installation set tombstone_after = make_interval(mins => ${minutes})`.execute(tx);
 }

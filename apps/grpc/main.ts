@@ -10,7 +10,7 @@ import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
-import { NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
+import { Fencer, NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
 import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
 import { serveEnrollment } from '#libs/rpc';
@@ -53,7 +53,9 @@ const hub = new NodeHub(db, listener, registry, { installationId: installation.i
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
 const leftovers = { name: 'leftovers', everyMs: 5 * 60_000, work: sweepLeftovers };
 const upkeep = new Upkeep(db, registry, log, undefined, [leftovers]);
-const watch = new NodeWatch(db, { log });
+const { fence } = config.grpc;
+const watch = new NodeWatch(db, { log, ...(fence?.afterSeconds && { fenceAfterSeconds: fence.afterSeconds }) });
+const fencer = fence && new Fencer(db, registry, fence, log);
 const numberer = new EventNumberer(operator, listener, {
   onError: (error) => log.warn({ err: error.message }, 'numbering events failed; it is tried again'),
 });
@@ -110,6 +112,7 @@ numberer.start();
 sealer.start();
 upkeep.start();
 watch.start();
+fencer?.start();
 const enrollment =
   config.grpc.enrollment &&
   (await serveEnrollment({
@@ -129,7 +132,7 @@ onShutdown(log, async () => {
   // At once, so that nodes and clients are with another replica while the last jobs are given back.
   draining.abort();
   hub.close();
-  const works = [runner, upkeep, watch, sealer].map((work) => work.stop());
+  const works = [runner, upkeep, watch, sealer, ...(fencer ? [fencer] : [])].map((work) => work.stop());
   await Promise.all([grpc.drain(CALLS_MS), ...works, collector?.close(), enrollment?.stop(CALLS_MS)]);
   revocations.close();
   await app.close();

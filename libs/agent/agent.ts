@@ -11,10 +11,13 @@ import { ContentSender } from './content.js';
 import { contentChannel } from './content-channel.js';
 import { Controllers } from './controllers.js';
 import { takeInventory } from './drift.js';
+import { Epoch } from './epoch.js';
 import { ForeignInstallationError, Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
 import { defaultTiming, Machine, type MachineTiming } from './machine.js';
+import { Wire } from './migration/index.js';
 import { Relays } from './relays.js';
+import { Returning } from './returning.js';
 import { type BackOff, backOffMs } from './schedule.js';
 import { Session } from './session.js';
 
@@ -31,11 +34,20 @@ export interface AgentOptions {
   serverName?: string;
   stateDir: string;
   labels: Record<string, string>;
+  /** Where other nodes bring machines to this one; absent: it takes in none. */
+  migration?: MigrationSettings;
   version: string;
   credentials: CredentialsSource;
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   log: DriverLog;
   timing?: Partial<AgentTiming>;
+}
+
+export interface MigrationSettings {
+  /** host:port. */
+  listen: string;
+  /** host:port at which other nodes reach that; default: `listen` as it came to be. */
+  advertise?: string;
 }
 
 export interface Agent {
@@ -48,12 +60,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await mkdir(options.stateDir, { recursive: true, mode: 0o755 });
   const unlock = await lockStateDir(options.stateDir);
   try {
-    const agent = new NodeAgent(options, await Installation.load(options.stateDir));
+    const { credentials, migration, log, stateDir } = options;
+    const [installation, epoch] = [await Installation.load(stateDir), await Epoch.load(stateDir)];
+    const wire = await Wire.start({ credentials, listen: migration?.listen, log });
+    const agent = new NodeAgent(options, installation, epoch, wire);
     const running = agent.run();
     return {
       stop: async () => {
         agent.end();
         await running;
+        await wire.close();
         await unlock();
       },
     };
@@ -69,6 +85,8 @@ class NodeAgent {
   private readonly controllers: Controllers;
   private machine: Machine | undefined;
   private session: Session | undefined;
+  /** While this stream's work waits until what a fence took away has stopped. */
+  private returning: Returning | undefined;
   /** What goes wrong when something does now. */
   private stage = '';
   private welcomedAt: number | undefined;
@@ -78,6 +96,8 @@ class NodeAgent {
   constructor(
     private readonly options: AgentOptions,
     private readonly installation: Installation,
+    private readonly epoch: Epoch,
+    private readonly wire: Wire,
   ) {
     const { controller, serverName, credentials } = options;
     this.timing = {
@@ -152,14 +172,18 @@ class NodeAgent {
       (chunk) => session.sendRelayChunk(chunk),
       (error) => log.error({ err: error }, 'a console cannot be read'),
     );
+    const over = new AbortController();
     const session: Session = new Session({
       client: this.controllers.client,
       hello,
       log,
       welcomeTimeoutMs: this.timing.welcomeTimeoutMs,
       handlers: {
-        welcome: (welcome) => this.welcome(welcome, machine, session),
-        desire: ({ items, snapshotEnd }) => joined().reconciler.desire(items, snapshotEnd),
+        welcome: (welcome) => this.welcome(welcome, machine, session, over.signal),
+        desire: (desire) => {
+          if (this.returning) this.returning.take(desire);
+          else joined().reconciler.desire(desire.items, desire.snapshotEnd);
+        },
         deed: async (deed) => joined().deeds.perform(deed),
         relay: (request) => relays.serve(request),
         relayInput: ({ relayId, data }) => relays.input(relayId, data),
@@ -175,11 +199,18 @@ class NodeAgent {
       log.debug({}, 'the stream ended');
     } finally {
       this.session = undefined;
+      this.returning = undefined;
+      over.abort();
       relays.close();
     }
   }
 
-  private async welcome(welcome: Welcome, machine: Machine | undefined, session: Session): Promise<void> {
+  private async welcome(
+    welcome: Welcome,
+    machine: Machine | undefined,
+    session: Session,
+    over: AbortSignal,
+  ): Promise<void> {
     await this.installation.join(welcome.installationId);
     this.welcomedAt = Date.now();
     if (!machine) {
@@ -193,7 +224,19 @@ class NodeAgent {
       { node: welcome.nodeId, session: welcome.session.toString(), controller: target },
       'connected',
     );
-    machine.beginStream();
+    if (this.epoch.isBehind(welcome.epoch)) this.returning = this.returnTo(welcome.epoch, machine, session, over);
+    else {
+      await this.epoch.keep(welcome.epoch);
+      machine.beginStream();
+    }
+  }
+
+  private returnTo(epoch: bigint, machine: Machine, session: Session, signal: AbortSignal): Returning {
+    const proceed = () => {
+      this.returning = undefined;
+    };
+    const more = { log: this.options.log, retry: this.timing.retry };
+    return new Returning({ epoch, stored: this.epoch, machine, session, proceed, signal, ...more });
   }
 
   private async hello(machine: Machine | undefined): Promise<Hello> {
@@ -205,6 +248,8 @@ class NodeAgent {
       labels: this.options.labels,
       inventory: machine ? await takeInventory(machine.driver, machine.reconciler) : [],
       kinds: machine?.driver.capabilities.map(({ kind }) => kind) ?? [],
+      epoch: this.epoch.known,
+      migrationAddress: (this.wire.address && this.options.migration?.advertise) ?? this.wire.address ?? '',
     };
   }
 
@@ -220,6 +265,8 @@ class NodeAgent {
         contentChannel(() => this.controllers.client),
         this.options.log,
       ),
+      migration: this.wire,
+      onDeedProgress: (progress) => void this.session?.sendProgress(progress),
       onObserved: (observed) => this.session?.report(observed),
       metricsSender: () => {
         const { session } = this;

@@ -5,9 +5,9 @@
  */
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Capability, DriverLog, Ref } from '#libs/drivers/contract';
+import type { Capability, DriverLog, MigrationProgress, Ref } from '#libs/drivers/contract';
 import { DriverError } from '#libs/drivers/contract';
-import { type Deed, DeedOutcome, type DeedResult, type Failure } from '#libs/rpc';
+import { type Deed, DeedOutcome, type DeedProgress, type DeedResult, type Failure } from '#libs/rpc';
 import { readJson, writeJsonDurably } from './durable.js';
 import { failureOf, itemKey } from './item.js';
 import type { KeyedQueue } from './schedule.js';
@@ -30,8 +30,10 @@ const outcomes = {
 
 /** Records older than that are pruned; no controller asks for them any more. */
 const keepMs = 30 * 24 * 60 * 60 * 1000;
-/** An export of a large snapshot takes its time. */
-const timeoutMs = 60 * 60 * 1000;
+/** An export of a large snapshot takes its time, and the disks of a machine that moves even more. */
+const timeoutMs = 24 * 60 * 60 * 1000;
+/** Between two words on how far a deed has come (ms). */
+const progressMs = 1000;
 const mostResultBytes = 16 * 1024;
 
 export class Deeds {
@@ -43,6 +45,7 @@ export class Deeds {
     private readonly queue: KeyedQueue,
     private readonly log: DriverLog,
     private readonly closing: AbortSignal,
+    private readonly onProgress: (progress: DeedProgress) => void,
   ) {}
 
   static async open(
@@ -51,10 +54,11 @@ export class Deeds {
     queue: KeyedQueue,
     log: DriverLog,
     closing: AbortSignal,
+    onProgress: (progress: DeedProgress) => void = () => {},
   ): Promise<Deeds> {
     const dir = join(stateDir, 'deeds');
     await mkdir(dir, { recursive: true, mode: 0o700 });
-    const deeds = new Deeds(dir, capabilities, queue, log, closing);
+    const deeds = new Deeds(dir, capabilities, queue, log, closing, onProgress);
     await deeds.prune();
     return deeds;
   }
@@ -95,6 +99,7 @@ export class Deeds {
       await writeJsonDurably(file, { ...record, state: 'unclear' } satisfies DeedRecord);
       return resultOf({ operationId, state: 'unclear' });
     }
+    this.interrupt(deed, ref);
     return this.queue.run(itemKey(ref), async () => {
       this.closing.throwIfAborted();
       const begun: DeedRecord = { operationId, ref: { ...ref }, verb, state: 'started' };
@@ -105,18 +110,43 @@ export class Deeds {
     });
   }
 
+  /** What it is to end may be under way, and it waits behind that. */
+  private interrupt(deed: Deed, ref: Ref): void {
+    try {
+      this.capability(ref)?.interrupt?.({ ...ref }, deed.verb, argumentsOf(deed));
+    } catch (error) {
+      // Its own turn says what is wrong with it.
+      this.log.debug({ err: error, operationId: deed.operationId }, 'a deed could not interrupt another');
+    }
+  }
+
+  private capability(ref: Ref): Capability<any, any> | undefined {
+    return this.capabilities.find(({ kind }) => kind === ref.kind);
+  }
+
+  /** Tells the controller now and then how far it has come. */
+  private teller(operationId: string): (progress: MigrationProgress) => void {
+    let toldAt = 0;
+    return ({ doneBytes, totalBytes }) => {
+      if (Date.now() - toldAt < progressMs) return;
+      toldAt = Date.now();
+      this.onProgress({ operationId, doneBytes: BigInt(doneBytes), totalBytes: BigInt(totalBytes) });
+    };
+  }
+
   private async effect(deed: Deed, ref: Ref): Promise<Pick<DeedRecord, 'state' | 'failure' | 'result'>> {
     try {
-      const capability = this.capabilities.find(({ kind }) => kind === ref.kind);
+      const capability = this.capability(ref);
       if (!capability?.operate) throw new DriverError('unknown_verb', `Nothing here can ${deed.verb} a ${ref.kind}.`);
-      const args: unknown = deed.argumentsJson === '' ? {} : JSON.parse(deed.argumentsJson);
       const signal = AbortSignal.any([this.closing, AbortSignal.timeout(timeoutMs)]);
-      const result = await capability.operate(ref, deed.verb, args, signal);
+      const teller = this.teller(deed.operationId);
+      const result = await capability.operate(ref, deed.verb, argumentsOf(deed), signal, teller);
       return { state: 'done', ...(result && { result: bounded(result) }) };
     } catch (error) {
       this.closing.throwIfAborted(); // Cut short by our own end: it stays begun, and the next agent sees that.
       this.log.warn({ err: error, operationId: deed.operationId, ref, verb: deed.verb }, 'a deed failed');
-      return { state: 'failed', failure: failureOf(error).failure };
+      const { failure } = failureOf(error);
+      return { state: failure.code === 'unclear' ? 'unclear' : 'failed', failure };
     }
   }
 }
@@ -124,6 +154,10 @@ export class Deeds {
 function resultOf({ operationId, state, failure, result }: Partial<DeedRecord> & { operationId: string }): DeedResult {
   const outcome = outcomes[state as keyof typeof outcomes];
   return { operationId, outcome, failure, resultJson: result ? JSON.stringify(result) : '' };
+}
+
+function argumentsOf({ argumentsJson }: Deed): unknown {
+  return argumentsJson === '' ? {} : JSON.parse(argumentsJson);
 }
 
 /** The effect has happened: a driver that says too much of it is our own fault, and not the deed's failure. */

@@ -4,8 +4,8 @@
  * come and go.
  */
 import { join } from 'node:path';
-import type { ContentSink, Driver, DriverContext, DriverLog, Ref } from '#libs/drivers/contract';
-import type { Capacity, MetricsReport, Observed, UnownedOutcome } from '#libs/rpc';
+import type { ContentSink, Driver, DriverContext, DriverLog, MigrationWire, Ref } from '#libs/drivers/contract';
+import type { Capacity, DeedProgress, MetricsReport, Observed, UnownedOutcome } from '#libs/rpc';
 import { Deeds } from './deeds.js';
 import { checkDrift } from './drift.js';
 import { type FetchImage, ImageCache } from './images.js';
@@ -46,6 +46,8 @@ export interface MachineOptions {
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   fetchImage: FetchImage;
   content: ContentSink;
+  migration: MigrationWire;
+  onDeedProgress: (progress: DeedProgress) => void;
   timing: MachineTiming;
   onObserved: (observed: Observed) => void;
   /** Sends metrics; undefined: there is no stream now. */
@@ -100,21 +102,23 @@ export class Machine {
   }
 
   static async create(options: MachineOptions): Promise<Machine> {
-    const { installation, stateDir, log, timing, ca, content } = options;
+    const { installation, stateDir, log, timing, ca, content, migration } = options;
     const images = await ImageCache.open({ dir: join(stateDir, 'images'), fetch: options.fetchImage, log });
     const guests = await GuestDirectory.open(join(stateDir, 'guests.json'), log);
     const guestMetrics = new GuestMetrics();
     const metadataSocket = await metadataSocketPath(stateDir);
     const metadata = await startMetadataService({ path: metadataSocket, guests, metrics: guestMetrics, ca, log });
     try {
-      const driver = await options.createDriver({ installation, stateDir, images, content, metadataSocket, log });
+      const context = { installation, stateDir, images, content, metadataSocket, migration, log };
+      const driver = await options.createDriver(context);
       const queue = new KeyedQueue();
       const closing = new AbortController();
       const { capabilities } = driver;
       const { onObserved } = options;
       const onDesired = () => guests.update(reconciler.all());
       const reconciler = new Reconciler({ capabilities, queue, log, onObserved, onDesired, ...timing });
-      const deeds = await Deeds.open(stateDir, capabilities, queue, log, closing.signal);
+      const { onDeedProgress } = options;
+      const deeds = await Deeds.open(stateDir, capabilities, queue, log, closing.signal, onDeedProgress);
       const parts = { driver, reconciler, deeds, images, queue, closing, guests, guestMetrics, metadata };
       return new Machine(parts, options);
     } catch (error) {
@@ -127,6 +131,28 @@ export class Machine {
   beginStream(): void {
     this.reconciler.beginSnapshot();
     this.parts.guestMetrics.sendAgain();
+  }
+
+  /**
+   * Stops all that may run here but what `isWanted` names: what builds on others first. Work that is under way for the old
+   * wishes ends before. Rejects with the first failure, after all was tried.
+   */
+  async stopForeign(isWanted: (ref: Ref) => boolean): Promise<void> {
+    const { driver, reconciler, queue } = this.parts;
+    reconciler.forgetAll();
+    let failure: unknown;
+    // Machines before the networks that they build on.
+    const running = driver.capabilities.filter(({ halt }) => halt).sort((a, b) => b.after.length - a.after.length);
+    for (const capability of running) {
+      const foreign = (await capability.inventory()).filter(({ ref }) => !isWanted(ref));
+      const results = await Promise.allSettled(
+        foreign.map(({ ref }) => queue.run(itemKey(ref), () => capability.halt!(ref))),
+      );
+      failure ??= results.find((result) => result.status === 'rejected')?.reason;
+      const ids = foreign.map(({ ref }) => ref.id);
+      if (ids.length > 0) this.options.log.warn({ kind: capability.kind, ids }, 'stopped what is no longer ours');
+    }
+    if (failure !== undefined) throw failure;
   }
 
   async capacity(): Promise<Capacity> {

@@ -67,6 +67,11 @@ export class Reconciler {
     if (!this.mentioned) this.options.onDesired?.();
   }
 
+  /** Nothing is wanted any more until the next snapshot; ends the tries under way, what exists stays. */
+  forgetAll(): void {
+    for (const item of [...this.items.values()]) this.forget(item);
+  }
+
   /** Ends the tries under way; what exists stays. */
   close(): void {
     this.closing.abort(new Error('the agent ends'));

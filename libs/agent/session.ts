@@ -9,6 +9,7 @@ import {
   ConnectRequest,
   ConnectResponse,
   type Deed,
+  type DeedProgress,
   type DeedResult,
   type Desire,
   type Hello,
@@ -116,6 +117,16 @@ export class Session {
   /** Resolves when there is room for the next, or the stream has ended. */
   sendMetrics(value: MetricsReport): Promise<void> {
     return this.write({ body: { $case: 'metrics', value } });
+  }
+
+  /** Nothing runs here any more that was taken away up to this epoch. Resolves as the others do. */
+  sendStopped(epoch: bigint): Promise<void> {
+    return this.write({ body: { $case: 'stopped', value: { epoch } } });
+  }
+
+  /** Resolves when there is room for the next, or the stream has ended. */
+  sendProgress(value: DeedProgress): Promise<void> {
+    return this.write({ body: { $case: 'deedProgress', value } });
   }
 
   /** In messages of bounded size. */

@@ -101,6 +101,8 @@ describe('loadConfig', () => {
     [{ ...whole, grpc: { listen: [] } }, [], '/grpc/listen must have 1 to 16 entries'],
     [{ ...whole, grpc: { listen: ['a:1', null] } }, [], '/grpc/listen/1 must be a string, not null'],
     [{ ...whole, grpc: { workers: 1.5 } }, [], '/grpc/workers must be a whole number'],
+    [{ ...whole, grpc: { fence: { afterSeconds: 60 } } }, [], '/grpc/fence/command is missing'],
+    [{ ...whole, grpc: { fence: { command: [] } } }, [], '/grpc/fence/command must have 1 to 32 entries'],
     [{ ...whole, agent: { ...whole.agent, driver: 'xen' } }, [], '/agent/driver must be one of sim, libvirt, auto'],
     [{ ...whole, db: 'dbname' }, [], '/db is not a PostgreSQL connection: keyword 1'],
     [{ ...whole, db: '' }, [], '/db must not be empty'],

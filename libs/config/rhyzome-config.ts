@@ -81,8 +81,19 @@ export interface GrpcConfig {
   monitoring: string;
   /** How many jobs run at once. */
   workers: number;
+  /** How a node that is away is known to be off; absent: by an administrator's word only. */
+  fence?: FenceConfig;
   /** Where machines enroll, which have no certificate yet; absent: nowhere. */
   enrollment?: EnrollmentConfig;
+}
+
+export interface FenceConfig {
+  /** Program and arguments, run without a shell; `{node}` stands for the node's name. Exit status 0: the machine is off. */
+  command: string[];
+  /** What takes longer has failed. */
+  timeoutSeconds: number;
+  /** How long a node must have been unreachable to be fenced without being asked; absent: never. */
+  afterSeconds?: number;
 }
 
 export interface EnrollmentConfig {
@@ -102,6 +113,14 @@ export interface UplinkConfig {
   denied?: string[];
 }
 
+/** Where other nodes bring machines to this one. */
+export interface MigrationConfig {
+  /** host:port; only the other nodes need to reach it. */
+  listen: string;
+  /** host:port at which they do; default: `listen`. */
+  advertise?: string;
+}
+
 export interface AgentConfig {
   /** Where rhyzome-grpc listens: host:port, or unix:/path; several replicas of it where there are. */
   controller: string[];
@@ -113,6 +132,8 @@ export interface AgentConfig {
   driver: 'sim' | 'libvirt' | 'auto';
   libvirt?: { uri: string };
   network?: { uplink?: UplinkConfig };
+  /** Absent: this node takes in no machines from others. */
+  migration?: MigrationConfig;
   /** Folder for what can be made again, e.g. the outcome of the KVM probe, absolute; default: in stateDir. */
   cacheDir?: string;
   labels: Record<string, string>;
@@ -236,6 +257,13 @@ const grpc = object<GrpcConfig>({
   advertise: optional(address()),
   monitoring: optional(address(), () => '127.0.0.1:8082'),
   workers: optional(integer(1, 1000), () => 10),
+  fence: optional(
+    object<FenceConfig>({
+      command: required(list(text(), 32)),
+      timeoutSeconds: optional(integer(1, 600), () => 60),
+      afterSeconds: optional(integer(30, 86_400)),
+    }),
+  ),
   enrollment: optional(object<EnrollmentConfig>({ listen: required(endpoint()), advertise: optional(address()) })),
 });
 
@@ -256,6 +284,7 @@ const agent = object<AgentConfig>({
       ),
     }),
   ),
+  migration: optional(object<MigrationConfig>({ listen: required(address()), advertise: optional(address()) })),
   cacheDir: optional(path()),
   labels: optional(map(text(), 64), () => ({})),
   pki: optional(pki),

@@ -10,6 +10,7 @@ export type Channel =
   | 'rhyzome_event'
   | 'rhyzome_numbered'
   | 'rhyzome_node'
+  | 'rhyzome_session'
   | 'rhyzome_tenant'
   | 'rhyzome_access'
   | 'rhyzome_content'

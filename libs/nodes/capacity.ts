@@ -63,9 +63,12 @@ export async function shrinkReservation(tx: Tx, id: string, demand: Demand): Pro
   await sql`select shrink_reservation(${id}, ${demand.vcpus}, ${demand.memoryMiB}, ${demand.diskGiB})`.execute(tx);
 }
 
-/** Gives back all of it. */
+/** Gives back all of it, but what a node still has that was not asked: that is given back when it has removed it. */
 export async function releaseReservation(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>): Promise<void> {
-  await tx.deleteFrom('reservation').where('tenant_id', '=', who.tenantId).where('resource_id', '=', who.id).execute();
+  await sql`
+    delete from reservation v where v.tenant_id = ${who.tenantId} and v.resource_id = ${who.id} and not exists (
+      select from placement p where p.tenant_id = v.tenant_id and p.resource_id = v.resource_id and p.node_id = v.node_id
+        and p.tombstoned_at is not null)`.execute(tx);
 }
 
 /** Makes placements wait for each other from here on, so that a choice by what is placed where still holds when it is made. */

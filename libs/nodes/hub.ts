@@ -44,6 +44,7 @@ export class NodeHub {
     private readonly options: HubOptions,
   ) {
     listener.on('rhyzome_node', (nodeId) => this.wake(nodeId));
+    listener.on('rhyzome_session', (nodeId) => this.cutLost(nodeId));
     this.timer = setInterval(() => this.wake(null), LOOK_MS);
     this.timer.unref();
     this.inventories = new InventoryClock(db, listener, this.streams, options.log, options.inventoryEveryMs);
@@ -69,6 +70,16 @@ export class NodeHub {
     }
   }
 
+  /** Ends streams whose nodes were taken from them: by a fence. A lost notification is made up for by the next heartbeat. */
+  private cutLost(nodeId: string | null): void {
+    const suspects = nodeId === null ? [...this.streams.values()] : [this.streams.get(nodeId)];
+    for (const stream of suspects) {
+      stream?.endIfLost().catch((error: unknown) => {
+        this.options.log.warn({ node: stream.nodeName, err: error }, 'whether a stream still counts cannot be asked');
+      });
+    }
+  }
+
   /** Serves a node's stream to its end. The name is the certificate's. */
   async serve(nodeName: string, call: Call): Promise<void> {
     if (this.closed) throw drainingError();
@@ -84,12 +95,18 @@ export class NodeHub {
     this.streams.set(session.nodeId, stream);
     if (this.closed) stream.end();
     this.options.log.info({ node: nodeName, session: session.session, driver: hello.driver }, 'a node has connected');
+    if (session.isReturning)
+      this.options.log.warn(
+        { node: nodeName, epoch: session.epoch },
+        'a node that was fenced is back; it has to stop first',
+      );
     try {
       const welcome = {
         installationId: this.options.installationId,
         nodeId: session.nodeId,
         session: BigInt(session.session),
         heartbeatIntervalMs: this.options.heartbeatIntervalMs ?? 5_000,
+        epoch: BigInt(session.epoch),
       };
       await send(call, { body: { $case: 'welcome', value: welcome } }, signal);
       await stream.run(hello);
@@ -124,7 +141,7 @@ export class NodeHub {
   async mayFetch(nodeName: string, sha256: string): Promise<boolean> {
     const result = await sql`
       select 1 from placement p join node n on n.id = p.node_id
-      where n.name = ${nodeName} and p.present and p.spec -> 'image' ->> 'sha256' = ${sha256} limit 1`.execute(
+      where n.name = ${nodeName} and n.gone_at is null and p.present and p.spec -> 'image' ->> 'sha256' = ${sha256} limit 1`.execute(
       this.db.operator,
     );
     return result.rows.length === 1;
@@ -180,5 +197,6 @@ function helloOf(name: string, hello: Hello) {
     vcpus: smallCountFrom(hello.capacity?.vcpus ?? 0, 'The number of CPUs'),
     memoryMiB: countFrom(hello.capacity?.memoryMib ?? 0n, 'The memory'),
     diskGiB: countFrom(hello.capacity?.diskGib ?? 0n, 'The disk space'),
+    epoch: countFrom(hello.epoch, 'The epoch'),
   };
 }

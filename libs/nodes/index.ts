@@ -1,5 +1,7 @@
 export * from './capacity.js';
 export * from './deeds.js';
+export * from './fence.js';
+export * from './fencer.js';
 export * from './hub.js';
 export * from './inventory.js';
 export * from './leftovers.js';
@@ -10,4 +12,5 @@ export * from './relay.js';
 export * from './reports.js';
 export * from './state.js';
 export * from './sweep.js';
+export { entombNow, heldFor, holdLeases, holdPublicAddress } from './tombstones.js';
 export * from './watch.js';

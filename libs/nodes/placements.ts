@@ -6,6 +6,7 @@
 import { sql } from 'kysely';
 import { type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import { type Tx, wakeAfterCommit } from '#libs/db';
+import { entomb } from './tombstones.js';
 
 type Who = Pick<ResourceCore, 'tenantId' | 'id' | 'kind'>;
 
@@ -20,7 +21,19 @@ export interface PlacementState {
   failure: { code: string; message: string } | null;
   /** The node's stream is up. */
   isConnected: boolean;
+  /** The node is fenced: nothing runs there, and nothing is heard of it. */
+  isGone: boolean;
+  /**
+   * The node is gone, or has been away for as long as removals wait for it; or an administrator's word ended one of the
+   * tenant's since it went away.
+   */
+  isGivenUp: boolean;
+  /** Its removal has ended without the node. */
+  isTombstone: boolean;
 }
+
+/** Which nodes are not waited for: those that are gone, or also those that are given up, as at a removal. */
+export type Without = 'gone' | 'given up';
 
 /** What should exist on a node from now on. Unchanged desire is no change unless `again`. */
 export async function desire(
@@ -36,7 +49,7 @@ export async function desire(
     values (${who.tenantId}, ${who.id}, ${nodeId}, ${who.kind}, ${desired.generation}, true, ${spec}::jsonb)
     on conflict (tenant_id, resource_id, node_id) do update set
       present = true, spec = excluded.spec, generation = excluded.generation, revision = nextval('placement_revision'),
-      phase = 'progressing', failure = null
+      phase = 'progressing', failure = null, tombstoned_at = null, tombstone_name = null
     where not p.present or p.spec is distinct from excluded.spec or p.generation <> excluded.generation
       or ${desired.again ?? false}`.execute(tx);
 }
@@ -66,37 +79,55 @@ export async function placementsOf(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>): P
   const result = await sql<PlacementState>`
     select p.node_id as "nodeId", n.name as "nodeName", p.present as "isPresent",
       p.observed_revision = p.revision as "isCurrent", p.phase, p.status, p.failure,
-      node_connected(n) as "isConnected"
+      node_connected(n) as "isConnected", n.gone_at is not null as "isGone",
+      n.gone_at is not null
+        or coalesce(node_away_since(n) <= now() - (select tombstone_after from installation), false)
+        or exists (select from placement t where t.node_id = n.id and t.tombstoned_at >= node_away_since(n)) as "isGivenUp",
+      p.tombstoned_at is not null as "isTombstone"
     from placement p join node n on n.id = p.node_id
     where p.tenant_id = ${who.tenantId} and p.resource_id = ${who.id} order by p.node_id`.execute(tx);
   return result.rows;
 }
 
 /**
- * Whether every node has made what is desired; Waiting says what is still open. Throws RhyzomeError `job_failed` when a
- * node gave up.
+ * Whether every node has made what is desired; Waiting says what is still open. `without`: for what stands on several
+ * nodes. Throws RhyzomeError `job_failed` when a node gave up, or is gone.
  */
-export async function probeReady(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>): Promise<PlacementState[] | Waiting> {
+export async function probeReady(
+  tx: Tx,
+  who: Pick<Who, 'tenantId' | 'id'>,
+  without?: Without,
+): Promise<PlacementState[] | Waiting> {
   const placements = (await placementsOf(tx, who)).filter((placement) => placement.isPresent);
   for (const placement of placements) {
     if (placement.isCurrent && placement.phase === 'ready') continue;
+    if (without && (placement.isGone || (without === 'given up' && placement.isGivenUp))) continue;
+    if (placement.isGone) throw goneFailure(placement);
     if (placement.isCurrent && placement.phase === 'failed') throw failureOf(placement);
     return waitingFor(placement, who.id);
   }
   return placements;
 }
 
-/** Whether no node has it any more. */
+/** Whether no node has it any more; nodes that are given up are waited for no longer (tombstones.ts). */
 export async function probeAbsent(tx: Tx, who: Pick<Who, 'tenantId' | 'id'>): Promise<true | Waiting> {
-  const left = (await placementsOf(tx, who)).find((placement) => !placement.isPresent);
-  if (!left) return true;
-  return waitingFor(left, who.id);
+  const left = (await placementsOf(tx, who)).filter(({ isPresent, isTombstone }) => !isPresent && !isTombstone);
+  const givenUp = left.filter(({ isGivenUp }) => isGivenUp).map(({ nodeId }) => nodeId);
+  if (givenUp.length > 0) await entomb(tx, who, givenUp);
+  const open = left.find(({ isGivenUp }) => !isGivenUp);
+  return open ? waitingFor(open, who.id) : true;
 }
 
 function waitingFor({ nodeName, isConnected, failure }: PlacementState, id: string): Waiting {
   if (!isConnected) return new Waiting(`Node ${nodeName} is away; it goes on when it is back.`, true, id);
   if (failure) return new Waiting(`Node ${nodeName} tries again: ${failure.message}`, false, id);
   return new Waiting(`Node ${nodeName} is at work.`, false, id);
+}
+
+function goneFailure({ nodeName }: PlacementState): RhyzomeError {
+  return new RhyzomeError('job_failed', `Node ${nodeName} is gone; nothing is made there until it is back.`, {
+    extensions: { reason: 'node_gone', node: nodeName },
+  });
 }
 
 function failureOf(placement: PlacementState): RhyzomeError {

@@ -13,6 +13,8 @@ export interface NodeHello {
   vcpus: number;
   memoryMiB: number;
   diskGiB: number;
+  /** The highest epoch of the node that the agent has stopped for; 0: it knows none. */
+  epoch?: number;
 }
 
 export interface NodeSession {
@@ -21,24 +23,62 @@ export interface NodeSession {
   session: number;
 }
 
-/** Writes down that a node's stream is held by `replica` from now on. Whoever held it before has lost it. */
-export async function openSession(db: Database, hello: NodeHello, replica: string): Promise<NodeSession> {
-  return db.operatorTransaction(async (tx) => {
-    const node = await sql<{ id: string }>`
-      insert into node (id, name, driver, agent_version, kinds, labels, vcpus, memory_mib, disk_gib)
+/** A session that has just begun. */
+export interface OpenedSession extends NodeSession {
+  /** The node's epoch. */
+  epoch: number;
+  /** The node was fenced, and its agent has not said yet that it has stopped what is no longer its own. */
+  isReturning: boolean;
+}
+
+/**
+ * Writes down that a node's stream is held by `replica` from now on. Whoever held it before has lost it. An agent that knows
+ * a later epoch than the database is believed: that one was restored from before a fence.
+ */
+export async function openSession(db: Database, hello: NodeHello, replica: string): Promise<OpenedSession> {
+  // Every node begins with the first epoch, and so does an agent that has not been told of any.
+  const known = Math.max(1, hello.epoch ?? 0);
+  const opened = await db.operatorTransaction(async (tx) => {
+    const node = await sql<{ id: string; epoch: number; gone: boolean }>`
+      insert into node as n (id, name, driver, agent_version, kinds, labels, vcpus, memory_mib, disk_gib, epoch)
       values (${newId()}, ${hello.name}, ${hello.driver}, ${hello.agentVersion}, ${[...hello.kinds]}::text[],
-        ${JSON.stringify(hello.labels)}::jsonb, ${hello.vcpus}, ${hello.memoryMiB}, ${hello.diskGiB})
+        ${JSON.stringify(hello.labels)}::jsonb, ${hello.vcpus}, ${hello.memoryMiB}, ${hello.diskGiB}, ${known})
       on conflict (name) do update set driver = excluded.driver, agent_version = excluded.agent_version,
         kinds = excluded.kinds, labels = excluded.labels, vcpus = excluded.vcpus, memory_mib = excluded.memory_mib,
-        disk_gib = excluded.disk_gib, last_seen_at = now()
-      returning id`.execute(tx);
-    const nodeId = node.rows[0]!.id;
+        disk_gib = excluded.disk_gib, last_seen_at = now(), epoch = greatest(n.epoch, excluded.epoch)
+      returning id, epoch, gone_at is not null as gone`.execute(tx);
+    const { id: nodeId, epoch, gone } = node.rows[0]!;
     const session = await sql<{ session: number }>`
-      insert into node_session as s (node_id, session, replica) values (${nodeId}, 1, ${replica})
-      on conflict (node_id) do update set session = s.session + 1, replica = excluded.replica,
+      insert into node_session as s (node_id, session, replica, epoch) values (${nodeId}, 1, ${replica}, ${known})
+      on conflict (node_id) do update set session = s.session + 1, replica = excluded.replica, epoch = excluded.epoch,
         connected_at = now(), heartbeat_at = now()
       returning session`.execute(tx);
-    return { nodeId, session: session.rows[0]!.session };
+    return { nodeId, session: session.rows[0]!.session, epoch, isReturning: known < epoch, gone };
+  });
+  const { gone, ...session } = opened;
+  // It had stopped for this epoch, and the stream ended before its word of it arrived.
+  if (gone && !session.isReturning) await takeBack(db, session, known);
+  return session;
+}
+
+/**
+ * An agent says that it has stopped what a fence took from its node. From then on it counts again, without new machines
+ * until an administrator says so. False: the stream was taken over, or the node was fenced again meanwhile.
+ */
+export async function takeBack(db: Database, session: NodeSession, epoch: number): Promise<boolean> {
+  return db.operatorTransaction(async (tx) => {
+    const node = await sql<{ gone: boolean }>`
+      select gone_at is not null as gone from node where id = ${session.nodeId} and epoch = ${epoch} for update`.execute(
+      tx,
+    );
+    if (!node.rows[0]) return false;
+    const written = await sql`
+      update node_session set epoch = ${epoch} where node_id = ${session.nodeId} and session = ${session.session}
+      returning 1`.execute(tx);
+    if (written.rows.length === 0) return false;
+    if (node.rows[0].gone)
+      await sql`update node set gone_at = null, cordoned = true where id = ${session.nodeId}`.execute(tx);
+    return true;
   });
 }
 
@@ -57,6 +97,17 @@ export async function heartbeat(
       disk_gib = coalesce(${capacity?.diskGiB ?? null}, n.disk_gib)
     from mine where n.id = mine.node_id returning 1`.execute(db.operator);
   return result.rows.length === 1;
+}
+
+/** Whether the stream is still the node's. */
+export async function holdsSession(db: Database, session: NodeSession): Promise<boolean> {
+  const held = await db.operator
+    .selectFrom('node_session')
+    .select('session')
+    .where('node_id', '=', session.nodeId)
+    .where('session', '=', session.session)
+    .executeTakeFirst();
+  return held !== undefined;
 }
 
 /** The stream has ended; nobody holds it, unless a later one has taken over. */

@@ -8,6 +8,7 @@ import type { KindRegistry, PlacementReport } from '#libs/resources';
 import { DeedOutcome, type DeedResult, type Observed, Phase } from '#libs/rpc';
 import { countFrom, failureFrom, objectFrom } from './node-words.js';
 import type { NodeSession } from './registry.js';
+import { freeHeld } from './tombstones.js';
 
 const phases: Partial<Record<Phase, PlacementReport['phase']>> = {
   [Phase.PHASE_PROGRESSING]: 'progressing',
@@ -20,11 +21,13 @@ const MAX_STATUS_BYTES = 16 * 1024;
 const MAX_RESULT_BYTES = 64 * 1024;
 
 /**
- * Only the latest stream of a node may write: one that was taken over says what no longer is. Asked in the statement that
+ * Only the latest stream of a node may write, and only if its agent has stopped for the node's last fence: one that was
+ * taken over or fenced says what no longer is. Asked in the statement that
  * writes, under the lock of what is written about, so that the later stream's word always comes after.
  */
 const isLatest = ({ nodeId, session }: NodeSession) =>
-  sql<boolean>`exists (select from node_session s where s.node_id = ${nodeId} and s.session = ${session})`;
+  sql<boolean>`exists (select from node_session s join node n on n.id = s.node_id
+    where s.node_id = ${nodeId} and s.session = ${session} and s.epoch = n.epoch)`;
 
 /**
  * Writes a report if it is about something placed on this node and not older than what is known; false otherwise. The
@@ -46,7 +49,7 @@ export async function recordReport(
   const generation = countFrom(observed.generation, 'A generation');
   const { isNews, followUp } = await db.tenantTransaction(ref.tenantId, async (tx) => {
     await lockSubject(tx, ref.tenantId, ref.id);
-    const written = await sql<{ revision: number; present: boolean; kind: string }>`
+    const written = await sql<{ revision: number; present: boolean; kind: string; holds: boolean }>`
       update placement set observed_revision = ${revision}, observed_generation = ${generation},
         phase = ${phase}, status = ${status ? JSON.stringify(status) : null}::jsonb,
         failure = ${failure ? JSON.stringify(failure) : null}::jsonb, observed_at = now()
@@ -54,10 +57,13 @@ export async function recordReport(
         and observed_revision <= ${revision} and revision >= ${revision} and ${isLatest(session)}
         and (observed_revision, phase, status, failure) is distinct from (${revision}::bigint, ${phase}::text,
           ${status ? JSON.stringify(status) : null}::jsonb, ${failure ? JSON.stringify(failure) : null}::jsonb)
-      returning revision, present, kind`.execute(tx);
+      returning revision, present, kind, exists (select from held_address h where h.tenant_id = placement.tenant_id
+        and h.resource_id = placement.resource_id and h.node_id = placement.node_id) as holds`.execute(tx);
     const row = written.rows[0];
     if (!row) return { isNews: false };
     const isCurrent = row.revision === revision;
+    const isReached = phase === 'ready' || phase === 'absent';
+    if (row.holds && isReached) await freeHeld(tx, { tenantId: ref.tenantId, id: ref.id }, nodeId, revision);
     if (!row.present && isCurrent && phase === 'absent') {
       await tx
         .deleteFrom('placement')

@@ -12,7 +12,7 @@ import { type ConnectRequest, type ConnectResponse, type Hello, messagesOf, send
 import { InventoryTaking } from './inventory-taking.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
-import { closeSession, heartbeat, type NodeSession } from './registry.js';
+import { closeSession, heartbeat, holdsSession, type OpenedSession, takeBack } from './registry.js';
 import { Relays } from './relays.js';
 import { recordDeed, recordReport } from './reports.js';
 import type { StreamLog } from './stream-log.js';
@@ -48,11 +48,13 @@ export class NodeStream {
   private looking = false;
   private lookAgain = false;
   private ended = false;
+  /** Until its agent has stopped what a fence took from the node, it is told what is desired, and nothing else. */
+  private isReturning: boolean;
 
   constructor(
     private readonly db: Database,
     private readonly registry: KindRegistry,
-    readonly session: NodeSession,
+    readonly session: OpenedSession,
     readonly nodeName: string,
     private readonly call: Call,
     private readonly signal: AbortSignal,
@@ -60,6 +62,7 @@ export class NodeStream {
   ) {
     this.relays = new Relays((body) => this.send(body));
     this.inventory = new InventoryTaking(db, session, nodeName, (body) => this.send(body), log);
+    this.isReturning = session.isReturning;
   }
 
   private send(body: Body): Promise<void> {
@@ -69,13 +72,15 @@ export class NodeStream {
   /** Sends all that is desired, then what changes; returns when the stream ends. */
   async run(hello: Hello): Promise<void> {
     try {
-      for (const observed of hello.inventory) {
-        if (this.ended || this.signal.aborted) return;
-        await this.report(observed);
+      if (!this.isReturning) {
+        for (const observed of hello.inventory) {
+          if (this.ended || this.signal.aborted) return;
+          await this.report(observed);
+        }
       }
       this.isOpen = true;
       await this.look();
-      void this.inventory.compare(hello.inventory);
+      if (!this.isReturning) void this.inventory.compare(hello.inventory);
       for await (const message of messagesOf(this.call)) {
         if (this.ended) return;
         await this.take(message);
@@ -90,7 +95,24 @@ export class NodeStream {
   /** Ends the stream from this side, e.g. when a later one has taken over. */
   end(): void {
     this.ended = true;
+    this.relays.endAll();
     this.call.end();
+  }
+
+  /** Ends it if the node is another stream's by now, or nobody's. */
+  async endIfLost(): Promise<void> {
+    if (!(await holdsSession(this.db, this.session))) this.end();
+  }
+
+  private async stopped(epoch: number): Promise<void> {
+    if (!this.isReturning) return;
+    if (!(await takeBack(this.db, this.session, epoch))) return this.end();
+    this.isReturning = false;
+    this.log.info(
+      { node: this.nodeName, epoch },
+      'a node that was fenced has stopped what is not its own, and is back',
+    );
+    await this.look();
   }
 
   private async take({ body }: ConnectRequest): Promise<void> {
@@ -102,6 +124,8 @@ export class NodeStream {
         return recordDeed(this.db, this.session, body.value);
       case 'relayChunk':
         return this.relays.take(body.value);
+      case 'stopped':
+        return this.stopped(countFrom(body.value.epoch, 'The epoch'));
       case 'inventory':
         return this.inventory.take(body.value);
       case 'unownedOutcomes':
@@ -128,6 +152,7 @@ export class NodeStream {
   }
 
   private async report(observed: Parameters<typeof recordReport>[3]): Promise<void> {
+    if (this.isReturning) return;
     const isKnown = await recordReport(this.db, this.registry, this.session, observed);
     if (!isKnown) {
       const { ref } = observed;
@@ -156,7 +181,8 @@ export class NodeStream {
       do {
         this.lookAgain = false;
         if (!this.hasSnapshot) await this.sendSnapshot();
-        if (!this.hasSnapshot) continue;
+        // One that was fenced first says what it has stopped.
+        if (!this.hasSnapshot || this.isReturning) continue;
         const rows = (await this.pending(true)).filter((row) => (this.sent.get(row.resource_id) ?? 0) < row.revision);
         await this.sendDesired(rows);
         await this.lookAtDeeds();

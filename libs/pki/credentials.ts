@@ -122,12 +122,15 @@ export function assertValidAt(certificate: X509Certificate, file: string, now: D
   }
 }
 
-/** Walks from the leaf to one of the roots by issuer and signature. TLS verifies it all again on every handshake. */
-function assertChain(
+/**
+ * Walks from the leaf to one of the roots by issuer and signature. Throws PkiError, which names the files at fault as
+ * `paths` has them.
+ */
+export function assertChain(
   leaf: X509Certificate,
-  intermediates: X509Certificate[],
-  roots: X509Certificate[],
-  paths: CredentialPaths,
+  intermediates: readonly X509Certificate[],
+  roots: readonly X509Certificate[],
+  paths: Pick<CredentialPaths, 'ca' | 'cert'>,
   now: Date,
 ): void {
   let current = leaf;

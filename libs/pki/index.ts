@@ -25,6 +25,7 @@ export {
   issueCertificate,
 } from './issue.js';
 export { CertificateIssuer, ensureIssuer, type IssuedLeaf, type IssuerFiles, type IssuerOptions } from './issuer.js';
+export { dialNode, listenForNodes, type NodeListener } from './node-link.js';
 export { checkAnyServer, checkServer, identifyClient } from './peer.js';
 export { type CheckedRequest, checkRequest, maxRequestBytes } from './request.js';
 export { type CredentialsSource, fixedCredentials, type WatchOptions, watchCredentials } from './watch.js';

@@ -189,6 +189,11 @@ export interface KindDefinition<Row extends CoreRow = any> {
    * is returned, and done in a transaction of its own right after.
    */
   observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<FollowUp | void>;
+  /**
+   * A node is gone: nothing runs there any more. In the transaction that says so, which spans tenants; its placements count
+   * as not ready already. Locks nothing but rows of its own, and does not throw: the node is off whatever comes of it.
+   */
+  nodeGone?(tx: Tx, nodeId: string): Promise<void>;
   /** Nest controllers for verbs of its own. */
   controllers?: readonly (new (
     ...args: any[]

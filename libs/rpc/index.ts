@@ -26,6 +26,7 @@ export {
   ContentOffsetResponse,
   Deed,
   DeedOutcome,
+  DeedProgress,
   DeedResult,
   Desire,
   Desired,

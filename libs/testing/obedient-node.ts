@@ -6,7 +6,7 @@
 import { sql } from 'kysely';
 import { newId } from '#libs/core';
 import type { Database, Listener } from '#libs/db';
-import { type NodeSession, openSession, recordDeed, recordReport } from '#libs/nodes';
+import { type NodeSession, openSession, recordDeed, recordReport, takeBack } from '#libs/nodes';
 import type { KindRegistry } from '#libs/resources';
 import { DeedOutcome, Phase } from '#libs/rpc';
 
@@ -56,8 +56,9 @@ export class ObedientNode {
     this.timer = setInterval(() => this.look(), 1_000);
   }
 
+  /** Dials in, for the first time or again; after a fence it has stopped all at once. */
   async register(): Promise<void> {
-    this.session = await openSession(
+    const session = await openSession(
       this.db,
       {
         name: this.name,
@@ -71,7 +72,9 @@ export class ObedientNode {
       },
       '127.0.0.1:1',
     );
-    this.id = this.session.nodeId;
+    if (session.isReturning) await takeBack(this.db, session, session.epoch);
+    this.session = session;
+    this.id = session.nodeId;
   }
 
   /** Obeys now; resolves when all that was desired has been reported. */

@@ -89,9 +89,11 @@ function resolve(context: Context): Command {
   return ofOneJob('resolve', 'say whether a deed happened of which the node does not know')
     .option('--done', 'it happened: go on')
     .option('--redo', 'it did not, or may happen twice: do it again')
-    .action((id: string, flags: TenantFlag & { done?: boolean; redo?: boolean }) => {
-      if (Boolean(flags.done) === Boolean(flags.redo))
-        throw new CliError(exitStatus.usage, 'usage', 'Say --done or --redo.');
+    .option('--tombstone', 'a removal: do not wait for a node that is away, which removes it when it is back')
+    .action((id: string, flags: TenantFlag & { done?: boolean; redo?: boolean; tombstone?: boolean }) => {
+      if (Number(flags.done ?? 0) + Number(flags.redo ?? 0) + Number(flags.tombstone ?? 0) !== 1)
+        throw new CliError(exitStatus.usage, 'usage', 'Say one of --done, --redo and --tombstone.');
+      if (flags.tombstone) return giveUp(context, id, flags.tenant);
       const word = flags.done ? 'done' : 'redo';
       return change(context, `resolve-${word}`, id, flags.tenant, 'goes on', async ({ tx }, row) => {
         const [{ resolveDeed }, { wakeJobs }] = await Promise.all([import('#libs/nodes'), import('#libs/jobs')]);
@@ -99,6 +101,17 @@ function resolve(context: Context): Command {
         await wakeJobs(tx, row.tenant_id, [row.resource_id]);
       });
     });
+}
+
+function giveUp(context: Context, id: string, tenant: string | undefined): Promise<void> {
+  return change(context, 'resolve-tombstone', id, tenant, 'goes on', async ({ tx }, row) => {
+    const [{ entombNow }, { lockSubject, wakeJobs }] = await Promise.all([import('#libs/nodes'), import('#libs/jobs')]);
+    const { tenant_id: tenantId } = row;
+    await lockSubject(tx, tenantId, row.resource_id);
+    // It may be at another resource's removal: an instance's at its disk.
+    await entombNow(tx, tenantId, [row.resource_id, ...(row.waits_for ? [row.waits_for] : [])]);
+    await wakeJobs(tx, tenantId, [row.resource_id]);
+  });
 }
 
 function ofOneJob(name: string, description: string): Command {

@@ -115,8 +115,73 @@ describe('rhyzome node', () => {
     expect((await rhyzome.audit('system')).at(-1)).toMatchObject({ action: 'node.remove', resource_name: 'old' });
   });
 
+  it('fences a node by an administrator’s word, refuses to where it is heard, and tells of what is left there', async () => {
+    const id = await register('dead', null, 300);
+    await register('alive', 1);
+    const refused = await rhyzome.run('node', 'fence', 'alive', '--confirm-off');
+    expect(refused).toMatchObject({ status: 1, err: expect.stringContaining('its machine is on') });
+    const vm = await resource('vm-lost');
+    const [leaving, network] = [newId(), newId()];
+    const placement = { tenant_id: 'acme', node_id: id, generation: 1 };
+    await rhyzome.db.operator
+      .insertInto('placement')
+      .values([
+        { ...placement, resource_id: vm.id, kind: 'instance', present: true },
+        {
+          ...placement,
+          resource_id: leaving,
+          kind: 'instance',
+          present: false,
+          tombstoned_at: new Date(),
+          tombstone_name: 'old',
+        },
+        { ...placement, resource_id: network, kind: 'network', present: false },
+      ])
+      .execute();
+    await rhyzome.db.operator
+      .insertInto('held_address')
+      .values({ tenant_id: 'acme', ip: '203.0.113.7', node_id: id, resource_id: leaving, revision: 1 })
+      .execute();
+    expect(await rhyzome.json('node', 'show', 'dead')).toMatchObject({
+      tombstones: [{ kind: 'instance', name: 'old', tenant: 'acme' }],
+      heldAddresses: [{ ip: '203.0.113.7', network: null, tenant: 'acme' }],
+    });
+    expect(await rhyzome.ok('node', 'fence', 'dead', '--confirm-off')).toContain('Node dead is gone (epoch 2).');
+    const shown = await rhyzome.json('node', 'show', 'dead');
+    expect(shown).toMatchObject({
+      state: 'gone',
+      epoch: 2,
+      heldAddresses: [],
+      fences: [{ how: 'word', state: 'succeeded' }],
+    });
+    expect(await rhyzome.ok('node', 'show', 'dead')).toMatch(/TOMBSTONE +NAME.*\ninstance +old +acme/);
+    expect((await rhyzome.audit('system')).at(-1)).toMatchObject({
+      action: 'node.fence',
+      resource_name: 'dead',
+      details: { how: 'word', epoch: 2 },
+    });
+    expect((await rhyzome.run('node', 'fence', 'dead', '--confirm-off')).err).toContain('fenced already');
+    // What it has yet to remove is forgotten with it; what is placed there is not.
+    expect((await rhyzome.run('node', 'remove', 'dead')).err).toContain('vm-lost');
+    await rhyzome.db.operator.deleteFrom('placement').where('resource_id', '=', vm.id).execute();
+    await rhyzome.ok('node', 'remove', 'dead');
+  });
+
+  it('takes a fence back that no server takes up', async () => {
+    await register('lonely', null, 300);
+    const refused = await rhyzome.run('node', 'fence', 'lonely');
+    expect(refused).toMatchObject({ status: 1, err: expect.stringContaining('none has grpc.fence in its settings') });
+    expect((await rhyzome.json('node', 'show', 'lonely')).fences).toMatchObject([{ state: 'failed', attempts: 0 }]);
+  }, 40_000);
+
+  it('shows and changes for how long removals wait', async () => {
+    expect(await rhyzome.json('node', 'tombstones')).toEqual({ minutes: 10 });
+    expect(await rhyzome.ok('node', 'tombstones', '--after', '30')).toContain('for 30 minutes');
+    expect((await rhyzome.run('node', 'tombstones', '--after', 'x')).status).toBe(2);
+  });
+
   it('does not know every node', async () => {
-    for (const verb of ['show', 'remove', 'cordon', 'uncordon'])
+    for (const verb of ['show', 'remove', 'cordon', 'uncordon', 'fence'])
       expect(await rhyzome.run('node', verb, 'nobody')).toMatchObject({
         status: 3,
         err: expect.stringContaining('There is no node “nobody”'),

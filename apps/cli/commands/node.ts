@@ -2,8 +2,10 @@
 import { Command } from 'commander';
 import type { Context } from '../context.js';
 import type { NodeView } from '../nodes.js';
+import { wholeNumber } from '../option-values.js';
 import { fields, table } from '../table.js';
 import { enroll, token } from './node-enroll.js';
+import { fence, fenceView, fenceWords, leftWords } from './node-fence.js';
 import { revokeAll, revokeCommand } from './revoke.js';
 
 export function nodeCommand(context: Context): Command {
@@ -13,6 +15,8 @@ export function nodeCommand(context: Context): Command {
     .addCommand(show(context))
     .addCommand(cordon(context, true))
     .addCommand(cordon(context, false))
+    .addCommand(fence(context))
+    .addCommand(tombstoneDeadline(context))
     .addCommand(remove(context))
     .addCommand(enroll(context))
     .addCommand(token(context))
@@ -43,10 +47,19 @@ function show(context: Context): Command {
     .description('one node, and what is placed on it')
     .argument('<idOrName>')
     .action(async (idOrName: string) => {
-      const { findNode, placedOn } = await import('../nodes.js');
-      const { node, resources, total } = await context.read(async (tx) => {
+      const [{ findNode, leftOn, placedOn }, { listFences }] = await Promise.all([
+        import('../nodes.js'),
+        import('#libs/nodes'),
+      ]);
+      const { node, resources, total, fences, left } = await context.read(async (tx) => {
         const found = await findNode(tx, idOrName);
-        return { node: found, ...(await placedOn(tx, found.id)) };
+        const { id } = found;
+        return {
+          node: found,
+          ...(await placedOn(tx, id)),
+          left: await leftOn(tx, id),
+          fences: await listFences(tx, id),
+        };
       });
       const rows = resources.map((r) => [r.kind, r.name, r.tenant, r.relation, r.id]);
       const more = total - resources.length;
@@ -54,7 +67,8 @@ function show(context: Context): Command {
         rows.length === 0
           ? ''
           : `\n\n${table(['KIND', 'NAME', 'TENANT', 'WHY', 'ID'], rows)}${more > 0 ? `\nand ${more} more` : ''}`;
-      context.show({ ...node, resources, moreResources: more }, words(node) + placed);
+      const data = { ...node, resources, moreResources: more, ...left, fences: fences.map(fenceView) };
+      context.show(data, words(node) + placed + leftWords(left) + fenceWords(fences));
     });
 }
 
@@ -73,6 +87,26 @@ function cordon(context: Context, cordoned: boolean): Command {
         return findNode(tx, id);
       });
       context.show(node, `Node ${node.name} ${cordoned ? 'gets no new machines' : 'gets new machines again'}.`);
+    });
+}
+
+function tombstoneDeadline(context: Context): Command {
+  return new Command('tombstones')
+    .description(
+      'how long removals wait for a node that is away before they end without it; without an option, shows it',
+    )
+    .option('--after <minutes>', 'so many minutes after it went away', wholeNumber(0, 7 * 24 * 60))
+    .action(async ({ after }: { after?: number }) => {
+      const { readTombstoneMinutes, writeTombstoneMinutes } = await import('../nodes.js');
+      const minutes =
+        after === undefined
+          ? await context.read(readTombstoneMinutes)
+          : await context.change(async ({ tx, audit }) => {
+              await writeTombstoneMinutes(tx, after);
+              await audit({ tenantId: 'system', action: 'node.tombstones', details: { minutes: after } });
+              return readTombstoneMinutes(tx);
+            });
+      context.show({ minutes }, `Removals wait for a node that is away for ${minutes} minutes.`);
     });
 }
 

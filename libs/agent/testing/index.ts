@@ -42,6 +42,8 @@ export async function makeTestPki(dir: string): Promise<TestPki> {
 export class FakeController {
   installationId = '11111111-2222-4333-8444-555555555555';
   heartbeatIntervalMs = 100;
+  /** The node's; raising it is a fence. */
+  epoch = 1n;
   acknowledges = true;
   /** Sent, with its end, after each welcome. */
   snapshot: Desired[] = [];
@@ -155,8 +157,8 @@ export class FakeController {
   private receive(body: Body, call: ServerDuplexStream<ConnectRequest, ConnectResponse>): void {
     this.received.push(body);
     if (body.$case === 'hello') {
-      const { installationId, heartbeatIntervalMs } = this;
-      const value = { installationId, nodeId: 'node-id', session: ++this.sessions, heartbeatIntervalMs };
+      const { installationId, heartbeatIntervalMs, epoch } = this;
+      const value = { installationId, nodeId: 'node-id', session: ++this.sessions, heartbeatIntervalMs, epoch };
       call.write({ body: { $case: 'welcome', value } });
       if (body.value.kinds.length > 0 && this.sendsSnapshot) {
         call.write({ body: { $case: 'desire', value: { items: this.snapshot, snapshotEnd: true } } });

@@ -5,6 +5,10 @@
  * driver before it reaches a command line, a file path or XML.
  */
 
+import type { Incoming, MigrationProgress, MigrationWire } from './migration.js';
+
+export * from './migration.js';
+
 /** One resource on this machine. `id` is a UUID; outer names derive from it and the installation's id. */
 export interface Ref {
   tenantId: string;
@@ -93,19 +97,20 @@ export interface WireguardSpec {
   peers: { publicKey: string; presharedKey: string | null; allowedIps: string[] }[];
 }
 
-/** What a network's capability reports beside that it stands. */
 export interface NetworkStatus {
   /** Where peers reach the VPN door, `address:port`; absent without one or without an uplink. */
   wireguardEndpoint?: string;
 }
 
-/** A disk on this machine. What it is made from counts only while it does not exist yet. */
+/** A disk. What it is made from counts only while it does not exist yet. */
 export interface DiskSpec {
   /** Never below what it is; a larger value grows it, also while it is in use. */
   sizeBytes: number;
   image: ImageSpec | null;
   /** A snapshot on the same machine. At most one of image and snapshot is set; neither: it is empty. */
   snapshot: { diskId: string; snapshotId: string } | null;
+  /** Its content comes from another node; until it has, nothing may use it. */
+  incoming?: Incoming;
 }
 
 export interface DiskStatus {
@@ -135,6 +140,8 @@ export interface InstanceSpec {
   powerState: 'running' | 'stopped';
   restartPolicy: 'stay' | 'always';
   guest: GuestSpec;
+  /** It comes from another node: all is made ready for it, and only the migration itself starts it. */
+  incoming?: Incoming;
 }
 
 export interface AttachedDiskSpec {
@@ -185,7 +192,7 @@ export interface Found<Status> {
   damaged?: boolean;
 }
 
-/** A failure with a stable code. `permanent`: trying the same again cannot help. */
+/** `permanent`: trying the same again cannot help. */
 export class DriverError extends Error {
   override readonly name = 'DriverError';
   constructor(
@@ -209,10 +216,23 @@ export interface Capability<Spec, Status> {
   apply(ref: Ref, spec: Spec, signal: AbortSignal): Promise<Status>;
   /** Takes it away with everything that apply made; nothing there is success. */
   remove(ref: Ref, signal: AbortSignal): Promise<void>;
+  /**
+   * Stops it at once, without asking it and without deleting anything: it is no longer this machine's to run. Not running
+   * or not there is success. Absent: nothing of the kind runs.
+   */
+  halt?(ref: Ref): Promise<void>;
   /** All that exists of this kind under this installation's name. */
   inventory(): Promise<Found<Status>[]>;
   /** A deed, e.g. reboot; gives what its asker needs to know of it. Throws DriverError `unknown_verb`. */
-  operate?(ref: Ref, verb: string, args: unknown, signal: AbortSignal): Promise<object | undefined>;
+  operate?(
+    ref: Ref,
+    verb: string,
+    args: unknown,
+    signal: AbortSignal,
+    progress?: (progress: MigrationProgress) => void,
+  ): Promise<object | undefined>;
+  /** A deed has come that ends another one, which may be under way: called before it waits for its turn. */
+  interrupt?(ref: Ref, verb: string, args: unknown): void;
   /** Calls back when the observed status changed by itself (a guest that shut down). Returns its end. */
   watch?(onChange: (found: Found<Status>) => void): () => void;
   /** The end of the serial log, oldest byte first, in chunks. */
@@ -225,7 +245,6 @@ export interface Capability<Spec, Status> {
   imagesInUse?(): Promise<ReadonlySet<string>>;
 }
 
-/** A serial line that is open. */
 export interface ConsoleLine {
   /** What the guest writes; ends with the machine. */
   output: AsyncIterable<Uint8Array>;
@@ -233,7 +252,6 @@ export interface ConsoleLine {
   close(): void;
 }
 
-/** A sample, as Prometheus has them. */
 export interface Metric {
   /** snake_case with its unit, e.g. `cpu_seconds_total`. */
   name: string;
@@ -248,14 +266,13 @@ export interface MachineCapacity {
   diskGiB: number;
 }
 
-/** Gives the local path of an image, fetched and checked if need be. Throws DriverError `image_unavailable`. */
 export interface ImageSource {
+  /** The local path of an image, fetched and checked if need be. Throws DriverError `image_unavailable`. */
   path(image: ImageSpec, signal: AbortSignal): Promise<string>;
 }
 
-/** Takes content from this machine into the content store. */
 export interface ContentSink {
-  /** Goes on where an earlier try for the same operation stopped. Throws DriverError `content_store_failed`. */
+  /** Takes content from this machine into the content store. Goes on where an earlier try for the same operation stopped. Throws DriverError `content_store_failed`. */
   put(operationId: string, path: string, signal: AbortSignal): Promise<{ sha256: string; sizeBytes: number }>;
 }
 
@@ -267,7 +284,6 @@ export interface Driver {
   close(): Promise<void>;
 }
 
-/** What every driver is made with. */
 export interface DriverContext {
   /** Short lower-case id of the installation (first 8 hex digits of its UUID), part of every outer name. */
   installation: string;
@@ -277,6 +293,7 @@ export interface DriverContext {
   content: ContentSink;
   /** Unix socket of the agent's metadata service; null: guests have none. */
   metadataSocket: string | null;
+  migration: MigrationWire;
   log: DriverLog;
 }
 

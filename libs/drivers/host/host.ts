@@ -52,8 +52,8 @@ interface HostRecord {
 const holderScript = `set -e
 echo "$4" > /proc/sys/kernel/domainname
 hostname "$1"
-mkdir -p /run/netns /run/libvirt /etc/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
-for d in /run/netns /run/libvirt /etc/libvirt /var/lib/libvirt /var/log/libvirt; do mount -t tmpfs -o mode=755 host "$d"; done
+mkdir -p /run/netns /run/libvirt /run/rhyzome /etc/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
+for d in /run/netns /run/libvirt /run/rhyzome /etc/libvirt /var/lib/libvirt /var/log/libvirt; do mount -t tmpfs -o mode=755 host "$d"; done
 mount --bind "$3" /var/cache/libvirt
 mount --bind "$2/resolv.conf" /etc/resolv.conf
 mount --bind "$2/hosts" /etc/hosts

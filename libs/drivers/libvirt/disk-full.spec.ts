@@ -26,10 +26,12 @@ describe.skipIf(!(await canLab('a full disk on libvirt')))('a full disk', () => 
   const files = async (kind: string, id: string) => (await readdir(join(stateDir(), kind, id))).sort();
 
   beforeAll(async () => {
-    lab = await VirtLab.open('rz-full', async ({ host }) => {
-      await host.exec(['mount', '-t', 'tmpfs', '-o', 'size=160m', 'full', '/mnt']);
-      // The host's own mount, by a path that holds on both sides.
-      return `/proc/${host.pid}/root/mnt/state`;
+    lab = await VirtLab.open('rz-full', {
+      stateDir: async ({ host }) => {
+        await host.exec(['mount', '-t', 'tmpfs', '-o', 'size=160m', 'full', '/mnt']);
+        // The host's own mount, by a path that holds on both sides.
+        return `/proc/${host.pid}/root/mnt/state`;
+      },
     });
     await lab.disks.apply(boot, { ...empty, image: lab.image }, never);
     await lab.disks.apply(data, empty, never);

@@ -9,6 +9,7 @@ import { checkRef } from '#libs/drivers/network';
 import { checkDiskSpec } from './disk-spec.js';
 import type { Disks } from './disks.js';
 import type { LongWork } from './long-work.js';
+import { awaitDisk, refuseAwaited } from './migration/disk.js';
 import { copySnapshot, createDisk, growDisk, makeAside, toDiskError, virtualSizeOf, wholeSectors } from './qcow2.js';
 import type { SnapshotRecords } from './snapshot-records.js';
 import type { Virsh } from './virsh.js';
@@ -32,6 +33,8 @@ export function createDiskCapability(parts: DiskParts): Capability<DiskSpec, Dis
     async apply(ref, spec, signal) {
       checkRef(installation, ref);
       checkDiskSpec(spec);
+      if (spec.incoming) return awaitDisk(parts, ref, spec, spec.incoming, signal);
+      await refuseAwaited(disks, ref.id);
       if (await isAsWanted(parts, ref.id, spec)) return { sizeBytes: spec.sizeBytes };
       try {
         await disks.folders.claim(ref);
@@ -59,7 +62,8 @@ export function createDiskCapability(parts: DiskParts): Capability<DiskSpec, Dis
       const found = [];
       for (const id of await disks.folders.ids()) {
         const ref = await disks.folders.ref(id);
-        const sizeBytes = await virtualSizeOf(disks.path(id));
+        const awaited = (await disks.record(id))?.awaitedBytes;
+        const sizeBytes = (await virtualSizeOf(disks.path(id))) ?? awaited ?? null;
         // Without its file it is being made, or lost: apply knows which.
         if (ref)
           found.push({ ref, status: { sizeBytes: sizeBytes ?? 0 }, ...(sizeBytes === null && { damaged: true }) });

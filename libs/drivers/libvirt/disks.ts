@@ -21,6 +21,12 @@ export interface DiskRecord {
   image: ImageSpec | null;
   /** False: not yet for the first time. */
   made: boolean;
+  /** The migration that brings its content, until it has; nothing uses it before. */
+  incoming?: string;
+  /** How large it will be; of one that is awaited. */
+  awaitedBytes?: number;
+  /** The migration that brought its content. */
+  arrived?: string;
 }
 
 interface Attachment {
@@ -80,9 +86,14 @@ export class Disks {
     return this.locks.hold([`snapshots ${from}`, ...keys], signal, work);
   }
 
-  /** Notes, before anything is attached, to which machine. Throws `disk_missing`, or `in_use` when another has it. */
-  async attach(id: string, instanceId: string): Promise<void> {
+  /**
+   * Notes, before anything is attached, to which machine. Throws `disk_missing`, or `in_use` when another has it.
+   * @param operationId the migration that brings both.
+   */
+  async attach(id: string, instanceId: string, operationId?: string): Promise<void> {
     if (!existsSync(this.path(id))) throw new DriverError('disk_missing', `Disk ${id} is not on this node yet.`);
+    const incoming = (await this.record(id))?.incoming;
+    if (incoming !== operationId) throw new DriverError('disk_missing', `The content of disk ${id} has not come yet.`);
     const user = await this.userOf(id);
     if (user === instanceId) return;
     if (user) throw new DriverError('in_use', `Disk ${id} is still attached to instance ${user}.`);

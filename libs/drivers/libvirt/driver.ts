@@ -24,6 +24,8 @@ export interface LibvirtOptions extends NetworkOptions {
   probeImage?: string;
   /** Where the result of that try is kept. Default: the state directory. */
   cacheDir?: string;
+  /** Where the machine's / lies for this process; default: where its own does. For tests, which look into other hosts. */
+  root?: string;
   /** How long a guest has to shut down before its power is cut. Default 60 000. */
   stopGraceMs?: number;
   /** How long a guest has to let go of a disk that is detached. Default 30 000. */
@@ -48,7 +50,8 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
   const snapshots = openSnapshotRecords(context.stateDir);
   const copies = new LongWork();
   const instances = createInstanceCapability({
-    ...{ context, runner, virsh, disks, accelerator },
+    ...{ context, runner, virsh, disks, snapshots, accelerator },
+    root: options.root ?? '',
     places: openPlaces(context.stateDir),
     stopGraceMs: options.stopGraceMs ?? 60_000,
     releaseGraceMs: options.releaseGraceMs ?? 30_000,

@@ -3,7 +3,7 @@
  * What is on the machine is asked of libvirt; the directory of an instance only adds whose it is.
  */
 import { existsSync } from 'node:fs';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import {
   type Capability,
   type DriverContext,
@@ -15,19 +15,25 @@ import {
   type Ref,
 } from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
-import { bridgeName, checkRef, findLink, leasePortName } from '#libs/drivers/network';
+import { checkRef } from '#libs/drivers/network';
 import type { Accelerator } from './accelerator.js';
 import { limitConsoleLog, readConsoleLog } from './console.js';
+import { define } from './definition.js';
 import type { Disks } from './disks.js';
-import { type DomainParts, domainXml, metadataNamespace } from './domain-xml.js';
+import { metadataNamespace } from './domain-xml.js';
 import { adjustDisks } from './hotplug.js';
 import { checkInstanceSpec } from './instance-spec.js';
 import { macsOf, metricsOf } from './metrics.js';
-import { domainName, instanceOf, type Places } from './places.js';
+import { isAbandon } from './migration/arguments.js';
+import { Arrivals } from './migration/arrivals.js';
+import { Departures } from './migration/departures.js';
+import { awaitedOf, outgoingOf } from './migration/records.js';
+import { domainName, instanceOf, type Place, type Places } from './places.js';
 import { destroyDomain, isActive, powerStateOf, startDomain, stopDomain } from './power.js';
 import { toDiskError } from './qcow2.js';
 import { ensureSeed, seedFiles, wantSeed } from './seed.js';
 import { SerialLines } from './serial-line.js';
+import type { SnapshotRecords } from './snapshot-records.js';
 import { isNoDomain, type Virsh } from './virsh.js';
 import { Known, watchInstances } from './watch.js';
 
@@ -37,18 +43,23 @@ export interface InstanceParts {
   virsh: Virsh;
   places: Places;
   disks: Disks;
+  snapshots: SnapshotRecords;
   accelerator: Accelerator;
+  /** Where the machine's / lies for this process; empty unless it looks into another mount namespace. */
+  root: string;
   stopGraceMs: number;
   releaseGraceMs: number;
   /** Called every now and then while somebody watches. */
   tend(): Promise<void>;
 }
 
-/** Kind `instance`. Verbs: `reboot`, `reset`. */
+/** Kind `instance`. Verbs: `reboot`, `reset`; `migrate` and `abandon`, with the contract's arguments. */
 export function createInstanceCapability(parts: InstanceParts): Capability<InstanceSpec, InstanceStatus> {
   const { context, virsh, places } = parts;
   const known = new Known();
   const lines = new SerialLines(virsh);
+  const arrivals = new Arrivals(parts);
+  const departures = new Departures(parts);
   const noted = (ref: Ref, status: InstanceStatus) => {
     known.note(ref.id, status);
     return status;
@@ -61,6 +72,14 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
       checkInstanceSpec(spec);
       return known.during(ref.id, async () => {
         try {
+          const outgoing = await outgoingOf(places.of(ref.id));
+          // What was sent away is started by nobody here until it is known whose it is.
+          if (outgoing) return noted(ref, { powerState: outgoing.wasRunning ? 'running' : 'stopped' });
+          if (spec.incoming) {
+            await arrivals.expect(ref, spec, spec.incoming);
+            return noted(ref, { powerState: 'paused' });
+          }
+          await arrivals.settle(ref.id);
           return noted(ref, await apply(parts, ref, spec, signal));
         } catch (error) {
           throw toDiskError(error, false);
@@ -70,16 +89,32 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
     async remove(ref, signal) {
       checkRef(context.installation, ref);
       signal.throwIfAborted();
-      await known.during(ref.id, () => remove(parts, ref));
+      await known.during(ref.id, async () => {
+        await arrivals.drop(ref.id);
+        await remove(parts, ref);
+      });
       known.forget(ref.id);
+    },
+    async halt(ref) {
+      checkRef(context.installation, ref);
+      await known.during(ref.id, async () => {
+        await destroyDomain(parts, domainName(context.installation, ref.id));
+      });
     },
     async inventory() {
       const found = await inventory(parts);
       for (const { ref, status } of found) noted(ref, status);
       return found;
     },
-    async operate(ref, verb, _args, signal) {
+    interrupt(ref, verb, args) {
+      if (verb === 'abandon' && isAbandon(args)) departures.interrupt(ref.id, args.operationId);
+    },
+    async operate(ref, verb, args, signal, progress = () => {}) {
       checkRef(context.installation, ref);
+      if (verb === 'migrate') return known.during(ref.id, () => departures.migrate(ref, args, signal, progress));
+      if (verb === 'abandon' && isAbandon(args)) {
+        return known.during(ref.id, () => departures.abandon(ref, args.operationId, signal));
+      }
       const deed = deeds.get(verb);
       if (!deed) throw new DriverError('unknown_verb', `Unknown verb ${verb}.`, { permanent: true });
       await known.during(ref.id, async () => {
@@ -166,29 +201,6 @@ async function reset({ virsh, context }: InstanceParts, ref: Ref): Promise<void>
   await virsh.run(['reset', domain]);
 }
 
-/** Gives libvirt the definition unless it has this very one. A running machine takes a new one at its next start. */
-async function define(parts: InstanceParts, ref: Ref, spec: InstanceSpec, disks: DomainParts['disks']): Promise<void> {
-  const { context, runner, virsh, places, accelerator } = parts;
-  const { installation } = context;
-  const place = places.of(ref.id);
-  const interfaces = [];
-  for (const { networkId, mac } of spec.interfaces) {
-    const bridge = bridgeName(installation, networkId);
-    const link = await findLink(runner, bridge);
-    if (!link) throw new DriverError('network_missing', `The network ${networkId} is not on this node yet.`);
-    interfaces.push({ mac, bridge, port: leasePortName(installation, networkId, mac), mtu: link.mtu });
-  }
-  const { seed, consoleLog } = place;
-  const name = domainName(installation, ref.id);
-  const xml = domainXml({ name, ref, spec, accelerator, disks, seed, consoleLog, interfaces });
-  const last = existsSync(place.definition) ? await readFile(place.definition, 'utf8') : '';
-  if (last === xml && (await virsh.state(name)) !== null) return;
-  await rm(place.definition, { force: true });
-  await writeFile(`${place.definition}.new`, xml);
-  await virsh.run(['define', '--file', `${place.definition}.new`]);
-  await rename(`${place.definition}.new`, place.definition);
-}
-
 async function remove(parts: InstanceParts, ref: Ref): Promise<void> {
   const { virsh, places, disks, context } = parts;
   const domain = domainName(context.installation, ref.id);
@@ -216,12 +228,21 @@ async function inventory(parts: InstanceParts): Promise<Found<InstanceStatus>[]>
     const domain = domainName(context.installation, id);
     const state = states.get(domain) ?? null;
     const ref = (await places.ref(id)) ?? (state && (await refFromMetadata(virsh, domain, id)));
-    const powerState = !isActive(state) && existsSync(places.of(id).rebooting) ? 'unknown' : powerStateOf(state);
+    const moving = await movingState(places.of(id));
+    const isRebooting = !isActive(state) && existsSync(places.of(id).rebooting);
+    const powerState = moving ?? (isRebooting ? 'unknown' : powerStateOf(state));
     const damaged = powerState === 'unknown' && { damaged: true };
     if (ref) found.push({ ref, status: { powerState }, ...damaged });
     else context.log.warn({ instance: id }, 'something with an instance’s name is nobody’s; left as it is');
   }
   return found;
+}
+
+/** Of one that is on its way, whatever libvirt says of it at the moment; null: it is on none. */
+async function movingState(place: Place): Promise<InstanceStatus['powerState'] | null> {
+  const outgoing = await outgoingOf(place);
+  if (outgoing) return outgoing.wasRunning ? 'running' : 'stopped';
+  return (await awaitedOf(place)) ? 'paused' : null;
 }
 
 const deeds = new Map<string, (parts: InstanceParts, ref: Ref, signal: AbortSignal) => Promise<void>>([

@@ -7,20 +7,22 @@ import { copyFile, mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type {
-  Capability,
-  ConsoleLine,
-  DiskSpec,
-  DiskStatus,
-  Driver,
-  DriverContext,
-  ImageSpec,
-  InstanceSpec,
-  InstanceStatus,
-  NetworkSpec,
-  Ref,
-  SnapshotSpec,
-  SnapshotStatus,
+import {
+  type Capability,
+  type ConsoleLine,
+  type DiskSpec,
+  type DiskStatus,
+  type Driver,
+  type DriverContext,
+  type ImageSpec,
+  type InstanceSpec,
+  type InstanceStatus,
+  type MigrationWire,
+  type NetworkSpec,
+  noMigration,
+  type Ref,
+  type SnapshotSpec,
+  type SnapshotStatus,
 } from '#libs/drivers/contract';
 import { type Ability, canHost, type Host, startHost } from '#libs/drivers/host';
 import { canBuildTiny, ensureTinyImage } from '../../../tools/tiny-image/index.js';
@@ -40,8 +42,17 @@ export async function canLab(what: string): Promise<boolean> {
 
 export const refTo = (kind: string): Ref => ({ tenantId: 'acme', kind, id: randomUUID() });
 
+export interface LabOptions {
+  /** Default: a directory of the lab's own. */
+  stateDir?: (lab: VirtLab) => Promise<string>;
+  /** Default: a new one. */
+  installation?: string;
+  /** Default: none. */
+  migration?: MigrationWire;
+}
+
 export class VirtLab {
-  readonly installation = randomBytes(4).toString('hex');
+  readonly installation: string;
   /** What was put into the content store, by operation. */
   readonly stored = new Map<string, string>();
   host!: Host;
@@ -53,12 +64,15 @@ export class VirtLab {
   private constructor(
     readonly dir: string,
     private readonly hostname: string,
-  ) {}
+    { installation = randomBytes(4).toString('hex') }: LabOptions,
+  ) {
+    this.installation = installation;
+  }
 
-  /** `stateDir`: default a directory of the lab's own. */
-  static async open(hostname: string, stateDir?: (lab: VirtLab) => Promise<string>): Promise<VirtLab> {
+  static async open(hostname: string, options: LabOptions = {}): Promise<VirtLab> {
+    const { stateDir, migration = noMigration } = options;
     const tiny = await ensureTinyImage(cache);
-    const lab = new VirtLab(await mkdtemp(join(tmpdir(), 'rz-libvirt-')), hostname);
+    const lab = new VirtLab(await mkdtemp(join(tmpdir(), 'rz-libvirt-')), hostname, options);
     await lab.startHost();
     lab.links = await lab.host.exec(['ls', '/sys/class/net']);
     const path = join(lab.dir, 'tiny');
@@ -76,6 +90,7 @@ export class VirtLab {
       images: { path: async () => path },
       content: { put: (operationId, file) => lab.store(operationId, file) },
       metadataSocket: null,
+      migration,
       log,
     };
     await lab.startDriver();
@@ -94,6 +109,7 @@ export class VirtLab {
       cacheDir: cache,
       probeImage: join(this.dir, 'tiny'),
       stopGraceMs: 15_000,
+      root: `/proc/${this.host.pid}/root`,
       ...options,
     });
   }

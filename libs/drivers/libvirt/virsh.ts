@@ -24,6 +24,8 @@ export const domainState = { running: 1, blocked: 2, paused: 3, shuttingDown: 4,
 export interface Virsh {
   /** Throws DriverError `hypervisor_unreachable` or `hypervisor_refused`. */
   run(args: readonly string[]): Promise<string>;
+  /** The same for what may take hours; libvirt's own keep-alive ends it when nobody answers. */
+  long(args: readonly string[]): Promise<string>;
   /** Every domain, also inactive ones. */
   states(): Promise<Map<string, DomainState>>;
   /** Null: there is no such domain. */
@@ -36,16 +38,20 @@ export interface Virsh {
   events(): ChildProcess;
 }
 
+const runMs = 30_000;
+const longMs = 24 * 60 * 60 * 1000;
+
 export function openVirsh(runner: Runner, uri: string): Virsh {
   const argv = (args: readonly string[]) => ['virsh', '-q', '-k', '5', '-K', '3', '-c', uri, ...args];
-  const run: Virsh['run'] = async (args) => {
+  const within = async (args: readonly string[], timeoutMs: number) => {
     try {
-      return await runner.run(argv(args), { timeoutMs: 30_000 });
+      return await runner.run(argv(args), { timeoutMs });
     } catch (error) {
       if (!(error instanceof CommandError)) throw error;
       throw toDriverError(error);
     }
   };
+  const run: Virsh['run'] = (args) => within(args, runMs);
   const known = async (domain: string, groups: readonly string[]): Promise<Stats | null> => {
     try {
       return parseStats(await run(['domstats', ...groups, domain])).get(domain) ?? null;
@@ -56,6 +62,7 @@ export function openVirsh(runner: Runner, uri: string): Virsh {
   };
   return {
     run,
+    long: (args) => within(args, longMs),
     async states() {
       const all = parseStats(await run(['domstats', '--state']));
       return new Map([...all].map(([domain, stats]) => [domain, stateOf(stats)]));

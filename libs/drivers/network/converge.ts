@@ -162,7 +162,7 @@ async function remember(
   });
 }
 
-const closed: RecordedOpening = { ...noOpening, link: '' };
+export const closed: RecordedOpening = { ...noOpening, link: '' };
 
 function openingOf(spec: CheckedNetwork, slot: number, uplink: Uplink): RecordedOpening {
   const addresses = [...spec.publicAddresses, ...spec.forwards].map(({ publicIp }) => publicIp);
@@ -207,7 +207,7 @@ async function applyWayOut(parts: Parts, id: string, { slot, openings }: Network
  * Stops answering for addresses that this network no longer has, and gives what must leave the agent's rules. What has
  * come to another network meanwhile stays.
  */
-async function closeOpenings(
+export async function closeOpenings(
   { runner, context, records }: Parts,
   id: string,
   before: readonly RecordedOpening[],

@@ -7,7 +7,14 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Capability, DriverContext, LeaseSpec, NetworkSpec, Ref } from '#libs/drivers/contract';
+import {
+  type Capability,
+  type DriverContext,
+  type LeaseSpec,
+  type NetworkSpec,
+  noMigration,
+  type Ref,
+} from '#libs/drivers/contract';
 import { CommandError, type Host, startHost } from '#libs/drivers/host';
 import type { LocalNetworkStatus } from './converge.js';
 import { bridgeName, leasePortName } from './names.js';
@@ -95,6 +102,7 @@ export class Lab {
       images: { path: nothing },
       content: { put: nothing },
       metadataSocket: this.metadataSocket,
+      migration: noMigration,
       log,
     };
     return createNetworkCapability(context, { enter: this.host.command(before), uplink });

@@ -16,6 +16,7 @@ import {
   statusOf,
   uplinkAddress,
 } from './converge.js';
+import { halt } from './halt.js';
 import { bridgesHere } from './links.js';
 import { checkRef } from './names.js';
 import { checkNetworkSpec } from './network-spec.js';
@@ -49,6 +50,10 @@ export function createNetworkCapability(
     async remove(ref, signal) {
       checkRef(context.installation, ref);
       await parts.alone(ref.id, () => told(() => remove(parts, ref, signal)));
+    },
+    async halt(ref) {
+      checkRef(context.installation, ref);
+      await parts.alone(ref.id, () => told(() => halt(parts, ref)));
     },
     inventory: () => told(() => inventory(parts)),
   };

@@ -10,7 +10,7 @@ export interface SimFault {
   /** `network`, `disk`, `snapshot` or `instance`; all kinds unless given. */
   kind?: string;
   /** `shutdown` is not a failure: the guest switches itself off. */
-  operation: 'apply' | 'remove' | 'operate' | 'inventory' | 'shutdown';
+  operation: 'apply' | 'remove' | 'operate' | 'inventory' | 'halt' | 'shutdown';
   /** Glob (`*`, `?`) on the resource's name or id; all unless given. */
   match?: string;
   /** How often it strikes; for ever unless given. */

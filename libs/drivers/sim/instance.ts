@@ -55,6 +55,15 @@ export class SimInstanceCapability implements Capability<InstanceSpec, InstanceS
     await this.state.save();
   }
 
+  async halt(ref: Ref): Promise<void> {
+    await this.faults.strike('halt', ref);
+    const instance = this.state.instances.get(ref.id);
+    if (!instance) return;
+    instance.powerState = 'stopped';
+    this.hangUp(ref.id);
+    await this.state.save();
+  }
+
   async inventory(): Promise<Found<InstanceStatus>[]> {
     await this.faults.strike('inventory', { kind: this.kind, id: '' });
     return [...this.state.instances.values()].map(found);

@@ -35,6 +35,14 @@ export class SimNetworkCapability implements Capability<NetworkSpec, SimNetworkS
     await this.state.save();
   }
 
+  async halt(ref: Ref): Promise<void> {
+    await this.faults.strike('halt', ref);
+    const network = this.state.networks.get(ref.id);
+    if (!network) return;
+    network.isClosed = true;
+    await this.state.save();
+  }
+
   async inventory(): Promise<Found<SimNetworkStatus>[]> {
     await this.faults.strike('inventory', { kind: this.kind, id: '' });
     return [...this.state.networks.values()].map(({ ref }) => ({ ref, status: {} }));

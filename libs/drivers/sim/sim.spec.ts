@@ -4,18 +4,19 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import type {
-  Capability,
-  DiskSpec,
-  DiskStatus,
-  DriverContext,
-  Found,
-  InstanceSpec,
-  InstanceStatus,
-  NetworkSpec,
-  Ref,
-  SnapshotSpec,
-  SnapshotStatus,
+import {
+  type Capability,
+  type DiskSpec,
+  type DiskStatus,
+  type DriverContext,
+  type Found,
+  type InstanceSpec,
+  type InstanceStatus,
+  type NetworkSpec,
+  noMigration,
+  type Ref,
+  type SnapshotSpec,
+  type SnapshotStatus,
 } from '#libs/drivers/contract';
 import { createSimDriver, type SimDriver, type SimFault } from './index.js';
 
@@ -82,7 +83,10 @@ async function open(): Promise<void> {
       return { sha256: createHash('sha256').update(bytes).digest('hex'), sizeBytes: (await stat(path)).size };
     },
   };
-  const context: DriverContext = { installation: '11111111', stateDir, images, content, metadataSocket: null, log };
+  const migration = noMigration;
+  const context: DriverContext = {
+    ...{ installation: '11111111', stateDir, images, content, metadataSocket: null, migration, log },
+  };
   driver = await createSimDriver(context);
   const kind = <C>(name: string) => driver.capabilities.find((capability) => capability.kind === name) as C;
   networks = kind('network');

@@ -8,6 +8,8 @@ import type { DiskSpec, ImageSpec, InstanceSpec, InstanceStatus, NetworkSpec, Re
 export interface SimNetwork {
   ref: Ref;
   spec: NetworkSpec;
+  /** Nothing goes in or out of its router, until it is applied again. */
+  isClosed?: boolean;
 }
 
 export interface SimDisk {

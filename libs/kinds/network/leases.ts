@@ -3,6 +3,7 @@
 import { type Selectable, sql } from 'kysely';
 import { newId, RhyzomeError } from '#libs/core';
 import { type DB, type Tx } from '#libs/db';
+import { heldFor, holdLeases } from '#libs/nodes';
 
 export type LeaseRow = Selectable<DB['lease']>;
 
@@ -30,6 +31,7 @@ export async function claimLease(tx: Tx, lease: NewLease): Promise<LeaseRow> {
   const ip = lease.ip ?? (await nextFree(tx, lease));
   const row = await insertLease(tx, lease, ip);
   if (row) {
+    if (lease.ip !== undefined) await refuseHeld(tx, lease, ip);
     await refuseNoGround(tx, lease, ip);
     return row;
   }
@@ -80,12 +82,32 @@ async function refuseNoGround(tx: Tx, lease: NewLease, ip: string): Promise<void
   if (!fits) throw new RhyzomeError('conflict', 'The network’s addresses have changed just now; try again.');
 }
 
+/** What had the address may still use it, on a node that is away. Asked under the network's lock, which who frees it takes. */
+async function refuseHeld(tx: Tx, { tenantId, networkId, pointer }: NewLease, ip: string): Promise<void> {
+  const nodes = await heldFor(tx, tenantId, networkId, ip);
+  if (nodes === null) return;
+  const message = `${ip} is held: what had it stood on node ${nodes}, which is away. It is free when the node is back, or fenced by an administrator.`;
+  throw new RhyzomeError('address_in_use', message, {
+    errors: [{ pointer, code: 'address_in_use', message: `${ip} is held` }],
+    extensions: { held: true },
+  });
+}
+
 async function nextFree(tx: Tx, lease: NewLease): Promise<string> {
   const result = await sql<{ ip: string | null }>`
     select host(claim_address(${lease.tenantId}, ${lease.networkId})) as ip`.execute(tx);
   const ip = result.rows[0]?.ip;
-  if (!ip) throw new RhyzomeError('no_free_address', 'The network has no free address left.');
-  return ip;
+  if (ip) return ip;
+  const held = await sql<{ held: number }>`
+    select count(*)::int as held from held_address
+    where tenant_id = ${lease.tenantId} and network_id = ${lease.networkId}`.execute(tx);
+  throw new RhyzomeError('no_free_address', `The network has no free address left.${heldWords(held.rows[0]!.held)}`);
+}
+
+function heldWords(held: number): string {
+  return held === 0
+    ? ''
+    : ` ${held} of them are held until the node that had them is back, or is fenced by an administrator.`;
 }
 
 async function insertLease(tx: Tx, lease: NewLease, ip: string): Promise<LeaseRow | undefined> {
@@ -107,11 +129,12 @@ async function insertLease(tx: Tx, lease: NewLease, ip: string): Promise<LeaseRo
     .executeTakeFirst();
 }
 
-/** Gives back the automatic leases of an instance. Its networks are locked in the order of their ids, as by claims. */
+/** Gives back the automatic leases of an instance, or holds their addresses. Its networks are locked in the order of their ids, as by claims. */
 export async function releaseLeasesOf(tx: Tx, tenantId: string, instanceId: string): Promise<void> {
   await sql`select 1 from resource where tenant_id = ${tenantId} and id in (
     select network_id from lease where tenant_id = ${tenantId} and instance_id = ${instanceId})
     order by id for no key update`.execute(tx);
+  await holdLeases(tx, { tenantId, id: instanceId });
   await tx.deleteFrom('lease').where('tenant_id', '=', tenantId).where('instance_id', '=', instanceId).execute();
 }
 

@@ -144,7 +144,7 @@ export class NetworkResource extends RowResource<NetworkDocument, NetworkRow> {
     job.plan(2);
     await job.step('tell the nodes', { act: (tx) => refreshNetwork(tx, this.core.tenantId, this.core.id) });
     await job.wait('nodes have it', async (tx) => {
-      const answer = await probeReady(tx, this.core);
+      const answer = await probeReady(tx, this.core, 'gone');
       return Array.isArray(answer) ? answer.length : answer;
     });
   }

@@ -5,7 +5,7 @@
 import { sql } from 'kysely';
 import { type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
-import { probeReady } from '#libs/nodes';
+import { probeReady, type Without } from '#libs/nodes';
 import { addEdges, type Edge, type Job } from '#libs/resources';
 import { lockNetworks, refreshNetworks } from './on-nodes.js';
 import type { PartSpec } from './part-specs.js';
@@ -54,7 +54,7 @@ export async function setPart(tx: Tx, who: Who, part: NetworkPart | null): Promi
 }
 
 /** Whether all nodes of the networks that it is, was or becomes part of are as desired. Throws `job_failed`. */
-async function probePart(tx: Tx, who: Who): Promise<number | Waiting> {
+async function probePart(tx: Tx, who: Who, without: Without = 'gone'): Promise<number | Waiting> {
   const edges = await tx
     .selectFrom('dependency')
     .select('target_id')
@@ -65,7 +65,7 @@ async function probePart(tx: Tx, who: Who): Promise<number | Waiting> {
     .execute();
   let nodes = 0;
   for (const { target_id: id } of edges) {
-    const answer = await probeReady(tx, { tenantId: who.tenantId, id });
+    const answer = await probeReady(tx, { tenantId: who.tenantId, id }, without);
     if (answer instanceof Waiting) return answer;
     nodes += answer.length;
   }
@@ -75,7 +75,7 @@ async function probePart(tx: Tx, who: Who): Promise<number | Waiting> {
 /** As the undo of a part: a node that cannot follow now is waited for, since what it still has may be somebody else's next. */
 async function probeUndone(tx: Tx, who: Who): Promise<true | Waiting> {
   try {
-    const answer = await probePart(tx, who);
+    const answer = await probePart(tx, who, 'given up');
     return answer instanceof Waiting ? answer : true;
   } catch (error) {
     if (error instanceof RhyzomeError && error.code === 'job_failed') return new Waiting(error.message, true);
@@ -105,7 +105,7 @@ export async function changePart(job: Job<Tx>, who: Who, part: (tx: Tx) => Promi
 export async function takePart(job: Job<Tx>, who: Who): Promise<void> {
   job.plan(2);
   await job.step('take it from the network', { act: (tx) => setPart(tx, who, null), cancellable: false });
-  await job.wait('nodes are rid of it', (tx) => probePart(tx, who));
+  await job.wait('nodes are rid of it', (tx) => probePart(tx, who, 'given up'));
 }
 
 /**

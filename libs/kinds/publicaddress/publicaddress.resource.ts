@@ -18,6 +18,7 @@ import {
   setPart,
   takePart,
 } from '#libs/kinds/network';
+import { holdPublicAddress } from '#libs/nodes';
 import {
   type Claim,
   type CoreDocument,
@@ -158,6 +159,8 @@ export class PublicaddressResource extends RowResource<PublicaddressDocument, Pu
   }
 
   async release(tx: Tx): Promise<void> {
+    const { ip, network_id: networkId } = await this.fresh(tx);
+    if (networkId !== null) await holdPublicAddress(tx, this.core.tenantId, networkId, ip);
     await dropEdges(tx, this.core);
   }
 

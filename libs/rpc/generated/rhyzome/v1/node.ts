@@ -80,6 +80,8 @@ export interface ConnectRequest {
     | { $case: "relayChunk"; value: RelayChunk }
     | { $case: "heartbeat"; value: Heartbeat }
     | { $case: "metrics"; value: MetricsReport }
+    | { $case: "stopped"; value: Stopped }
+    | { $case: "deedProgress"; value: DeedProgress }
     | { $case: "inventory"; value: Inventory }
     | { $case: "unownedOutcomes"; value: UnownedOutcomes }
     | undefined;
@@ -112,6 +114,10 @@ export interface Hello {
   inventory: Observed[];
   /** Kinds that the drivers of this agent can make real. */
   kinds: string[];
+  /** The highest epoch of this node that the agent has stopped for; 0: it knows none. */
+  epoch: bigint;
+  /** host:port at which other nodes bring machines to this one; empty: it takes in none. */
+  migrationAddress: string;
 }
 
 export interface Hello_LabelsEntry {
@@ -131,6 +137,17 @@ export interface Welcome {
   /** Identifies this stream; a later stream of the same node has a higher one. */
   session: bigint;
   heartbeatIntervalMs: number;
+  /**
+   * Rises with each fence of the node. An agent that knows a lower one stops whatever the snapshot that follows does not
+   * want here before it does anything else, keeps the epoch durably, and says Stopped; until then it gets no work, and
+   * nothing that it reports counts.
+   */
+  epoch: bigint;
+}
+
+/** Stopped says that nothing runs on the machine any more that was taken from it up to this epoch. */
+export interface Stopped {
+  epoch: bigint;
 }
 
 /** Reference to one resource on a node. */
@@ -232,6 +249,13 @@ export interface DeedResult {
     | undefined;
   /** JSON of what the deed's asker needs to know, e.g. of an export. Empty: nothing. */
   resultJson: string;
+}
+
+/** DeedProgress says how far a deed that takes long has come. */
+export interface DeedProgress {
+  operationId: string;
+  doneBytes: bigint;
+  totalBytes: bigint;
 }
 
 /** RelayRequest asks for bytes that flow between a user and this node, e.g. a console log. */
@@ -361,6 +385,12 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
       case "metrics":
         MetricsReport.encode(message.body.value, writer.uint32(50).fork()).join();
         break;
+      case "stopped":
+        Stopped.encode(message.body.value, writer.uint32(162).fork()).join();
+        break;
+      case "deedProgress":
+        DeedProgress.encode(message.body.value, writer.uint32(322).fork()).join();
+        break;
       case "inventory":
         Inventory.encode(message.body.value, writer.uint32(402).fork()).join();
         break;
@@ -432,6 +462,22 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
             message.body = { $case: "metrics", value: MetricsReport.decode(reader, reader.uint32()) };
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.body = { $case: "stopped", value: Stopped.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.body = { $case: "deedProgress", value: DeedProgress.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 50: {
             if (tag !== 402) {
               break;
@@ -499,6 +545,18 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
       case "metrics": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "metrics", value: MetricsReport.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "stopped": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "stopped", value: Stopped.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "deedProgress": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "deedProgress", value: DeedProgress.fromPartial(object.body.value) };
         }
         break;
       }
@@ -728,6 +786,8 @@ function createBaseHello(): Hello {
     labels: {},
     inventory: [],
     kinds: [],
+    epoch: 0n,
+    migrationAddress: "",
   };
 }
 
@@ -753,6 +813,15 @@ export const Hello: MessageFns<Hello> = {
     }
     for (const v of message.kinds) {
       writer.uint32(58).string(v!);
+    }
+    if (message.epoch !== 0n) {
+      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
+        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
+      }
+      writer.uint32(160).uint64(message.epoch);
+    }
+    if (message.migrationAddress !== "") {
+      writer.uint32(322).string(message.migrationAddress);
     }
     return writer;
   },
@@ -829,6 +898,22 @@ export const Hello: MessageFns<Hello> = {
             message.kinds.push(reader.string());
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.epoch = reader.uint64() as bigint;
+            continue;
+          }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.migrationAddress = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -863,6 +948,8 @@ export const Hello: MessageFns<Hello> = {
     );
     message.inventory = object.inventory?.map((e) => Observed.fromPartial(e)) || [];
     message.kinds = object.kinds?.map((e) => e) || [];
+    message.epoch = (object.epoch !== undefined && object.epoch !== null) ? BigInt(object.epoch) : 0n;
+    message.migrationAddress = object.migrationAddress ?? "";
     return message;
   },
 };
@@ -1020,7 +1107,7 @@ export const Capacity: MessageFns<Capacity> = {
 };
 
 function createBaseWelcome(): Welcome {
-  return { installationId: "", nodeId: "", session: 0n, heartbeatIntervalMs: 0 };
+  return { installationId: "", nodeId: "", session: 0n, heartbeatIntervalMs: 0, epoch: 0n };
 }
 
 export const Welcome: MessageFns<Welcome> = {
@@ -1039,6 +1126,12 @@ export const Welcome: MessageFns<Welcome> = {
     }
     if (message.heartbeatIntervalMs !== 0) {
       writer.uint32(32).uint32(message.heartbeatIntervalMs);
+    }
+    if (message.epoch !== 0n) {
+      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
+        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
+      }
+      writer.uint32(160).uint64(message.epoch);
     }
     return writer;
   },
@@ -1088,6 +1181,14 @@ export const Welcome: MessageFns<Welcome> = {
             message.heartbeatIntervalMs = reader.uint32();
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.epoch = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1109,6 +1210,65 @@ export const Welcome: MessageFns<Welcome> = {
     message.nodeId = object.nodeId ?? "";
     message.session = (object.session !== undefined && object.session !== null) ? BigInt(object.session) : 0n;
     message.heartbeatIntervalMs = object.heartbeatIntervalMs ?? 0;
+    message.epoch = (object.epoch !== undefined && object.epoch !== null) ? BigInt(object.epoch) : 0n;
+    return message;
+  },
+};
+
+function createBaseStopped(): Stopped {
+  return { epoch: 0n };
+}
+
+export const Stopped: MessageFns<Stopped> = {
+  encode(message: Stopped, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.epoch !== 0n) {
+      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
+        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.epoch);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Stopped {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStopped();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.epoch = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Stopped>): Stopped {
+    return Stopped.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Stopped>): Stopped {
+    const message = createBaseStopped();
+    message.epoch = (object.epoch !== undefined && object.epoch !== null) ? BigInt(object.epoch) : 0n;
     return message;
   },
 };
@@ -2130,6 +2290,93 @@ export const DeedResult: MessageFns<DeedResult> = {
       ? Failure.fromPartial(object.failure)
       : undefined;
     message.resultJson = object.resultJson ?? "";
+    return message;
+  },
+};
+
+function createBaseDeedProgress(): DeedProgress {
+  return { operationId: "", doneBytes: 0n, totalBytes: 0n };
+}
+
+export const DeedProgress: MessageFns<DeedProgress> = {
+  encode(message: DeedProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.operationId !== "") {
+      writer.uint32(10).string(message.operationId);
+    }
+    if (message.doneBytes !== 0n) {
+      if (BigInt.asUintN(64, message.doneBytes) !== message.doneBytes) {
+        throw new globalThis.Error("value provided for field message.doneBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.doneBytes);
+    }
+    if (message.totalBytes !== 0n) {
+      if (BigInt.asUintN(64, message.totalBytes) !== message.totalBytes) {
+        throw new globalThis.Error("value provided for field message.totalBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.totalBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeedProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeedProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.operationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.doneBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.totalBytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DeedProgress>): DeedProgress {
+    return DeedProgress.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeedProgress>): DeedProgress {
+    const message = createBaseDeedProgress();
+    message.operationId = object.operationId ?? "";
+    message.doneBytes = (object.doneBytes !== undefined && object.doneBytes !== null) ? BigInt(object.doneBytes) : 0n;
+    message.totalBytes = (object.totalBytes !== undefined && object.totalBytes !== null)
+      ? BigInt(object.totalBytes)
+      : 0n;
     return message;
   },
 };

@@ -1,0 +1,1 @@
+export { Wire, type WireOptions } from './wire.js';

@@ -1,0 +1,25 @@
+/** Checks what the controller asks of a migration before any of it reaches a command or a path. */
+import type { AbandonArguments, MigrateArguments } from '#libs/drivers/contract';
+
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+export function isMigrate(args: unknown): args is MigrateArguments {
+  const { operationId, to, mode, disks, mayStop } = (args ?? {}) as Partial<MigrateArguments>;
+  return (
+    isOperation(operationId) &&
+    typeof to?.node === 'string' &&
+    typeof to.address === 'string' &&
+    (mode === 'live' || mode === 'cold') &&
+    typeof mayStop === 'boolean' &&
+    Array.isArray(disks) &&
+    disks.every((id) => typeof id === 'string' && uuid.test(id))
+  );
+}
+
+export function isAbandon(args: unknown): args is AbandonArguments {
+  return isOperation((args as Partial<AbandonArguments> | null)?.operationId);
+}
+
+export function isOperation(operationId: unknown): operationId is string {
+  return typeof operationId === 'string' && uuid.test(operationId);
+}

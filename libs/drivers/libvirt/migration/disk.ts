@@ -1,0 +1,104 @@
+/** Disks whose content comes from another node: made ready for it, and used by nobody until it is there. */
+import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import {
+  type DiskSpec,
+  type DiskStatus,
+  DriverError,
+  type Incoming,
+  type Message,
+  type Ref,
+} from '#libs/drivers/contract';
+import type { Runner } from '#libs/drivers/host';
+import { checkRef } from '#libs/drivers/network';
+import type { Disks } from '../disks.js';
+import { createDisk, makeAside, toDiskError, wholeSectors } from '../qcow2.js';
+import type { SnapshotRecord, SnapshotRecords } from '../snapshot-records.js';
+
+/**
+ * Notes that a disk is awaited, and fetches what it builds on. What is written into a running machine's empty copy is
+ * QEMU's doing; a file comes whole. Undo: removing the disk. Throws DriverError `in_use` while an older copy lies here.
+ */
+export async function awaitDisk(
+  { disks }: { disks: Disks },
+  ref: Ref,
+  spec: DiskSpec,
+  { operationId }: Incoming,
+  signal: AbortSignal,
+): Promise<DiskStatus> {
+  const status = { sizeBytes: spec.sizeBytes };
+  const record = await disks.record(ref.id);
+  if (record?.arrived === operationId) return status;
+  if (record && record.incoming !== operationId) {
+    throw new DriverError('in_use', 'An older copy of the disk is still on this node; it goes first.');
+  }
+  try {
+    await disks.folders.claim(ref);
+    const awaited = { incoming: operationId, awaitedBytes: spec.sizeBytes };
+    await disks.save(ref.id, { image: spec.image, made: false, ...awaited });
+    if (spec.image) await disks.backing(spec.image, signal);
+  } catch (error) {
+    throw toDiskError(error);
+  }
+  return status;
+}
+
+/** Throws DriverError `content_missing`. */
+export async function refuseAwaited(disks: Disks, id: string): Promise<void> {
+  if ((await disks.record(id))?.incoming === undefined) return;
+  throw new DriverError('content_missing', 'The disk’s content has not come from the other node.');
+}
+
+/** Empty, as QEMU wants it for what a running machine's disk has beyond its image. */
+export async function emptyDisk(runner: Runner, disks: Disks, id: string, operationId: string): Promise<void> {
+  const record = await disks.record(id);
+  if (record?.incoming !== operationId) throw notAwaited(id);
+  const backing = record.image && (await disks.backing(record.image, new AbortController().signal));
+  await rm(disks.path(id), { force: true });
+  await makeAside(disks.path(id), (part) => createDisk(runner, part, wholeSectors(record.awaitedBytes ?? 0), backing));
+}
+
+/** Its content is there. */
+export async function settleDisk(disks: Disks, id: string, operationId: string): Promise<void> {
+  const record = await disks.record(id);
+  if (record?.arrived === operationId) return;
+  if (record?.incoming !== operationId || !existsSync(disks.path(id))) throw notAwaited(id);
+  await disks.save(id, { image: record.image, made: true, arrived: operationId });
+}
+
+interface SentSnapshot {
+  ref: Ref;
+  record: SnapshotRecord;
+}
+
+/** What is noted of a disk's snapshots, which lie in its file. */
+export async function snapshotsOf(snapshots: SnapshotRecords, diskId: string): Promise<SentSnapshot[]> {
+  const sent: SentSnapshot[] = [];
+  for (const id of await snapshots.folders.ids()) {
+    const [ref, record] = [await snapshots.folders.ref(id), await snapshots.load(id)];
+    if (ref && record?.made && record.diskId === diskId) sent.push({ ref, record });
+  }
+  return sent;
+}
+
+/** Notes the snapshots that came in a disk's file, before the disk counts as there. */
+export async function noteSnapshots(
+  snapshots: SnapshotRecords,
+  installation: string,
+  disk: Ref,
+  question: Message,
+): Promise<void> {
+  for (const { ref, record } of (question.snapshots ?? []) as SentSnapshot[]) {
+    checkRef(installation, ref);
+    if (ref.tenantId !== disk.tenantId || ref.kind !== 'snapshot' || record.diskId !== disk.id) {
+      throw new DriverError('not_expected', 'A snapshot is none of the disk’s.', { permanent: true });
+    }
+    const { diskId, sizeBytes, virtualSizeBytes } = record;
+    await snapshots.folders.claim(ref);
+    await snapshots.save(ref.id, { diskId, made: true, sizeBytes, virtualSizeBytes });
+  }
+}
+
+function notAwaited(id: string): DriverError {
+  return new DriverError('not_expected', `Disk ${id} is not awaited here.`, { permanent: true });
+}
