@@ -28,7 +28,9 @@ export interface FleetStack {
   token: string;
   db: pg.Pool;
   postgresPid: number;
-  grpc: { pid: number; statements(): Promise<number> };
+  /** That PostgreSQL has committed so far, of whomever. */
+  transactions(): Promise<number>;
+  grpcPid: number;
   apiPid: number;
   startAgents(): Promise<void>;
   /** Kills rhyzome-grpc and starts it again; resolves when it serves. */
@@ -66,8 +68,12 @@ export async function startFleetStack(options: FleetOptions): Promise<FleetStack
     token: await fetchToken(issuer.tenants.acme!),
     db,
     postgresPid: postgres.pid,
-    get grpc() {
-      return { pid: grpc.pid!, statements: () => statementsOf(ports.monitoring) };
+    get grpcPid() {
+      return grpc.pid!;
+    },
+    transactions: async () => {
+      const query = 'select xact_commit::int as count from pg_stat_database where datname = current_database()';
+      return (await db.query<{ count: number }>(query)).rows[0]!.count;
     },
     apiPid: api.pid!,
     startAgents: async () => {
@@ -107,11 +113,6 @@ async function runFleet(order: FleetAgentsOrder): Promise<ChildProcess> {
     once(child, 'exit').then(() => Promise.reject(new Error('the agents did not start'))),
   ]);
   return child;
-}
-
-async function statementsOf(monitoring: number): Promise<number> {
-  const text = await (await fetch(`http://127.0.0.1:${monitoring}/metrics`)).text();
-  return Number(/^rhyzome_database_statements_total (\d+)/m.exec(text)?.[1]);
 }
 
 function rhyzome(config: string, ...args: string[]): void {

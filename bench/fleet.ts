@@ -38,22 +38,21 @@ async function secondsUntil(stack: FleetStack, query: string, values: unknown[] 
 const isMade = 'select not exists (select from placement where observed_revision < revision) as is';
 const isBack = 'select count(*) filter (where replica is not null and connected_at > $1) >= $2 as is from node_session';
 
-/** What the processes use in one second, of one core, while `work` goes on. */
+/** What `work` costs: time that passes, CPU time (s) of rhyzome-grpc and PostgreSQL, transactions. */
 async function costOf(stack: FleetStack, work: () => Promise<unknown>) {
   const of = async () => ({
-    grpc: cpuMs(stack.grpc.pid),
-    postgres: treeCpuMs(stack.postgresPid),
-    statements: await stack.grpc.statements(),
+    seconds: performance.now() / 1000,
+    grpcCpu: cpuMs(stack.grpcPid) / 1000,
+    postgresCpu: treeCpuMs(stack.postgresPid) / 1000,
+    transactions: await stack.transactions(),
   });
-  const [before, began] = [await of(), performance.now()];
+  const [before, pid] = [await of(), stack.grpcPid];
   await work();
-  const [after, wallMs] = [await of(), performance.now() - began];
-  const share = (key: keyof typeof before) => (after[key] - before[key]) / wallMs;
-  return {
-    grpcCores: round(share('grpc'), 2),
-    postgresCores: round(share('postgres'), 2),
-    statementsPerSecond: Math.round(share('statements') * 1000),
-  };
+  const after = await of();
+  // Another process began with nothing.
+  if (stack.grpcPid !== pid) before.grpcCpu = 0;
+  const keys = Object.keys(before) as (keyof typeof before)[];
+  return Object.fromEntries(keys.map((key) => [key, round(after[key] - before[key], 1)]));
 }
 
 function round(value: number, digits: number): number {
@@ -61,15 +60,22 @@ function round(value: number, digits: number): number {
 }
 
 let count = 0;
+/** Answers that said: too much is under way, or the database does not answer in time. */
+let refusals = 0;
 
-async function post(stack: FleetStack, path: string, body: object): Promise<any> {
-  const response = await fetch(`${stack.api}${path}`, {
-    method: 'POST',
-    headers: { authorization: `Bearer ${stack.token}`, 'content-type': 'application/json' },
-    body: JSON.stringify(body),
-  });
-  if (response.status >= 300) throw new Error(`POST ${path}: ${response.status} ${await response.text()}`);
-  return response.json();
+async function post(stack: FleetStack, path: string, body: object): Promise<void> {
+  for (;;) {
+    const response = await fetch(`${stack.api}${path}`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${stack.token}`, 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+    const text = await response.text();
+    if (response.ok) return;
+    if (response.status !== 503) throw new Error(`POST ${path}: ${response.status} ${text}`);
+    refusals += 1;
+    await sleep(500);
+  }
 }
 
 /** A machine; each client has a network of its own. */
@@ -99,46 +105,39 @@ async function now(stack: FleetStack): Promise<Date> {
 }
 
 async function measure(stack: FleetStack) {
-  const idleMiB = residentMiB(stack.grpc.pid);
+  const idleMiB = residentMiB(stack.grpcPid);
   await stack.startAgents();
-  const firstSeconds = await secondsUntil(stack, isMade);
-  say(`all ${options.agents * options.machinesOfAgent} machines are made after ${round(firstSeconds, 1)} s more`);
+  const first = await costOf(stack, () => secondsUntil(stack, isMade));
+  say(`until all ${options.agents * options.machinesOfAgent} machines are made`, first);
   await sleep(10_000);
   const quiet = await costOf(stack, () => sleep(seconds * 1000));
-  const fleetMiB = residentMiB(stack.grpc.pid);
-  say(`quiet: ${JSON.stringify(quiet)}, ${fleetMiB} MiB (${idleMiB} without agents)`);
+  const fleetMiB = residentMiB(stack.grpcPid);
+  say('while nothing happens', { ...quiet, fleetMiB, idleMiB });
   const killedAt = await now(stack);
-  const began = performance.now();
-  await stack.restartGrpc();
-  const startSeconds = (performance.now() - began) / 1000;
-  await secondsUntil(stack, isBack, [killedAt, options.agents]);
-  const backSeconds = (performance.now() - began) / 1000;
-  say(`all are back ${round(backSeconds, 1)} s after the server was killed; ${round(startSeconds, 1)} of it its start`);
+  let startSeconds = 0;
+  const back = await costOf(stack, async () => {
+    const began = performance.now();
+    await stack.restartGrpc();
+    startSeconds = round((performance.now() - began) / 1000, 1);
+    await secondsUntil(stack, isBack, [killedAt, options.agents]);
+  });
+  say('until all are back after the server was killed', { ...back, startSeconds });
   await sleep(15_000);
   for (let n = 0; n < CLIENTS; n += 1) await post(stack, '/networks', { name: `bench-${n}`, subnet: `10.${n}.0.0/16` });
   const steadySince = await now(stack);
   const steadyCost = await costOf(stack, () => steady(stack));
   const steadyTimes = await timesSince(stack, steadySince);
-  say(`${RATE} creates a second: ${JSON.stringify({ ...steadyTimes, ...steadyCost })}`);
+  say(`${RATE} creates a second`, { ...steadyTimes, ...steadyCost });
   const fullSince = await now(stack);
-  const fullCost = await costOf(stack, () => asManyAsCanBe(stack));
-  const fullTimes = await timesSince(stack, fullSince);
+  const fullTimes: Record<string, number> = {};
+  const fullCost = await costOf(stack, async () => {
+    await asManyAsCanBe(stack);
+    Object.assign(fullTimes, await timesSince(stack, fullSince));
+  });
   const perSecond = round(fullTimes.jobs! / fullTimes.seconds!, 1);
-  say(`as many creates as can be: ${perSecond} a second made, ${JSON.stringify({ ...fullTimes, ...fullCost })}`);
-  return {
-    ...options,
-    idleMiB,
-    fleetMiB,
-    firstSeconds,
-    quiet,
-    startSeconds,
-    backSeconds,
-    steadyTimes,
-    steadyCost,
-    perSecond,
-    fullTimes,
-    fullCost,
-  };
+  say('as many creates as can be', { perSecond, ...fullTimes, ...fullCost });
+  const sizes = { ...options, idleMiB, fleetMiB, startSeconds, perSecond, refusals };
+  return { ...sizes, first, quiet, back, steadyTimes, steadyCost, fullTimes, fullCost };
 }
 
 /** So many a second, whatever becomes of those before. */
@@ -162,8 +161,10 @@ async function asManyAsCanBe(stack: FleetStack): Promise<void> {
   await Promise.all(Array.from({ length: CLIENTS }, (_, n) => client(n)));
 }
 
-function say(line: string): void {
-  if (!asked.json) console.log(line);
+function say(what: string, figures: object): void {
+  if (asked.json) return;
+  console.log(what);
+  console.table([figures]);
 }
 
 const stack = await startFleetStack(options);

@@ -160,15 +160,15 @@ it(
 /** The watcher has seen the end of each job that has ended. */
 async function allIsSeen(tenant: string, watcher: Watcher): Promise<void> {
   const ended = (await jobsOf(stack, tenant)).map(({ id }) => id);
-  const seen = () => new Set(watcher.seen.flatMap(({ data }) => (data.job?.finishedAt ? [data.job.id] : [])));
-  await until(
-    'the end of each job is seen',
-    () => {
-      const those = seen();
-      return ended.every((id) => those.has(id));
-    },
-    60_000,
-  );
+  let missing: string[] = [];
+  const isSeen = () => {
+    const seen = new Set(watcher.seen.flatMap(({ data }) => (data.job?.finishedAt ? [data.job.id] : [])));
+    missing = ended.filter((id) => !seen.has(id));
+    return missing.length === 0;
+  };
+  await until(`the ends of ${tenant}’s jobs are seen`, isSeen, 60_000).catch((error: Error) => {
+    throw new Error(`${error.message}: ${missing.length} of ${ended.length} are not, ${missing[0]}; ${watcher}`);
+  });
 }
 
 /** Whatever state it is in, it can be removed; and then nothing is left. */

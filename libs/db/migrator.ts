@@ -127,15 +127,32 @@ function refuseMisfits(statuses: MigrationStatus[]): void {
   }
 }
 
+/**
+ * A table that a migration changes is locked against everybody; whoever comes later waits behind it. So it waits for that lock
+ * no longer than requests can wait, and tries again.
+ */
+const LOCK_MS = 2_000;
+const AGAIN_MS = 1_000;
+const MAX_TRIES = 60;
+/** lock_not_available, deadlock_detected. */
+const inTheWay: ReadonlySet<unknown> = new Set(['55P03', '40P01']);
+
 async function run(client: pg.ClientBase, file: MigrationFile): Promise<void> {
-  await client.query('begin');
-  try {
-    await client.query(file.sql);
-    await client.query('insert into migration (name, checksum) values ($1, $2)', [file.name, file.checksum]);
-    await client.query('commit');
-  } catch (error) {
-    await client.query('rollback');
-    throw new MigrationError('failed', `Migration ${file.name}: ${(error as Error).message}`, { cause: error });
+  for (let tries = 1; ; tries += 1) {
+    await client.query('begin');
+    try {
+      await client.query(`set local lock_timeout = ${LOCK_MS}`);
+      await client.query(file.sql);
+      await client.query('insert into migration (name, checksum) values ($1, $2)', [file.name, file.checksum]);
+      await client.query('commit');
+      return;
+    } catch (error) {
+      await client.query('rollback');
+      const isBusy = inTheWay.has((error as { code?: string }).code);
+      if (!isBusy || tries === MAX_TRIES)
+        throw new MigrationError('failed', `Migration ${file.name}: ${(error as Error).message}`, { cause: error });
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
   }
 }
 

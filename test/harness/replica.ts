@@ -148,7 +148,8 @@ export async function simNode(stack: Stack, name: string, controllers: readonly 
   const { ca, cert, key } = await issue(stack, 'node', name);
   const pki = { ca, cert, key };
   const stateDir = nodeState(stack, name);
-  const controller = controllers.map(({ address }) => address);
+  const addresses = controllers.map(({ address }) => address);
+  const controller = addresses.length === 1 ? addresses[0] : addresses;
   const agent = { controller, serverName: 'localhost', stateDir, driver: 'sim', labels: {}, pki };
   return new Replica(name, 'agent', write(stack, name, { agent }), '', undefined);
 }

@@ -156,7 +156,8 @@ function isFirst(data: string): boolean {
 }
 
 /** Starts `npm start`'s program on a data folder and waits until it serves. */
-export async function startStack(data: string, options: StackOptions): Promise<ChildProcess> {
+/** `checkout`: of another version, built already. */
+export async function startStack(data: string, options: StackOptions, checkout?: string): Promise<ChildProcess> {
   const logFile = join(data, 'supervisor.log');
   // A killed one has left its own behind.
   const before = publishedBy(data);
@@ -164,10 +165,13 @@ export async function startStack(data: string, options: StackOptions): Promise<C
   const log = openSync(logFile, 'a', 0o600);
   const ports = ['api', 'grpc', 'issuer'].flatMap((server) => [`--${server}-port`, '0']);
   const tenants = (options.tenants ?? ['acme', 'globex', 'initech']).join(',');
+  const program = checkout
+    ? ['--enable-source-maps', join(checkout, 'dist', 'apps', 'dev', 'main.js')]
+    : [join(root, 'tools', 'start.mjs')];
   const child = spawn(
     process.execPath,
-    [join(root, 'tools', 'start.mjs'), '--data', data, ...ports, '--driver', options.driver, '--tenants', tenants],
-    { cwd: root, stdio: ['ignore', log, log] },
+    [...program, '--data', data, ...ports, '--driver', options.driver, '--tenants', tenants],
+    { cwd: checkout ?? root, stdio: ['ignore', log, log] },
   );
   closeSync(log);
   let gone: string | undefined;

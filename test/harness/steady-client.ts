@@ -24,6 +24,8 @@ const PATIENCE_MS = 30_000;
 export class SteadyClient {
   private agent = new Agent({ keepAlive: true, maxSockets: 1 });
   private at: number;
+  /** Whom it waits for an answer of. */
+  asking: string | undefined;
 
   constructor(
     /** Base URLs that may serve now; asked each time. */
@@ -48,6 +50,7 @@ export class SteadyClient {
       const base = bases[this.at % bases.length];
       if (base === undefined) throw new Error('There is no replica to ask.');
       try {
+        this.asking = base;
         const answer = await this.once(base, method, path, json, headers);
         if (answer.status >= 500) this.tally.failures.push(`${method} ${path}: ${answer.status} ${answer.text}`);
         return answer;
@@ -58,6 +61,8 @@ export class SteadyClient {
         this.tally.refused += 1;
         this.at += 1;
         if (this.at % bases.length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+      } finally {
+        this.asking = undefined;
       }
     }
   }
