@@ -54,10 +54,7 @@ export async function startFleetStack(options: FleetOptions): Promise<FleetStack
   rhyzome(config, 'tenant', 'create', 'acme', '--display-name', 'Acme', '--issuer', issuer.tenants.acme!.issuer);
   rhyzome(config, 'image', 'import', 'tiny', '--placeholder');
   await seed(db, names, options.machinesOfAgent);
-  const run = (program: string) =>
-    spawn(process.execPath, [join(dist, 'apps', program, 'main.js'), '--config', config], {
-      stdio: ['ignore', 'ignore', 'inherit'],
-    });
+  const run = (program: string) => child([join(dist, 'apps', program, 'main.js'), '--config', config], 'ignore');
   const api = run('api');
   let grpc = run('grpc');
   const isReady = () => until(`http://127.0.0.1:${ports.monitoring}/readyz`);
@@ -105,14 +102,18 @@ export async function startFleetStack(options: FleetOptions): Promise<FleetStack
 }
 
 async function runFleet(order: FleetAgentsOrder): Promise<ChildProcess> {
-  const child = spawn(process.execPath, [join(dist, 'bench/fleet-agents.js'), JSON.stringify(order)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const fleet = child([join(dist, 'bench/fleet-agents.js'), JSON.stringify(order)], 'pipe');
   await Promise.race([
-    once(child.stdout!, 'data'),
-    once(child, 'exit').then(() => Promise.reject(new Error('the agents did not start'))),
+    once(fleet.stdout!, 'data'),
+    once(fleet, 'exit').then(() => Promise.reject(new Error('the agents did not start'))),
   ]);
-  return child;
+  return fleet;
+}
+
+/** A process that ends when this one is gone, however that ended. */
+function child(argv: string[], stdout: 'ignore' | 'pipe'): ChildProcess {
+  const endWithParent = join(dist, 'apps/dev/end-with-parent.js');
+  return spawn(process.execPath, ['--import', endWithParent, ...argv], { stdio: ['ignore', stdout, 'inherit', 'ipc'] });
 }
 
 function rhyzome(config: string, ...args: string[]): void {
