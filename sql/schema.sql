@@ -437,14 +437,24 @@ create table installation (
   created_at timestamp(3) with time zone default now() not null,
   deleted_disks_kept interval default '24:00:00'::interval,
   tombstone_after interval default '00:10:00'::interval not null,
+  vcpu_overcommit numeric(5,2) default 8 not null,
+  memory_overcommit numeric(5,2) default 1 not null,
+  disk_overcommit numeric(5,2) default 1 not null,
+  memory_reserve_mib bigint default 0 not null,
+  placement_labels text[] default '{}'::text[] not null,
   sweep_mode text default 'remove'::text not null,
   sweep_after interval default '24:00:00'::interval not null,
   constraint installation_pkey PRIMARY KEY (singleton),
   constraint installation_deleted_disks_kept_check CHECK ((deleted_disks_kept > '00:00:00'::interval)),
+  constraint installation_disk_overcommit_check CHECK (((disk_overcommit >= 0.5) AND (disk_overcommit <= (20)::numeric))),
+  constraint installation_memory_overcommit_check CHECK (((memory_overcommit >= 0.5) AND (memory_overcommit <= (4)::numeric))),
+  constraint installation_memory_reserve_mib_check CHECK (((memory_reserve_mib >= 0) AND (memory_reserve_mib <= 16777216))),
+  constraint installation_placement_labels_check CHECK ((cardinality(placement_labels) <= 64)),
   constraint installation_singleton_check CHECK (singleton),
   constraint installation_sweep_after_check CHECK ((sweep_after >= '00:01:00'::interval)),
   constraint installation_sweep_mode_check CHECK ((sweep_mode = ANY (ARRAY['remove'::text, 'report'::text]))),
-  constraint installation_tombstone_after_check CHECK ((tombstone_after >= '00:00:00'::interval))
+  constraint installation_tombstone_after_check CHECK ((tombstone_after >= '00:00:00'::interval)),
+  constraint installation_vcpu_overcommit_check CHECK (((vcpu_overcommit >= (1)::numeric) AND (vcpu_overcommit <= (100)::numeric)))
 );
 
 create table instance (
@@ -659,9 +669,17 @@ create table node (
   fenced_at timestamp(3) with time zone,
   told_state text,
   told_at timestamp(3) with time zone default now() not null,
+  vcpu_overcommit numeric(5,2),
+  memory_overcommit numeric(5,2),
+  disk_overcommit numeric(5,2),
+  memory_reserve_mib bigint,
   constraint node_pkey PRIMARY KEY (id),
   constraint node_name_key UNIQUE (name),
-  constraint node_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text))
+  constraint node_disk_overcommit_check CHECK (((disk_overcommit >= 0.5) AND (disk_overcommit <= (20)::numeric))),
+  constraint node_memory_overcommit_check CHECK (((memory_overcommit >= 0.5) AND (memory_overcommit <= (4)::numeric))),
+  constraint node_memory_reserve_mib_check CHECK (((memory_reserve_mib >= 0) AND (memory_reserve_mib <= 16777216))),
+  constraint node_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'::text)),
+  constraint node_vcpu_overcommit_check CHECK (((vcpu_overcommit >= (1)::numeric) AND (vcpu_overcommit <= (100)::numeric)))
 );
 
 create table node_event (
@@ -702,6 +720,15 @@ create table node_inventory (
   wanted_at timestamp(3) with time zone,
   constraint node_inventory_pkey PRIMARY KEY (node_id),
   constraint node_inventory_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
+);
+
+create table node_load (
+  node_id uuid not null,
+  vcpus bigint default 0 not null,
+  memory_mib bigint default 0 not null,
+  disk_gib bigint default 0 not null,
+  constraint node_load_pkey PRIMARY KEY (node_id),
+  constraint node_load_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table node_session (
@@ -939,6 +966,16 @@ create table revocation (
   constraint revocation_check CHECK ((((serial IS NULL) = (kind IS NOT NULL)) AND ((kind IS NULL) = (name IS NULL)))),
   constraint revocation_kind_check CHECK ((kind = ANY (ARRAY['node'::text, 'service'::text, 'server'::text]))),
   constraint revocation_serial_check CHECK ((serial ~ '^[0-9A-F]{1,40}$'::text))
+);
+
+create table room_given_back (
+  id bigint generated always as identity not null,
+  node_id uuid not null,
+  vcpus bigint not null,
+  memory_mib bigint not null,
+  disk_gib bigint not null,
+  constraint room_given_back_pkey PRIMARY KEY (id),
+  constraint room_given_back_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
 create table service (
@@ -1385,6 +1422,8 @@ CREATE INDEX resource_updated ON public.resource USING btree (tenant_id, kind, u
 
 CREATE UNIQUE INDEX restoration_unfinished ON public.restoration USING btree ((true)) WHERE (finished_at IS NULL);
 
+CREATE INDEX room_given_back_node ON public.room_given_back USING btree (node_id);
+
 CREATE INDEX snapshot_by_disk_id_created ON public.snapshot USING btree (tenant_id, disk_id, resource_created_at, id);
 
 CREATE INDEX snapshot_by_disk_id_name ON public.snapshot USING btree (tenant_id, disk_id, resource_name, id);
@@ -1463,6 +1502,17 @@ BEGIN ATOMIC
       JOIN tenant n ON ((n.id = t.tenant_id)))
    WHERE ((t.hash = ANY (api_tokens.hashes)) AND (NOT t.revoked));
 END;
+
+CREATE OR REPLACE FUNCTION public.begin_node_load()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+begin
+  insert into node_load (node_id) values (new.id);
+  return null;
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.charge(p_tenant text, p_name text, p_delta bigint)
  RETURNS void
@@ -1762,6 +1812,38 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.count_reservation()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+declare
+  moves boolean := tg_op = 'UPDATE' and old.node_id <> new.node_id;
+  before reservation := case when tg_op <> 'INSERT' then old end;
+  after reservation := case when tg_op <> 'DELETE' then new end;
+begin
+  if moves or tg_op = 'DELETE' then
+    insert into room_given_back (node_id, vcpus, memory_mib, disk_gib)
+    values (before.node_id, before.vcpus, before.memory_mib, before.disk_gib);
+    before := null;
+  end if;
+  if tg_op = 'DELETE' then return null; end if;
+  if after.vcpus > coalesce(before.vcpus, 0) or after.memory_mib > coalesce(before.memory_mib, 0)
+      or after.disk_gib > coalesce(before.disk_gib, 0) then
+    update node_load set vcpus = vcpus + greatest(after.vcpus - coalesce(before.vcpus, 0), 0),
+      memory_mib = memory_mib + greatest(after.memory_mib - coalesce(before.memory_mib, 0), 0),
+      disk_gib = disk_gib + greatest(after.disk_gib - coalesce(before.disk_gib, 0), 0)
+    where node_id = after.node_id;
+  end if;
+  if after.vcpus < before.vcpus or after.memory_mib < before.memory_mib or after.disk_gib < before.disk_gib then
+    insert into room_given_back (node_id, vcpus, memory_mib, disk_gib)
+    values (after.node_id, greatest(before.vcpus - after.vcpus, 0), greatest(before.memory_mib - after.memory_mib, 0),
+      greatest(before.disk_gib - after.disk_gib, 0));
+  end if;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.current_tenant()
  RETURNS text
  LANGUAGE sql
@@ -1833,6 +1915,22 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.free_room(p_resource uuid, p_kind text, p_stays boolean)
+ RETURNS TABLE(node_id uuid, vcpus bigint, memory_mib bigint, disk_gib bigint)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ SELECT m.node_id,
+     (GREATEST((m.vcpus - m.used_vcpus), (0)::bigint) + COALESCE(r.vcpus, 0)),
+     (GREATEST((m.memory_mib - m.used_memory_mib), (0)::bigint) + COALESCE(r.memory_mib, (0)::bigint)),
+     (GREATEST((m.disk_gib - m.used_disk_gib), (0)::bigint) + COALESCE(r.disk_gib, (0)::bigint))
+    FROM ((node_room m
+      JOIN node n ON ((n.id = m.node_id)))
+      LEFT JOIN reservation r ON (((r.tenant_id = current_tenant()) AND (r.resource_id = free_room.p_resource) AND (r.node_id = n.id))))
+   WHERE (free_room.p_stays OR takes_new(n.*, free_room.p_kind));
+END;
+
 CREATE OR REPLACE FUNCTION public.gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet)
  RETURNS inet
  LANGUAGE sql
@@ -1869,6 +1967,21 @@ begin
   from network n where n.tenant_id = new.tenant_id and n.id = new.network_id;
   return new;
 end $function$;
+
+CREATE OR REPLACE FUNCTION public.has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select (p_vcpus <= own.vcpus or m.vcpus - m.used_vcpus + own.vcpus >= p_vcpus)
+    and (p_memory_mib <= own.memory_mib or m.memory_mib - m.used_memory_mib + own.memory_mib >= p_memory_mib)
+    and (p_disk_gib <= own.disk_gib or m.disk_gib - m.used_disk_gib + own.disk_gib >= p_disk_gib)
+  from node_room m, (
+    select case when p_own.node_id = p_node then p_own.vcpus else 0 end as vcpus,
+      case when p_own.node_id = p_node then p_own.memory_mib else 0 end as memory_mib,
+      case when p_own.node_id = p_node then p_own.disk_gib else 0 end as disk_gib) own
+  where m.node_id = p_node
+$function$;
 
 CREATE OR REPLACE FUNCTION public.hold_access()
  RETURNS void
@@ -2008,16 +2121,12 @@ CREATE OR REPLACE FUNCTION public.node_headroom(p_kind text, p_vcpu_overcommit i
  SET search_path TO 'public', 'pg_temp'
 BEGIN ATOMIC
  SELECT (count(*))::integer AS count,
-     COALESCE(max(free.vcpus), (0)::bigint) AS "coalesce",
-     (COALESCE(max(free.memory_mib), (0)::numeric))::bigint AS "coalesce",
-     (COALESCE(max(free.disk_gib), (0)::numeric))::bigint AS "coalesce"
-    FROM ( SELECT (((n.vcpus)::bigint * node_headroom.p_vcpu_overcommit) - COALESCE(sum(r.vcpus), (0)::bigint)) AS vcpus,
-             ((n.memory_mib)::numeric - COALESCE(sum(r.memory_mib), (0)::numeric)) AS memory_mib,
-             ((n.disk_gib)::numeric - COALESCE(sum(r.disk_gib), (0)::numeric)) AS disk_gib
-            FROM (node n
-              LEFT JOIN reservation r ON ((r.node_id = n.id)))
-           WHERE ((node_state(n.*) = 'up'::text) AND (node_headroom.p_kind = ANY (n.kinds)))
-           GROUP BY n.id) free;
+     COALESCE(max((m.vcpus - m.used_vcpus)), (0)::bigint) AS "coalesce",
+     COALESCE(max((m.memory_mib - m.used_memory_mib)), (0)::bigint) AS "coalesce",
+     COALESCE(max((m.disk_gib - m.used_disk_gib)), (0)::bigint) AS "coalesce"
+    FROM (node n
+      JOIN node_room m ON ((m.node_id = n.id)))
+   WHERE takes_new(n.*, node_headroom.p_kind);
 END;
 
 CREATE OR REPLACE FUNCTION public.node_silence()
@@ -2215,26 +2324,60 @@ END;
 
 CREATE OR REPLACE FUNCTION public.reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean)
  RETURNS uuid
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+RETURN reserve_room(p_resource, p_kind, (p_vcpus)::bigint, p_memory_mib, p_disk_gib, p_only, p_never, NULL::jsonb, p_stays);
+
+CREATE OR REPLACE FUNCTION public.reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean)
+ RETURNS uuid
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'public', 'pg_temp'
 AS $function$
-declare chosen uuid; tenant text := current_tenant();
+declare
+  tenant text := current_tenant();
+  own reservation;
+  candidates uuid[];
+  candidate uuid;
+  chosen uuid;
 begin
-  if tenant is null then raise exception 'reserve_node needs a tenant'; end if;
-  perform pg_advisory_xact_lock(hashtextextended('rhyzome.placement', 0));
-  select n.id into chosen
-  from node n
-  cross join lateral (
-    select coalesce(sum(r.vcpus), 0) as vcpus, coalesce(sum(r.memory_mib), 0) as memory_mib, coalesce(sum(r.disk_gib), 0) as disk_gib
-    from reservation r where r.node_id = n.id and not (r.tenant_id = tenant and r.resource_id = p_resource)) used
+  if tenant is null then raise exception 'reserve_room needs a tenant'; end if;
+  select * into own from reservation where tenant_id = tenant and resource_id = p_resource;
+  select array_agg(n.id order by coalesce((p_ranks ->> n.id::text)::numeric, 0),
+    (m.memory_mib - m.used_memory_mib) / greatest(m.memory_mib, 1)::float8 desc, n.id) into candidates
+  from node n join node_room m on m.node_id = n.id
   where (p_only is null or n.id = any (p_only)) and (p_never is null or n.id <> all (p_never))
-    and (p_stays or (node_state(n) = 'up' and p_kind = any (n.kinds)))
-    and n.vcpus::bigint * p_vcpu_overcommit - used.vcpus >= p_vcpus
-    and n.memory_mib - used.memory_mib >= p_memory_mib
-    and n.disk_gib - used.disk_gib >= p_disk_gib
-  order by n.memory_mib - used.memory_mib desc, n.id limit 1;
+    and (p_stays or takes_new(n, p_kind))
+    and (own.node_id = n.id or (m.vcpus - m.used_vcpus >= p_vcpus or p_vcpus = 0)
+      and (m.memory_mib - m.used_memory_mib >= p_memory_mib or p_memory_mib = 0)
+      and (m.disk_gib - m.used_disk_gib >= p_disk_gib or p_disk_gib = 0));
+  if candidates is null then return null; end if;
+  for may_wait in 0..1 loop
+    foreach candidate in array candidates loop
+      begin
+        if may_wait = 0 then
+          perform 1 from node_load where node_id = candidate for update skip locked;
+          continue when not found;
+        else
+          perform 1 from node_load where node_id = candidate for update;
+        end if;
+        if has_room(candidate, own, p_vcpus, p_memory_mib, p_disk_gib) then
+          chosen := candidate;
+          exit;
+        end if;
+        -- Gives the lock back: who waits for a node holds none.
+        raise exception using errcode = 'RZ000';
+      exception when sqlstate 'RZ000' then null;
+      end;
+    end loop;
+    exit when chosen is not null;
+  end loop;
   if chosen is null then return null; end if;
+  with back as (delete from room_given_back where node_id = chosen returning vcpus, memory_mib, disk_gib)
+  update node_load l set vcpus = l.vcpus - b.vcpus, memory_mib = l.memory_mib - b.memory_mib, disk_gib = l.disk_gib - b.disk_gib
+  from (select sum(vcpus) as vcpus, sum(memory_mib) as memory_mib, sum(disk_gib) as disk_gib from back) b
+  where l.node_id = chosen and b.vcpus is not null;
   insert into reservation (tenant_id, resource_id, node_id, vcpus, memory_mib, disk_gib)
   values (tenant, p_resource, chosen, p_vcpus, p_memory_mib, p_disk_gib)
   on conflict (tenant_id, resource_id) do update set node_id = excluded.node_id, vcpus = excluded.vcpus,
@@ -2320,6 +2463,12 @@ begin
 exception when no_data_found then
   raise foreign_key_violation using message = format('%s %s is no resource', tg_table_name, new.id);
 end $function$;
+
+CREATE OR REPLACE FUNCTION public.takes_new(n node, p_kind text)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+RETURN ((node_state(n) = 'up'::text) AND (p_kind = ANY ((n).kinds)));
 
 CREATE OR REPLACE FUNCTION public.tell_alarm()
  RETURNS trigger
@@ -2437,6 +2586,40 @@ end $procedure$;
 
 -- Views
 
+create view node_room as
+ SELECT n.id AS node_id,
+    (floor(((n.vcpus)::numeric * COALESCE(n.vcpu_overcommit, i.vcpu_overcommit))))::bigint AS vcpus,
+    (floor(((GREATEST((n.memory_mib - COALESCE(n.memory_reserve_mib, i.memory_reserve_mib)), (0)::bigint))::numeric * COALESCE(n.memory_overcommit, i.memory_overcommit))))::bigint AS memory_mib,
+    (floor(((n.disk_gib)::numeric * COALESCE(n.disk_overcommit, i.disk_overcommit))))::bigint AS disk_gib,
+    (l.vcpus - COALESCE(g.vcpus, (0)::bigint)) AS used_vcpus,
+    (l.memory_mib - COALESCE(g.memory_mib, (0)::bigint)) AS used_memory_mib,
+    (l.disk_gib - COALESCE(g.disk_gib, (0)::bigint)) AS used_disk_gib
+   FROM (((node n
+     CROSS JOIN installation i)
+     JOIN node_load l ON ((l.node_id = n.id)))
+     LEFT JOIN ( SELECT room_given_back.node_id,
+            (sum(room_given_back.vcpus))::bigint AS vcpus,
+            (sum(room_given_back.memory_mib))::bigint AS memory_mib,
+            (sum(room_given_back.disk_gib))::bigint AS disk_gib
+           FROM room_given_back
+          GROUP BY room_given_back.node_id) g ON ((g.node_id = n.id)));
+
+create view node_room_drift as
+ SELECT m.node_id,
+    m.used_vcpus,
+    m.used_memory_mib,
+    m.used_disk_gib,
+    r.vcpus,
+    r.memory_mib,
+    r.disk_gib
+   FROM (node_room m
+     CROSS JOIN LATERAL ( SELECT COALESCE(sum(reservation.vcpus), (0)::bigint) AS vcpus,
+            (COALESCE(sum(reservation.memory_mib), (0)::numeric))::bigint AS memory_mib,
+            (COALESCE(sum(reservation.disk_gib), (0)::numeric))::bigint AS disk_gib
+           FROM reservation
+          WHERE (reservation.node_id = m.node_id)) r)
+  WHERE ((m.used_vcpus <> r.vcpus) OR (m.used_memory_mib <> r.memory_mib) OR (m.used_disk_gib <> r.disk_gib));
+
 create view quota_drift as
  SELECT tenant_id,
     name,
@@ -2507,6 +2690,8 @@ CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE ON public.network 
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.network FOR EACH ROW EXECUTE FUNCTION take_order();
 
+CREATE TRIGGER begin_node_load AFTER INSERT ON public.node FOR EACH ROW EXECUTE FUNCTION begin_node_load();
+
 CREATE TRIGGER tell_node_state BEFORE INSERT OR UPDATE ON public.node FOR EACH ROW EXECUTE FUNCTION tell_node_state();
 
 CREATE TRIGGER end_tombstone AFTER DELETE ON public.placement FOR EACH ROW WHEN ((old.tombstoned_at IS NOT NULL)) EXECUTE FUNCTION end_tombstone();
@@ -2528,6 +2713,8 @@ CREATE TRIGGER take_order BEFORE INSERT ON public.publicaddress FOR EACH ROW EXE
 CREATE CONSTRAINT TRIGGER refuse_over_quota AFTER UPDATE OF used ON public.quota DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.used > old.used)) EXECUTE FUNCTION refuse_over_quota();
 
 CREATE TRIGGER keep_realm_issuer AFTER INSERT OR DELETE OR UPDATE OF issuer, organization ON public.realm FOR EACH ROW EXECUTE FUNCTION keep_realm_issuer();
+
+CREATE TRIGGER count_reservation AFTER INSERT OR DELETE OR UPDATE ON public.reservation FOR EACH ROW EXECUTE FUNCTION count_reservation();
 
 CREATE TRIGGER end_grant AFTER UPDATE OF state ON public.resource FOR EACH ROW WHEN (((new.kind = 'grant'::text) AND (new.state = 'deleting'::text) AND (old.state <> 'deleting'::text))) EXECUTE FUNCTION end_grant();
 
@@ -2874,6 +3061,9 @@ grant execute on function api_tokens(hashes bytea[]) to public;
 grant execute on function api_tokens(hashes bytea[]) to rhyzome_app;
 grant execute on function api_tokens(hashes bytea[]) to rhyzome_operator;
 
+alter function begin_node_load() owner to rhyzome_owner;
+grant execute on function begin_node_load() to public;
+
 alter function charge(p_tenant text, p_name text, p_delta bigint) owner to rhyzome_owner;
 grant execute on function charge(p_tenant text, p_name text, p_delta bigint) to public;
 
@@ -2945,6 +3135,9 @@ grant execute on function clear_job_alarms() to public;
 alter function count_lease() owner to rhyzome_owner;
 grant execute on function count_lease() to public;
 
+alter function count_reservation() owner to rhyzome_owner;
+grant execute on function count_reservation() to public;
+
 alter function current_tenant() owner to rhyzome_owner;
 grant execute on function current_tenant() to public;
 
@@ -2962,6 +3155,11 @@ grant execute on function end_tombstone() to public;
 alter function free_held_address() owner to rhyzome_owner;
 grant execute on function free_held_address() to public;
 
+alter function free_room(p_resource uuid, p_kind text, p_stays boolean) owner to rhyzome_owner;
+grant execute on function free_room(p_resource uuid, p_kind text, p_stays boolean) to public;
+grant execute on function free_room(p_resource uuid, p_kind text, p_stays boolean) to rhyzome_app;
+grant execute on function free_room(p_resource uuid, p_kind text, p_stays boolean) to rhyzome_operator;
+
 alter function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) owner to rhyzome_owner;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to public;
 grant execute on function gateway6_of(p_subnet6 cidr, p_subnet cidr, p_gateway inet) to rhyzome_app;
@@ -2975,6 +3173,11 @@ grant execute on function give_default_quotas() to public;
 
 alter function give_ip6() owner to rhyzome_owner;
 grant execute on function give_ip6() to public;
+
+alter function has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint) owner to rhyzome_owner;
+grant execute on function has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint) to public;
+grant execute on function has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint) to rhyzome_app;
+grant execute on function has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint) to rhyzome_operator;
 
 alter function hold_access() owner to rhyzome_owner;
 grant execute on function hold_access() to public;
@@ -3086,6 +3289,11 @@ grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus int
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_app;
 grant execute on function reserve_node(p_resource uuid, p_kind text, p_vcpus integer, p_memory_mib bigint, p_disk_gib bigint, p_vcpu_overcommit integer, p_only uuid[], p_never uuid[], p_stays boolean) to rhyzome_operator;
 
+alter function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) owner to rhyzome_owner;
+grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to public;
+grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to rhyzome_app;
+grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to rhyzome_operator;
+
 alter function show_alarm() owner to rhyzome_owner;
 grant execute on function show_alarm() to public;
 
@@ -3104,6 +3312,11 @@ grant execute on function tag_keys_digest(tags jsonb) to public;
 
 alter function take_order() owner to rhyzome_owner;
 grant execute on function take_order() to public;
+
+alter function takes_new(n node, p_kind text) owner to rhyzome_owner;
+grant execute on function takes_new(n node, p_kind text) to public;
+grant execute on function takes_new(n node, p_kind text) to rhyzome_app;
+grant execute on function takes_new(n node, p_kind text) to rhyzome_operator;
 
 alter function tell_alarm() owner to rhyzome_owner;
 grant execute on function tell_alarm() to public;
@@ -3143,6 +3356,8 @@ alter sequence node_event_id_seq owner to rhyzome_owner;
 alter sequence placement_revision owner to rhyzome_owner;
 grant usage on sequence placement_revision to rhyzome_app;
 grant usage on sequence placement_revision to rhyzome_operator;
+
+alter sequence room_given_back_id_seq owner to rhyzome_owner;
 
 alter table access_grant owner to rhyzome_owner;
 grant delete, insert, select, update on table access_grant to rhyzome_app;
@@ -3299,6 +3514,9 @@ grant insert, select, update on table node_fence to rhyzome_operator;
 alter table node_inventory owner to rhyzome_owner;
 grant delete, insert, select, update on table node_inventory to rhyzome_operator;
 
+alter table node_load owner to rhyzome_owner;
+grant delete, insert, select, update on table node_load to rhyzome_operator;
+
 alter table node_session owner to rhyzome_owner;
 grant select on table node_session to rhyzome_app;
 grant delete, insert, select, update on table node_session to rhyzome_operator;
@@ -3363,6 +3581,9 @@ grant insert, select, update on table restoration to rhyzome_operator;
 alter table revocation owner to rhyzome_owner;
 grant delete, insert, select, update on table revocation to rhyzome_operator;
 
+alter table room_given_back owner to rhyzome_owner;
+grant delete, insert, select, update on table room_given_back to rhyzome_operator;
+
 alter table service owner to rhyzome_owner;
 grant delete, insert, select, update on table service to rhyzome_operator;
 
@@ -3410,6 +3631,12 @@ grant delete, insert, select, update on table wireguard_door to rhyzome_operator
 alter table wireguardpeer owner to rhyzome_owner;
 grant delete, insert, select, update on table wireguardpeer to rhyzome_app;
 grant delete, insert, select, update on table wireguardpeer to rhyzome_operator;
+
+alter view node_room owner to rhyzome_owner;
+grant select on view node_room to rhyzome_operator;
+
+alter view node_room_drift owner to rhyzome_owner;
+grant select on view node_room_drift to rhyzome_operator;
 
 alter view quota_drift owner to rhyzome_owner;
 grant select on view quota_drift to rhyzome_app;

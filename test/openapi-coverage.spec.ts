@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { connectionOf } from '#libs/config';
 import { Database } from '#libs/db';
+import { raiseAlarm } from '#libs/jobs';
 import { publicPool } from '#libs/testing';
 import type { ContractContext } from '#libs/testing/contract';
 import { type KindRecipe, placeholder, type World } from './coverage/kinds.js';
@@ -46,6 +47,7 @@ let world: World;
 const standing: { [plural: string]: string } = {};
 let jobId: string;
 let leaseId: string;
+let alarmId: string;
 
 beforeAll(async () => {
   stack = await stackNamed('coverage', { driver: 'sim', tenants: [TENANT, 'globex'] });
@@ -95,6 +97,15 @@ async function startCutOff(): Promise<Replica> {
   });
 }
 
+async function alarmAbout(instance: string): Promise<string> {
+  return db.tenantTransaction(TENANT, async (tx) => {
+    const resource = { kind: 'instance', id: instance };
+    const late = { code: 'job_overdue', cause: instance, message: 'It is late.' } as const;
+    await raiseAlarm(tx, { tenantId: TENANT, ...late, resource });
+    return (await tx.selectFrom('alarm').select('id').executeTakeFirstOrThrow()).id;
+  });
+}
+
 async function prepareWorld(): Promise<void> {
   await publicPool({ db }, 'coverage', '198.51.100.1', '198.51.100.250');
   const lan = await admin.make('networks', { name: 'lan', subnet: '10.91.0.0/24' });
@@ -109,6 +120,7 @@ async function prepareWorld(): Promise<void> {
   await admin.make('publicaddresses', { name: 'front', pool: 'coverage' });
   world = { network: lan.id, instance: machine.id, disk: data.id };
   jobId = machine.job.id;
+  alarmId = await alarmAbout(machine.id);
   const lease = await admin.post(`/v1/networks/${lan.id}/leases`, { mac: '52:54:00:00:00:01' });
   leaseId = lease.body.id;
   for (const [plural, recipe] of Object.entries(kindRecipes)) {
@@ -140,6 +152,7 @@ function pathOf(operation: Operation, isAbsent = false): string {
     if (isAbsent) return ABSENT;
     if (name === 'network') return world.network;
     if (name === 'lease') return leaseId;
+    if (plural === 'alarms') return alarmId;
     return plural === 'jobs' ? jobId : (standing[plural] ?? ABSENT);
   });
 }
@@ -337,6 +350,8 @@ describe('routes of their own', () => {
       '/v1/audit',
       '/v1/audit/export',
       '/v1/jobs',
+      '/v1/alarms',
+      `/v1/alarms/${alarmId}`,
       `/v1/wireguardpeers/${standing.wireguardpeers}/config`,
     ]) {
       expect((await admin.get(path)).status, path).toBe(200);

@@ -5,25 +5,24 @@ import { writeFileSync } from 'node:fs';
 // biome-ignore lint/style/noDefaultExport: vitest loads a reporter by its default export.
 export default class CountingReporter {
   onTestRunEnd(modules, unhandledErrors) {
-    const result = { passed: 0, failed: unhandledErrors.length, skipped: [], failures: unhandledErrors.map(String) };
-    for (const module of modules) {
-      // A file that cannot be loaded has no tests, and yet it failed; so has one whose suite-wide hook threw.
-      const errors = [...module.errors(), ...[...module.children.allSuites()].flatMap((suite) => suite.errors())];
-      result.failed += errors.length;
-      for (const error of errors) result.failures.push(`${module.relativeModuleId}: ${error.message}`);
-      for (const test of module.children.allTests()) this.#count(result, module, test);
-    }
+    // What no file can be blamed for.
+    const result = { failures: unhandledErrors.map(String), files: {} };
+    for (const module of modules) result.files[module.relativeModuleId] = countFile(module);
     if (process.env.RHYZOME_TEST_RESULT) writeFileSync(process.env.RHYZOME_TEST_RESULT, JSON.stringify(result));
   }
+}
 
-  #count(result, module, test) {
+function countFile(module) {
+  const file = { passed: 0, skipped: [], failures: [] };
+  // A file that cannot be loaded has no tests, and yet it failed; so has one whose suite-wide hook threw.
+  const errors = [...module.errors(), ...[...module.children.allSuites()].flatMap((suite) => suite.errors())];
+  for (const error of errors) file.failures.push(`${module.relativeModuleId}: ${error.message}`);
+  for (const test of module.children.allTests()) {
     const { state, note } = test.result();
     const name = `${module.relativeModuleId} > ${test.fullName}`;
-    if (state === 'passed') result.passed += 1;
-    else if (state === 'skipped') result.skipped.push({ name, reason: note ?? '' });
-    else {
-      result.failed += 1;
-      result.failures.push(name);
-    }
+    if (state === 'passed') file.passed += 1;
+    else if (state === 'skipped') file.skipped.push({ name, reason: note ?? '' });
+    else file.failures.push(name);
   }
+  return file;
 }

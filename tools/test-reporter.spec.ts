@@ -3,6 +3,8 @@ import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+// @ts-expect-error plain JavaScript, as what uses it
+import { figuresOf, filesToRepeat, withRepetition } from './test-results.mjs';
 
 const root = resolve(import.meta.dirname, '..');
 let folder: string;
@@ -38,15 +40,16 @@ it('counts passed, failed and skipped tests, the last with their reasons', async
       it.skip('is skipped', () => {});
       describe('in', () => it('passes too', () => {}));`,
   });
-  expect(counted).toMatchObject({
+  const file = {
     passed: 2,
-    failed: 1,
     skipped: [
       { name: 'a.spec.ts > needs root', reason: 'not root' },
       { name: 'a.spec.ts > is skipped', reason: '' },
     ],
     failures: ['a.spec.ts > fails'],
-  });
+  };
+  expect(counted).toEqual({ failures: [], files: { 'a.spec.ts': file } });
+  expect(figuresOf(counted)).toEqual({ ...file, failed: 1, unsteady: [] });
 });
 
 it('counts a file that cannot be loaded, and a suite whose preparation fails, as failed', async () => {
@@ -55,8 +58,31 @@ it('counts a file that cannot be loaded, and a suite whose preparation fails, as
     'c.spec.ts':
       "describe('suite', () => { beforeAll(() => { throw new Error('broken hook'); }); it('x', () => {}); });",
   });
-  expect(counted.passed).toBe(0);
-  expect(counted.failed).toBeGreaterThanOrEqual(2);
-  expect(counted.failures.join()).toContain('broken file');
-  expect(counted.failures.join()).toContain('broken hook');
+  const { passed, failed, failures } = figuresOf(counted);
+  expect(passed).toBe(0);
+  expect(failed).toBeGreaterThanOrEqual(2);
+  expect(failures.join()).toContain('broken file');
+  expect(failures.join()).toContain('broken hook');
+  expect(filesToRepeat(counted)).toEqual(['b.spec.ts', 'c.spec.ts']);
+});
+
+const file = (...failures: string[]) => ({ passed: 1, skipped: [], failures });
+
+it('says what passed only when it was run once more, and fails what failed twice', () => {
+  const first = { failures: [], files: { a: file('a > x', 'a > y'), b: file('b > z'), c: file() } };
+  const second = { failures: [], files: { a: file(), b: file('b > z') } };
+  expect(figuresOf(withRepetition(first, second))).toEqual({
+    passed: 3,
+    failed: 1,
+    skipped: [],
+    failures: ['b > z'],
+    unsteady: ['a > x', 'a > y'],
+  });
+});
+
+it('runs nothing once more where it is not single files that failed', () => {
+  const broken = Object.fromEntries(Array.from({ length: 6 }, (_, i) => [`${i}`, file('x')]));
+  expect(filesToRepeat({ failures: [], files: broken })).toEqual([]);
+  expect(filesToRepeat({ failures: ['the runner broke'], files: { a: file('x') } })).toEqual([]);
+  expect(filesToRepeat({ failures: [], files: { a: file(), b: file() } })).toEqual([]);
 });

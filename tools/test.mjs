@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { install, projectEnvironment, projectNode, root } from './bootstrap.mjs';
+import { figuresOf, filesToRepeat, withRepetition } from './test-results.mjs';
 
 const node = () => projectNode();
 const bin = (name) => join(root, 'node_modules', '.bin', name);
@@ -59,8 +60,8 @@ function timed(name, work) {
   return result;
 }
 
-/** Figures of one run of vitest, from its reporter. No figures: it broke before it could count. */
-function runSuite({ name, exclude, flags }, filters) {
+/** One run of vitest, as its reporter counted it. No figures: it broke before it could count. */
+function runFiles({ name, exclude, flags }, filters) {
   const resultFile = join(root, '.rhyzome', 'cache', `test-result-${process.pid}.json`);
   mkdirSync(join(root, '.rhyzome', 'cache'), { recursive: true });
   rmSync(resultFile, { force: true });
@@ -68,19 +69,25 @@ function runSuite({ name, exclude, flags }, filters) {
   const excludes = exclude.flatMap((pattern) => ['--exclude', pattern]);
   const args = ['run', '--passWithNoTests', ...reporters, ...flags, ...excludes, ...filters];
   const ok = timed(name, () => run(bin('vitest'), args, { RHYZOME_TEST_RESULT: resultFile }));
-  if (!existsSync(resultFile)) return { passed: 0, failed: 1, skipped: [], failures: [`${name}: the runner broke`] };
+  if (!existsSync(resultFile)) return { failures: [`${name}: the runner broke`], files: {} };
   const result = JSON.parse(readFileSync(resultFile, 'utf8'));
   rmSync(resultFile);
-  if (!ok && result.failed === 0) {
-    result.failed = 1;
-    result.failures.push(`${name}: the runner ended with an error`);
-  }
+  if (!ok && figuresOf(result).failed === 0) result.failures.push(`${name}: the runner ended with an error`);
   return result;
+}
+
+/** Figures of a suite. Files that failed are run once more by themselves: what fails twice fails. */
+function runSuite(suite, filters) {
+  const first = runFiles(suite, filters);
+  const again = filesToRepeat(first);
+  if (again.length === 0) return figuresOf(first);
+  const second = runFiles({ ...suite, name: `${suite.name}, once more: ${again.join(', ')}` }, again);
+  return figuresOf(withRepetition(first, second));
 }
 
 function main(filters) {
   install();
-  const total = { passed: 0, failed: 0, skipped: [], failures: [] };
+  const total = { passed: 0, failed: 0, skipped: [], failures: [], unsteady: [] };
   const named = checks.filter(({ name }) => filters.includes(name));
   const onlyChecks = filters.length > 0 && named.length === filters.length;
   // A filter for tests still needs dist/ fresh.
@@ -101,6 +108,7 @@ function main(filters) {
     total.failed += result.failed;
     total.skipped.push(...result.skipped);
     total.failures.push(...result.failures);
+    total.unsteady.push(...result.unsteady);
   }
   if (tests === 0) {
     total.failed += 1;
@@ -110,10 +118,12 @@ function main(filters) {
   return total.failed === 0 ? 0 : 1;
 }
 
-function summarize({ passed, failed, skipped, failures }) {
+function summarize({ passed, failed, skipped, failures, unsteady }) {
   console.log('');
   if (skipped.length > 0) console.log('Skipped:');
   for (const { name, reason } of skipped) console.log(`  ${name}${reason ? `: ${reason}` : ''}`);
+  if (unsteady.length > 0) console.log('Passed only when run once more (counted as passed; each wants a look):');
+  for (const name of unsteady) console.log(`  ${name}`);
   if (failures.length > 0) console.log('Failed:');
   for (const name of failures) console.log(`  ${name}`);
   console.log(`${passed} passed, ${failed} failed, ${skipped.length} skipped`);

@@ -7,8 +7,9 @@ import { Database, Listener } from '#libs/db';
 import { EventReader } from '#libs/events';
 import { ConsoleRelay } from '#libs/nodes';
 import type { Logger } from '#libs/process';
-import { JobService, KindRegistry, Pipeline, ResourceReader } from '#libs/resources';
+import { AlarmService, JobService, KindRegistry, Pipeline, ResourceReader } from '#libs/resources';
 import { metricsController, resourceController } from '#libs/rest';
+import { AlarmsController } from './controllers/alarms.controller.js';
 import { AuditController } from './controllers/audit.controller.js';
 import { DocsController } from './controllers/docs.controller.js';
 import { EventsController } from './controllers/events.controller.js';
@@ -50,6 +51,7 @@ export class ApiModule {
         ProtectedResourceController,
         QuotasController,
         JobsController,
+        AlarmsController,
         EventsController,
         AuditController,
         ...kinds.flatMap((kind) => [...(kind.controllers ?? [])]),
@@ -66,6 +68,7 @@ export class ApiModule {
         { provide: Pipeline, useValue: new Pipeline(db, registry, (tenantId) => authenticator.forget(tenantId)) },
         { provide: ResourceReader, useValue: new ResourceReader(db, tokenKey) },
         { provide: JobService, useValue: new JobService(db, registry, tokenKey, listener, draining) },
+        { provide: AlarmService, useValue: new AlarmService(db, registry, tokenKey) },
         { provide: ProtectedResource, useValue: parts.resource },
         { provide: OPENAPI, useValue: parts.openapi },
         { provide: DRAINING, useValue: draining },

@@ -21,6 +21,12 @@ export interface NodeView {
   labels: Record<string, string>;
   capacity: NodeRoom;
   reserved: NodeRoom;
+  /** How often each is promised: the node's own factor, else the installation's. */
+  overcommit: NodeFactors;
+  /** What is never promised of its memory. */
+  memoryReserveMiB: number;
+  /** What may be promised, by the factors. */
+  promisable: NodeRoom;
   /** Resources that are placed there, those on their way out included. */
   placed: number;
   /** `advertise` of the rhyzome-grpc that holds its stream. */
@@ -28,6 +34,20 @@ export interface NodeView {
   lastSeenAt: Date;
   lastSeenSeconds: number;
   createdAt: Date;
+}
+
+export interface NodeFactors {
+  vcpus: number;
+  memory: number;
+  disk: number;
+}
+
+/** What is set of a node alone; null: as in the installation. */
+export interface NodeLimits {
+  vcpuOvercommit?: number | null;
+  memoryOvercommit?: number | null;
+  diskOvercommit?: number | null;
+  memoryReserveMiB?: number | null;
 }
 
 interface NodeRoom {
@@ -48,13 +68,16 @@ const selectNode = sql<NodeView>`
     case when n.told_state = node_state(n) then n.told_at else n.last_seen_at + node_silence() end as "stateSince",
     n.cordoned, n.draining, n.epoch, n.fenced_at as "fencedAt", n.driver, n.agent_version as "agentVersion", n.kinds, n.labels,
     jsonb_build_object('vcpus', n.vcpus, 'memoryMiB', n.memory_mib, 'diskGiB', n.disk_gib) as capacity,
-    (select jsonb_build_object('vcpus', coalesce(sum(r.vcpus), 0), 'memoryMiB', coalesce(sum(r.memory_mib), 0),
-      'diskGiB', coalesce(sum(r.disk_gib), 0)) from reservation r where r.node_id = n.id) as reserved,
+    jsonb_build_object('vcpus', m.used_vcpus, 'memoryMiB', m.used_memory_mib, 'diskGiB', m.used_disk_gib) as reserved,
+    jsonb_build_object('vcpus', coalesce(n.vcpu_overcommit, i.vcpu_overcommit), 'memory',
+      coalesce(n.memory_overcommit, i.memory_overcommit), 'disk', coalesce(n.disk_overcommit, i.disk_overcommit)) as overcommit,
+    coalesce(n.memory_reserve_mib, i.memory_reserve_mib) as "memoryReserveMiB",
+    jsonb_build_object('vcpus', m.vcpus, 'memoryMiB', m.memory_mib, 'diskGiB', m.disk_gib) as promisable,
     (select count(*) from placement p where p.node_id = n.id) as placed,
     s.replica, n.last_seen_at as "lastSeenAt",
     greatest(0, floor(extract(epoch from now() - n.last_seen_at)))::int as "lastSeenSeconds",
     n.created_at as "createdAt"
-  from node n left join node_session s on s.node_id = n.id`;
+  from node n cross join installation i join node_room m on m.node_id = n.id left join node_session s on s.node_id = n.id`;
 
 export async function listNodes(tx: Tx): Promise<NodeView[]> {
   return (await sql<NodeView>`${selectNode} order by n.name`.execute(tx)).rows;
@@ -127,6 +150,17 @@ export async function cordonNode(tx: Tx, id: string, cordoned: boolean): Promise
     .where('cordoned', '!=', cordoned)
     .executeTakeFirst();
   return changed.numUpdatedRows === 1n;
+}
+
+/** Sets what may be promised of a node; what is promised already stays, also where that is more. */
+export async function limitNode(tx: Tx, id: string, limits: NodeLimits): Promise<void> {
+  const columns = {
+    vcpu_overcommit: limits.vcpuOvercommit,
+    memory_overcommit: limits.memoryOvercommit,
+    disk_overcommit: limits.diskOvercommit,
+    memory_reserve_mib: limits.memoryReserveMiB,
+  };
+  await tx.updateTable('node').set(columns).where('id', '=', id).execute();
 }
 
 /**

@@ -38,3 +38,27 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
     return value;
   };
 }
+
+/** Between which factors nodes may be promised, as the database has it (migration 0029). */
+export const limits = {
+  vcpus: { min: 1, max: 100 },
+  memory: { min: 0.5, max: 4 },
+  disk: { min: 0.5, max: 20 },
+  reserveMiB: 16 * 1024 * 1024,
+} as const;
+
+/** A factor with up to two decimals. */
+export function factor({ min, max }: { min: number; max: number }): (text: string) => number {
+  return (text) => {
+    const value = /^\d{1,3}(\.\d{1,2})?$/.test(text) ? Number(text) : Number.NaN;
+    if (!(value >= min && value <= max)) {
+      throw new InvalidArgumentError(`It must be a factor from ${min} to ${max}, with up to two decimals.`);
+    }
+    return value;
+  };
+}
+
+/** Or the word `default`: what holds for the whole installation. */
+export function orDefault(parse: (text: string) => number): (text: string) => number | 'default' {
+  return (text) => (text === 'default' ? text : parse(text));
+}

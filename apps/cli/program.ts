@@ -1,6 +1,8 @@
 /** The command line of `rhyzome`: its subcommands, its help, and how errors end it. */
 import { Command, CommanderError } from 'commander';
+import { alarmCommand } from './commands/alarm.js';
 import { auditCommand } from './commands/audit.js';
+import { backupCommand } from './commands/backup.js';
 import { dbCommand } from './commands/db.js';
 import { diskCommand } from './commands/disk.js';
 import { generateCommand } from './commands/generate.js';
@@ -9,8 +11,10 @@ import { jobCommand } from './commands/job.js';
 import { loginCommand } from './commands/login.js';
 import { logoutCommand } from './commands/logout.js';
 import { nodeCommand } from './commands/node.js';
+import { placementCommand } from './commands/placement.js';
 import { poolCommand } from './commands/pool.js';
 import { quotaCommand } from './commands/quota.js';
+import { restoreCommand } from './commands/restore.js';
 import { serviceCommand } from './commands/service.js';
 import { sweepCommand } from './commands/sweep.js';
 import { tenantCommand } from './commands/tenant.js';
@@ -25,12 +29,16 @@ const commands = [
   quotaCommand,
   poolCommand,
   dbCommand,
+  backupCommand,
+  restoreCommand,
   serviceCommand,
   nodeCommand,
+  placementCommand,
   sweepCommand,
   imageCommand,
   diskCommand,
   jobCommand,
+  alarmCommand,
   auditCommand,
   generateCommand,
   loginCommand,

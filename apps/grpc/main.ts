@@ -7,7 +7,7 @@ import { DEFAULT_AUDIENCE, loadConfigOrExit } from '#libs/config';
 import { openDatabases, whenReachable } from '#libs/db';
 import { AuditSealer, EventNumberer, RefusedReads, UnauthenticatedLog } from '#libs/events';
 import { KeycloakIdentity, provideIdentity } from '#libs/identity';
-import { JobRunner } from '#libs/jobs';
+import { AlarmWatch, JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
 import { Fencer, NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
@@ -51,6 +51,7 @@ const firstTcp = config.grpc.listen.find((address) => !address.startsWith('unix:
 const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
 const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
+const alarms = new AlarmWatch(db, log);
 const leftovers = { name: 'leftovers', everyMs: 5 * 60_000, work: sweepLeftovers };
 const upkeep = new Upkeep(db, registry, log, undefined, [leftovers]);
 const { fence } = config.grpc;
@@ -112,6 +113,7 @@ numberer.start();
 sealer.start();
 upkeep.start();
 watch.start();
+alarms.start();
 fencer?.start();
 const enrollment =
   config.grpc.enrollment &&
@@ -132,7 +134,7 @@ onShutdown(log, async () => {
   // At once, so that nodes and clients are with another replica while the last jobs are given back.
   draining.abort();
   hub.close();
-  const works = [runner, upkeep, watch, sealer, ...(fencer ? [fencer] : [])].map((work) => work.stop());
+  const works = [runner, upkeep, watch, alarms, sealer, ...(fencer ? [fencer] : [])].map((work) => work.stop());
   await Promise.all([grpc.drain(CALLS_MS), ...works, collector?.close(), enrollment?.stop(CALLS_MS)]);
   revocations.close();
   await app.close();

@@ -26,7 +26,7 @@ export const errorHelp: Record<ErrorCode, string> = {
     'There may be no more of them here; `detail` says how many there may be. Delete what is no longer needed.',
   no_free_address: 'Every address of the network or pool is taken. Delete leases or instances, or use a larger subnet.',
   no_capacity:
-    'No node has the room; `wouldFit` says what would. Ask for less, or try later: it comes back when others delete something.',
+    'No node has the room: `short` and `wouldFit` say what is missing and what would fit. Or no node with the room satisfies what `placement` requires: `requirements` says which. Ask for less, or try later: room comes back when others delete something.',
   quota_exceeded:
     'It would pass a limit of your tenant: `quota`, `max`, `used`, `asked` and `left` say which and by how much (`GET /v1/quotas` shows all). Delete something, or ask your administrator for more.',
   in_use:
@@ -69,6 +69,8 @@ export const errorHelp: Record<ErrorCode, string> = {
   too_many_requests:
     'You, your tenant or your address sends more than the limit allows; `policy` says whose, `RateLimit` what is left. Wait for `Retry-After` seconds.',
   headers_too_large: 'The headers are too large. Send fewer or shorter ones.',
+  step_timed_out:
+    'A step of the job did not get done by its deadline, and the job was undone; `detail` says which step, and what it waited for last. Retry the job once that is mended.',
   job_failed: 'The job could not be done; its error says why. Mend that and retry the job, or delete the resource.',
   internal: 'A fault of Rhyzome. Tell its operators the `requestId`: the logs have the cause under it.',
   database_unavailable:

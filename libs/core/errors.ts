@@ -97,6 +97,12 @@ export const errorCodes = {
   upgrade_required: { http: 426, grpc: GrpcCode.unimplemented, title: 'A WebSocket upgrade is needed' },
   too_many_requests: { http: 429, grpc: GrpcCode.resourceExhausted, title: 'Too many requests', retryable: true },
   headers_too_large: { http: 431, grpc: GrpcCode.invalidArgument, title: 'The headers are too large' },
+  step_timed_out: {
+    http: 504,
+    grpc: GrpcCode.deadlineExceeded,
+    title: 'A step of the job took too long',
+    retryable: true,
+  },
   job_failed: { http: 500, grpc: GrpcCode.internal, title: 'The job failed' },
   internal: { http: 500, grpc: GrpcCode.internal, title: 'Something went wrong on our side' },
   database_unavailable: {

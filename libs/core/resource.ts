@@ -29,17 +29,32 @@ export interface ResourceCore {
   createdBy?: string;
 }
 
+/** How far a step may go before it is given up, or somebody is told. What is absent follows libs/jobs/limits.ts. */
+export interface StepLimits {
+  /**
+   * How long it may take, by the database's clock and over deaths of workers; then the job fails. False: any time. What
+   * waits for something outside (a node that is away, an operator's word) is not counted.
+   */
+  deadlineMs?: number | false;
+  /** Tries before an error that is nobody's fault that can be named fails the job. */
+  tries?: number;
+  /** False: nobody is told that it takes long, since it is the user who is waited for. */
+  alarm?: false;
+}
+
 /**
  * A step of a job: a named piece of outside work with its undo beside it. `act` may run again after a crash in its
  * middle, `undo` after a crash before, in or after `act`; both are idempotent. The result of a finished step is stored
  * and given back when the job goes on elsewhere.
  */
-export interface JobStep<Tx, Result, Prepared = undefined> {
+export interface JobStep<Tx, Result, Prepared = undefined> extends StepLimits {
   /**
    * What takes long and needs no transaction (fetching, hashing); runs before `act`, which gets what it gives. Repeated
    * whenever `act` is; ends soon once the signal aborts: the job was cancelled, is another worker's, or the process ends.
    */
   outside?(signal: AbortSignal): Promise<Prepared>;
+  /** How far `outside` has come, e.g. in bytes: whenever that changes, the deadline begins anew. */
+  progress?(): Promise<number>;
   /** Runs in one transaction of the resource's tenant that the job's lease fences. */
   act(tx: Tx, prepared: Prepared): Promise<Result>;
   undo?(tx: Tx, result: Result | undefined): Promise<void>;
@@ -69,11 +84,15 @@ export interface Job<Tx = unknown> {
    * Goes on when `probe` returns something other than Waiting; until then the worker is given back. The probe runs
    * whenever somebody wakes the resource's jobs, and from time to time. It throws to fail the job.
    */
-  wait<Result>(
-    name: string,
-    probe: (tx: Tx) => Promise<Result | Waiting>,
-    options?: { message?: string; cancellable?: boolean },
-  ): Promise<Result>;
+  wait<Result>(name: string, probe: (tx: Tx) => Promise<Result | Waiting>, options?: WaitOptions): Promise<Result>;
+}
+
+export interface WaitOptions extends StepLimits {
+  /** Shown once it is over. */
+  message?: string;
+  cancellable?: boolean;
+  /** True: what the probe waits for tells how far it is; whenever it says something else, the deadline begins anew. */
+  tellsProgress?: boolean;
 }
 
 /** A probe's answer that shows the user what is waited for. */

@@ -31,6 +31,8 @@ export interface DatabaseOptions {
   operator?: pg.PoolConfig;
   maxConnections?: number;
   applicationName?: string;
+  /** See PoolLimits. */
+  idleTransactionMs?: number;
   onError?: (error: Error) => void;
   /** Called for each statement that goes to the server; for counting, and for tests of the walls. */
   onQuery?: (text: string, asked: AskedStatement) => void;
@@ -113,13 +115,36 @@ function setTenant(tenantId: string): string {
   return `select set_config('rhyzome.tenant_id', '${tenantId}', true)`;
 }
 
-/** More columns of the statement that sets the tenant. */
-const readInOrder = [
+/** Columns of the statement that begins a transaction. */
+const inOrder = [
   ...['seqscan', 'bitmapscan', 'sort', 'hashjoin', 'mergejoin'].map((way) => [`enable_${way}`, 'off']),
   ['plan_cache_mode', 'force_generic_plan'],
 ]
-  .map(([name, value]) => `, set_config('${name}', '${value}', true)`)
-  .join('');
+  .map(([name, value]) => `set_config('${name}', '${value}', true)`)
+  .join(', ');
+const inOrderOnly = `${inOrder}, set_config('enable_incremental_sort', 'off', true)`;
+
+/** One statement in a transaction of its own that begins with settings. */
+async function inOneTrip<Row>(pool: pg.Pool, setting: string, query: CompiledQuery<Row>): Promise<Row[]> {
+  try {
+    const client = await pool.connect();
+    let failure: Error | undefined;
+    try {
+      const begun = client.query(`begin; ${setting}`);
+      const result = client.query(query.sql, query.parameters as unknown[]);
+      const ended = client.query('commit');
+      const outcomes = await Promise.allSettled([begun, result, ended]);
+      for (const outcome of outcomes) if (outcome.status === 'rejected') failure ??= outcome.reason as Error;
+      if (failure) throw failure;
+      return (await result).rows as Row[];
+    } finally {
+      // A broken connection is thrown away; an ordinary SQL error leaves it usable, as commit ended the transaction.
+      client.release(failure !== undefined && !('severity' in failure));
+    }
+  } catch (error) {
+    throw translateDatabaseError(error);
+  }
+}
 
 export class Database {
   private readonly appPool: pg.Pool;
@@ -131,7 +156,8 @@ export class Database {
   readonly operator: Kysely<DB>;
 
   constructor(private readonly options: DatabaseOptions) {
-    const limits = { max: options.maxConnections, applicationName: options.applicationName };
+    const { maxConnections: max, applicationName, idleTransactionMs } = options;
+    const limits = { max, applicationName, idleTransactionMs };
     this.appPool = createPool(options.app, 'rhyzome_app', limits, options.onError);
     this.operatorPool = createPool(options.operator ?? options.app, 'rhyzome_operator', limits, options.onError);
     const onError = options.onError ?? (() => undefined);
@@ -161,26 +187,14 @@ export class Database {
     query: CompiledQuery<Row>,
     options: { inOrder?: boolean } = {},
   ): Promise<Row[]> {
-    const setting = options.inOrder ? `${setTenant(tenantId)}${readInOrder}` : setTenant(tenantId);
-    try {
-      const client = await this.appPool.connect();
-      let failure: Error | undefined;
-      try {
-        const begun = client.query(`begin; ${setting}`);
-        const result = client.query(query.sql, query.parameters as unknown[]);
-        const ended = client.query('commit');
-        const outcomes = await Promise.allSettled([begun, result, ended]);
-        for (const outcome of outcomes) if (outcome.status === 'rejected') failure ??= outcome.reason as Error;
-        this.options.onQuery?.(query.sql, { parameters: query.parameters, tenantId });
-        if (failure) throw failure;
-        return (await result).rows as Row[];
-      } finally {
-        // A broken connection is thrown away; an ordinary SQL error leaves it usable, as commit ended the transaction.
-        client.release(failure !== undefined && !('severity' in failure));
-      }
-    } catch (error) {
-      throw translateDatabaseError(error);
-    }
+    const setting = options.inOrder ? `${setTenant(tenantId)}, ${inOrder}` : setTenant(tenantId);
+    this.options.onQuery?.(query.sql, { parameters: query.parameters, tenantId });
+    return inOneTrip(this.appPool, setting, query);
+  }
+
+  /** Runs one statement that spans tenants, along indexes in its own orders whatever the planner believes. */
+  async operatorInOrder<Row>(query: CompiledQuery<Row>): Promise<Row[]> {
+    return inOneTrip(this.operatorPool, `select ${inOrderOnly}`, query);
   }
 
   /** Runs `work` in one transaction in the tenant's scope; a throw rolls back. */

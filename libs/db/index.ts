@@ -1,3 +1,4 @@
+export { copyIn, copyOut, withSession } from './copy.js';
 export {
   type AskedStatement,
   allInOrder,
@@ -13,4 +14,4 @@ export { type Channel, Listener } from './listener.js';
 export * from './migrator.js';
 export { type Databases, openDatabases, openOwner, whenReachable } from './open.js';
 export { createPool, type Role } from './pools.js';
-export { ensureRoles } from './roles.js';
+export { ensureRoles, makeRoles } from './roles.js';

@@ -9,6 +9,10 @@ import pg from 'pg';
 import { createPool } from './pools.js';
 import { ensureRoles } from './roles.js';
 
+const migrationTable = `
+  create table if not exists migration (name text primary key, checksum text not null, applied_at timestamptz not null default now());
+  grant select on migration to rhyzome_app, rhyzome_operator`;
+
 const filePattern = /^(\d{4})_([a-z0-9_]+)\.sql$/;
 
 export interface MigrationFile {
@@ -89,16 +93,19 @@ export async function migrate(connection: pg.PoolConfig, folder: string): Promis
     await ensureRoles(client);
     await client.query("select pg_advisory_lock(hashtextextended('rhyzome.migrate', 0))");
     await client.query('set role rhyzome_owner');
-    await client.query(
-      `create table if not exists migration (name text primary key, checksum text not null, applied_at timestamptz not null default now());
-       grant select on migration to rhyzome_app, rhyzome_operator`,
-    );
+    await client.query(migrationTable);
     const statuses = compare(files, await appliedMigrations(client));
     refuseMisfits(statuses);
     const pending = files.filter((file) => statuses.find((s) => s.name === file.name)?.state === 'pending');
     for (const file of pending) await run(client, file);
     return pending.map((file) => file.name);
   });
+}
+
+/** Applies these, in their order, in a transaction that is open and is the owner's. Throws MigrationError `failed`. */
+export async function applyMigrations(client: pg.ClientBase, files: readonly MigrationFile[]): Promise<void> {
+  await client.query(migrationTable);
+  for (const file of files) await apply(client, file);
 }
 
 function refuseMisfits(statuses: MigrationStatus[]): void {
@@ -142,17 +149,23 @@ async function run(client: pg.ClientBase, file: MigrationFile): Promise<void> {
     await client.query('begin');
     try {
       await client.query(`set local lock_timeout = ${LOCK_MS}`);
-      await client.query(file.sql);
-      await client.query('insert into migration (name, checksum) values ($1, $2)', [file.name, file.checksum]);
+      await apply(client, file);
       await client.query('commit');
       return;
     } catch (error) {
       await client.query('rollback');
-      const isBusy = inTheWay.has((error as { code?: string }).code);
-      if (!isBusy || tries === MAX_TRIES)
-        throw new MigrationError('failed', `Migration ${file.name}: ${(error as Error).message}`, { cause: error });
+      const { code } = ((error as Error).cause ?? error) as { code?: string };
+      if (!inTheWay.has(code) || tries === MAX_TRIES) throw error;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     }
+}
+
+async function apply(client: pg.ClientBase, file: MigrationFile): Promise<void> {
+  try {
+    await client.query(file.sql);
+    await client.query('insert into migration (name, checksum) values ($1, $2)', [file.name, file.checksum]);
+  } catch (error) {
+    throw new MigrationError('failed', `Migration ${file.name}: ${(error as Error).message}`, { cause: error });
   }
 }
 

@@ -28,6 +28,12 @@ export interface Databases {
   close(): Promise<void>;
 }
 
+/**
+ * As long as a job's lease: a server that was stopped in the middle of a transaction, or whose machine is gone, must not
+ * keep its jobs and resources locked for longer than it keeps their leases.
+ */
+const IDLE_TRANSACTION_MS = 8_000;
+
 /** Connects lazily; says where the walls in the database rest on one login only. */
 export function openDatabases(
   program: string,
@@ -47,7 +53,8 @@ export function openDatabases(
   const onQuery = () => {
     statements += 1;
   };
-  const db = new Database({ app, operator, applicationName: program, onError, onQuery });
+  const idleTransactionMs = IDLE_TRANSACTION_MS;
+  const db = new Database({ app, operator, applicationName: program, idleTransactionMs, onError, onQuery });
   const listener = new Listener(
     needsOperator ? operator : app,
     needsOperator ? 'rhyzome_operator' : 'rhyzome_app',

@@ -22,6 +22,8 @@ export interface PoolLimits {
   max?: number;
   applicationName?: string;
   statementTimeoutMs?: number;
+  /** A transaction in which nothing is asked for so long is rolled back, and with it the locks that it holds. */
+  idleTransactionMs?: number;
 }
 
 /** The settings of a connection that is `role`. */
@@ -30,7 +32,7 @@ export function asRole(connection: pg.PoolConfig, role: Role | null, limits: Poo
     ...(role ? [`-c role=${role}`] : []),
     `-c statement_timeout=${limits.statementTimeoutMs ?? 30_000}`,
     '-c lock_timeout=10000',
-    '-c idle_in_transaction_session_timeout=60000',
+    `-c idle_in_transaction_session_timeout=${limits.idleTransactionMs ?? 60_000}`,
     '-c timezone=UTC',
     // Compiling takes longer than any of our statements.
     '-c jit=off',

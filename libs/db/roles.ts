@@ -11,6 +11,17 @@ const roles: readonly Role[] = ['rhyzome_owner', 'rhyzome_app', 'rhyzome_operato
 export async function ensureRoles(client: pg.ClientBase): Promise<void> {
   await client.query('begin');
   try {
+    await makeRoles(client);
+    await client.query('commit');
+  } catch (error) {
+    await client.query('rollback');
+    throw error;
+  }
+}
+
+/** As `ensureRoles`, in a transaction that is open. */
+export async function makeRoles(client: pg.ClientBase): Promise<void> {
+  try {
     // Roles belong to the whole cluster: two databases that are set up at once must not race.
     await client.query("select pg_advisory_xact_lock(hashtextextended('rhyzome.roles', 0))");
     for (const role of roles) {
@@ -25,9 +36,7 @@ export async function ensureRoles(client: pg.ClientBase): Promise<void> {
     await client.query('revoke create on schema public from public');
     await client.query('grant usage, create on schema public to rhyzome_owner');
     await client.query('grant usage on schema public to rhyzome_app, rhyzome_operator');
-    await client.query('commit');
   } catch (error) {
-    await client.query('rollback');
     if ((error as { code?: string }).code === '42501') {
       throw new Error(
         `The login may not make Rhyzome's roles. Let an administrator of the PostgreSQL run, in this database:\n` +

@@ -9,9 +9,6 @@ export interface JobFailure {
   details?: Record<string, unknown>;
 }
 
-/** Of what waits for another system; at most 30 s apart, that is a good half a day. */
-export const MAX_OUTAGE_TRIES = 2_000;
-
 /** A system that the step needs does not answer. */
 export function isElsewhere(error: unknown): error is RhyzomeError {
   return error instanceof RhyzomeError && error.code === 'identity_provider_unavailable';
@@ -32,4 +29,12 @@ export function failureOf(error: RhyzomeError): JobFailure {
 
 export function unknownFailure(row: JobRow): JobFailure {
   return { code: 'internal', message: `Something went wrong on our side; the logs have it under job ${row.id}.` };
+}
+
+/** A job whose workers die with it would take every worker down, one after the other. */
+export function tooManyCrashes(row: JobRow): RhyzomeError {
+  return new RhyzomeError(
+    'job_failed',
+    `${row.crashes} workers died in the same step of the job, one after the other. Ask your administrator before you retry it.`,
+  );
 }

@@ -3,8 +3,11 @@
  * so that a cancelled job, a lost lease or the end of the process aborts it. Only so many run at once, and of one tenant
  * fewer still: slow work outside must not take the workers from everybody else.
  */
+import { sql } from 'kysely';
 import { Waiting } from '#libs/core';
 import type { Database } from '#libs/db';
+import { stepTimedOut, UNDO_TRY_MS } from './limits.js';
+import { later } from './queue.js';
 import { type JobRow, LeaseLost } from './rows.js';
 
 /** The job was cancelled while it ran forwards. */
@@ -33,6 +36,20 @@ const LOOK_MS = 500;
 const OUT_OF_SIGHT_MS = 6_000;
 const TURN_MS = 1_000;
 
+/** A step whose deadline stands in its row, and is moved on while it gets on. */
+interface TimedStep {
+  ordinal: number;
+  name: string;
+  deadlineMs: number;
+  progress?: () => Promise<number>;
+}
+
+interface OutsideRun {
+  /** Whether a cancellation ends it. */
+  phase: 'do' | 'undo';
+  timed?: TimedStep;
+}
+
 export class OutsideWork {
   private readonly running = new Map<string, number>();
   private readonly stopping = new AbortController();
@@ -54,15 +71,10 @@ export class OutsideWork {
   }
 
   /**
-   * Runs `work` for the job that holds this lease. Throws Parked where its turn has not come, and CancelRequested, LeaseLost
-   * or Stopping where it was aborted, whatever `work` made of that.
+   * Runs `work` for the job that holds this lease. Throws Parked where its turn has not come, and CancelRequested, LeaseLost,
+   * Stopping or RhyzomeError `step_timed_out` where it was aborted, whatever `work` made of that.
    */
-  async run<T>(
-    lease: JobRow,
-    work: (signal: AbortSignal) => Promise<T>,
-    /** Whether a cancellation ends it. */
-    phase: 'do' | 'undo' = 'do',
-  ): Promise<T> {
+  async run<T>(lease: JobRow, work: (signal: AbortSignal) => Promise<T>, run: OutsideRun): Promise<T> {
     const { tenant_id: tenantId } = lease;
     const ofTenant = this.running.get(tenantId) ?? 0;
     const all = [...this.running.values()].reduce((sum, count) => sum + count, 0);
@@ -72,7 +84,7 @@ export class OutsideWork {
     this.running.set(tenantId, ofTenant + 1);
     const gone = new AbortController();
     const signal = AbortSignal.any([gone.signal, this.stopping.signal]);
-    const end = this.watch(lease, phase, gone);
+    const end = this.watch(lease, run, gone);
     try {
       signal.throwIfAborted();
       const result = await work(signal);
@@ -89,17 +101,30 @@ export class OutsideWork {
   }
 
   /** Looks at the job's row until the returned function is called. */
-  private watch(lease: JobRow, phase: 'do' | 'undo', gone: AbortController): () => void {
-    let seenAt = performance.now();
+  private watch(lease: JobRow, run: OutsideRun, gone: AbortController): () => void {
+    const begunAt = performance.now();
+    let seenAt = begunAt;
     let looking = false;
+    let reached: number | undefined;
+    const look = async () => {
+      if (run.timed?.progress) {
+        // Where it cannot be asked how far it is, it has not got on.
+        const now = await run.timed.progress().catch(() => reached);
+        if (reached !== undefined && now !== reached) await this.moveDeadline(lease, run.timed);
+        reached = now;
+      }
+      const reason = await this.reasonToEnd(lease, run);
+      if (reason) gone.abort(reason);
+      seenAt = performance.now();
+    };
     const timer = setInterval(async () => {
-      if (performance.now() - seenAt > OUT_OF_SIGHT_MS) gone.abort(new LeaseLost(`job ${lease.id} is out of sight`));
+      const now = performance.now();
+      if (now - seenAt > OUT_OF_SIGHT_MS) gone.abort(new LeaseLost(`job ${lease.id} is out of sight`));
+      if (run.phase === 'undo' && now - begunAt > UNDO_TRY_MS) gone.abort(new Error('the undo took too long'));
       if (looking) return;
       looking = true;
       try {
-        const reason = await this.reasonToEnd(lease, phase);
-        if (reason) gone.abort(reason);
-        seenAt = performance.now();
+        await look();
       } catch {
         // The database is away: what was seen last holds for a while.
       } finally {
@@ -109,14 +134,32 @@ export class OutsideWork {
     return () => clearInterval(timer);
   }
 
-  private async reasonToEnd(lease: JobRow, phase: 'do' | 'undo'): Promise<Error | undefined> {
+  private async reasonToEnd(lease: JobRow, { phase, timed }: OutsideRun): Promise<Error | undefined> {
     const query = this.db.builder
-      .selectFrom('job')
-      .select(['phase', 'fence', 'finished_at'])
-      .where('tenant_id', '=', lease.tenant_id)
-      .where('id', '=', lease.id);
+      .selectFrom('job as j')
+      .leftJoin('job_step as s', (join) =>
+        join
+          .onRef('s.tenant_id', '=', 'j.tenant_id')
+          .onRef('s.job_id', '=', 'j.id')
+          .on('s.ordinal', '=', timed?.ordinal ?? 0),
+      )
+      .select(['j.phase', 'j.fence', 'j.finished_at'])
+      .select(sql<boolean>`coalesce(s.deadline_at < now(), false)`.as('is_late'))
+      .where('j.tenant_id', '=', lease.tenant_id)
+      .where('j.id', '=', lease.id);
     const [row] = await this.db.tenantRead(lease.tenant_id, query.compile());
     if (!row || row.fence !== lease.fence || row.finished_at) return new LeaseLost(`job ${lease.id} is no longer held`);
-    return phase === 'do' && row.phase === 'undo' ? new CancelRequested() : undefined;
+    if (phase === 'do' && row.phase === 'undo') return new CancelRequested();
+    return timed && row.is_late ? stepTimedOut(timed.name, timed.deadlineMs, null) : undefined;
+  }
+
+  /** Only who holds the job says that it gets on. */
+  private async moveDeadline(lease: JobRow, { ordinal, deadlineMs }: TimedStep): Promise<void> {
+    await this.db.tenantTransaction(lease.tenant_id, (tx) =>
+      sql`update job_step s set deadline_at = ${later(deadlineMs)} from job j
+        where s.tenant_id = ${lease.tenant_id} and s.job_id = ${lease.id} and s.ordinal = ${ordinal}
+          and j.tenant_id = s.tenant_id and j.id = s.job_id and j.fence = ${lease.fence}
+          and s.deadline_at < ${later(0.9 * deadlineMs)}`.execute(tx),
+    );
   }
 }

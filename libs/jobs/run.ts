@@ -4,10 +4,15 @@
  * the collected undos in reverse order. Every write first makes sure that the lease still holds.
  */
 
-import { type Job, type JobStep, RhyzomeError, Waiting } from '#libs/core';
+import { sql } from 'kysely';
+import { type Job, type JobStep, RhyzomeError, type StepLimits, Waiting, type WaitOptions } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
+import { clearAlarm } from './alarms.js';
+import { ALARM_AFTER_MS, ALARM_CRASHES, ALARM_TRIES, deadlineOf, stepTimedOut } from './limits.js';
 import { CancelRequested, type OutsideWork, Parked } from './outside.js';
+import { later, writeJob } from './queue.js';
 import { holdLease, type JobRow, type JobStepRow } from './rows.js';
+import { type DeadlineChange, type RecordedStep, readSteps, recordStep, setStepState } from './step-rows.js';
 
 /** Ends a replay backwards at the first step that never began. */
 class Unwinding extends Error {
@@ -34,7 +39,9 @@ export class JobRun implements Job<Tx> {
   private replayed = 0;
   private total: number;
   private readonly undos: Undo[] = [];
-  private steps: JobStepRow[] = [];
+  private steps: RecordedStep[] = [];
+  /** What the step that it is at says of itself; undefined: nothing. */
+  private limits: StepLimits = {};
 
   constructor(
     private readonly db: Database,
@@ -59,22 +66,18 @@ export class JobRun implements Job<Tx> {
     return this.row.request;
   }
 
+  /** Of the step that it has come to, where that says. */
+  get tries(): number | undefined {
+    return this.limits.tries;
+  }
+
   plan(total: number): void {
     this.total = total;
   }
 
   /** Reads the recorded steps; first thing in every run. */
   async open(): Promise<void> {
-    this.steps = await this.db.tenantRead(
-      this.row.tenant_id,
-      this.db.builder
-        .selectFrom('job_step')
-        .selectAll()
-        .where('tenant_id', '=', this.row.tenant_id)
-        .where('job_id', '=', this.row.id)
-        .orderBy('ordinal')
-        .compile(),
-    );
+    this.steps = await readSteps(this.db, this.row);
   }
 
   async step<Result, Prepared = undefined>(name: string, step: JobStep<Tx, Result, Prepared>): Promise<Result> {
@@ -84,26 +87,22 @@ export class JobRun implements Job<Tx> {
     if (known && (known.state === 'succeeded' || this.phase === 'undo')) return known.result as Result;
     if (this.phase === 'undo') throw new Unwinding();
     this.outside.assertGoesOn();
-    return this.forward(ordinal, name, step);
+    this.limits = step;
+    return this.forward(ordinal, name, step, known);
   }
 
   private async forward<Result, Prepared>(
     ordinal: number,
     name: string,
     step: JobStep<Tx, Result, Prepared>,
+    known: RecordedStep | undefined,
   ): Promise<Result> {
-    const started = new Date();
-    const prepared = step.outside ? await this.prepare(ordinal, name, started, step) : undefined;
+    const started = known?.started_at ?? new Date();
+    const prepared = step.outside ? await this.prepare(ordinal, name, started, step, known) : undefined;
     return this.fenced(async (tx) => {
       const result = await step.act(tx, prepared as Prepared);
-      const stored = await this.record(tx, {
-        ordinal,
-        name,
-        state: 'succeeded',
-        started,
-        result,
-        message: step.message,
-      });
+      const { message } = step;
+      const stored = await recordStep(tx, this.row, { ordinal, name, state: 'succeeded', started, result, message });
       this.undos.push(undoOf(stored, step));
       await this.advance(tx, ordinal, step.message ?? name, step.cancellable);
       return result;
@@ -116,48 +115,85 @@ export class JobRun implements Job<Tx> {
     name: string,
     started: Date,
     step: JobStep<Tx, Result, Prepared>,
+    known: RecordedStep | undefined,
   ): Promise<Prepared> {
-    return this.outside.run(this.lease, async (signal) => {
-      await this.fenced(async (tx) => {
-        await this.record(tx, { ordinal, name, state: 'running', started, message: step.message });
-        await this.say(tx, step.message ?? name);
-      });
-      return step.outside!(signal);
-    });
+    const deadlineMs = deadlineOf(step, this.row.action);
+    if (known?.is_late && deadlineMs !== null) throw stepTimedOut(name, deadlineMs, known.message);
+    const timed = deadlineMs === null ? undefined : { ordinal, name, deadlineMs, progress: step.progress };
+    return this.outside.run(
+      this.lease,
+      async (signal) => {
+        await this.fenced(async (tx) => {
+          const deadline = deadlineMs === null ? null : { keep: deadlineMs };
+          const { message } = step;
+          await recordStep(tx, this.row, { ordinal, name, state: 'running', started, message, deadline });
+          await writeJob(tx, this.row, { message: step.message ?? name });
+          if (!known) await this.expect(tx, step);
+        });
+        return step.outside!(signal);
+      },
+      { phase: 'do', timed },
+    );
   }
 
   async wait<Result>(
     name: string,
     probe: (tx: Tx) => Promise<Result | Waiting>,
-    options: { message?: string; cancellable?: boolean } = {},
+    options: WaitOptions = {},
   ): Promise<Result> {
     const ordinal = ++this.ordinal;
     const known = this.recorded(ordinal, name);
     if (known?.state === 'succeeded') return known.result as Result;
     if (this.phase === 'undo') throw new Unwinding();
     this.outside.assertGoesOn();
+    this.limits = options;
+    const deadlineMs = deadlineOf(options, this.row.action);
     const look = () =>
       this.fenced(async (tx) => {
         const answer = await probe(tx);
-        const waiting = answer instanceof Waiting;
-        if (waiting) await this.waitFor(tx, answer);
-        if (waiting && known?.message === answer.message) return answer;
-        await this.record(tx, {
-          ordinal,
-          name,
-          state: waiting ? 'waiting' : 'succeeded',
-          started: known?.started_at ?? new Date(),
-          result: waiting ? undefined : answer,
-          message: waiting ? answer.message : options.message,
-        });
-        if (!waiting) await this.advance(tx, ordinal, options.message ?? name, options.cancellable);
+        const started = known?.started_at ?? new Date();
+        if (!(answer instanceof Waiting)) {
+          const { message } = options;
+          await recordStep(tx, this.row, { ordinal, name, state: 'succeeded', started, result: answer, message });
+          await this.advance(tx, ordinal, message ?? name, options.cancellable);
+          return answer;
+        }
+        const deadline = this.deadlineOfWait(known, answer, options);
+        await this.waitFor(tx, answer);
+        if (known?.message === answer.message && deadline === 'same') return answer;
+        const { message } = answer;
+        const change = deadline === 'same' ? keeping(deadlineMs) : deadline;
+        await recordStep(tx, this.row, { ordinal, name, state: 'waiting', started, message, deadline: change });
+        if (!known) await this.expect(tx, options);
         return answer;
       });
     let outcome = await look();
     // News of another resource that came before it was written down whose are waited for woke nobody: once more.
     if (outcome instanceof Waiting && this.isForeign(outcome)) outcome = await look();
-    if (outcome instanceof Waiting) throw new Parked(outcome, POLL_MS);
+    if (outcome instanceof Waiting) throw new Parked(outcome, Math.min(POLL_MS, deadlineMs ?? POLL_MS));
     return outcome;
+  }
+
+  /** What becomes of a wait's deadline. Throws RhyzomeError `step_timed_out` where it has passed. */
+  private deadlineOfWait(
+    known: RecordedStep | undefined,
+    answer: Waiting,
+    options: WaitOptions,
+  ): DeadlineChange | 'same' {
+    const deadlineMs = deadlineOf(options, this.row.action);
+    const isTimed = deadlineMs !== null && !answer.outside;
+    if (!isTimed) return known && known.deadline_at === null ? 'same' : null;
+    const getsOn = options.tellsProgress && known?.message !== answer.message;
+    if (!known?.deadline_at || getsOn) return { begin: deadlineMs };
+    if (known.is_late) throw stepTimedOut(known.name, deadlineMs, answer.message);
+    return 'same';
+  }
+
+  /** The job may be as late as this step: only then is somebody told, and of what its user keeps waiting nobody. */
+  private async expect(tx: Tx, { alarm, deadlineMs }: StepLimits): Promise<void> {
+    if (alarm === false) await writeJob(tx, this.row, { alarm_at: null });
+    else if (deadlineMs)
+      await writeJob(tx, this.row, { alarm_at: sql`greatest(alarm_at, ${later((2 * deadlineMs) / 3)})` });
   }
 
   private isForeign({ on }: Waiting): boolean {
@@ -193,17 +229,18 @@ export class JobRun implements Job<Tx> {
     if (step.state === 'undone') return;
     this.outside.assertGoesOn();
     if (step.state !== 'undoing') {
-      if (undoOutside) await this.outside.run(this.lease, (signal) => undoOutside(signal, step.result), 'undo');
+      if (undoOutside)
+        await this.outside.run(this.lease, (signal) => undoOutside(signal, step.result), { phase: 'undo' });
       await this.write(async (tx) => {
         await undo?.(tx, step.result);
-        await this.setStepState(tx, step, undone ? 'undoing' : 'undone');
+        await setStepState(tx, step, undone ? 'undoing' : 'undone');
       });
     }
     if (!undone) return;
     const look = () =>
       this.write(async (tx) => {
         const state = await undone(tx);
-        if (state === true) await this.setStepState(tx, step, 'undone');
+        if (state === true) await setStepState(tx, step, 'undone');
         else await this.waitFor(tx, state);
         return state;
       });
@@ -212,7 +249,7 @@ export class JobRun implements Job<Tx> {
     if (answer !== true) throw new Parked(answer, POLL_MS);
   }
 
-  private recorded(ordinal: number, name: string): JobStepRow | undefined {
+  private recorded(ordinal: number, name: string): RecordedStep | undefined {
     const known = this.steps[ordinal - 1];
     if (known && known.name !== name) {
       // Another version of the program made other steps: going on would skip or repeat the wrong ones.
@@ -234,65 +271,22 @@ export class JobRun implements Job<Tx> {
     return this.db.tenantTransaction(this.lease.tenant_id, async (tx) => work(tx, await holdLease(tx, this.lease)));
   }
 
-  private async record(
-    tx: Tx,
-    step: { ordinal: number; name: string; state: string; started: Date; result?: unknown; message?: string },
-  ): Promise<JobStepRow> {
-    const result = step.result === undefined ? null : JSON.stringify(step.result);
-    const finished_at = step.state === 'succeeded' ? new Date() : null;
-    return tx
-      .insertInto('job_step')
-      .values({
-        tenant_id: this.row.tenant_id,
-        job_id: this.row.id,
-        ordinal: step.ordinal,
-        name: step.name,
-        state: step.state,
-        message: step.message ?? null,
-        result,
-        started_at: step.started,
-        finished_at,
-      })
-      .onConflict((oc) =>
-        oc
-          .columns(['tenant_id', 'job_id', 'ordinal'])
-          .doUpdateSet({ state: step.state, message: step.message ?? null, result, finished_at }),
-      )
-      .returningAll()
-      .executeTakeFirstOrThrow();
-  }
-
-  private async setStepState(tx: Tx, step: JobStepRow, state: string): Promise<void> {
-    await tx
-      .updateTable('job_step')
-      .set({ state, ...(state === 'undone' && { finished_at: new Date() }) })
-      .where('tenant_id', '=', step.tenant_id)
-      .where('job_id', '=', step.job_id)
-      .where('ordinal', '=', step.ordinal)
-      .execute();
-    step.state = state;
-  }
-
-  private async say(tx: Tx, message: string): Promise<void> {
-    await tx
-      .updateTable('job')
-      .set({ message })
-      .where('tenant_id', '=', this.row.tenant_id)
-      .where('id', '=', this.row.id)
-      .execute();
-  }
-
   private async advance(tx: Tx, ordinal: number, message: string, cancellable = true): Promise<void> {
-    await tx
-      .updateTable('job')
-      .set({
-        progress: Math.min(95, Math.floor((100 * ordinal) / Math.max(this.total, ordinal))),
-        message,
-        failures: 0,
-        ...(!cancellable && { cancellable: false }),
-      })
-      .where('tenant_id', '=', this.row.tenant_id)
-      .where('id', '=', this.row.id)
-      .execute();
+    await writeJob(tx, this.row, {
+      progress: Math.min(95, Math.floor((100 * ordinal) / Math.max(this.total, ordinal))),
+      message,
+      failures: 0,
+      crashes: 0,
+      ...(this.limits.alarm === false && { alarm_at: later(ALARM_AFTER_MS) }),
+      ...(!cancellable && { cancellable: false }),
+    });
+    const { tenant_id: tenantId, id: cause, failures, crashes } = this.lease;
+    if (failures >= ALARM_TRIES) await clearAlarm(tx, { tenantId, code: 'job_failing', cause });
+    if (crashes >= ALARM_CRASHES) await clearAlarm(tx, { tenantId, code: 'job_crashing', cause });
   }
+}
+
+/** As it is, where it has begun. */
+function keeping(deadlineMs: number | null): DeadlineChange {
+  return deadlineMs === null ? null : { keep: deadlineMs };
 }

@@ -3,31 +3,16 @@
  * worker that dies leaves its lease to run out; whoever claims the job next has a higher fence.
  */
 
-import { newId, RhyzomeError } from '#libs/core';
-import { type Database, isDatabaseAway, type Listener, type Tx } from '#libs/db';
-import { backoffMs, failureOf, isElsewhere, type JobFailure, MAX_OUTAGE_TRIES, unknownFailure } from './failure.js';
-import { CancelRequested, OutsideWork, Parked, Stopping } from './outside.js';
-import { type ClaimedRow, claimDue, giveBack, renewLeases, writeJob } from './queue.js';
-import { holdLease, type JobOutcome, type JobRow, LeaseLost, wakeWorkers } from './rows.js';
+import { newId, type RhyzomeError } from '#libs/core';
+import { type Database, isDatabaseAway, type Listener } from '#libs/db';
+import { JobEndings } from './endings.js';
+import { type JobFailure, tooManyCrashes } from './failure.js';
+import type { JobHandler, RunnerLog } from './handler.js';
+import { MAX_CRASHES, STEP_TRIES } from './limits.js';
+import { OutsideWork } from './outside.js';
+import { type ClaimedRow, claimDue, renewLeases } from './queue.js';
+import { type JobOutcome, type JobRow, LeaseLost } from './rows.js';
 import { JobRun } from './run.js';
-
-/** What jobs are about; libs/resources implements it. */
-export interface JobHandler {
-  /** The kind's create, update, remove or action, made of job.step and job.wait. Also replayed backwards. */
-  run(row: JobRow, job: JobRun): Promise<void>;
-  /** In the transaction of the first claim: the resource's state follows. */
-  begin(tx: Tx, row: JobRow): Promise<void>;
-  /** In the transaction that gives the job back because another system is away: the resource says what it waits for. */
-  held?(tx: Tx, row: JobRow, reason: { code: string; message: string }): Promise<void>;
-  /** In the transaction that ends the job: what was claimed is settled. */
-  settle(tx: Tx, row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void>;
-}
-
-export interface RunnerLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
-}
 
 export interface RunnerOptions {
   workers?: number;
@@ -37,7 +22,8 @@ export interface RunnerOptions {
   log: RunnerLog;
 }
 
-const IDLE_POLL_MS = 2_000;
+/** With the lease, what a dead worker's jobs wait for at most: under 10 s. */
+const IDLE_POLL_MS = 1_000;
 
 export class JobRunner {
   /** Names this process in job.lease_owner. */
@@ -45,7 +31,7 @@ export class JobRunner {
   private readonly held = new Map<string, JobRow>();
   private readonly workers: number;
   private readonly leaseMs: number;
-  private readonly maxFailures: number;
+  private readonly endings: JobEndings;
   private readonly log: RunnerLog;
   private readonly outside: OutsideWork;
   private deafen: () => void = () => undefined;
@@ -63,8 +49,15 @@ export class JobRunner {
   ) {
     this.workers = options.workers ?? 8;
     this.leaseMs = options.leaseMs ?? 8_000;
-    this.maxFailures = options.maxFailures ?? 8;
     this.log = options.log;
+    this.endings = new JobEndings(db, handler, {
+      tries: options.maxFailures ?? STEP_TRIES,
+      log: options.log,
+      // What is due before the next look at the queue is looked for when it is due.
+      dueIn: (delayMs) => {
+        if (delayMs < IDLE_POLL_MS) setTimeout(() => void this.claim(), delayMs + 1).unref();
+      },
+    });
     const outside = Math.max(1, Math.floor(this.workers / 2));
     this.outside = new OutsideWork(db, outside, Math.max(1, Math.floor(outside / 2)));
   }
@@ -149,22 +142,23 @@ export class JobRunner {
   }
 
   private async runOnce(row: ClaimedRow): Promise<void> {
-    if (row.first_claim && row.phase === 'do') {
-      await this.fenced(row, 'no key update', (tx) => this.handler.begin(tx, row));
-    }
+    if (row.crashes > 0) await this.endings.noteCrashes(row);
+    if (row.first_claim && row.phase === 'do') await this.endings.begin(row);
+    const at: { run?: JobRun } = {};
     try {
+      if (row.phase === 'do' && row.crashes >= MAX_CRASHES) throw tooManyCrashes(row);
       if (row.supersedes && row.phase === 'do') await this.unwindSuperseded(row);
       if (row.phase === 'do') {
-        const run = new JobRun(this.db, row, row, 'do', this.outside);
-        await run.open();
-        await this.handler.run(row, run);
-        await this.end(row, 'succeeded', null);
+        at.run = new JobRun(this.db, row, row, 'do', this.outside);
+        await at.run.open();
+        await this.handler.run(row, at.run);
+        await this.endings.end(row, 'succeeded', null);
       } else {
         await this.unwind(row, row);
-        await this.end(row, row.outcome as JobOutcome, row.error as JobFailure | null);
+        await this.endings.end(row, row.outcome as JobOutcome, row.error as JobFailure | null);
       }
     } catch (error) {
-      await this.afterError(row, error);
+      await this.endings.afterError(row, error, at.run?.tries);
     }
   }
 
@@ -188,108 +182,4 @@ export class JobRunner {
     await run.open();
     await run.unwind(() => this.handler.run(row, run));
   }
-
-  private async afterError(row: JobRow, error: unknown): Promise<void> {
-    if (error instanceof Parked) return this.park(row, error);
-    if (error instanceof LeaseLost || isDatabaseAway(error)) throw error;
-    if (error instanceof CancelRequested || error instanceof Stopping) return this.release(row, 0);
-    if (isElsewhere(error) && row.failures < MAX_OUTAGE_TRIES) return this.waitForElsewhere(row, error);
-    const known = error instanceof RhyzomeError && error.code !== 'overloaded' && error.code !== 'database_unavailable';
-    if (error instanceof RhyzomeError && error.code === 'database_unavailable') throw error;
-    const failures = row.failures + 1;
-    if (!known && failures < this.maxFailures) {
-      this.log.warn({ job: row.id, err: error, failures }, 'a step went wrong; it is tried again');
-      return this.release(row, backoffMs(failures), failures);
-    }
-    if (row.phase === 'undo') return this.undoStuck(row, error, failures);
-    const failure = known ? failureOf(error as RhyzomeError) : unknownFailure(row);
-    if (!known) this.log.error({ job: row.id, err: error }, 'the job failed');
-    await this.fenced(row, 'no key update', (tx) =>
-      giveBack(tx, row, 0, {
-        phase: 'undo',
-        outcome: 'failed',
-        error: JSON.stringify(failure),
-        cancellable: false,
-        failures: 0,
-      }),
-    );
-  }
-
-  /** Nothing is wrong with the job: it is tried on until the other system is back, and its user sees what it waits for. */
-  private async waitForElsewhere(row: JobRow, { code, message }: RhyzomeError): Promise<void> {
-    const failures = row.failures + 1;
-    if (row.message !== message)
-      await this.fenced(row, 'no key update', async (tx) => this.handler.held?.(tx, row, { code, message }));
-    await this.release(row, backoffMs(failures), failures, message, 'waiting');
-  }
-
-  /** An undo that does not succeed is an alarm, and is tried on: what it leaves behind would be nobody's. */
-  private async undoStuck(row: JobRow, error: unknown, failures: number): Promise<void> {
-    this.log.error({ alarm: 'undo_stuck', job: row.id, tenant: row.tenant_id, err: error }, 'an undo does not succeed');
-    await this.release(row, 60_000, failures, 'Undoing does not succeed; it is tried on, and the operators are told.');
-  }
-
-  private async park(row: JobRow, parked: Parked): Promise<void> {
-    await this.fenced(row, 'no key update', async (tx, current) => {
-      const state = current.state === 'cancelling' ? 'cancelling' : parked.waitingFor.outside ? 'waiting' : 'running';
-      const woken = current.wakes > row.wakes || current.phase !== row.phase;
-      await giveBack(tx, row, woken ? 0 : parked.retryMs, { state, message: parked.message, failures: 0 });
-    });
-  }
-
-  private async release(
-    row: JobRow,
-    delayMs: number,
-    failures = row.failures,
-    message?: string,
-    state?: 'waiting',
-  ): Promise<void> {
-    await this.fenced(row, 'no key update', (tx, current) => {
-      if (delayMs === 0) wakeWorkers();
-      return giveBack(tx, row, delayMs, {
-        failures,
-        ...(message && { message }),
-        ...(state && current.state !== 'cancelling' && { state }),
-      });
-    });
-    // What is due before the next look at the queue is looked for when it is due.
-    if (delayMs < IDLE_POLL_MS) setTimeout(() => void this.claim(), delayMs + 1).unref();
-  }
-
-  private async end(row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void> {
-    await this.fenced(row, 'update', async (tx, current) => {
-      if (outcome === 'succeeded' && current.phase === 'undo') throw new CancelRequested();
-      await this.handler.settle(tx, current, outcome, failure);
-      if (outcome !== 'succeeded') await endWaits(tx, row);
-      await writeJob(tx, row, {
-        state: outcome,
-        error: failure ? JSON.stringify(failure) : null,
-        cancellable: false,
-        finished_at: new Date(),
-        lease_owner: null,
-        lease_until: null,
-        message: null,
-        ...(outcome === 'succeeded' && { progress: 100 }),
-      });
-    });
-  }
-
-  private fenced<T>(
-    row: JobRow,
-    strength: 'update' | 'no key update',
-    work: (tx: Tx, current: JobRow) => Promise<T>,
-  ): Promise<T> {
-    return this.db.tenantTransaction(row.tenant_id, async (tx) => work(tx, await holdLease(tx, row, strength)));
-  }
-}
-
-/** Nothing waits any more in a job that was undone. */
-async function endWaits(tx: Tx, row: JobRow): Promise<void> {
-  await tx
-    .updateTable('job_step')
-    .set({ state: 'undone', finished_at: new Date() })
-    .where('tenant_id', '=', row.tenant_id)
-    .where('job_id', '=', row.id)
-    .where('state', '=', 'waiting')
-    .execute();
 }

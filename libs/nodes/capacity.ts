@@ -1,56 +1,55 @@
 /** Room on nodes: taken in the request's own transaction, so that it is never promised twice. */
 import { sql } from 'kysely';
-import { type ResourceCore, RhyzomeError } from '#libs/core';
+import type { ResourceCore } from '#libs/core';
 import type { Tx } from '#libs/db';
+import { type Demand, noCapacity, type Requirement } from './no-capacity.js';
 
-/** How many times a node's processors may be promised. */
-const VCPU_OVERCOMMIT = 8;
-
-export interface Demand {
-  vcpus: number;
-  memoryMiB: number;
-  diskGiB: number;
-}
+export type { Demand, Requirement };
 
 export interface NodeChoice {
   /** Only one of these nodes; undefined: any. */
   only?: readonly string[];
   /** None of these. */
   never?: readonly string[];
+  required?: readonly Requirement[];
+  /** By node: what speaks against it; those with less come first. Default 0. */
+  ranks?: ReadonlyMap<string, number>;
   /** It lies there already: it may grow there also while the node takes nothing new. */
   stays?: boolean;
 }
 
 type Who = Pick<ResourceCore, 'tenantId' | 'id' | 'kind'>;
 
-/** Reserves room on a node, in place of what the resource had; gives the node's id. Throws RhyzomeError `no_capacity`. */
+/**
+ * Reserves room on a node, in place of what the resource had; gives the node's id. Of several nodes it takes the one with
+ * the lowest rank, then the one with the largest part of its memory free. The node's room stays locked until the transaction ends.
+ * Throws RhyzomeError `no_capacity`, which says what is short.
+ */
 export async function reserveNode(tx: Tx, who: Who, demand: Demand, choice: NodeChoice = {}): Promise<string> {
   const { vcpus, memoryMiB, diskGiB } = demand;
-  const { only, never, stays = false } = choice;
+  const { ranks, stays = false } = choice;
+  const required = requirementsOf(choice);
+  const only = intersectionOf(required.flatMap((requirement) => requirement.only ?? []));
+  const never = required.flatMap((requirement) => [...(requirement.never ?? [])]);
   const reserved = await sql<{ node: string | null }>`
-    select reserve_node(${who.id}, ${who.kind}, ${vcpus}, ${memoryMiB}, ${diskGiB}, ${VCPU_OVERCOMMIT},
-      ${only ? [...only] : null}::uuid[], ${never ? [...never] : null}::uuid[], ${stays}) as node`.execute(tx);
+    select reserve_room(${who.id}, ${who.kind}, ${vcpus}, ${memoryMiB}, ${diskGiB}, ${only ?? null}::uuid[],
+      ${never}::uuid[], ${ranks ? JSON.stringify(Object.fromEntries(ranks)) : null}::jsonb, ${stays}) as node`.execute(
+    tx,
+  );
   const node = reserved.rows[0]?.node;
-  if (!node) throw await noCapacity(tx, who.kind, demand, only !== undefined || never !== undefined);
+  if (!node) throw await noCapacity(tx, who, demand, { required, stays });
   return node;
 }
 
-async function noCapacity(tx: Tx, kind: string, demand: Demand, isNarrowed: boolean): Promise<RhyzomeError> {
-  const result = await sql<{ nodes: number; vcpus: number; memory_mib: number; disk_gib: number }>`
-    select * from node_headroom(${kind}, ${VCPU_OVERCOMMIT})`.execute(tx);
-  const free = result.rows[0]!;
-  if (free.nodes === 0) {
-    return new RhyzomeError('no_capacity', 'No node takes new machines now.', { extensions: { nodes: 0 } });
-  }
-  const wouldFit = { vcpus: free.vcpus, memoryMiB: free.memory_mib, diskGiB: free.disk_gib };
-  const short = (Object.keys(wouldFit) as (keyof Demand)[]).filter((key) => demand[key] > wouldFit[key]);
-  const where = isNarrowed ? 'where it has to be' : 'on one node';
-  return new RhyzomeError(
-    'no_capacity',
-    `No node has the room: ${short.join(', ') || `not all of it ${where}`} is short. ` +
-      `At most ${wouldFit.vcpus} vcpus, ${wouldFit.memoryMiB} MiB and ${wouldFit.diskGiB} GiB would fit.`,
-    { extensions: { short, wouldFit } },
-  );
+function requirementsOf({ only, never, required = [] }: NodeChoice): readonly Requirement[] {
+  if (!only && !never?.length) return required;
+  const place = { name: 'place', asks: 'where it has to be', only: only && new Set(only), never: new Set(never) };
+  return [place, ...required];
+}
+
+function intersectionOf(sets: readonly ReadonlySet<string>[]): string[] | undefined {
+  const [first, ...others] = sets;
+  return first && [...first].filter((id) => others.every((set) => set.has(id)));
 }
 
 /** Gives a part of a reservation that is a disk's to the disk itself; both were found room for together. */
@@ -71,7 +70,7 @@ export async function releaseReservation(tx: Tx, who: Pick<Who, 'tenantId' | 'id
         and p.tombstoned_at is not null)`.execute(tx);
 }
 
-/** Makes placements wait for each other from here on, so that a choice by what is placed where still holds when it is made. */
-export async function lockPlacement(tx: Tx): Promise<void> {
-  await sql`select pg_advisory_xact_lock(hashtextextended('rhyzome.placement', 0))`.execute(tx);
+/** Makes a tenant's placements wait for each other from here on, so that a choice by where its machines are still holds when it is made. */
+export async function lockPlacement(tx: Tx, tenantId: string): Promise<void> {
+  await sql`select pg_advisory_xact_lock(hashtextextended(${`rhyzome.placement.${tenantId}`}, 0))`.execute(tx);
 }

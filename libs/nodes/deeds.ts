@@ -1,6 +1,8 @@
 /** Deeds: what is not a state but happens once (reboot). The id is the job's, so that asking twice is asking once. */
+import { sql } from 'kysely';
 import { type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import { type Tx, wakeAfterCommit } from '#libs/db';
+import { clearAlarm, raiseAlarm } from '#libs/jobs';
 
 export interface NewDeed {
   /** Operation id; the agent keeps it around the effect. */
@@ -41,10 +43,12 @@ export interface DoneDeed {
 /** Whether the deed is done. Throws RhyzomeError `job_failed`; an unclear one waits for an operator's word. */
 export async function probeDeed(tx: Tx, core: Pick<ResourceCore, 'tenantId'>, id: string): Promise<DoneDeed | Waiting> {
   const deed = await tx
-    .selectFrom('deed')
-    .select(['state', 'failure', 'result'])
-    .where('tenant_id', '=', core.tenantId)
-    .where('id', '=', id)
+    .selectFrom('deed as d')
+    .innerJoin('node as n', 'n.id', 'd.node_id')
+    .select(['d.state', 'd.failure', 'd.result', 'n.name as node'])
+    .select(sql<boolean>`node_connected(n)`.as('isConnected'))
+    .where('d.tenant_id', '=', core.tenantId)
+    .where('d.id', '=', id)
     .executeTakeFirst();
   const failure = deed?.failure as { code: string; message: string } | null | undefined;
   switch (deed?.state) {
@@ -57,8 +61,41 @@ export async function probeDeed(tx: Tx, core: Pick<ResourceCore, 'tenantId'>, id
     case 'unclear':
       return new Waiting('It is not clear whether this happened; an operator has to say.', true);
     default:
+      if (deed && !deed.isConnected) return new Waiting(`Node ${deed.node} is away; it goes on when it is back.`, true);
       return new Waiting('The node has been asked.');
   }
+}
+
+/** Somebody has to look; by the resource's own lock, which the caller has. */
+export async function raiseUnclear(
+  tx: Tx,
+  deed: {
+    tenantId: string;
+    id: string;
+    nodeId: string;
+    kind: string;
+    resourceId: string;
+    verb: string;
+    askedBy: string;
+  },
+): Promise<void> {
+  const { tenantId } = deed;
+  const job = await tx
+    .selectFrom('job')
+    .select('id')
+    .where('tenant_id', '=', tenantId)
+    .where('resource_id', '=', deed.askedBy)
+    .where('finished_at', 'is', null)
+    .executeTakeFirst();
+  await raiseAlarm(tx, {
+    tenantId,
+    code: 'outcome_unclear',
+    cause: deed.id,
+    message: `The node cannot say whether the ${deed.verb} happened; an operator has to look and to say.`,
+    resource: { kind: deed.kind, id: deed.resourceId },
+    jobId: job?.id,
+    nodeId: deed.nodeId,
+  });
 }
 
 /** Takes back what a node has not done yet. */
@@ -73,6 +110,7 @@ export async function withdrawDeed(tx: Tx, core: Pick<ResourceCore, 'tenantId'>,
 
 /** An operator's word on an unclear deed: it happened, or do it again. Throws RhyzomeError `conflict`. */
 export async function resolveDeed(tx: Tx, tenantId: string, id: string, word: 'done' | 'redo'): Promise<void> {
+  await clearAlarm(tx, { tenantId, code: 'outcome_unclear', cause: id });
   const result = await tx
     .updateTable('deed')
     .set(word === 'done' ? { state: 'done', finished_at: new Date() } : { state: 'asked', repeatable: true })

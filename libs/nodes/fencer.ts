@@ -201,14 +201,15 @@ function killGroup(pid: number): void {
 
 /**
  * Asks for the fences that the clock wants: of nodes that have been away for long enough, each once. Not while fewer than
- * half of the nodes are heard: then it is more likely this side that is cut off, and it must not switch off what works.
+ * half of the nodes are heard: then it is more likely this side that is cut off, and it must not switch off what works. Nor
+ * while a restored database has not been compared with the nodes.
  */
 export async function askDueFences(db: Database, afterSeconds: number): Promise<void> {
   await sql`
     with known as (select n.id, n.epoch, node_state(n) as state, node_away_since(n) as away_since from node n)
     insert into node_fence (id, node_id, epoch, how, asked_by)
     select gen_random_uuid(), id, epoch, 'command', 'rhyzome' from known
-    where away_since < now() - make_interval(secs => ${afterSeconds})
+    where away_since < now() - make_interval(secs => ${afterSeconds}) and not nodes_are_held()
       and (select count(*) filter (where state not in ('unreachable', 'gone')) * 2 >= count(*) from known where state <> 'gone')
     on conflict (node_id) where finished_at is null do nothing`.execute(db.operator);
 }

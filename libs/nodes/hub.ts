@@ -45,7 +45,7 @@ export class NodeHub {
     private readonly registry: KindRegistry,
     private readonly options: HubOptions,
   ) {
-    listener.on('rhyzome_node', (nodeId) => (nodeId === null ? void this.wakeDue() : this.wake([nodeId])));
+    listener.on('rhyzome_node', (nodeId) => (nodeId ? this.wake([nodeId]) : void this.wakeDue()));
     listener.on('rhyzome_session', (nodeId) => this.cutLost(nodeId));
     this.timer = setInterval(() => void this.wakeDue(), LOOK_MS);
     this.timer.unref();

@@ -54,6 +54,7 @@ export async function recordInventory(
     await recordGone(tx, session.nodeId, list);
     const orphans = await recordOrphans(tx, session.nodeId, list);
     const missing = await recordMissing(tx, session, list);
+    await recordHeld(tx, session.nodeId, list);
     await tellAlarms(tx, session.nodeId);
     return { orphans, missing };
   });
@@ -123,13 +124,23 @@ async function recordOrphans(tx: Tx, nodeId: string, list: string): Promise<numb
   return written.rows.length;
 }
 
-/** Only what it had said that it made, some time before this inventory. */
+/** While nodes are told nothing, what they say of what is placed there, to compare it with what a restored database wants. */
+async function recordHeld(tx: Tx, nodeId: string, list: string): Promise<void> {
+  await sql`
+    update placement p set status = coalesce(p.status, '{}')
+      || jsonb_strip_nulls(jsonb_build_object('sizeBytes', i.size, 'powerState', i.state))
+    from ${itemsOf(list)}
+    where nodes_are_held() and p.node_id = ${nodeId} and p.tenant_id = i.tenant and p.resource_id = i.id`.execute(tx);
+}
+
+/** Only what it had said that it made, some time before this inventory, or before the backup. */
 async function recordMissing(tx: Tx, { nodeId }: NodeSession, list: string): Promise<number> {
   const found = await sql`
     with lacking as materialized (
       select p.tenant_id, p.resource_id, p.node_id, p.kind from placement p
-      where p.node_id = ${nodeId} and p.present and p.phase = 'ready' and p.observed_revision = p.revision
-        and p.observed_at < now() - make_interval(secs => ${INVENTORY_TAKES_MS / 1000})
+      where p.node_id = ${nodeId} and p.present and p.phase = 'ready'
+        and (nodes_are_held() or (p.observed_revision = p.revision
+          and p.observed_at < now() - make_interval(secs => ${INVENTORY_TAKES_MS / 1000})))
         and not exists (select from ${itemsOf(list)} where i.tenant = p.tenant_id and i.id = p.resource_id)),
     back as (
       delete from missing_placement m where m.node_id = ${nodeId} and not exists (

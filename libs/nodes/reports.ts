@@ -6,6 +6,7 @@ import type { Database } from '#libs/db';
 import { lockSubject, wakeJobs, wakeWaiters } from '#libs/jobs';
 import type { KindRegistry, PlacementReport } from '#libs/resources';
 import { DeedOutcome, type DeedResult, type Observed, Phase } from '#libs/rpc';
+import { raiseUnclear } from './deeds.js';
 import { countFrom, failureFrom, objectFrom } from './node-words.js';
 import type { NodeSession } from './registry.js';
 import { freeHeld } from './tombstones.js';
@@ -111,7 +112,7 @@ export async function recordDeed(db: Database, session: NodeSession, result: Dee
   await db.operatorTransaction(async (tx) => {
     const asked = await tx
       .selectFrom('deed')
-      .select(['tenant_id', 'resource_id', 'asked_by'])
+      .select(['tenant_id', 'kind', 'resource_id', 'asked_by', 'verb'])
       .where('id', '=', result.operationId)
       .where('node_id', '=', nodeId)
       .executeTakeFirst();
@@ -134,6 +135,9 @@ export async function recordDeed(db: Database, session: NodeSession, result: Dee
       .executeTakeFirst();
     if (!deed) return;
     if (asked.asked_by) await lockSubject(tx, asked.tenant_id, asked.asked_by);
-    await wakeJobs(tx, asked.tenant_id, [asked.resource_id, ...(asked.asked_by ? [asked.asked_by] : [])]);
+    const { tenant_id: tenantId, kind, verb, resource_id: resourceId } = asked;
+    const askedBy = asked.asked_by ?? resourceId;
+    if (state === 'unclear') await raiseUnclear(tx, { tenantId, id: deed.id, nodeId, kind, resourceId, verb, askedBy });
+    await wakeJobs(tx, tenantId, [...new Set([resourceId, askedBy])]);
   });
 }

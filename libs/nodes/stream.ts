@@ -209,7 +209,9 @@ export class NodeStream {
     const unreached = onlyUnreached ? sql`and observed_revision < revision` : sql``;
     const result = await sql<PendingRow>`
       select tenant_id, resource_id, kind, revision, generation, present, spec from placement
-      where node_id = ${this.session.nodeId} ${unreached} order by created_at`.execute(this.db.operator);
+      where node_id = ${this.session.nodeId} ${unreached} and not nodes_are_held() order by created_at`.execute(
+      this.db.operator,
+    );
     return result.rows;
   }
 
@@ -247,6 +249,7 @@ export class NodeStream {
       .selectAll()
       .where('node_id', '=', this.session.nodeId)
       .where('state', '=', 'asked')
+      .where(sql<boolean>`not nodes_are_held()`)
       .execute();
     for (const deed of deeds) {
       // A deed that was resolved as “redo” is repeatable from then on and is sent again.

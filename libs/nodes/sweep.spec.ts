@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { newId } from '#libs/core';
 import type { Tx } from '#libs/db';
 import {
+  askDueFences,
   chooseUnowned,
   desire,
   inventoriesDue,
@@ -264,7 +265,7 @@ describe('what is removed', () => {
 
 test('an inventory is due after its time, and when an administrator wants one', async () => {
   const due = () => inventoriesDue(database.db, [node.nodeId], 60_000);
-  expect(await due()).toEqual([]);
+  expect(await due(), 'none was ever taken').toEqual([node.nodeId]);
   await take([]);
   expect(await due()).toEqual([]);
   await sql`update node_inventory set taken_at = now() - interval '2 minutes' where node_id = ${node.nodeId}`.execute(
@@ -274,4 +275,19 @@ test('an inventory is due after its time, and when an administrator wants one', 
   await take([]);
   await sql`update node_inventory set wanted_at = now() where node_id = ${node.nodeId}`.execute(database.db.operator);
   expect(await due()).toEqual([node.nodeId]);
+});
+
+test('no node is switched off by the clock while a restored database was not compared with the nodes', async () => {
+  const { operator } = database.db;
+  await sql`update node set last_seen_at = now() - interval '2 hours' where id = ${node.nodeId}`.execute(operator);
+  await sql`update node set told_at = now() - interval '1 hour' where id = ${node.nodeId}`.execute(operator);
+  const asked = async () =>
+    (await sql`select 1 from node_fence where node_id = ${node.nodeId}`.execute(operator)).rows.length;
+  await sql`insert into restoration (id, backup_id, backup_at, restored_by, numbers_from)
+    values (${newId()}, ${newId()}, now(), 'x', 1)`.execute(operator);
+  await askDueFences(database.db, 60);
+  expect(await asked()).toBe(0);
+  await sql`update restoration set finished_at = now()`.execute(operator);
+  await askDueFences(database.db, 60);
+  expect(await asked()).toBe(1);
 });

@@ -88,9 +88,8 @@ export async function recordUnowned(
 /** Nodes, of these, whose inventory is due, or wanted by an administrator. */
 export async function inventoriesDue(db: Database, nodeIds: readonly string[], everyMs: number): Promise<string[]> {
   const due = await sql<{ node_id: string }>`
-    select node_id from node_inventory where node_id = any (${[...nodeIds]}::uuid[])
-      and (taken_at < now() - make_interval(secs => ${everyMs / 1000}) or wanted_at is not null)
-      and not exists (select from node n where n.id = node_inventory.node_id and n.gone_at is not null)`.execute(
+    select id as node_id from unnest(${[...nodeIds]}::uuid[]) id left join node_inventory v on v.node_id = id
+    where v.taken_at is null or v.taken_at < now() - make_interval(secs => ${everyMs / 1000}) or v.wanted_at is not null`.execute(
     db.operator,
   );
   return due.rows.map(({ node_id }) => node_id);

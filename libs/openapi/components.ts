@@ -1,5 +1,5 @@
 /** The parts of the OpenAPI document that all kinds share: parameters, headers, problems and the common schemas. */
-import { errorCodes } from '#libs/core';
+import { alarmCodes, errorCodes } from '#libs/core';
 import type { JsonSchema } from './json-schema.js';
 
 const text = (description: string, more: JsonSchema = {}): JsonSchema => ({ type: 'string', description, ...more });
@@ -58,6 +58,19 @@ export const commonSchemas: Record<string, JsonSchema> = {
     startedAt: { ...time('When it began.'), type: ['string', 'null'] },
     finishedAt: { ...time('When it ended.'), type: ['string', 'null'] },
     createdBy: text('Who asked for it.'),
+  }),
+  Alarm: closed(['id', 'code', 'severity', 'title', 'message', 'state', 'resource', 'raisedAt'], {
+    id: text('UUIDv7.', { format: 'uuid' }),
+    code: { ...text('Stable; clients branch on it.'), examples: Object.keys(alarmCodes) },
+    severity: { type: 'string', enum: ['warning', 'critical'] },
+    title: text('The code in words.'),
+    message: text('What is wrong, in words that a user can act on.'),
+    state: { type: 'string', enum: ['open', 'cleared'] },
+    resource: closed(['kind', 'id', 'name'], { kind: text('Its kind.'), id: text('Its id.'), name: text('Its name.') }),
+    job: { ...closed(['id'], { id: text('The job whose end clears it.') }), type: ['object', 'null'] },
+    raisedAt: time('When it was raised.'),
+    clearedAt: { ...time('When its cause was gone.'), type: ['string', 'null'] },
+    acknowledgedAt: { ...time('When an operator took note of it.'), type: ['string', 'null'] },
   }),
   JobStep: closed(['name', 'state'], {
     name: text('What it does.'),

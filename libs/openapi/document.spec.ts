@@ -49,6 +49,8 @@ describe('buildOpenApi', () => {
 
   it('has every uniform route', () => {
     expect(operations(document).map(([path, method]) => `${method} ${path}`)).toEqual([
+      'get /v1/alarms',
+      'get /v1/alarms/{id}',
       'get /v1/audit',
       'get /v1/audit/export',
       'get /v1/events',

@@ -4,6 +4,8 @@ import type { JsonSchema } from './json-schema.js';
 
 const parameter = (name: string) => ({ $ref: `#/components/parameters/${name}` });
 const job: JsonSchema = { $ref: '#/components/schemas/Job' };
+const alarm: JsonSchema = { $ref: '#/components/schemas/Alarm' };
+const alarmId = { name: 'id', in: 'path', required: true, description: 'The alarm’s id.', schema: { type: 'string' } };
 const jobId = { name: 'id', in: 'path', required: true, description: 'The job’s id.', schema: { type: 'string' } };
 const query = (name: string, description: string) => ({ name, in: 'query', description, schema: { type: 'string' } });
 const page = (items: JsonSchema): JsonSchema => ({
@@ -67,6 +69,30 @@ export function platformPaths(eventSchema: JsonSchema, auditSchema: JsonSchema):
     },
     '/v1/jobs/{id}/cancel': { post: jobOperation('cancelJob', 'Cancel a job; what was done so far is undone') },
     '/v1/jobs/{id}/retry': { post: jobOperation('retryJob', 'Try a failed create again with its stored request') },
+    '/v1/alarms': {
+      get: {
+        operationId: 'listAlarms',
+        tags: ['alarm'],
+        summary: 'What is wrong with resources that you may read, or was',
+        parameters: [
+          ...pageParameters,
+          query('state', 'open or cleared.'),
+          query('code', 'Only of this code.'),
+          query('kind', 'Only about this kind.'),
+          query('resource', 'Only about this resource (id).'),
+        ],
+        responses: responsesWith({ 200: jsonAnswer('A page.', page(alarm), { Link: 'Link' }) }, listStatuses),
+      },
+    },
+    '/v1/alarms/{id}': {
+      get: {
+        operationId: 'getAlarm',
+        tags: ['alarm'],
+        summary: 'Get one alarm',
+        parameters: [alarmId, parameter('RequestId')],
+        responses: responsesWith({ 200: jsonAnswer('The alarm.', alarm) }, [401, 404, 406, 422, 429, 503]),
+      },
+    },
     '/v1/quotas': {
       get: {
         operationId: 'listQuotas',

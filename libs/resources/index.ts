@@ -1,3 +1,4 @@
+export * from './alarm-service.js';
 export * from './bulk-removal.js';
 export * from './caller.js';
 export * from './cancel.js';

@@ -6,11 +6,17 @@ const eventSchema = {
   type: 'object',
   required: ['type', 'kind', 'at'],
   properties: {
-    type: { enum: ['resource.created', 'resource.updated', 'resource.deleted', 'job.created', 'job.updated'] },
+    type: {
+      enum: [
+        ...['resource.created', 'resource.updated', 'resource.deleted', 'job.created', 'job.updated'],
+        ...['alarm.raised', 'alarm.cleared'],
+      ],
+    },
     kind: { type: 'string' },
     at: { type: 'string', format: 'date-time' },
     resource: { type: 'object', description: 'The common fields of the resource, as they were then.' },
     job: { type: 'object', description: 'The job, as it was then.' },
+    alarm: { type: 'object', description: 'The alarm, as it was then.' },
   },
 } as const;
 

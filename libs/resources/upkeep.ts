@@ -20,6 +20,9 @@ export interface UpkeepTask {
 
 const EVERY_MS = 60_000;
 
+/** How long one task may take while nobody else begins it. */
+const WORK_MS = 10 * 60_000;
+
 export class Upkeep {
   private readonly ending = new AbortController();
   private timer: NodeJS.Timeout | undefined;
@@ -75,7 +78,8 @@ export class Upkeep {
   private async alone(name: string, work: () => Promise<void>): Promise<void> {
     await this.db.operatorTransaction(async (tx) => {
       const got = await sql<{ ok: boolean }>`
-        select pg_try_advisory_xact_lock(hashtextextended(${`rhyzome.upkeep.${name}`}, 0)) as ok`.execute(tx);
+        select pg_try_advisory_xact_lock(hashtextextended(${`rhyzome.upkeep.${name}`}, 0)) as ok,
+          set_config('idle_in_transaction_session_timeout', ${`${WORK_MS}`}, true)`.execute(tx);
       if (got.rows[0]?.ok) await work();
     });
   }

@@ -17,7 +17,7 @@ export const JOB_TENANT = 'acme';
 const WAIT_MS = 8_000;
 
 /** The work of a job, and the name of the worker that does it. */
-export type Work = (job: JobRun, worker: string) => Promise<void>;
+export type Work = (job: JobRun, worker: string) => Promise<unknown>;
 
 export class JobLab {
   readonly settled: { job: string; outcome: JobOutcome; code: string | undefined }[] = [];
@@ -34,7 +34,9 @@ export class JobLab {
 
   startRunner(name = 'one', options: { workers?: number; leaseMs?: number; maxFailures?: number } = {}): JobRunner {
     const handler: JobHandler = {
-      run: (row, job) => this.works.get(row.action)!(job, name),
+      run: async (row, job) => {
+        await this.works.get(row.action)!(job, name);
+      },
       begin: async () => undefined,
       settle: async (_, row, outcome, failure) => {
         this.settled.push({ job: row.id, outcome, code: failure?.code });

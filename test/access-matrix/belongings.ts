@@ -1,4 +1,5 @@
 /** What a tenant of the matrix has: one of each kind made as its recipe says, and what hangs on them. */
+import { raiseAlarm } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { callerIn, giveLoginPlace } from '#libs/testing';
 import { type KindRecipe, placeholder, type World } from '../coverage/kinds.js';
@@ -21,6 +22,7 @@ export interface Belongings {
   things: Record<string, Thing>;
   lease: string;
   job: string;
+  alarm: string;
   deletedDisk: Thing;
   recipes: Record<string, KindRecipe>;
 }
@@ -47,8 +49,19 @@ export async function furnish(lab: Lab, tenant: string, token: string, prefix: s
     return recipe ? thingsOf(client, plural, recipe, world, `${prefix}-${plural}`) : foundThing(client, plural);
   });
   const things = Object.fromEntries((await Promise.all(made)).map((thing) => [thing.plural, thing]));
+  const alarm = await alarmAbout(platform, tenant, instance);
   const deletedDisk = { plural: 'deleted-disks', id: gone.id, name: gone.name };
-  return { tenant, token, world, things, lease: lease.body.id, job: job.id, deletedDisk, recipes };
+  return { tenant, token, world, things, lease: lease.body.id, job: job.id, alarm, deletedDisk, recipes };
+}
+
+/** One that is tried, and a second, so that the list has pages. */
+async function alarmAbout({ db }: Lab['platform'], tenantId: string, instance: string): Promise<string> {
+  return db.tenantTransaction(tenantId, async (tx) => {
+    const resource = { kind: 'instance', id: instance };
+    for (const code of ['job_overdue', 'job_failing'] as const)
+      await raiseAlarm(tx, { tenantId, code, cause: instance, message: 'It is late.', resource });
+    return (await tx.selectFrom('alarm').select('id').executeTakeFirstOrThrow()).id;
+  });
 }
 
 /** Of a kind that no user makes. */

@@ -61,12 +61,13 @@ function routeOf(method: string, url: string): Omit<TriedRoute, 'isShadow'> {
 /** What stands in the path for each parameter, the first one first. */
 export function targetsOf(
   { plural, parameters, template }: TriedRoute,
-  { things, lease, job, deletedDisk }: Belongings,
+  { things, lease, job, alarm, deletedDisk }: Belongings,
 ): Thing[] {
   return parameters.map((parameter) => {
     if (parameter === 'lease') return { plural: 'leases', id: lease, name: lease };
     if (parameter === 'network') return things.networks!;
     if (plural === 'jobs') return { plural, id: job, name: job };
+    if (plural === 'alarms') return { plural, id: alarm, name: alarm };
     if (plural === 'deleted-disks') return deletedDisk;
     const thing = things[plural];
     if (!thing) throw new Error(`Say in test/access-matrix/routes.ts what {${parameter}} of ${template} is.`);

@@ -1,4 +1,7 @@
-/** Further replicas of rhyzome-api on a stack's database: one with low limits, and one whose way to the database can be cut. */
+/**
+ * Further replicas of rhyzome-api on a stack's database: one with low limits, and one whose way to the database can be cut.
+ * They end with the test, also when that is killed.
+ */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -22,7 +25,9 @@ export async function startReplica(stack: Stack, name: string, change: (settings
   change(settings);
   const file = join(dirname(stack.dev.config), `${name}.json`);
   writeFileSync(file, JSON.stringify(settings), { mode: 0o600 });
-  const child = spawn(process.execPath, [join(root, 'bin', 'rhyzome-api.js'), '--config', file], { stdio: 'ignore' });
+  const endWithParent = join(root, 'dist', 'apps', 'dev', 'end-with-parent.js');
+  const argv = ['--import', endWithParent, join(root, 'bin', 'rhyzome-api.js'), '--config', file];
+  const child = spawn(process.execPath, argv, { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
   const base = `http://127.0.0.1:${port}`;
   await until(`replica ${name}`, async () => {
     if (child.exitCode !== null) throw new Error(`replica ${name} ended with ${child.exitCode}`);

@@ -125,6 +125,8 @@ export class Replica {
 export interface ReplicaOptions {
   /** host:port of its database, in place of the stack's: a Cable that can be cut. */
   databaseAt?: string;
+  /** CIDRs that images are fetched from although they are inside. */
+  allowedSources?: string[];
 }
 
 /** A further rhyzome-api, not started yet. */
@@ -159,8 +161,9 @@ export function nodeState(stack: Stack, name: string): string {
   return join(stack.data, 'beside', name, 'state');
 }
 
-function settingsOf(stack: Stack, { databaseAt }: ReplicaOptions): any {
+function settingsOf(stack: Stack, { databaseAt, allowedSources }: ReplicaOptions): any {
   const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
+  if (allowedSources) settings.images = { ...settings.images, allowedSources };
   if (!databaseAt) return settings;
   const moved = (connection: string) => Object.assign(new URL(connection), { host: databaseAt }).href;
   return { ...settings, db: moved(settings.db), dbOperator: moved(settings.dbOperator) };

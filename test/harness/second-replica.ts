@@ -1,4 +1,7 @@
-/** A second rhyzome-api and rhyzome-grpc beside those of a stack, on its database and with its certificates. */
+/**
+ * A second rhyzome-api and rhyzome-grpc beside those of a stack, on its database and with its certificates. They end with
+ * the test, also when that is killed.
+ */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -50,8 +53,10 @@ export async function startSecondReplica(stack: Stack, name = 'second'): Promise
 
 function run(program: 'api' | 'grpc', config: string, folder: string): ChildProcess {
   const log = openSync(join(folder, `${program}.log`), 'a', 0o600);
+  const endWithParent = join(root, 'dist', 'apps', 'dev', 'end-with-parent.js');
   const main = join(root, 'dist', 'apps', program, 'main.js');
-  const child = spawn(process.execPath, [main, '--config', config], { cwd: root, stdio: ['ignore', log, log] });
+  const argv = ['--import', endWithParent, main, '--config', config];
+  const child = spawn(process.execPath, argv, { cwd: root, stdio: ['ignore', log, log, 'ipc'] });
   closeSync(log);
   return child;
 }

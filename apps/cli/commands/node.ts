@@ -6,6 +6,7 @@ import { wholeNumber } from '../option-values.js';
 import { fields, table } from '../table.js';
 import { enroll, token } from './node-enroll.js';
 import { fence, fenceView, fenceWords, leftWords } from './node-fence.js';
+import { setNode } from './node-set.js';
 import { revokeAll, revokeCommand } from './revoke.js';
 
 export function nodeCommand(context: Context): Command {
@@ -15,6 +16,7 @@ export function nodeCommand(context: Context): Command {
     .addCommand(show(context))
     .addCommand(cordon(context, true))
     .addCommand(cordon(context, false))
+    .addCommand(setNode(context))
     .addCommand(fence(context))
     .addCommand(tombstoneDeadline(context))
     .addCommand(remove(context))
@@ -142,6 +144,14 @@ function room(used: number, whole: number): string {
   return `${used}/${whole}`;
 }
 
+const units = { vcpus: '', memoryMiB: ' MiB', diskGiB: ' GiB' };
+
+function promised(node: NodeView, key: keyof typeof units, factor: number, more?: string): string {
+  const words = [`${node.promisable[key]} may be`, ...(factor === 1 ? [] : [`${factor} times what is there`])];
+  if (more && node.memoryReserveMiB > 0) words.push(more);
+  return `${room(node.reserved[key], node.capacity[key])}${units[key]} reserved (${words.join(', ')})`;
+}
+
 function stateWords(node: NodeView): string {
   const marks = (['draining', 'cordoned'] as const).filter((mark) => node[mark] && mark !== node.state);
   return [node.state, ...marks].join(', ');
@@ -156,9 +166,9 @@ function words(node: NodeView): string {
     agent: node.agentVersion,
     kinds: node.kinds,
     labels: node.labels,
-    vcpus: `${room(node.reserved.vcpus, node.capacity.vcpus)} reserved`,
-    memory: `${room(node.reserved.memoryMiB, node.capacity.memoryMiB)} MiB reserved`,
-    disk: `${room(node.reserved.diskGiB, node.capacity.diskGiB)} GiB reserved`,
+    vcpus: promised(node, 'vcpus', node.overcommit.vcpus),
+    memory: promised(node, 'memoryMiB', node.overcommit.memory, `${node.memoryReserveMiB} MiB are never promised`),
+    disk: promised(node, 'diskGiB', node.overcommit.disk),
     epoch: `${node.epoch}${node.fencedAt ? `, fenced at ${node.fencedAt.toISOString()}` : ''}`,
     replica: node.replica,
     'last seen': `${node.lastSeenAt.toISOString()} (${node.lastSeenSeconds} s ago)`,

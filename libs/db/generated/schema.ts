@@ -32,6 +32,8 @@ export type JsonPrimitive = boolean | number | string | null;
 
 export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
+export type Numeric = ColumnType<string, number | string, number | string>;
+
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
 export interface AccessGrant {
@@ -369,12 +371,17 @@ export interface ImageUpload {
 export interface Installation {
   created_at: Generated<Timestamp>;
   deleted_disks_kept: Generated<Interval | null>;
+  disk_overcommit: Generated<Numeric>;
   id: Generated<string>;
+  memory_overcommit: Generated<Numeric>;
+  memory_reserve_mib: Generated<number>;
+  placement_labels: Generated<string[]>;
   singleton: Generated<boolean>;
   sweep_after: Generated<Interval>;
   sweep_mode: Generated<string>;
   token_key: Generated<Buffer>;
   tombstone_after: Generated<Interval>;
+  vcpu_overcommit: Generated<Numeric>;
 }
 
 export interface Instance {
@@ -533,6 +540,7 @@ export interface Node {
   cordoned: Generated<boolean>;
   created_at: Generated<Timestamp>;
   disk_gib: number;
+  disk_overcommit: Numeric | null;
   draining: Generated<boolean>;
   driver: string;
   epoch: Generated<number>;
@@ -543,9 +551,12 @@ export interface Node {
   labels: Generated<Json>;
   last_seen_at: Generated<Timestamp>;
   memory_mib: number;
+  memory_overcommit: Numeric | null;
+  memory_reserve_mib: number | null;
   name: string;
   told_at: Generated<Timestamp>;
   told_state: string | null;
+  vcpu_overcommit: Numeric | null;
   vcpus: number;
 }
 
@@ -579,6 +590,33 @@ export interface NodeInventory {
   session: number;
   taken_at: Generated<Timestamp>;
   wanted_at: Timestamp | null;
+}
+
+export interface NodeLoad {
+  disk_gib: Generated<number>;
+  memory_mib: Generated<number>;
+  node_id: string;
+  vcpus: Generated<number>;
+}
+
+export interface NodeRoom {
+  disk_gib: number | null;
+  memory_mib: number | null;
+  node_id: string | null;
+  used_disk_gib: number | null;
+  used_memory_mib: number | null;
+  used_vcpus: number | null;
+  vcpus: number | null;
+}
+
+export interface NodeRoomDrift {
+  disk_gib: number | null;
+  memory_mib: number | null;
+  node_id: string | null;
+  used_disk_gib: number | null;
+  used_memory_mib: number | null;
+  used_vcpus: number | null;
+  vcpus: number | null;
 }
 
 export interface NodeSession {
@@ -772,6 +810,14 @@ export interface Revocation {
   serial: string | null;
 }
 
+export interface RoomGivenBack {
+  disk_gib: number;
+  id: Generated<number>;
+  memory_mib: number;
+  node_id: string;
+  vcpus: number;
+}
+
 export interface Service {
   created_at: Generated<Timestamp>;
   name: string;
@@ -933,6 +979,9 @@ export interface DB {
   node_event: NodeEvent;
   node_fence: NodeFence;
   node_inventory: NodeInventory;
+  node_load: NodeLoad;
+  node_room: NodeRoom;
+  node_room_drift: NodeRoomDrift;
   node_session: NodeSession;
   orphan: Orphan;
   placement: Placement;
@@ -951,6 +1000,7 @@ export interface DB {
   resource_tag: ResourceTag;
   restoration: Restoration;
   revocation: Revocation;
+  room_given_back: RoomGivenBack;
   service: Service;
   serviceaccount: Serviceaccount;
   snapshot: Snapshot;

@@ -16,7 +16,7 @@ import {
 } from '#libs/resources';
 import { attachTo, detachFrom, findMachine } from './attaching.js';
 import { keepDeleted } from './deleted.js';
-import { tellDisk } from './on-node.js';
+import { MAKE_DISK_MS, tellDisk } from './on-node.js';
 import { type DiskImage, type DiskRow, GIB, gibOf, imageColumns, imageEdge, lockUsableDisk } from './rows.js';
 import { findSources, type Sources } from './sources.js';
 
@@ -164,7 +164,9 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
       undo: (tx) => withdraw(tx, core),
       undone: (tx) => probeAbsent(tx, core),
     });
-    await job.wait('disk is there', async (tx) => readiness(await probeReady(tx, core)));
+    await job.wait('disk is there', async (tx) => readiness(await probeReady(tx, core)), {
+      deadlineMs: MAKE_DISK_MS,
+    });
   }
 
   async update(job: Job<Tx>): Promise<void> {

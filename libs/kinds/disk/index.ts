@@ -8,5 +8,5 @@ export {
   takeDisks,
 } from './boot-disk.js';
 export { disk } from './disk.kind.js';
-export { tellDisk } from './on-node.js';
+export { MAKE_DISK_MS, tellDisk } from './on-node.js';
 export { type DiskImage, type FoundDisk, findDisks, findImage, gibOf, lockUsableDisk } from './rows.js';

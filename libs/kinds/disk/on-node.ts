@@ -6,6 +6,9 @@ import { desire } from '#libs/nodes';
 import type { Who } from '#libs/resources';
 import { GIB, type ImageColumns, imageOf } from './rows.js';
 
+/** The node first brings the image there, up to 64 GiB unless the settings say otherwise, and then writes it out. */
+export const MAKE_DISK_MS = 60 * 60_000;
+
 interface ToldRow extends ImageColumns {
   size_gib: number;
   snapshot_id: string | null;

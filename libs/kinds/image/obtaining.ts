@@ -23,6 +23,11 @@ interface CheckedContent {
 /** An upload that nothing comes of for so long is given up. */
 const ABANDONED_HOURS = 24;
 const INSPECT_MS = 60_000;
+/** Nothing more has come of a content that is fetched; a node that makes one has more to do before the first byte. */
+const FETCH_STALL_MS = 10 * 60_000;
+const EXPORT_STALL_MS = 60 * 60_000;
+/** Reading the largest image that may be, from slow shared storage. */
+const CHECK_MS = 2 * 3_600_000;
 
 /** The work of a create. */
 export async function obtainContent(core: ResourceCore, row: ImageRow, job: Job<Tx>): Promise<void> {
@@ -32,6 +37,7 @@ export async function obtainContent(core: ResourceCore, row: ImageRow, job: Job<
   else await askNode(core, row, job);
   const checked = await job.step('check the content', {
     message: 'checking the content',
+    deadlineMs: CHECK_MS,
     outside: (signal) => checkContent(row, signal),
     act: async (_, found) => found,
   });
@@ -56,7 +62,8 @@ async function awaitUpload(core: ResourceCore, row: ImageRow, job: Job<Tx>): Pro
       await dropPart(row);
     },
   });
-  await job.wait('content arrives', (tx) => probeUpload(tx, core), { message: 'the content has arrived' });
+  const waiting = { message: 'the content has arrived', alarm: false } as const;
+  await job.wait('content arrives', (tx) => probeUpload(tx, core), waiting);
 }
 
 async function probeUpload(tx: Tx, core: ResourceCore): Promise<number | Waiting> {
@@ -79,6 +86,8 @@ async function probeUpload(tx: Tx, core: ResourceCore): Promise<number | Waiting
 async function fetchContent(row: ImageRow, job: Job<Tx>): Promise<void> {
   await job.step('fetch the content', {
     message: 'fetching the content',
+    deadlineMs: FETCH_STALL_MS,
+    progress: () => sizeOfPart(row),
     outside: async (signal) => {
       const { guard, store, maxBytes } = imageContents();
       const most = Math.min(maxBytes, row.announced_size_bytes ?? maxBytes);
@@ -108,10 +117,18 @@ async function askNode(core: ResourceCore, row: ImageRow, job: Job<Tx>): Promise
       await dropPart(row);
     },
   });
-  await job.wait('content arrives', async (tx) => {
+  const probe = async (tx: Tx) => {
     const answer = await probeDeed(tx, core, operation);
-    return answer instanceof Waiting ? answer : 'arrived';
-  });
+    if (!(answer instanceof Waiting)) return 'arrived';
+    const bytes = await sizeOfPart(row);
+    return answer.outside || bytes === 0 ? answer : new Waiting(`${bytes} bytes of the content have arrived.`);
+  };
+  await job.wait('content arrives', probe, { deadlineMs: EXPORT_STALL_MS, tellsProgress: true });
+}
+
+/** How much of the content has come. */
+async function sizeOfPart(row: ImageRow): Promise<number> {
+  return imageContents().store.parts.size(row.operation_id!);
 }
 
 async function nodeOf(tx: Tx, snapshot: ResourceCore): Promise<string> {

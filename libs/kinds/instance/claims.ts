@@ -1,12 +1,10 @@
 /** What an instance takes in its request's transaction: addresses, and a node with room for it. */
 
-import { sql } from 'kysely';
-import type { ResourceCore } from '#libs/core';
-import { parseSelector, RhyzomeError } from '#libs/core';
+import { type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { claimLease, randomMac } from '#libs/kinds/network';
-import { type Demand, lockPlacement, type NodeChoice, reserveNode } from '#libs/nodes';
-import { selectorCondition } from '#libs/resources';
+import { type Demand, type NodeChoice, reserveNode } from '#libs/nodes';
+import { choiceOf, type Placement } from './placement.js';
 import type { NetworkReference } from './references.js';
 
 /** One lease an interface. Networks are locked in the order of their ids, so that two instances cannot block each other. */
@@ -34,14 +32,6 @@ export async function claimAddresses(
   }
 }
 
-/** Where to place a machine, by tags of the tenant's other machines. */
-export interface Placement {
-  /** Only on nodes that carry one of these, as soon as there is one. */
-  affinity?: string;
-  /** On no node that carries one of these. */
-  antiAffinity?: string;
-}
-
 interface Wishes {
   /** That it takes; they lie on their nodes already. */
   disks: readonly { nodeId: string | null }[];
@@ -62,25 +52,15 @@ export async function claimNode(tx: Tx, core: ResourceCore, demand: Demand, wish
 }
 
 async function chooseFrom(tx: Tx, core: ResourceCore, { disks, placement }: Wishes): Promise<NodeChoice> {
-  const nodes = [...new Set(disks.map(({ nodeId }) => nodeId!))];
-  if (nodes.length > 1) {
+  const nodes = new Set(disks.map(({ nodeId }) => nodeId!));
+  if (nodes.size > 1) {
     throw new RhyzomeError('conflict', 'The disks are on different nodes, so no machine can have all of them.');
   }
-  const choice: NodeChoice = nodes.length > 0 ? { only: nodes } : {};
-  if (!placement?.affinity && !placement?.antiAffinity) return choice;
-  await lockPlacement(tx);
-  if (placement.antiAffinity) choice.never = await nodesOf(tx, core, placement.antiAffinity);
-  const near = placement.affinity ? await nodesOf(tx, core, placement.affinity) : [];
-  if (near.length === 0) return choice;
-  return { ...choice, only: choice.only ? near.filter((id) => choice.only!.includes(id)) : near };
+  const choice = isWish(placement) ? await choiceOf(tx, core, placement) : {};
+  if (nodes.size === 0) return choice;
+  return { ...choice, required: [{ name: 'disks', asks: 'where they lie', only: nodes }, ...(choice.required ?? [])] };
 }
 
-/** The nodes of the tenant's other machines that a selector finds. */
-async function nodesOf(tx: Tx, core: ResourceCore, selector: string): Promise<string[]> {
-  const conditions = parseSelector(selector).map(selectorCondition);
-  const result = await sql<{ id: string }>`
-    select distinct k.node_id as id from resource r join instance k on k.tenant_id = r.tenant_id and k.id = r.id
-    where r.tenant_id = ${core.tenantId} and r.kind = 'instance' and r.id <> ${core.id} and k.node_id is not null
-      and ${sql.join(conditions, sql` and `)}`.execute(tx);
-  return result.rows.map(({ id }) => id);
+function isWish(placement: Placement | undefined): placement is Placement {
+  return Object.values(placement ?? {}).some((wish) => wish !== undefined && wish !== null);
 }

@@ -5,15 +5,18 @@ import {
   ArrayMaxSize,
   ArrayMinSize,
   IsArray,
+  IsBoolean,
   IsIn,
   IsInt,
   IsObject,
   IsString,
+  Matches,
   Max,
   MaxLength,
   Min,
   ValidateNested,
 } from 'class-validator';
+import { tagKeyPattern } from '#libs/core';
 import { IsIpv4Address } from '#libs/kinds/network';
 import { Check, Describe, Optional } from '#libs/openapi';
 import { AreReferences, CoreCreate, IsReference, IsTagSelector } from '#libs/resources';
@@ -70,20 +73,70 @@ function AreSshKeys(): PropertyDecorator {
   );
 }
 
+const MAX_SELECTOR = 1_000;
+
+export class SpreadWish {
+  @Describe('The label of nodes whose values are the domains, e.g. zones or racks.', { example: 'zone' })
+  @IsString()
+  @Matches(tagKeyPattern)
+  over!: string;
+
+  @Describe('The instances to be spread, this one beside them.', { example: 'app=shop' })
+  @IsString()
+  @MaxLength(MAX_SELECTOR)
+  @IsTagSelector(MAX_SELECTOR)
+  among!: string;
+
+  @Describe('Only in a domain that has the fewest of them. Default: there if it has room.')
+  @Optional()
+  @IsBoolean()
+  required?: boolean;
+}
+
 export class PlacementWish {
+  @Describe('Only on nodes with these labels, of those that administrators let tenants choose by.', {
+    example: 'gpu=yes',
+  })
+  @Optional()
+  @IsString()
+  @MaxLength(MAX_SELECTOR)
+  @IsTagSelector(MAX_SELECTOR)
+  nodes?: string;
+
   @Describe('Only on nodes that carry one of these instances, as soon as there is one.', { example: 'app=shop' })
   @Optional()
   @IsString()
-  @MaxLength(1_000)
-  @IsTagSelector(1_000)
+  @MaxLength(MAX_SELECTOR)
+  @IsTagSelector(MAX_SELECTOR)
   affinity?: string;
 
   @Describe('On no node that carries one of these instances.', { example: 'role=db' })
   @Optional()
   @IsString()
-  @MaxLength(1_000)
-  @IsTagSelector(1_000)
+  @MaxLength(MAX_SELECTOR)
+  @IsTagSelector(MAX_SELECTOR)
   antiAffinity?: string;
+
+  @Describe('Rather on nodes that carry one of these instances.', { example: 'app=shop' })
+  @Optional()
+  @IsString()
+  @MaxLength(MAX_SELECTOR)
+  @IsTagSelector(MAX_SELECTOR)
+  preferredAffinity?: string;
+
+  @Describe('Rather on nodes that carry few of these instances.', { example: 'role=db' })
+  @Optional()
+  @IsString()
+  @MaxLength(MAX_SELECTOR)
+  @IsTagSelector(MAX_SELECTOR)
+  preferredAntiAffinity?: string;
+
+  @Describe('Spread over failure domains.')
+  @Optional()
+  @IsObject()
+  @ValidateNested()
+  @Type(() => SpreadWish)
+  spread?: SpreadWish;
 }
 
 export class InstanceUpdate extends CoreCreate {
@@ -163,7 +216,7 @@ export class InstanceCreate extends InstanceUpdate {
   @AreSshKeys()
   sshKeys?: string[];
 
-  @Describe('Where to place it, by tags of the tenant’s other instances.')
+  @Describe('Where to place it, by tags of the tenant’s other instances and by labels of nodes.')
   @Optional()
   @IsObject()
   @ValidateNested()

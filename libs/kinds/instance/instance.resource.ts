@@ -4,6 +4,7 @@ import type { Tx } from '#libs/db';
 import {
   addBootDisk,
   detachAll,
+  MAKE_DISK_MS,
   ownBootDisk,
   releaseBootDisk,
   retireBootDisk,
@@ -114,7 +115,6 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
     const { previous, isRestore } = claim;
     const desired_power_state = this.asked.desiredPowerState ?? 'running';
     if (desired_power_state === 'running' && !isRestore) await refuseRestoring(tx, this.core);
-    await this.claimSize(tx, isRestore);
     await tx
       .updateTable('instance')
       .set({ desired_power_state, restart_policy: this.asked.restartPolicy ?? 'stay' })
@@ -128,6 +128,8 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
       const ids = this.asked.interfaces.map(({ network }) => network);
       await refreshNetworks(tx, tenantId, ids);
     }
+    // After the networks, as a create takes them: two that lock the same things do it in one order.
+    await this.claimSize(tx, isRestore);
     // The steps of the job that failed or was cancelled told the node; restored values have to be told, too.
     if (isRestore) await tellInstanceAgain(tx, this.core);
   }
@@ -219,10 +221,14 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
           return disk ? probeAbsent(tx, disk) : true;
         },
       });
-      await job.wait('boot disk is there', async (tx) => {
-        const disk = await ownBootDisk(tx, core);
-        return disk ? this.reached(tx, disk) : 'kept';
-      });
+      await job.wait(
+        'boot disk is there',
+        async (tx) => {
+          const disk = await ownBootDisk(tx, core);
+          return disk ? this.reached(tx, disk) : 'kept';
+        },
+        { deadlineMs: MAKE_DISK_MS },
+      );
     }
     await job.step('place on a node', {
       message: `placed on node ${this.row?.node ?? 'unknown'}`,

@@ -5,6 +5,7 @@ import { type FieldError, isUuid } from '#libs/core';
 import { type DiskImage, type FoundDisk, findDisks, findImage, gibOf } from '#libs/kinds/disk';
 import { addressErrors } from '#libs/kinds/network';
 import { type Referenced, type RowScope, referencedColumn, usable } from '#libs/resources';
+import { type Placement, placementErrors } from './placement.js';
 
 export interface References {
   /** What its own boot disk is made from; undefined: it boots from a disk that is there. */
@@ -29,9 +30,10 @@ interface Asked {
   disks?: string[];
   diskGiB?: number;
   interfaces: { network: string; ip?: string }[];
+  placement?: Placement;
 }
 
-/** At most three queries, whatever the number of disks and interfaces. */
+/** At most four queries, whatever the number of disks and interfaces. */
 export async function checkReferences(
   scope: RowScope,
   asked: Asked,
@@ -40,6 +42,7 @@ export async function checkReferences(
   const image = await checkBoot(scope, asked, errors);
   const disks = await checkDisks(scope, asked, errors);
   const networks = await checkInterfaces(scope, asked, errors);
+  errors.push(...(await placementErrors(scope, asked.placement)));
   if (errors.length > 0) return { errors, references: undefined };
   const diskGiB = asked.diskGiB ?? (image ? gibOf(image.virtualSizeBytes) : 0);
   return { errors, references: { image, diskGiB, disks, networks } };

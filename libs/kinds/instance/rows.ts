@@ -3,7 +3,7 @@ import { sql } from 'kysely';
 import { type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { CoreDocument, CoreRow, Who } from '#libs/resources';
-import type { Placement } from './claims.js';
+import type { Placement } from './placement.js';
 
 export interface InstanceDocument extends CoreDocument {
   image?: string;

@@ -34,6 +34,9 @@ interface Told {
   scopes: string[];
 }
 
+/** All people and programs of a tenant, each asked of the identity provider by itself. */
+const BRING_MS = 2 * 3_600_000;
+
 /** Of each kind, those that are at the new place. */
 type Along = Record<string, Moved[]>;
 
@@ -133,6 +136,7 @@ export class RealmResource extends RowResource<RealmDocument, RealmRow> {
       undoOutside: (signal) => this.removeUnused(to, signal),
     });
     const along = await job.step<Along, Along>('make people and programs there', {
+      deadlineMs: BRING_MS,
       outside: (signal) => this.bring(to, signal),
       act: async (_tx, made) => made,
     });
@@ -144,10 +148,11 @@ export class RealmResource extends RowResource<RealmDocument, RealmRow> {
       },
       cancellable: false,
     });
-    await job.wait('changes of people that were under way have ended', (tx) =>
-      this.probeOthers(tx, `log in at the ${to}`),
-    );
+    // Other jobs, which have limits of their own.
+    const probe = (tx: Tx) => this.probeOthers(tx, `log in at the ${to}`);
+    await job.wait('changes of people that were under way have ended', probe, { deadlineMs: false });
     await job.step<void, Along>('bring those who came meanwhile', {
+      deadlineMs: BRING_MS,
       outside: (signal) => this.bring(to, signal),
       act: (tx, made) => this.noteAll(tx, made),
     });

@@ -217,14 +217,16 @@ export class UserResource extends RowResource<UserDocument, UserRow> {
 
   /** The identity provider refuses groups that it has not got yet. */
   private async waitForGroups(job: Job<Tx>): Promise<void> {
-    await job.wait('its groups are there', async (tx): Promise<true | Waiting> => {
+    const probe = async (tx: Tx): Promise<true | Waiting> => {
       const { groups } = await this.fresh(tx);
       const missing = await unmadeGroup(tx, this.core.tenantId, groups);
       if (!missing) return true;
       if (missing.state === 'failed')
         throw new RhyzomeError('not_ready', `The group “${missing.name}” has failed; retry its job or delete it.`);
       return new Waiting(`Waiting for the group “${missing.name}”.`, false, missing.id);
-    });
+    };
+    // The groups' own jobs have limits, and wait for an identity provider that is away.
+    await job.wait('its groups are there', probe, { deadlineMs: false });
   }
 
   /** Brings the account to what stands here, or to another document. Returns the `sub` of its tokens. */

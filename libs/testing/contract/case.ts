@@ -65,7 +65,17 @@ export async function rowCounts(platform: Platform, tenantId?: string): Promise<
 }
 
 /** What is kept after a resource has gone. */
-const histories = ['audit', 'event', 'event_counter', 'idempotency', 'job', 'job_step', 'subject', 'tenant_access'];
+const histories = [
+  'audit',
+  'disk_tombstone',
+  'event',
+  'event_counter',
+  'idempotency',
+  'job',
+  'job_step',
+  'subject',
+  'tenant_access',
+];
 
 /** Rows of what is there now: everything but histories. */
 export async function present(ctx: ContractContext): Promise<Record<string, number>> {
