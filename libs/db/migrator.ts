@@ -158,6 +158,7 @@ async function run(client: pg.ClientBase, file: MigrationFile): Promise<void> {
       if (!inTheWay.has(code) || tries === MAX_TRIES) throw error;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     }
+  }
 }
 
 async function apply(client: pg.ClientBase, file: MigrationFile): Promise<void> {
