@@ -11,8 +11,9 @@ import type { JobHandler, RunnerLog } from './handler.js';
 import { MAX_CRASHES, STEP_TRIES } from './limits.js';
 import { OutsideWork } from './outside.js';
 import { type ClaimedRow, claimDue, renewLeases } from './queue.js';
-import { type JobOutcome, type JobRow, LeaseLost } from './rows.js';
+import { holdLease, type JobOutcome, type JobRow, LeaseLost } from './rows.js';
 import { JobRun } from './run.js';
+import { endWaits } from './step-rows.js';
 
 export interface RunnerOptions {
   workers?: number;
@@ -174,7 +175,10 @@ export class JobRunner {
     );
     if (!old) return;
     await this.unwind(row, old);
-    await this.fenced(row, 'no key update', (tx) => endWaits(tx, old));
+    await this.db.tenantTransaction(row.tenant_id, async (tx) => {
+      await holdLease(tx, row);
+      await endWaits(tx, old);
+    });
   }
 
   private async unwind(lease: JobRow, row: JobRow): Promise<void> {

@@ -2,7 +2,7 @@
  * What must be true of a whole installation once nothing is under way, whatever has happened to it: asked of the database over
  * all tenants, and of the simulated nodes. Knows nothing of how it came to be so.
  */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import pg from 'pg';
 import type { Stack } from './stack.js';
 import { until } from './until.js';
@@ -124,7 +124,9 @@ export async function faultsOf(stack: Stack, nodes: readonly SimNodeState[] = []
 
 /** Where a node has what the database does not place there, or lacks what it does, or in another state. */
 function disagreements({ name, stateDir }: SimNodeState, placed: readonly Placed[]): string[] {
-  const state = JSON.parse(readFileSync(`${stateDir}/sim-state.json`, 'utf8')) as Record<string, [string, any][]>;
+  const file = `${stateDir}/sim-state.json`;
+  // Without one it has never made anything.
+  const state = JSON.parse(existsSync(file) ? readFileSync(file, 'utf8') : '{}') as Record<string, [string, any][]>;
   const kinds = { networks: 'network', disks: 'disk', snapshots: 'snapshot', instances: 'instance' };
   const here = new Map(
     Object.entries(kinds).flatMap(([map, kind]) => (state[map] ?? []).map(([id, it]) => [id, { kind, it }] as const)),
