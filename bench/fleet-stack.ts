@@ -21,6 +21,8 @@ const AGENTS_IN_PROCESS = 250;
 export interface FleetOptions {
   agents: number;
   machinesOfAgent: number;
+  /** The machines run already, as after a restart of everything; else they are to be made first. */
+  areMade: boolean;
 }
 
 export interface FleetStack {
@@ -54,6 +56,7 @@ export async function startFleetStack(options: FleetOptions): Promise<FleetStack
   rhyzome(config, 'tenant', 'create', 'acme', '--display-name', 'Acme', '--issuer', issuer.tenants.acme!.issuer);
   rhyzome(config, 'image', 'import', 'tiny', '--placeholder');
   await seed(db, names, options.machinesOfAgent);
+  if (options.areMade) await makeAll(db, join(dir, 'state'));
   const run = (program: string) => child([join(dist, 'apps', program, 'main.js'), '--config', config], 'ignore');
   const api = run('api');
   let grpc = run('grpc');
@@ -184,4 +187,29 @@ async function seed(db: pg.Pool, names: string[], machines: number): Promise<voi
        from seeded;
      drop table seeded; analyze`,
   );
+}
+
+/** As if the nodes had made everything already: in the rows, and on their simulated machines. */
+async function makeAll(db: pg.Pool, states: string): Promise<void> {
+  await db.query(
+    `update placement set observed_revision = revision, observed_generation = generation, phase = 'ready',
+       status = case when kind = 'instance' then '{"powerState": "running"}'::jsonb end;
+     analyze placement`,
+  );
+  const { rows } = await db.query<{ node: string; machines: [string, string, object][] }>(
+    `select n.name as node, jsonb_agg(jsonb_build_array(p.kind, p.resource_id, p.spec)) as machines
+     from placement p join node n on n.id = p.node_id group by n.name`,
+  );
+  for (const { node, machines } of rows) {
+    const of = (wanted: string, more: object) =>
+      machines.flatMap(([kind, id, spec]) =>
+        kind === wanted ? [[id, { ref: { tenantId: 'acme', kind, id }, spec, ...more }]] : [],
+      );
+    const state = {
+      networks: of('network', {}),
+      instances: of('instance', { powerState: 'running', boots: 1, startedAt: Date.now() }),
+    };
+    mkdirSync(join(states, node));
+    writeFileSync(join(states, node, 'sim-state.json'), JSON.stringify(state));
+  }
 }

@@ -131,7 +131,7 @@ export async function fetchToken(tenant: { issuer: string; clientId: string; cli
 }
 
 export async function until(url: string): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
+  for (let tries = 0; tries < 1200; tries++) {
     const ok = await fetch(url).then(
       (response) => response.ok,
       () => false,

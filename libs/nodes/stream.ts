@@ -8,7 +8,15 @@ import type * as grpc from '@grpc/grpc-js';
 import { sql } from 'kysely';
 import type { Database } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
-import { type Capacity, type ConnectRequest, type ConnectResponse, type Hello, messagesOf, send } from '#libs/rpc';
+import {
+  type Capacity,
+  type ConnectRequest,
+  type ConnectResponse,
+  type Hello,
+  messagesOf,
+  type Observed,
+  send,
+} from '#libs/rpc';
 import type { Heartbeats } from './heartbeats.js';
 import { InventoryTaking } from './inventory-taking.js';
 import { newsOf } from './known-reports.js';
@@ -76,10 +84,8 @@ export class NodeStream {
   async run(hello: Hello): Promise<void> {
     try {
       if (!this.isReturning) {
-        for (const observed of await newsOf(this.db, this.session, hello.inventory)) {
-          if (this.ended || this.signal.aborted) return;
-          await this.report(observed);
-        }
+        await this.reports(hello.inventory);
+        if (this.ended || this.signal.aborted) return;
       }
       this.isOpen = true;
       await this.look();
@@ -121,8 +127,7 @@ export class NodeStream {
   private async take({ body }: ConnectRequest): Promise<void> {
     switch (body?.$case) {
       case 'report':
-        for (const observed of body.value.items) await this.report(observed);
-        return;
+        return this.reports(body.value.items);
       case 'deedResult':
         return recordDeed(this.db, this.session, body.value);
       case 'relayChunk':
@@ -164,8 +169,17 @@ export class NodeStream {
     return !this.hasSnapshot;
   }
 
-  private async report(observed: Parameters<typeof recordReport>[3]): Promise<void> {
+  /** A node that comes back tells all that it has, twice: what the rows say already costs one statement. */
+  private async reports(told: readonly Observed[]): Promise<void> {
     if (this.isReturning) return;
+    const news = told.length > 1 ? await newsOf(this.db, this.session, told) : told;
+    for (const observed of news) {
+      if (this.ended || this.signal.aborted) return;
+      await this.report(observed);
+    }
+  }
+
+  private async report(observed: Observed): Promise<void> {
     const isKnown = await recordReport(this.db, this.registry, this.session, observed);
     if (!isKnown) {
       const { ref } = observed;
