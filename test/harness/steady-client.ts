@@ -13,10 +13,12 @@ export interface Tally {
   cut: string[];
   /** Answers of 500 and above. */
   failures: string[];
+  /** Answers after which the same was asked again. */
+  again: number;
 }
 
 export function newTally(): Tally {
-  return { requests: 0, refused: 0, cut: [], failures: [] };
+  return { requests: 0, refused: 0, cut: [], failures: [], again: 0 };
 }
 
 const PATIENCE_MS = 30_000;
@@ -33,6 +35,8 @@ export class SteadyClient {
     private readonly token: string,
     readonly tally: Tally,
     first = 0,
+    /** Answers that do not count: it is asked again, as for a connection that was refused. */
+    private readonly isToAskAgain: (answer: Answer) => boolean = () => false,
   ) {
     this.at = first;
   }
@@ -52,6 +56,10 @@ export class SteadyClient {
       try {
         this.asking = base;
         const answer = await this.once(base, method, path, json, headers);
+        if (this.isToAskAgain(answer) && Date.now() < end) {
+          this.tally.again += 1;
+          continue;
+        }
         if (answer.status >= 500) this.tally.failures.push(`${method} ${path}: ${answer.status} ${answer.text}`);
         return answer;
       } catch (error) {

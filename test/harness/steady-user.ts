@@ -1,4 +1,5 @@
 /** A user who makes, changes and removes things of their own, one after the other, and to whom nothing may go wrong. */
+import type { Answer } from './client.js';
 import { SteadyClient, type Tally } from './steady-client.js';
 
 export class SteadyUser {
@@ -11,8 +12,9 @@ export class SteadyUser {
     bases: () => readonly string[],
     token: string,
     tally: Tally,
+    isToAskAgain?: (answer: Answer) => boolean,
   ) {
-    this.client = new SteadyClient(bases, token, tally, n);
+    this.client = new SteadyClient(bases, token, tally, n, isToAskAgain);
   }
 
   /** Until it is over; gives what went wrong. */
