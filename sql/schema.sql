@@ -2406,10 +2406,8 @@ begin
   from alarm a join resource r on r.tenant_id = a.tenant_id and r.id = a.resource_id
   where a.tenant_id = new.tenant_id and a.resource_id = new.resource_id and a.cleared_at is null
   order by (a.severity = 'critical') desc, a.raised_at, a.id limit 1;
-  update resource r set conditions = wanted.conditions
-  from (select coalesce(jsonb_agg(c order by n), '[]') || coalesce(shown, '[]') as conditions from resource o
-    left join lateral jsonb_array_elements(o.conditions) with ordinality e (c, n) on c ->> 'type' <> 'Alarm'
-    where o.tenant_id = new.tenant_id and o.id = new.resource_id) wanted
+  update resource r
+  set conditions = jsonb_path_query_array(r.conditions, '$[*] ? (@.type != "Alarm")') || coalesce(shown, '[]')
   where r.tenant_id = new.tenant_id and r.id = new.resource_id
     and jsonb_path_query_first(r.conditions, '$[*] ? (@.type == "Alarm")') is distinct from shown -> 0;
   return null;
@@ -2483,7 +2481,8 @@ begin
     new.resource_id, tags, tags, coalesce(maker, new.created_by),
     jsonb_build_object('id', new.id, 'code', new.code, 'severity', new.severity, 'message', new.message,
       'resource', jsonb_build_object('kind', new.kind, 'id', new.resource_id, 'name', new.resource_name),
-      'job', new.job_id, 'raisedAt', new.raised_at, 'clearedAt', new.cleared_at));
+      'job', case when new.job_id is not null then jsonb_build_object('id', new.job_id) end,
+      'raisedAt', new.raised_at, 'clearedAt', new.cleared_at));
   return null;
 end $function$;
 

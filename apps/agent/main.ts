@@ -4,7 +4,6 @@
  */
 import { chooseDriver, enrolledLabels, startAgent } from '#libs/agent';
 import { loadConfigOrExit } from '#libs/config';
-import { finishInstall } from '#libs/pki';
 import { createLog, credentialsOrExit, onShutdown, version } from '#libs/process';
 import { enrollCommand } from './enroll.js';
 
@@ -14,9 +13,7 @@ if (subcommand === 'enroll') process.exit(await enrollCommand(rest));
 const config = loadConfigOrExit('rhyzome-agent', ['agent']);
 const { agent: settings } = config;
 const log = createLog('agent', config.log.level);
-const paths = settings.pki ?? config.pki;
-if (paths) await finishInstall(paths);
-const credentials = await credentialsOrExit('rhyzome-agent', paths, 'node', log);
+const credentials = await credentialsOrExit('rhyzome-agent', settings.pki ?? config.pki, 'node', log);
 const agent = await startAgent({
   controller: settings.controller,
   serverName: settings.serverName,
@@ -25,6 +22,7 @@ const agent = await startAgent({
   migration: settings.migration,
   version: version(),
   credentials,
+  renews: settings.renew,
   createDriver: (ctx) =>
     chooseDriver(ctx, {
       driver: settings.driver,

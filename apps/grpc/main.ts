@@ -136,7 +136,7 @@ onShutdown(log, async () => {
   hub.close();
   const works = [runner, upkeep, watch, alarms, sealer, ...(fencer ? [fencer] : [])].map((work) => work.stop());
   await Promise.all([grpc.drain(CALLS_MS), ...works, collector?.close(), enrollment?.stop(CALLS_MS)]);
-  revocations.close();
+  await revocations.close();
   await app.close();
   await numberer.close();
   await Promise.all([unauthenticated.close(), refusedReads.close()]);

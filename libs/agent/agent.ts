@@ -6,17 +6,19 @@ import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
 import type { CredentialsSource } from '#libs/pki';
-import { type FetchImageResponse, type Hello, problemOf, type Welcome } from '#libs/rpc';
+import { type FetchImageResponse, type Hello, type Welcome } from '#libs/rpc';
 import { ContentSender } from './content.js';
 import { contentChannel } from './content-channel.js';
 import { Controllers } from './controllers.js';
 import { takeInventory } from './drift.js';
 import { Epoch } from './epoch.js';
-import { ForeignInstallationError, Installation } from './installation.js';
+import { Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
 import { defaultTiming, Machine, type MachineTiming } from './machine.js';
 import { Wire } from './migration/index.js';
+import { isRefusal, reasonOf } from './reasons.js';
 import { Relays } from './relays.js';
+import { CertificateRenewal } from './renewal.js';
 import { Returning } from './returning.js';
 import { type BackOff, backOffMs } from './schedule.js';
 import { Session } from './session.js';
@@ -38,6 +40,8 @@ export interface AgentOptions {
   migration?: MigrationSettings;
   version: string;
   credentials: CredentialsSource;
+  /** Whether the certificate is renewed by the agent; default: not. */
+  renews?: boolean;
   createDriver: (ctx: DriverContext) => Promise<Driver>;
   log: DriverLog;
   timing?: Partial<AgentTiming>;
@@ -65,10 +69,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const wire = await Wire.start({ credentials, listen: migration?.listen, log });
     const agent = new NodeAgent(options, installation, epoch, wire);
     const running = agent.run();
+    const { controller, serverName, renews = false } = options;
+    const renewal = new CertificateRenewal({ targets: [controller].flat(), serverName, credentials, log, renews });
+    renewal.start();
     return {
       stop: async () => {
         agent.end();
-        await running;
+        await Promise.all([running, renewal.stop()]);
         await wire.close();
         await unlock();
       },
@@ -92,6 +99,10 @@ class NodeAgent {
   private welcomedAt: number | undefined;
   /** The stream that just ended was there to learn the installation; the next one is for work. */
   private hasJustJoined = false;
+  /** The certificate is another one since the last dial: the next stream begins at once. */
+  private hasNewCertificate = false;
+  private pause = new AbortController();
+  private readonly unsubscribe: () => void;
 
   constructor(
     private readonly options: AgentOptions,
@@ -108,6 +119,14 @@ class NodeAgent {
       ...options.timing,
     };
     this.controllers = new Controllers({ targets: [controller].flat(), serverName, credentials });
+    this.unsubscribe = credentials.subscribe(() => this.changeCertificate());
+  }
+
+  /** The stream begins anew, since the certificate before will expire; what else is under way stays. */
+  private changeCertificate(): void {
+    this.hasNewCertificate = true;
+    this.session?.end();
+    this.pause.abort();
   }
 
   end(): void {
@@ -136,8 +155,9 @@ class NodeAgent {
         }
         said = reason;
       }
-      if (this.hasJustJoined) {
+      if (this.hasJustJoined || this.hasNewCertificate) {
         this.hasJustJoined = false;
+        this.hasNewCertificate = false;
         attempt = 0;
         continue;
       }
@@ -148,8 +168,12 @@ class NodeAgent {
       delayMs ||= backOffMs(Math.floor(attempt / this.controllers.size), this.timing.reconnect);
       attempt += 1;
       this.controllers.next();
-      await sleep(delayMs, undefined, { signal: this.ending.signal }).catch(() => {}); // Only our own end aborts it.
+      this.pause = new AbortController();
+      const signal = AbortSignal.any([this.ending.signal, this.pause.signal]);
+      await sleep(delayMs, undefined, { signal }).catch(() => {}); // Only our own end or another certificate aborts it.
+      this.hasNewCertificate = false;
     }
+    this.unsubscribe();
     this.controllers.close();
     await this.machine?.close();
   }
@@ -287,14 +311,4 @@ class NodeAgent {
       call.cancel();
     }
   }
-}
-
-/** What trying again soon cannot change: another installation, a certificate that is not let in. */
-function isRefusal(error: unknown): boolean {
-  const code = problemOf(error)?.code;
-  return error instanceof ForeignInstallationError || code === 'forbidden' || code === 'unauthenticated';
-}
-
-function reasonOf(error: unknown): string {
-  return problemOf(error)?.message ?? (error instanceof Error ? error.message : String(error));
 }

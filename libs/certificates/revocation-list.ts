@@ -43,6 +43,7 @@ export class RevocationList {
   private isStale = false;
   private prunedAt = 0;
   private timer: NodeJS.Timeout | undefined;
+  private unsubscribe: (() => void) | undefined;
 
   constructor(
     private readonly db: Database,
@@ -57,12 +58,15 @@ export class RevocationList {
   async follow(listener: Listener, onRead: () => void): Promise<void> {
     await this.read();
     const again = () => void this.refresh().then(onRead);
-    listener.on('rhyzome_certificate', again);
+    this.unsubscribe = listener.on('rhyzome_certificate', again);
     this.timer = setInterval(again, this.lookMs).unref();
   }
 
-  close(): void {
+  /** Resolves when a reading that is under way has ended. */
+  async close(): Promise<void> {
     clearInterval(this.timer);
+    this.unsubscribe?.();
+    await this.reading;
   }
 
   get size(): number {

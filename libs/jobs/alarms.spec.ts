@@ -20,9 +20,9 @@ afterAll(() => database?.close());
 const inTenant = <T>(work: (tx: Tx) => Promise<T>) => database.db.tenantTransaction(TENANT, work);
 const asOperator = <T>(work: (tx: Tx) => Promise<T>) => database.db.operatorTransaction(work);
 
-async function resource(): Promise<string> {
+async function resource(own: object[] = [{ type: 'Ready', status: 'true' }]): Promise<string> {
   const id = newId();
-  const conditions = JSON.stringify([{ type: 'Ready', status: 'true' }]);
+  const conditions = JSON.stringify(own);
   await inTenant((tx) =>
     sql`insert into resource (tenant_id, id, kind, name, tags, state, conditions, created_by)
       values (${TENANT}, ${id}, 'thing', ${`thing-${id}`}, '{"tier": "front"}', 'ready', ${conditions}::jsonb, 'alice')`.execute(
@@ -67,6 +67,14 @@ test('one cause raises one alarm, which watchers and the resource tell of until 
     .execute();
   expect(events.map(({ type }) => type)).toEqual(['alarm.raised', 'alarm.cleared', 'alarm.raised']);
   expect(events[0]).toMatchObject({ tags_after: { tier: 'front' }, created_by: 'alice' });
+});
+
+test('is the one condition of a resource that has no other', async () => {
+  const id = await resource([]);
+  await inTenant((tx) => raiseAlarm(tx, about(id)));
+  expect(await conditionsOf(id)).toEqual([expect.objectContaining({ type: 'Alarm', reason: 'job_overdue' })]);
+  await inTenant((tx) => clearAlarm(tx, about(id)));
+  expect(await conditionsOf(id)).toEqual([]);
 });
 
 test('of several the resource shows the worst, and the other one when that is gone', async () => {

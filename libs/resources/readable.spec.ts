@@ -11,7 +11,16 @@ import { newId, parseSelector, type Tags } from '#libs/core';
 import { createPool } from '#libs/db';
 import { EventReader } from '#libs/events';
 import { kinds } from '#libs/kinds';
-import { type Caller, JobService, KindRegistry, ResourceReader, readableAudit, readableEvents } from '#libs/resources';
+import {
+  AlarmService,
+  type AlarmView,
+  type Caller,
+  JobService,
+  KindRegistry,
+  ResourceReader,
+  readableAudit,
+  readableEvents,
+} from '#libs/resources';
 import { costOf, loadScale, SpyingDatabase, type TestDatabase, testDatabase } from '#libs/testing';
 
 const KEY = Buffer.alloc(32, 9);
@@ -24,6 +33,7 @@ let database: TestDatabase;
 let spy: SpyingDatabase;
 let reader: ResourceReader;
 let jobs: JobService;
+let alarms: AlarmService;
 let events: EventReader;
 
 interface Row {
@@ -46,6 +56,9 @@ insert into network (tenant_id, id, subnet, gateway, mtu, address_total, address
   select tenant_id, id, '10.0.0.0/24', '10.0.0.1', 1450, 253, '10.0.0.2' from resource where tenant_id = 'few';
 insert into job (tenant_id, id, resource_id, kind, resource_name, resource_tags, action, created_by)
   select tenant_id, uuidv7(), id, kind, name, '{}', 'create', created_by from resource where tenant_id = 'few';
+insert into alarm (tenant_id, code, severity, cause, kind, resource_id, resource_name, message)
+  select tenant_id, 'job_overdue', 'warning', id, kind, id, name, 'm' from resource where tenant_id = 'few'
+  union all values ('few', 'job_overdue', 'warning', 'none', null, null::uuid, null, 'about no resource');
 insert into audit (tenant_id, id, actor, action, kind, resource_id, result)
   select tenant_id, uuidv7(), 't', 'network.create', 'network', id, 'done' from resource where tenant_id = 'few'
   union all select tenant_id, uuidv7(), 't', 'job.cancel', 'job', id, 'done' from job where tenant_id = 'few'
@@ -63,6 +76,7 @@ beforeAll(async () => {
   spy = new SpyingDatabase({ app: database.connection, maxConnections: 1 });
   reader = new ResourceReader(spy, KEY);
   jobs = new JobService(spy, registry, KEY, database.listener);
+  alarms = new AlarmService(spy, registry, KEY);
   events = new EventReader(spy);
   const { rows } = await sql<{ id: string; tags: Tags; created_by: string }>`
     select id, tags, created_by from resource where tenant_id = 'few' order by created_at, id`.execute(
@@ -172,6 +186,28 @@ test('jobs and events have what the grants reach, and a job by its id is there o
       }
     }),
     { numRuns: 60 },
+  );
+});
+
+test('alarms are those about what the grants reach, in lists and by their id, and the platform’s are nobody’s', async () => {
+  const all = (await alarms.list(callerOfAll, { pageSize: '500', state: 'open' })).items;
+  expect(all).toHaveLength(few.length);
+  await fc.assert(
+    fc.asyncProperty(fc.array(grant, { minLength: 1, maxLength: 6 }), async (grants) => {
+      const caller = granted('few', grants);
+      const ids = expected(caller).map(({ id }) => id);
+      const idOf = (alarm: AlarmView) => (alarm.resource as { id: string }).id;
+      const page = await alarms.list(caller, { pageSize: '500' });
+      expect(page.items.map(idOf).toSorted()).toEqual(ids.toSorted());
+      for (const alarm of all.slice(0, 5)) {
+        const found = await alarms.get(caller, alarm.id).then(
+          () => true,
+          (error: { code: string }) => error.code,
+        );
+        expect(found).toBe(ids.includes(idOf(alarm)) || 'not_found');
+      }
+    }),
+    { numRuns: 30 },
   );
 });
 

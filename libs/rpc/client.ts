@@ -1,10 +1,11 @@
 /**
- * One channel under mutual TLS to a server, shared by the clients of its services. Reconnects by itself; certificates are
- * reloaded; a unix socket has no name of its own, so there the server's certificate must carry `serverName`.
+ * One channel under mutual TLS to a server, shared by the clients of its services. Reconnects by itself, and with another
+ * certificate when that was renewed; a unix socket has no name of its own, so there the server's certificate must carry `serverName`.
  */
 import * as grpc from '@grpc/grpc-js';
 import type { CredentialsSource } from '#libs/pki';
 import { channelCredentials } from './certificates.js';
+import { FollowingChannel } from './following-channel.js';
 import { requestIdKey } from './peer.js';
 import { maxMessageBytes } from './server.js';
 
@@ -53,7 +54,10 @@ export function createChannel(settings: ChannelSettings): RpcChannel {
     ...settings.channelOptions,
   };
   const credentials = channelCredentials(settings.credentials);
-  const channel = new grpc.Channel(settings.target, credentials, options);
+  const channel = new FollowingChannel(
+    () => new grpc.Channel(settings.target, channelCredentials(settings.credentials), options),
+    (changed) => settings.credentials.subscribe(changed),
+  );
   const interceptors = [callDefaults(settings)];
   return {
     target: settings.target,

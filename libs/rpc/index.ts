@@ -107,5 +107,6 @@ export {
 } from './generated/rhyzome/v1/resource.js';
 export { callSignal, duplex, messagesOf, send, sent, serverStream, unary } from './handlers.js';
 export { type Peer, peerOf, requestIdKey, requestIdOf, requirePeer } from './peer.js';
+export { type RenewalTarget, renewCertificate } from './renewal.js';
 export { createRpcServer, maxMessageBytes, type RpcServer, type RpcServerOptions, type RpcService } from './server.js';
 export { type ServiceName, services } from './services.js';

@@ -238,6 +238,29 @@ test('a client shows its new certificate on the next connection', async () => {
   expect(seen.peers.map(({ serial }) => serial === renewed.serial)).toEqual([false, true]);
 });
 
+test('a channel follows its certificate: new calls show the new one, a stream goes on', async () => {
+  const { server, seen } = await serve();
+  const node = await credentials('node', 'node-1');
+  const client = channelTo(server, node).client(NodeServiceClient);
+  const stream = client.fetchImage({ sha256: 'forever', offset: 0n }, { deadline: Number.POSITIVE_INFINITY });
+  const codes: number[] = [];
+  stream.on('error', (error: grpc.ServiceError) => codes.push(error.code));
+  await new Promise((resolve) => stream.once('data', resolve));
+  stream.resume();
+  const { paths } = node.current;
+  const renewed = await issueCertificate({ dir, out: await mkdtemp(join(dir, 'new-')), type: 'node', name: 'node-1' });
+  await copyFile(renewed.key, paths.key);
+  await copyFile(renewed.cert, paths.cert);
+  await node.check();
+  await fetchText(client, 'bb');
+  expect(seen.peers.map(({ serial }) => serial === renewed.serial)).toEqual([false, true]);
+  expect(codes).toEqual([]);
+  const ended = new Promise<void>((resolve) => stream.once('error', () => resolve()));
+  stream.cancel();
+  await ended;
+  expect(codes).toEqual([grpc.status.CANCELLED]);
+});
+
 test('health and reflection answer', async () => {
   const { server } = await serve();
   const channel = channelTo(server, await credentials('service', 'probe'));

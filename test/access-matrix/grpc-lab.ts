@@ -196,7 +196,7 @@ export class GrpcLab {
   async close(): Promise<void> {
     for (const client of this.clients.values()) client.close();
     this.hub.close();
-    this.revocations.close();
+    await this.revocations.close();
     await this.nest.drain(200);
     await this.app.close();
     await this.db.close();

@@ -40,6 +40,8 @@ export async function jumpAhead(
   // Whether a machine is still to be switched off is a question of now.
   await run(`update node_fence set state = 'failed', finished_at = now(), lease_until = null,
     detail = 'The database was restored from a backup; ask again if it is still to be.' where finished_at is null`);
+  // What was used since the backup would count once more.
+  await run(`update enrollment_token set revoked_at = clock_timestamp() where used_at is null and revoked_at is null`);
   // Transaction ids mean nothing on another server, and another era of the audit begins with them.
   await run(`update quota set changed_by = null, used_before = null`);
   await openAuditEra(session);

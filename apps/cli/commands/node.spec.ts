@@ -115,6 +115,64 @@ describe('rhyzome node', () => {
     expect((await rhyzome.audit('system')).at(-1)).toMatchObject({ action: 'node.remove', resource_name: 'old' });
   });
 
+  it('makes tokens that are shown once, lists and revokes them', async () => {
+    const file = rhyzome.settings(
+      { ...rhyzome.connections, grpc: { enrollment: { listen: '0.0.0.0:7444' } } },
+      'e.json',
+    );
+    const told = await rhyzome.runWith({ config: file }, 'node', 'enroll', 'new-1', '--expires', '2h');
+    expect(told).toMatchObject({ status: 0, err: '' });
+    expect(told.out).toMatch(/--controller 0\.0\.0\.0:7444 --token rhe_\S{32} --ca-fingerprint sha256:FINGERPRINT/);
+    const made = JSON.parse(
+      (
+        await rhyzome.runWith(
+          { config: file },
+          'node',
+          'enroll',
+          'new-1',
+          '--controller',
+          'grpc.example:7444',
+          '--json',
+        )
+      ).out,
+    );
+    expect(made).toMatchObject({ node: 'new-1', state: 'open', controller: 'grpc.example:7444', caFingerprint: null });
+    expect((await rhyzome.run('node', 'enroll', 'new-1')).err).toContain('no grpc.enrollment');
+    const listed = await rhyzome.ok('node', 'token', 'list');
+    expect(listed).toMatch(new RegExp(`${made.id} +new-1 +open`));
+    expect(listed).not.toContain('rhe_');
+    await rhyzome.ok('node', 'token', 'revoke', made.id);
+    expect(await rhyzome.ok('node', 'token', 'list')).toMatch(new RegExp(`${made.id} +new-1 +revoked`));
+    expect((await rhyzome.run('node', 'token', 'revoke', newId())).status).toBe(3);
+    const stored = await rhyzome.db.operator.selectFrom('enrollment_token').selectAll().execute();
+    expect(JSON.stringify(stored)).not.toContain(made.token.slice(4));
+    expect(await rhyzome.json('node', 'revoke', 'new-1')).toMatchObject({ certificates: 0, tokens: 2 });
+    const rows = (await rhyzome.audit('system')).filter(({ resource_name }) => resource_name === 'new-1');
+    const actions = rows.map(({ action }) => action);
+    expect(actions).toEqual(['node.enroll', 'node.enroll', 'node.enroll', 'node.token.revoke', 'node.revoke']);
+    expect(JSON.stringify(rows)).not.toContain('rhe_');
+    for (const [name, ...flags] of [
+      ['UP'],
+      ['x', '--expires', '5s'],
+      ['x', '--expires', 'soon'],
+      ['x', '--label', 'a'],
+    ])
+      expect((await rhyzome.run('node', 'enroll', name!, ...flags)).status, name).toBe(2);
+  });
+
+  it('removes a node without its certificates only when told so', async () => {
+    await register('kept', 1);
+    expect(await rhyzome.ok('node', 'remove', 'kept', '--keep-certificates')).toContain('registers it again');
+    await register('kept', 1);
+    expect(await rhyzome.ok('node', 'remove', 'kept')).toContain('certificates are revoked');
+    const revoked = await rhyzome.db.operator
+      .selectFrom('revocation')
+      .select('name')
+      .where('name', '=', 'kept')
+      .execute();
+    expect(revoked).toHaveLength(1);
+  });
+
   it('fences a node by an administrator’s word, refuses to where it is heard, and tells of what is left there', async () => {
     const id = await register('dead', null, 300);
     await register('alive', 1);

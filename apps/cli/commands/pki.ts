@@ -5,17 +5,21 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import {
   ensureIssuer,
+  finishInstall,
   type IdentityType,
   type IssuerFiles,
   identityTypes,
+  identityUri,
   initPki,
   issueCertificate,
+  loadCredentials,
   PKI_EXIT_STATUS,
   PkiError,
   showCertificate,
   verifyCredentials,
 } from '#libs/pki';
 import type { Context } from '../context.js';
+import { CliError, exitStatus } from '../exit-status.js';
 import { listIssued, revokeIssued } from './pki-records.js';
 
 interface JsonOption {
@@ -30,6 +34,7 @@ export function pkiCommand(context: Context): Command {
     .addCommand(issueCommand())
     .addCommand(showCommand())
     .addCommand(verifyCommand())
+    .addCommand(renewCommand())
     .addCommand(listIssued(context))
     .addCommand(revokeIssued(context));
 }
@@ -138,6 +143,49 @@ function verifyCommand(): Command {
         };
       }),
     );
+}
+
+interface RenewFlags extends JsonOption {
+  controller: string;
+  serverName?: string;
+  ca: string;
+  cert: string;
+  key: string;
+}
+
+function renewCommand(): Command {
+  return new Command('renew')
+    .description('renew a service’s certificate over the network, by showing it; agents do so by themselves')
+    .requiredOption('--controller <address>', 'host:port or unix:/path of a rhyzome-grpc (grpc.listen)')
+    .option('--server-name <name>', 'what its certificate must hold for (default: the host)')
+    .requiredOption('--ca <file>', 'PEM file of the CA')
+    .requiredOption('--cert <file>', 'PEM file of the certificate; it is replaced')
+    .requiredOption('--key <file>', 'PEM file of the key; it is replaced by a new one')
+    .option('--json', 'print JSON')
+    .action((options: RenewFlags) => report(options, () => renew(options)));
+}
+
+async function renew({ controller: target, serverName, ca, cert, key }: RenewFlags) {
+  const paths = { ca, cert, key };
+  await finishInstall(paths);
+  const present = await loadCredentials(paths);
+  const { problemOf, renewCertificate } = await import('#libs/rpc');
+  try {
+    const { identity, notAfter, fingerprint } = await renewCertificate({ target, serverName }, present);
+    const uri = identityUri(identity);
+    return {
+      result: { identity: uri, notAfter, fingerprint, ...paths },
+      text: `Renewed ${uri}, valid until ${notAfter.toISOString()}:\n  cert ${cert}\n  key  ${key}`,
+    };
+  } catch (error) {
+    const problem = problemOf(error);
+    if (problem) throw problem;
+    const { code, message } = error as { code?: unknown; message: string };
+    if (error instanceof PkiError || typeof code !== 'number') throw error;
+    throw new CliError(exitStatus.refused, 'controller_away', `${target} does not renew it: ${message}`, {
+      cause: error,
+    });
+  }
 }
 
 /** Prints the result, or what is wrong: JSON on standard output with `--json`, else words on standard error. */

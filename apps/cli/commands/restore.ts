@@ -140,7 +140,8 @@ function words(done: string, missing: string[] | null): string {
     '  1. Start rhyzome-grpc, and let all agents connect.',
     '  2. rhyzome restore report',
     '  3. rhyzome restore finish',
-    'API tokens, grants and accounts that were withdrawn after the backup are valid again: withdraw them anew.',
+    'What was withdrawn after the backup is valid again (API tokens, grants, accounts, certificates): withdraw it anew.',
+    'Enrolment tokens that were not used are void.',
   ].join('\n');
 }
 
