@@ -160,7 +160,7 @@ export function residentMiB(pid: number): number {
   return Math.round(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024);
 }
 
-/** The same of a process and the children that it has now. */
+/** The same of a process with its children, those that have ended included. */
 export function treeCpuMs(pid: number): number {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean);
   const ofChildren = children.map((child) => {
@@ -170,5 +170,7 @@ export function treeCpuMs(pid: number): number {
       return 0; // It ended between two looks.
     }
   });
-  return cpuMs(pid) + ofChildren.reduce((sum, ms) => sum + ms, 0);
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+  const ofEnded = (Number(fields[13]) + Number(fields[14])) * 10;
+  return cpuMs(pid) + ofEnded + ofChildren.reduce((sum, ms) => sum + ms, 0);
 }
