@@ -110,7 +110,8 @@ export class JobRunner {
         this.keepLeases();
       } while (this.claimAgain && !this.stopping);
     } catch (error) {
-      if (!isDatabaseAway(error)) this.log.error({ err: error }, 'claiming jobs failed');
+      const isAway = isDatabaseAway(error) || (error as RhyzomeError).code === 'database_unavailable';
+      if (!isAway) this.log.error({ err: error }, 'claiming jobs failed');
     } finally {
       this.claiming = false;
     }

@@ -59,7 +59,7 @@ const forbidden: Record<string, string> = {
     group by k.tenant_id, k.last, k.pruned
     having count(e.number) <> k.last - k.pruned or count(distinct e.number) <> count(e.number) or max(e.number) > k.last`,
   'an event whose number is not in the order of its change': `
-    select * from (select tenant_id, number, id, lag(id) over (partition by tenant_id, resource_id order by number) as before from event) o
+    select * from (select tenant_id, number, id, lag(id) over (partition by tenant_id, resource_id, job_id order by number) as before from event) o
     where o.before > o.id`,
 };
 
