@@ -45,12 +45,12 @@ describe('leases', () => {
     const workers: string[] = [];
     const id = await lab.enqueue(async (job, worker) => {
       workers.push(worker);
-      await new Promise((resolve) => setTimeout(resolve, 1_200));
+      await new Promise((resolve) => setTimeout(resolve, 4_000));
       await job.step('late', { act: async () => undefined });
     });
-    lab.startRunner('one', { leaseMs: 300 });
+    lab.startRunner('one', { leaseMs: 1_500 });
     await expect.poll(() => workers).toHaveLength(1);
-    lab.startRunner('two', { leaseMs: 300 });
+    lab.startRunner('two', { leaseMs: 1_500 });
     await lab.until(id, 'succeeded');
     expect(workers).toEqual(['one']);
   });
@@ -58,7 +58,7 @@ describe('leases', () => {
   test('are renewed while the process does nothing but compute', async () => {
     const held: boolean[] = [];
     const id = await lab.enqueue(async () => {
-      const end = Date.now() + 1_500;
+      const end = Date.now() + 4_000;
       while (Date.now() < end) Math.sqrt(end);
       // Asked before this thread has had a turn for timers.
       const row = await sql<{
@@ -66,7 +66,7 @@ describe('leases', () => {
       }>`select lease_until > clock_timestamp() as held from job where id = ${id}`.execute(lab.db.operator);
       held.push(row.rows[0]!.held);
     });
-    lab.startRunner('one', { leaseMs: 600 });
+    lab.startRunner('one', { leaseMs: 1_800 });
     await lab.until(id, 'succeeded');
     expect(held).toEqual([true]);
   });

@@ -135,14 +135,14 @@ describe('work outside', () => {
       await job.step('slow', {
         outside: async () => {
           workers.push(worker);
-          await new Promise((resolve) => setTimeout(resolve, 1_500));
+          await new Promise((resolve) => setTimeout(resolve, 4_000));
         },
         act: async () => undefined,
       });
     });
-    lab.startRunner('one', { leaseMs: 400 });
+    lab.startRunner('one', { leaseMs: 1_500 });
     await expect.poll(() => workers).toHaveLength(1);
-    lab.startRunner('two', { leaseMs: 400 });
+    lab.startRunner('two', { leaseMs: 1_500 });
     await lab.until(id, 'succeeded');
     expect(workers).toEqual(['one']);
   });

@@ -57,7 +57,7 @@ insert into network (tenant_id, id, subnet, gateway, mtu, address_total, address
 insert into job (tenant_id, id, resource_id, kind, resource_name, resource_tags, action, created_by)
   select tenant_id, uuidv7(), id, kind, name, '{}', 'create', created_by from resource where tenant_id = 'few';
 insert into alarm (tenant_id, code, severity, cause, kind, resource_id, resource_name, message)
-  select tenant_id, 'job_overdue', 'warning', id, kind, id, name, 'm' from resource where tenant_id = 'few'
+  select tenant_id, 'job_overdue', 'warning', id::text, kind, id, name, 'm' from resource where tenant_id = 'few'
   union all values ('few', 'job_overdue', 'warning', 'none', null, null::uuid, null, 'about no resource');
 insert into audit (tenant_id, id, actor, action, kind, resource_id, result)
   select tenant_id, uuidv7(), 't', 'network.create', 'network', id, 'done' from resource where tenant_id = 'few'
