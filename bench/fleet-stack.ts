@@ -8,7 +8,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import pg from 'pg';
+import { createPool } from '#libs/db';
 import { startPostgres } from '#libs/devdb';
 import { startIssuer } from '#libs/devissuer';
 import { initPki, issueCertificate } from '#libs/pki';
@@ -17,6 +17,8 @@ import { end, fetchToken, freePort, until } from './stack.js';
 
 const dist = fileURLToPath(new URL('..', import.meta.url));
 const AGENTS_IN_PROCESS = 250;
+
+type Pool = ReturnType<typeof createPool>;
 
 export interface FleetOptions {
   agents: number;
@@ -28,7 +30,7 @@ export interface FleetOptions {
 export interface FleetStack {
   api: string;
   token: string;
-  db: pg.Pool;
+  db: Pool;
   postgresPid: number;
   /** That PostgreSQL has committed so far, of whomever. */
   transactions(): Promise<number>;
@@ -50,7 +52,7 @@ export async function startFleetStack(options: FleetOptions): Promise<FleetStack
     grpc: await freePort(),
     monitoring: await freePort(),
   };
-  const db = new pg.Pool({ connectionString: postgres.superuserUrl('postgres'), max: 2 });
+  const db = createPool({ connectionString: postgres.superuserUrl('postgres') }, null, { max: 2 });
   const { config, ca, names } = await settle(dir, postgres.superuserUrl('postgres'), ports, options);
   rhyzome(config, 'db', 'migrate');
   rhyzome(config, 'tenant', 'create', 'acme', '--display-name', 'Acme', '--issuer', issuer.tenants.acme!.issuer);
@@ -156,7 +158,7 @@ async function settle(
 }
 
 /** A network and its machines on each node, not made yet. */
-async function seed(db: pg.Pool, names: string[], machines: number): Promise<void> {
+async function seed(db: Pool, names: string[], machines: number): Promise<void> {
   const network = { subnet: '10.0.0.0/24', gateway: '10.0.0.1', gatewayMac: '02:00:00:00:00:01', mtu: 1450 };
   const parts = { subnet6: null, gateway6: null, dns: [], domain: null, leases: [], publicAddresses: [], forwards: [] };
   const networkSpec = { ...network, ...parts, firewall: [], wireguard: null };
@@ -190,7 +192,7 @@ async function seed(db: pg.Pool, names: string[], machines: number): Promise<voi
 }
 
 /** As if the nodes had made everything already: in the rows, and on their simulated machines. */
-async function makeAll(db: pg.Pool, states: string): Promise<void> {
+async function makeAll(db: Pool, states: string): Promise<void> {
   await db.query(
     `update placement set observed_revision = revision, observed_generation = generation, phase = 'ready',
        status = case when kind = 'instance' then '{"powerState": "running"}'::jsonb end;
