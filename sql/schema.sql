@@ -618,6 +618,25 @@ create table missing_placement (
   constraint missing_placement_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id) ON DELETE CASCADE
 );
 
+create table move (
+  tenant_id text not null,
+  id uuid not null,
+  resource_id uuid not null,
+  from_node uuid not null,
+  to_node uuid not null,
+  mode text not null,
+  may_stop boolean not null,
+  abandon_id uuid not null,
+  created_at timestamp(3) with time zone default now() not null,
+  constraint move_pkey PRIMARY KEY (tenant_id, id),
+  constraint move_tenant_id_resource_id_key UNIQUE (tenant_id, resource_id),
+  constraint move_check CHECK ((from_node <> to_node)),
+  constraint move_mode_check CHECK ((mode = ANY (ARRAY['live'::text, 'cold'::text]))),
+  constraint move_from_node_fkey FOREIGN KEY (from_node) REFERENCES node(id),
+  constraint move_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES instance(tenant_id, id) ON DELETE CASCADE,
+  constraint move_to_node_fkey FOREIGN KEY (to_node) REFERENCES node(id)
+);
+
 create table network (
   tenant_id text not null,
   id uuid not null,
@@ -673,6 +692,7 @@ create table node (
   memory_overcommit numeric(5,2),
   disk_overcommit numeric(5,2),
   memory_reserve_mib bigint,
+  migration_address text,
   constraint node_pkey PRIMARY KEY (id),
   constraint node_name_key UNIQUE (name),
   constraint node_disk_overcommit_check CHECK (((disk_overcommit >= 0.5) AND (disk_overcommit <= (20)::numeric))),
@@ -1045,6 +1065,7 @@ create table tenant (
   state text default 'active'::text not null,
   created_at timestamp(3) with time zone default now() not null,
   updated_at timestamp(3) with time zone default now() not null,
+  may_migrate boolean default false not null,
   constraint tenant_pkey PRIMARY KEY (id),
   constraint tenant_id_check CHECK ((id ~ '^[a-z0-9]{1,63}$'::text)),
   constraint tenant_state_check CHECK ((state = ANY (ARRAY['active'::text, 'suspended'::text])))
@@ -1327,6 +1348,10 @@ CREATE UNIQUE INDEX lease_ip ON public.lease USING btree (tenant_id, network_id,
 CREATE UNIQUE INDEX lease_mac ON public.lease USING btree (tenant_id, network_id, mac);
 
 CREATE INDEX missing_placement_node ON public.missing_placement USING btree (node_id);
+
+CREATE INDEX move_from ON public.move USING btree (from_node);
+
+CREATE INDEX move_to ON public.move USING btree (to_node);
 
 CREATE INDEX network_by_domain_created ON public.network USING btree (tenant_id, domain, resource_created_at, id);
 
@@ -2101,6 +2126,21 @@ begin
   end loop;
   return total;
 end $function$;
+
+CREATE OR REPLACE FUNCTION public.move_reservations(p_move uuid)
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ DELETE FROM reservation
+   WHERE ((reservation.tenant_id = current_tenant()) AND (reservation.resource_id = move_reservations.p_move));
+ UPDATE reservation v SET node_id = m.to_node
+    FROM move m
+   WHERE ((m.tenant_id = current_tenant()) AND (m.id = move_reservations.p_move) AND (v.tenant_id = m.tenant_id) AND ((v.resource_id = m.resource_id) OR (EXISTS ( SELECT 1
+            FROM disk d
+           WHERE ((d.tenant_id = m.tenant_id) AND (d.id = v.resource_id) AND (d.instance_id = m.resource_id))))));
+END;
 
 CREATE OR REPLACE FUNCTION public.node_away_since(n node)
  RETURNS timestamp with time zone
@@ -2924,6 +2964,11 @@ alter table missing_placement force row level security;
 create policy all_tenants on missing_placement as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on missing_placement as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table move enable row level security;
+alter table move force row level security;
+create policy all_tenants on move as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on move as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table network enable row level security;
 alter table network force row level security;
 create policy all_tenants on network as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -3211,6 +3256,10 @@ grant execute on function keep_tags() to public;
 alter function measure_quota(p_tenant text, p_name text) owner to rhyzome_owner;
 grant execute on function measure_quota(p_tenant text, p_name text) to public;
 
+alter function move_reservations(p_move uuid) owner to rhyzome_owner;
+grant execute on function move_reservations(p_move uuid) to rhyzome_app;
+grant execute on function move_reservations(p_move uuid) to rhyzome_operator;
+
 alter function node_away_since(n node) owner to rhyzome_owner;
 grant execute on function node_away_since(n node) to public;
 grant execute on function node_away_since(n node) to rhyzome_app;
@@ -3491,6 +3540,10 @@ grant select on table migration to rhyzome_operator;
 
 alter table missing_placement owner to rhyzome_owner;
 grant delete, insert, select, update on table missing_placement to rhyzome_operator;
+
+alter table move owner to rhyzome_owner;
+grant delete, insert, select, update on table move to rhyzome_app;
+grant delete, insert, select, update on table move to rhyzome_operator;
 
 alter table network owner to rhyzome_owner;
 grant delete, insert, select, update on table network to rhyzome_app;

@@ -33,7 +33,7 @@ async function startEarlier(folder: string) {
     await Promise.all(['api-a', 'api-b'].map((name) => apiReplica(stack, name))),
     await Promise.all(['grpc-a', 'grpc-b'].map((name) => grpcReplica(stack, name))),
   ];
-  const node = await simNode(stack, 'node2', grpcs.slice(0, 1));
+  const node = await simNode(stack, 'node2', grpcs, true);
   ends.push(() => Promise.all([node, ...apis, ...grpcs].map((replica) => replica.end())));
   for (const replica of [...grpcs, ...apis, node]) await replica.start(dist);
   await node.logged('connected');

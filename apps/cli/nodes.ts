@@ -141,13 +141,27 @@ export async function leftOn(
   return { tombstones: tombstones.rows, heldAddresses: held.rows };
 }
 
-/** No new machines are placed on a cordoned node; what is there stays. Returns whether that is a change. */
+/**
+ * No new machines are placed on a cordoned node; what is there stays. Taking it back ends a drain, too. Returns whether
+ * that is a change.
+ */
 export async function cordonNode(tx: Tx, id: string, cordoned: boolean): Promise<boolean> {
   const changed = await tx
     .updateTable('node')
-    .set({ cordoned })
+    .set({ cordoned, ...(!cordoned && { draining: false }) })
     .where('id', '=', id)
-    .where('cordoned', '!=', cordoned)
+    .where((eb) => eb.or([eb('cordoned', '!=', cordoned), ...(cordoned ? [] : [eb('draining', '=', true)])]))
+    .executeTakeFirst();
+  return changed.numUpdatedRows === 1n;
+}
+
+/** What is there is to move away, and nothing new comes. Returns whether that is a change. */
+export async function drainNode(tx: Tx, id: string): Promise<boolean> {
+  const changed = await tx
+    .updateTable('node')
+    .set({ draining: true })
+    .where('id', '=', id)
+    .where('draining', '=', false)
     .executeTakeFirst();
   return changed.numUpdatedRows === 1n;
 }

@@ -7,6 +7,7 @@ import { dbCommand } from './commands/db.js';
 import { diskCommand } from './commands/disk.js';
 import { generateCommand } from './commands/generate.js';
 import { imageCommand } from './commands/image.js';
+import { instanceCommand } from './commands/instance.js';
 import { jobCommand } from './commands/job.js';
 import { loginCommand } from './commands/login.js';
 import { logoutCommand } from './commands/logout.js';
@@ -37,6 +38,7 @@ const commands = [
   sweepCommand,
   imageCommand,
   diskCommand,
+  instanceCommand,
   jobCommand,
   alarmCommand,
   auditCommand,

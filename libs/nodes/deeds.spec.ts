@@ -85,9 +85,9 @@ describe('deeds', () => {
       const id = await ask();
       await say(id, DeedOutcome.DEED_OUTCOME_UNCLEAR);
       expect(await probe(id)).toMatchObject({ outside: true });
-      await database.db.operatorTransaction((tx) => resolveDeed(tx, TENANT, id, word));
+      await database.db.operatorTransaction((tx) => resolveDeed(tx, TENANT, { id }, word));
       expect(await probe(id)).toEqual(after);
-      const again = database.db.operatorTransaction((tx) => resolveDeed(tx, TENANT, id, word));
+      const again = database.db.operatorTransaction((tx) => resolveDeed(tx, TENANT, { id }, word));
       await expect(again).rejects.toMatchObject({ code: 'conflict' });
     }
   });

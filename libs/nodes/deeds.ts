@@ -108,19 +108,29 @@ export async function withdrawDeed(tx: Tx, core: Pick<ResourceCore, 'tenantId'>,
     .execute();
 }
 
-/** An operator's word on an unclear deed: it happened, or do it again. Throws RhyzomeError `conflict`. */
-export async function resolveDeed(tx: Tx, tenantId: string, id: string, word: 'done' | 'redo'): Promise<void> {
-  await clearAlarm(tx, { tenantId, code: 'outcome_unclear', cause: id });
+/**
+ * An operator's word on the unclear deed of a job, which has the job's id or one that the job has given it: it happened, or
+ * do it again. Throws RhyzomeError `conflict`.
+ */
+export async function resolveDeed(
+  tx: Tx,
+  tenantId: string,
+  job: { id: string; resource_id?: string },
+  word: 'done' | 'redo',
+): Promise<void> {
   const result = await tx
     .updateTable('deed')
     .set(word === 'done' ? { state: 'done', finished_at: new Date() } : { state: 'asked', repeatable: true })
     .where('tenant_id', '=', tenantId)
-    .where('id', '=', id)
+    .where((eb) =>
+      eb.or([eb('id', '=', job.id), ...(job.resource_id ? [eb('resource_id', '=', job.resource_id)] : [])]),
+    )
     .where('state', '=', 'unclear')
-    .returning('node_id')
+    .returning(['id', 'node_id'])
     .executeTakeFirst();
   if (!result) {
     throw new RhyzomeError('conflict', 'The job does not wait for a word on a deed whose outcome is unclear.');
   }
+  await clearAlarm(tx, { tenantId, code: 'outcome_unclear', cause: result.id });
   wakeAfterCommit('rhyzome_node', result.node_id);
 }

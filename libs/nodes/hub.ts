@@ -221,6 +221,7 @@ function helloOf(name: string, hello: Hello) {
     vcpus: smallCountFrom(hello.capacity?.vcpus ?? 0, 'The number of CPUs'),
     memoryMiB: countFrom(hello.capacity?.memoryMib ?? 0n, 'The memory'),
     diskGiB: countFrom(hello.capacity?.diskGib ?? 0n, 'The disk space'),
+    migrationAddress: textFrom(hello.migrationAddress, 300, 'The address for migrations') || null,
     epoch: countFrom(hello.epoch, 'The epoch'),
   };
 }

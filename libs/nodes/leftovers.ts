@@ -25,12 +25,12 @@ export const leftoverRules: readonly Rule[] = [
     name: 'reservation',
     title: 'Room on a node that is reserved for a resource that is gone',
     finds: `select v.tenant_id, v.resource_id::text as id from reservation v where ${noResource('v')}
-      and not exists (select from placement p where p.tenant_id = v.tenant_id and p.resource_id = v.resource_id)`,
+      and not exists (select from placement p where p.tenant_id = v.tenant_id and p.resource_id = v.resource_id)
+      and not exists (select from move m where m.tenant_id = v.tenant_id and m.id = v.resource_id)`,
     mend: (tx, tenantId, id) =>
       sql`
-      delete from reservation v where v.tenant_id = ${tenantId} and v.resource_id = ${id}::uuid and ${sql.raw(noResource('v'))}`.execute(
-        tx,
-      ),
+      delete from reservation v where v.tenant_id = ${tenantId} and v.resource_id = ${id}::uuid and ${sql.raw(noResource('v'))}
+        and not exists (select from move m where m.tenant_id = v.tenant_id and m.id = v.resource_id)`.execute(tx),
   },
   {
     name: 'placement',

@@ -13,6 +13,8 @@ export interface NodeHello {
   vcpus: number;
   memoryMiB: number;
   diskGiB: number;
+  /** host:port at which other nodes bring machines to it; null: it takes in none. */
+  migrationAddress?: string | null;
   /** The highest epoch of the node that the agent has stopped for; 0: it knows none. */
   epoch?: number;
 }
@@ -40,12 +42,15 @@ export async function openSession(db: Database, hello: NodeHello, replica: strin
   const known = Math.max(1, hello.epoch ?? 0);
   const opened = await db.operatorTransaction(async (tx) => {
     const node = await sql<{ id: string; epoch: number; gone: boolean }>`
-      insert into node as n (id, name, driver, agent_version, kinds, labels, vcpus, memory_mib, disk_gib, epoch)
+      insert into node as n (id, name, driver, agent_version, kinds, labels, vcpus, memory_mib, disk_gib, epoch,
+        migration_address)
       values (${newId()}, ${hello.name}, ${hello.driver}, ${hello.agentVersion}, ${[...hello.kinds]}::text[],
-        ${JSON.stringify(hello.labels)}::jsonb, ${hello.vcpus}, ${hello.memoryMiB}, ${hello.diskGiB}, ${known})
+        ${JSON.stringify(hello.labels)}::jsonb, ${hello.vcpus}, ${hello.memoryMiB}, ${hello.diskGiB}, ${known},
+        ${hello.migrationAddress ?? null})
       on conflict (name) do update set driver = excluded.driver, agent_version = excluded.agent_version,
         kinds = excluded.kinds, labels = excluded.labels, vcpus = excluded.vcpus, memory_mib = excluded.memory_mib,
-        disk_gib = excluded.disk_gib, last_seen_at = now(), epoch = greatest(n.epoch, excluded.epoch)
+        disk_gib = excluded.disk_gib, migration_address = excluded.migration_address, last_seen_at = now(),
+        epoch = greatest(n.epoch, excluded.epoch)
       returning id, epoch, gone_at is not null as gone`.execute(tx);
     const { id: nodeId, epoch, gone } = node.rows[0]!;
     const session = await sql<{ session: number }>`

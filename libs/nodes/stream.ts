@@ -12,11 +12,13 @@ import {
   type Capacity,
   type ConnectRequest,
   type ConnectResponse,
+  DeedOutcome,
   type Hello,
   messagesOf,
   type Observed,
   send,
 } from '#libs/rpc';
+import { recordDeedProgress } from './deed-progress.js';
 import type { Heartbeats } from './heartbeats.js';
 import { InventoryTaking } from './inventory-taking.js';
 import { newsOf } from './known-reports.js';
@@ -129,7 +131,12 @@ export class NodeStream {
       case 'report':
         return this.reports(body.value.items);
       case 'deedResult':
+        // One whose outcome is unclear is sent again on an operator's word.
+        if (body.value.outcome === DeedOutcome.DEED_OUTCOME_UNCLEAR)
+          this.askedDeeds.delete(`${body.value.operationId}/true`);
         return recordDeed(this.db, this.session, body.value);
+      case 'deedProgress':
+        return recordDeedProgress(this.db, this.session, body.value);
       case 'relayChunk':
         return this.relays.take(body.value);
       case 'stopped':

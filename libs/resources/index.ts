@@ -6,6 +6,7 @@ export { type Cascaded, MAX_CASCADE } from './cascade.js';
 export * from './conditions.js';
 export * from './dependencies.js';
 export * from './document.js';
+export { enqueue } from './enqueue.js';
 export * from './grantable.js';
 export * from './idempotency.js';
 export * from './job-handler.js';

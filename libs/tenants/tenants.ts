@@ -27,6 +27,8 @@ export interface Tenant {
   billingKey: string | null;
   properties: Record<string, string>;
   state: TenantState;
+  /** Its people may move its machines from node to node. */
+  mayMigrate: boolean;
   issuers: TenantIssuer[];
   createdAt: Date;
   updatedAt: Date;
@@ -47,6 +49,7 @@ export interface TenantChange {
   /** Merged into what is there; null takes one away. */
   properties?: Record<string, string | null>;
   state?: TenantState;
+  mayMigrate?: boolean;
   /** All issuers from now on. */
   issuers?: readonly TenantIssuer[];
 }
@@ -59,6 +62,7 @@ const administration = ['user', 'group', 'serviceaccount', 'apitoken', 'grant'];
 
 const selectTenant = sql<Tenant>`
   select t.id, t.display_name as "displayName", t.billing_key as "billingKey", t.properties, t.state,
+    t.may_migrate as "mayMigrate",
     coalesce((select jsonb_agg(jsonb_build_object('issuer', i.issuer, 'audience', i.audience, 'jwksUri', i.jwks_uri)
       || case when i.organization = '' then '{}' else jsonb_build_object('organization', i.organization) end
       || case when i.managed then '{"managed": true}' else '{}'::jsonb end
@@ -115,6 +119,7 @@ export async function updateTenant(tx: Tx, id: string, change: TenantChange): Pr
       ...(change.billingKey !== undefined && { billing_key: checkBillingKey(change.billingKey) }),
       ...(properties && { properties: JSON.stringify(properties) }),
       ...(change.state && { state: change.state }),
+      ...(change.mayMigrate !== undefined && { may_migrate: change.mayMigrate }),
       updated_at: sql<Date>`now()`,
     })
     .where('id', '=', id)

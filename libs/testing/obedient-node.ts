@@ -69,6 +69,7 @@ export class ObedientNode {
         vcpus: 10_000,
         memoryMiB: 10_000_000,
         diskGiB: 1_000_000,
+        migrationAddress: '127.0.0.1:1',
       },
       '127.0.0.1:1',
     );

@@ -32,6 +32,8 @@ export interface Platform extends TestDatabase {
   events: EventReader;
   runner: JobRunner;
   node: ObedientNode;
+  /** Another node, which comes and goes with the platform. */
+  addNode(): Promise<ObedientNode>;
   /** Makes a tenant and returns a caller in it. */
   tenant(id?: string, role?: Role): Promise<Caller>;
   /** Waits for a change's job; throws where it did not succeed. */
@@ -61,8 +63,14 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   const { tokenKey } = await readInstallation(db);
   const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { log: silent });
   const numberer = new EventNumberer(connection, listener);
-  const node = new ObedientNode(db, listener, registry);
-  await node.register();
+  const nodes: ObedientNode[] = [];
+  const addNode = async () => {
+    const added = new ObedientNode(db, listener, registry);
+    nodes.push(added);
+    await added.register();
+    return added;
+  };
+  const node = await addNode();
   await listener.start();
   numberer.start();
   if (options.workers !== false) runner.start();
@@ -82,6 +90,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
     events: new EventReader(db),
     runner,
     node,
+    addNode,
     tenant: async (id = `t${newId().replaceAll('-', '').slice(-12)}`, role = 'admin') => {
       await sql`insert into tenant (id, display_name) values (${id}, ${id}) on conflict do nothing`.execute(
         db.operator,
@@ -96,7 +105,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
     },
     close: async () => {
       await runner.stop();
-      await node.close();
+      for (const each of nodes) await each.close();
       await numberer.close();
       await database.close();
     },

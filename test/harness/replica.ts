@@ -146,13 +146,17 @@ export async function grpcReplica(stack: Stack, name: string, options: ReplicaOp
 }
 
 /** A further node with the simulated machine that dials these replicas, not started yet. */
-export async function simNode(stack: Stack, name: string, controllers: readonly Replica[]): Promise<Replica> {
+export async function simNode(
+  stack: Stack,
+  name: string,
+  controllers: readonly { address: string }[],
+): Promise<Replica> {
   const { ca, cert, key } = await issue(stack, 'node', name);
   const pki = { ca, cert, key };
   const stateDir = nodeState(stack, name);
-  const addresses = controllers.map(({ address }) => address);
-  const controller = addresses.length === 1 ? addresses[0] : addresses;
-  const agent = { controller, serverName: 'localhost', stateDir, driver: 'sim', labels: {}, pki };
+  const controller = controllers.map(({ address }) => address);
+  const own = forEarlier ? { controller: controller[0] } : { controller, migration: { listen: '127.0.0.1:0' } };
+  const agent = { ...own, serverName: 'localhost', stateDir, driver: 'sim', labels: {}, pki };
   return new Replica(name, 'agent', write(stack, name, { agent }), '', undefined);
 }
 

@@ -97,7 +97,7 @@ function resolve(context: Context): Command {
       const word = flags.done ? 'done' : 'redo';
       return change(context, `resolve-${word}`, id, flags.tenant, 'goes on', async ({ tx }, row) => {
         const [{ resolveDeed }, { wakeJobs }] = await Promise.all([import('#libs/nodes'), import('#libs/jobs')]);
-        await resolveDeed(tx, row.tenant_id, row.id, word);
+        await resolveDeed(tx, row.tenant_id, row, word);
         await wakeJobs(tx, row.tenant_id, [row.resource_id]);
       });
     });

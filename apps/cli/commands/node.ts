@@ -4,7 +4,9 @@ import type { Context } from '../context.js';
 import type { NodeView } from '../nodes.js';
 import { wholeNumber } from '../option-values.js';
 import { fields, table } from '../table.js';
+import { drainCommand } from './node-drain.js';
 import { enroll, token } from './node-enroll.js';
+import { evacuateCommand } from './node-evacuate.js';
 import { fence, fenceView, fenceWords, leftWords } from './node-fence.js';
 import { setNode } from './node-set.js';
 import { revokeAll, revokeCommand } from './revoke.js';
@@ -16,6 +18,8 @@ export function nodeCommand(context: Context): Command {
     .addCommand(show(context))
     .addCommand(cordon(context, true))
     .addCommand(cordon(context, false))
+    .addCommand(drainCommand(context))
+    .addCommand(evacuateCommand(context))
     .addCommand(setNode(context))
     .addCommand(fence(context))
     .addCommand(tombstoneDeadline(context))

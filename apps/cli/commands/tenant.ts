@@ -148,6 +148,7 @@ interface UpdateFlags extends TenantFlags, WaitFlags {
   clearIssuers?: boolean;
   suspend?: boolean;
   activate?: boolean;
+  mayMigrate?: boolean;
 }
 
 function update(context: Context): Command {
@@ -159,6 +160,8 @@ function update(context: Context): Command {
     .option('--clear-issuers', 'take all issuers away: nobody can log in')
     .option('--suspend', 'refuse its tokens from now on; what runs runs on')
     .option('--activate', 'end a suspension')
+    .option('--may-migrate', 'let its people move its machines from node to node')
+    .option('--no-may-migrate', 'let only administrators do so')
     .addHelpText('after', '\n--issuer sets the issuers from now on: name all that shall remain.');
   const issuers = issuerOptions(command);
   return command.action(async (id: string, flags: UpdateFlags) => {
@@ -195,6 +198,7 @@ function changeOf(flags: UpdateFlags, issuers: TenantIssuer[] | undefined) {
     ...(properties && { properties }),
     ...(flags.suspend && { state: 'suspended' as const }),
     ...(flags.activate && { state: 'active' as const }),
+    ...(flags.mayMigrate !== undefined && { mayMigrate: flags.mayMigrate }),
     ...(issuers && { issuers }),
     ...(flags.clearIssuers && { issuers: [] }),
   };
@@ -257,6 +261,7 @@ function words(tenant: Tenant): string {
     state: tenant.state,
     'billing key': tenant.billingKey,
     properties: tenant.properties,
+    'may migrate': tenant.mayMigrate ? 'yes' : 'no',
     issuers: tenant.issuers.map(issuerWords),
     created: tenant.createdAt,
     updated: tenant.updatedAt,

@@ -510,6 +510,18 @@ export interface MissingPlacement {
   tenant_id: string;
 }
 
+export interface Move {
+  abandon_id: string;
+  created_at: Generated<Timestamp>;
+  from_node: string;
+  id: string;
+  may_stop: boolean;
+  mode: string;
+  resource_id: string;
+  tenant_id: string;
+  to_node: string;
+}
+
 export interface Network {
   address_hint: string;
   address_total: number;
@@ -553,6 +565,7 @@ export interface Node {
   memory_mib: number;
   memory_overcommit: Numeric | null;
   memory_reserve_mib: number | null;
+  migration_address: string | null;
   name: string;
   told_at: Generated<Timestamp>;
   told_state: string | null;
@@ -869,6 +882,7 @@ export interface Tenant {
   created_at: Generated<Timestamp>;
   display_name: string;
   id: string;
+  may_migrate: Generated<boolean>;
   properties: Generated<Json>;
   state: Generated<string>;
   updated_at: Generated<Timestamp>;
@@ -973,6 +987,7 @@ export interface DB {
   metric_sample: MetricSample;
   migration: Migration;
   missing_placement: MissingPlacement;
+  move: Move;
   network: Network;
   network_part: NetworkPart;
   node: Node;

@@ -77,7 +77,8 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
           if (outgoing) return noted(ref, { powerState: outgoing.wasRunning ? 'running' : 'stopped' });
           if (spec.incoming) {
             await arrivals.expect(ref, spec, spec.incoming);
-            return noted(ref, { powerState: 'paused' });
+            const state = await virsh.state(domainName(context.installation, ref.id));
+            return noted(ref, { powerState: (await movingState(places.of(ref.id))) ?? powerStateOf(state) });
           }
           await arrivals.settle(ref.id);
           return noted(ref, await apply(parts, ref, spec, signal));
@@ -238,11 +239,14 @@ async function inventory(parts: InstanceParts): Promise<Found<InstanceStatus>[]>
   return found;
 }
 
-/** Of one that is on its way, whatever libvirt says of it at the moment; null: it is on none. */
+/** Of one that is on its way, whatever libvirt says of it at the moment; null: it is on none, or was let go here. */
 async function movingState(place: Place): Promise<InstanceStatus['powerState'] | null> {
   const outgoing = await outgoingOf(place);
   if (outgoing) return outgoing.wasRunning ? 'running' : 'stopped';
-  return (await awaitedOf(place)) ? 'paused' : null;
+  const awaited = await awaitedOf(place);
+  if (!awaited) return null;
+  if (!awaited.released) return 'paused';
+  return awaited.mode === 'cold' ? 'stopped' : null;
 }
 
 const deeds = new Map<string, (parts: InstanceParts, ref: Ref, signal: AbortSignal) => Promise<void>>([

@@ -27,6 +27,10 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
     }
     await this.faults.strike('apply', ref, signal);
     const before = this.state.disks.get(ref.id);
+    if (spec.incoming) return this.wait(ref, spec, spec.incoming.operationId, before);
+    if (before?.incoming) {
+      throw new DriverError('content_missing', 'The disk’s content has not come from the other node.');
+    }
     const smallest = before?.sizeBytes ?? this.sourceBytes(spec);
     if (spec.sizeBytes < smallest) {
       const message = `A disk cannot shrink: it has ${smallest} bytes, ${spec.sizeBytes} are asked for.`;
@@ -38,6 +42,17 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
     this.state.disks.set(ref.id, { ...disk, spec, sizeBytes: spec.sizeBytes });
     await this.state.save();
     return { sizeBytes: spec.sizeBytes };
+  }
+
+  /** Nothing is there yet, and nothing is made. */
+  private async wait(ref: Ref, spec: DiskSpec, operationId: string, before: SimDisk | undefined): Promise<DiskStatus> {
+    const status = { sizeBytes: spec.sizeBytes };
+    if (before?.spec.incoming?.operationId === operationId) return status;
+    if (before) throw new DriverError('in_use', 'An older copy of the disk is still on this node; it goes first.');
+    const { sizeBytes, image } = spec;
+    this.state.disks.set(ref.id, { ref, spec, sizeBytes, image, lineage: [], incoming: operationId });
+    await this.state.save();
+    return status;
   }
 
   async remove(ref: Ref, signal: AbortSignal): Promise<void> {

@@ -7,6 +7,7 @@ import type { Capability, Driver, DriverContext, MachineCapacity } from '#libs/d
 import { SimDiskCapability } from './disk.js';
 import { SimFaults } from './faults.js';
 import { SimInstanceCapability } from './instance.js';
+import { SimMoves } from './moves.js';
 import { SimNetworkCapability } from './network.js';
 import { SimSnapshotCapability } from './snapshot.js';
 import { SimState } from './state.js';
@@ -28,7 +29,12 @@ export async function createSimDriver(ctx: DriverContext, options: SimOptions = 
   const state = await SimState.load(join(ctx.stateDir, 'sim-state.json'));
   const faults = new SimFaults(join(ctx.stateDir, 'sim-faults.json'));
   const images = options.fetchImages === false ? undefined : ctx.images;
-  const instances = new SimInstanceCapability(state, faults, ctx.log);
+  const instances = new SimInstanceCapability(
+    state,
+    faults,
+    ctx.log,
+    new SimMoves(state, faults, ctx.migration, ctx.log),
+  );
   const capabilities: Capability<any, any>[] = [
     new SimNetworkCapability(state, faults),
     new SimDiskCapability(state, faults, images),

@@ -3,6 +3,7 @@
  * write a serial log as the tiny guest does.
  */
 import {
+  type AbandonArguments,
   type Capability,
   type ConsoleLine,
   DriverError,
@@ -11,10 +12,14 @@ import {
   type InstanceSpec,
   type InstanceStatus,
   type Metric,
+  type MigrateArguments,
+  type MigrationOutcome,
+  type MigrationProgress,
   type Ref,
 } from '#libs/drivers/contract';
 import { SimConsole } from './console.js';
 import type { SimFaults } from './faults.js';
+import { type SimMoves, statusOf } from './moves.js';
 import type { SimInstance, SimState } from './state.js';
 
 /** How often a watcher looks for guests that shall shut themselves down (ms). */
@@ -31,11 +36,14 @@ export class SimInstanceCapability implements Capability<InstanceSpec, InstanceS
     private readonly state: SimState,
     private readonly faults: SimFaults,
     private readonly log: DriverLog,
+    private readonly moves: SimMoves,
   ) {}
 
   async apply(ref: Ref, spec: InstanceSpec, signal: AbortSignal): Promise<InstanceStatus> {
     assertSpec(spec);
     await this.faults.strike('apply', { ...ref, name: spec.name }, signal);
+    const moving = await this.moves.apply(ref, spec);
+    if (moving) return moving;
     this.requireParts(ref, spec);
     signal.throwIfAborted();
     const before = this.state.instances.get(ref.id);
@@ -50,6 +58,7 @@ export class SimInstanceCapability implements Capability<InstanceSpec, InstanceS
 
   async remove(ref: Ref, signal: AbortSignal): Promise<void> {
     await this.faults.strike('remove', { ...ref, name: this.state.instances.get(ref.id)?.spec.name }, signal);
+    this.moves.drop(ref.id);
     this.state.instances.delete(ref.id);
     this.hangUp(ref.id);
     await this.state.save();
@@ -69,7 +78,19 @@ export class SimInstanceCapability implements Capability<InstanceSpec, InstanceS
     return [...this.state.instances.values()].map(found);
   }
 
-  async operate(ref: Ref, verb: string, _args: unknown, signal: AbortSignal): Promise<undefined> {
+  interrupt(ref: Ref, verb: string, args: unknown): void {
+    if (verb === 'abandon') this.moves.interrupt(ref.id, args as AbandonArguments);
+  }
+
+  async operate(
+    ref: Ref,
+    verb: string,
+    args: unknown,
+    signal: AbortSignal,
+    progress: (progress: MigrationProgress) => void = () => {},
+  ): Promise<MigrationOutcome | undefined> {
+    if (verb === 'migrate') return this.moves.migrate(ref, args as MigrateArguments, signal, progress);
+    if (verb === 'abandon') return this.moves.abandon(ref, args as AbandonArguments, signal);
     if (verb !== 'reboot' && verb !== 'reset')
       throw new DriverError('unknown_verb', `An instance knows no “${verb}”.`, { permanent: true });
     const instance = this.require(ref);
@@ -206,7 +227,7 @@ function assertSpec(spec: InstanceSpec): void {
 }
 
 function found(instance: SimInstance): Found<InstanceStatus> {
-  return { ref: instance.ref, status: { powerState: instance.powerState } };
+  return { ref: instance.ref, status: statusOf(instance) };
 }
 
 function metricsOf({ spec, powerState, startedAt }: SimInstance): Metric[] {

@@ -3,7 +3,16 @@
  * running. Changes that happen together are written together.
  */
 import { readFile, rename, writeFile } from 'node:fs/promises';
-import type { DiskSpec, ImageSpec, InstanceSpec, InstanceStatus, NetworkSpec, Ref } from '#libs/drivers/contract';
+import type {
+  DiskSpec,
+  ImageSpec,
+  Incoming,
+  InstanceSpec,
+  InstanceStatus,
+  MigrateArguments,
+  NetworkSpec,
+  Ref,
+} from '#libs/drivers/contract';
 
 export interface SimNetwork {
   ref: Ref;
@@ -20,6 +29,8 @@ export interface SimDisk {
   image: ImageSpec | null;
   /** What became of its content, oldest first: `empty`, `image:SHA256`, `snapshot:ID`, `restore:ID`. */
   lineage: string[];
+  /** The migration that brings its content, until it has. */
+  incoming?: string;
 }
 
 export interface SimSnapshot {
@@ -39,6 +50,10 @@ export interface SimInstance {
   boots: number;
   /** When it was last switched on (ms since 1970). */
   startedAt: number;
+  /** On its way to another node; `gone`: it is off here, and is let go there. */
+  outgoing?: { args: MigrateArguments; phase: 'sending' | 'gone' | 'released'; wasRunning: boolean };
+  /** On its way from another node. */
+  awaited?: Incoming & { phase: 'waiting' | 'arrived' | 'released' };
 }
 
 type Maps = 'networks' | 'disks' | 'snapshots' | 'instances';

@@ -40,7 +40,7 @@ export async function findMachine(scope: RowScope, reference: string): Promise<M
 
 /**
  * Attaches a disk, which is locked and attached to none, at the lowest free slot. Throws RhyzomeError `not_ready` when
- * the instance is not there for it, `conflict` when both lie on different nodes or it has no slot left.
+ * the instance is not there for it, `busy` while it moves to another node, `conflict` when both lie on different nodes or it has no slot left.
  */
 export async function attachTo(tx: Tx, disk: Who, instanceId: string): Promise<void> {
   const { tenantId, id } = disk;
@@ -49,6 +49,14 @@ export async function attachTo(tx: Tx, disk: Who, instanceId: string): Promise<v
   const machine = await findMachine(inTransaction(tx, tenantId), instanceId);
   if (!machine || !['ready', 'updating'].includes(machine.state)) {
     throw new RhyzomeError('not_ready', 'The instance is not ready for a disk; its state and conditions say why.');
+  }
+  const moving = await sql`select 1 from move where tenant_id = ${tenantId} and resource_id = ${instanceId}`.execute(
+    tx,
+  );
+  if (moving.rows.length > 0) {
+    throw new RhyzomeError('busy', 'The instance is being moved to another node; wait for that.', {
+      retryAfterSeconds: 1,
+    });
   }
   const here = await sql<{ node: string | null; slots: number[] }>`
     select k.node_id as node, array(select slot from disk a

@@ -17,7 +17,16 @@ import {
 import { attachTo, detachFrom, findMachine } from './attaching.js';
 import { keepDeleted } from './deleted.js';
 import { MAKE_DISK_MS, tellDisk } from './on-node.js';
-import { type DiskImage, type DiskRow, GIB, gibOf, imageColumns, imageEdge, lockUsableDisk } from './rows.js';
+import {
+  type DiskImage,
+  type DiskRow,
+  GIB,
+  gibOf,
+  imageColumns,
+  imageEdge,
+  lockUsableDisk,
+  refuseMoving,
+} from './rows.js';
 import { findSources, type Sources } from './sources.js';
 
 export interface DiskDocument extends CoreDocument {
@@ -101,6 +110,7 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
     const now = await this.fresh(tx);
     const { sizeGiB, instance } = this.asked;
     if (!now.made) return this.claimUnmade(tx, now);
+    if (!isRestore) await refuseMoving(tx, this.core);
     if (isRestore) await shrinkReservation(tx, this.core.id, this.demand);
     else if (sizeGiB !== now.size_gib) {
       await reserveNode(tx, this.core, this.demand, { only: now.node_id ? [now.node_id] : [], stays: true });

@@ -20,16 +20,20 @@ interface ToldRow extends ImageColumns {
 
 /** Tells the node that carries the disk what it should be; nothing where it has no node yet. */
 export async function tellDisk(tx: Tx, who: Who): Promise<void> {
+  const told = await diskDesire(tx, who);
+  if (told) await desire(tx, { tenantId: who.tenantId, id: who.id, kind: 'disk' }, told.nodeId, told);
+}
+
+/** What should be of it, and on which node; null where it has none yet. */
+export async function diskDesire(
+  tx: Tx,
+  who: Who,
+): Promise<{ nodeId: string; generation: number; spec: DiskSpec } | null> {
   const result = await sql<ToldRow>`
     select k.*, r.generation from disk k join resource r on r.tenant_id = k.tenant_id and r.id = k.id
     where k.tenant_id = ${who.tenantId} and k.id = ${who.id}`.execute(tx);
   const row = result.rows[0];
-  if (!row?.node_id) return;
-  const spec = specOf(row);
-  await desire(tx, { tenantId: who.tenantId, id: who.id, kind: 'disk' }, row.node_id, {
-    generation: row.generation,
-    spec,
-  });
+  return row?.node_id ? { nodeId: row.node_id, generation: row.generation, spec: specOf(row) } : null;
 }
 
 /**

@@ -11,6 +11,7 @@ import {
   type RowScope,
   referencedColumn,
   usable,
+  type Who,
 } from '#libs/resources';
 
 /** The image that a disk builds on, as its own row keeps it. */
@@ -153,7 +154,22 @@ export async function lockUsableDisk(tx: Tx, tenantId: string, id: string): Prom
       retryAfterSeconds: 1,
     });
   }
+  await refuseMoving(tx, { tenantId, id });
   return disk;
+}
+
+/** Throws RhyzomeError `busy` while the instance that has the disk moves to another node. */
+export async function refuseMoving(tx: Tx, disk: Who): Promise<void> {
+  const result = await sql<{ id: string; name: string }>`
+    select r.id, r.name from disk d join move m on m.tenant_id = d.tenant_id and m.resource_id = d.instance_id
+    join resource r on r.tenant_id = m.tenant_id and r.id = m.resource_id
+    where d.tenant_id = ${disk.tenantId} and d.id = ${disk.id}`.execute(tx);
+  const [machine] = result.rows;
+  if (!machine) return;
+  throw new RhyzomeError('busy', 'The instance that has the disk is being moved to another node; wait for that.', {
+    blockers: [{ kind: 'instance', id: machine.id, name: machine.name, relation: 'is being moved' }],
+    retryAfterSeconds: 1,
+  });
 }
 
 function notUsable(name: string, why: string): RhyzomeError {

@@ -56,9 +56,14 @@ async function chooseFrom(tx: Tx, core: ResourceCore, { disks, placement }: Wish
   if (nodes.size > 1) {
     throw new RhyzomeError('conflict', 'The disks are on different nodes, so no machine can have all of them.');
   }
-  const choice = isWish(placement) ? await choiceOf(tx, core, placement) : {};
+  const choice = await placementChoice(tx, core, placement);
   if (nodes.size === 0) return choice;
   return { ...choice, required: [{ name: 'disks', asks: 'where they lie', only: nodes }, ...(choice.required ?? [])] };
+}
+
+/** What its placement leaves of the nodes. */
+export async function placementChoice(tx: Tx, core: ResourceCore, placement?: Placement): Promise<NodeChoice> {
+  return isWish(placement) ? choiceOf(tx, core, placement) : {};
 }
 
 function isWish(placement: Placement | undefined): placement is Placement {

@@ -1,4 +1,5 @@
 /** Kind instance before the contract suite. */
+import { sql } from 'kysely';
 import { globalImage } from '#libs/testing';
 import { kindContract } from '#libs/testing/contract';
 
@@ -7,8 +8,13 @@ const MISSING = '01890000-0000-7000-8000-000000000000';
 export const contract = kindContract({
   install: async (platform) => {
     await globalImage(platform);
+    // To move to.
+    await platform.addNode();
   },
   prepare: async (ctx) => {
+    const { tenantId } = ctx.caller.actor;
+    const mayMigrate = sql`update tenant set may_migrate = true where id = ${tenantId}`;
+    await ctx.platform.db.operatorTransaction((tx) => mayMigrate.execute(tx));
     await ctx.make('network', { name: 'lan', subnet: '10.61.0.0/24' });
   },
   create: (ctx) => ({
@@ -19,7 +25,7 @@ export const contract = kindContract({
     interfaces: [{ network: 'lan' }, { network: 'lan' }],
   }),
   patch: { desiredPowerState: 'stopped', tags: { tier: 'back' } },
-  actions: { start: {}, reboot: {}, reset: {}, stop: {}, resize: { vcpus: 2, memoryMiB: 256 } },
+  actions: { start: {}, reboot: {}, reset: {}, migrate: {}, stop: {}, resize: { vcpus: 2, memoryMiB: 256 } },
   invalid: [
     { change: { image: 'no-such-image' }, pointer: '/image' },
     { change: { image: MISSING }, pointer: '/image' },
@@ -56,6 +62,12 @@ export const contract = kindContract({
         where e.tenant_id = d.tenant_id and e.resource_id = d.instance_id and e.target_id = d.id)`,
     'a resize that holds more than there is': `select id from instance where tenant_id = $1
       and (held_vcpus <> vcpus or held_memory_mib <> memory_mib)`,
+    'a move that is under way, or the room for one': `select id from move m where tenant_id = $1 and not exists (select 1
+      from job j where j.tenant_id = m.tenant_id and j.resource_id = m.resource_id and j.finished_at is null)`,
+    'a machine and its disks that are not where their room is': `select v.resource_id as id from reservation v
+      left join instance i on i.tenant_id = v.tenant_id and i.id = v.resource_id
+      left join disk d on d.tenant_id = v.tenant_id and d.id = v.resource_id
+      where v.tenant_id = $1 and v.node_id <> coalesce(i.node_id, d.node_id)`,
     'a running machine without a reservation': `select i.id from instance i join resource r using (tenant_id, id)
       where tenant_id = $1 and r.state = 'ready'
       and not exists (select 1 from reservation v where v.tenant_id = i.tenant_id and v.resource_id = i.id)`,

@@ -240,6 +240,19 @@ export class ResizeBody {
   memoryMiB?: number;
 }
 
+export class MigrateBody {
+  @Describe('Name of the node to move to; default: one with room.', { example: 'node-2' })
+  @Optional()
+  @IsString()
+  @MaxLength(63)
+  node?: string;
+
+  @Describe('It may be stopped for it and started again, where it cannot move while it runs.', { example: false })
+  @Optional()
+  @IsBoolean()
+  mayStop?: boolean;
+}
+
 export class InstanceView extends InstanceCreate {
   @Describe('What the machine was seen to be.', { readOnly: true })
   @IsIn(['running', 'stopped', 'paused', 'unknown'])

@@ -5,7 +5,7 @@ import { invalid, RhyzomeError } from '#libs/core';
 import { defineKind, type KindDefinition, type KindResource } from '#libs/resources';
 import { ConsoleController, consolePaths } from './console.controller.js';
 import { ConsoleAttachController, consoleAttachPaths } from './console-attach.controller.js';
-import { InstanceCreate, InstanceUpdate, InstanceView, ResizeBody } from './instance.dto.js';
+import { InstanceCreate, InstanceUpdate, InstanceView, MigrateBody, ResizeBody } from './instance.dto.js';
 import { observed } from './instance.observed.js';
 import { InstanceResource } from './instance.resource.js';
 import { tellInstanceAgain } from './on-node.js';
@@ -88,6 +88,14 @@ export const instance: KindDefinition<InstanceRow> = defineKind<InstanceRow>({
     reset: {
       summary: 'Restarts a running machine at once, as its reset button would.',
       claim: refuseStopped,
+    },
+    migrate: {
+      summary: 'Moves the machine to another node, while it runs where that is possible.',
+      dto: MigrateBody,
+      claim: async (resource, tx, body: MigrateBody) => {
+        await (resource as InstanceResource).claimMove(tx, body);
+        return undefined;
+      },
     },
     resize: {
       summary: 'Gives a stopped machine other processors or memory.',

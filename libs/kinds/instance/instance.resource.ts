@@ -28,6 +28,8 @@ import {
 } from '#libs/nodes';
 import { addEdges, type Claim, dropEdges, type Job, RowResource } from '#libs/resources';
 import { claimAddresses, claimNode } from './claims.js';
+import { move } from './moving.js';
+import { claimMove, endMove, type MoveWish } from './moving-claim.js';
 import { tellInstance, tellInstanceAgain } from './on-node.js';
 import { checkReferences, type References } from './references.js';
 import { obeyRestartPolicy } from './restart-policy.js';
@@ -168,6 +170,7 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
 
   async release(tx: Tx): Promise<void> {
     const { tenantId, id } = this.core;
+    await endMove(tx, this.core);
     await releaseLeasesOf(tx, tenantId, id);
     const ids = this.row?.interfaces.map(({ network }) => network) ?? [];
     await refreshNetworks(tx, tenantId, ids);
@@ -179,6 +182,7 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
   }
 
   async settled(tx: Tx, action: string, outcome: string): Promise<void> {
+    if (action === 'migrate') await endMove(tx, this.core);
     const row = await this.fresh(tx);
     if (action === 'create') await this.settleCreate(tx, outcome);
     else if (outcome === 'succeeded') {
@@ -186,7 +190,8 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
       await shrinkReservation(tx, this.core.id, { vcpus: row.vcpus, memoryMiB: row.memory_mib, diskGiB: 0 });
     }
     // A guest that left while the job was under way: nobody has acted on it yet.
-    const placement = (await placementsOf(tx, this.core)).find(({ isPresent }) => isPresent);
+    const placements = await placementsOf(tx, this.core);
+    const placement = placements.find(({ isPresent, nodeId }) => isPresent && nodeId === row.node_id);
     const isOff = placement?.isCurrent && placement.phase === 'ready' && placement.status?.powerState === 'stopped';
     if (isOff && row.desired_power_state === 'running') {
       await obeyRestartPolicy(tx, this.core, row, () => tellInstance(tx, this.core, true));
@@ -264,7 +269,13 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
     });
   }
 
+  /** Throws RhyzomeError as claimMove does. */
+  async claimMove(tx: Tx, wish: MoveWish): Promise<void> {
+    await claimMove(tx, this.core, await this.fresh(tx), wish, this.scope.actor);
+  }
+
   async perform(action: string, job: Job<Tx>): Promise<void> {
+    if (action === 'migrate') return move(job, this.core);
     job.plan(2);
     const { id: deed } = job;
     await job.step(`ask for ${action}`, {

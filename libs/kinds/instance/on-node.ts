@@ -1,7 +1,7 @@
 /** A machine on its node: what the node is told of it, always as the rows are in the caller's transaction. */
 import { sql } from 'kysely';
 import type { Tx } from '#libs/db';
-import type { AttachedDiskSpec, InstanceSpec } from '#libs/drivers/contract';
+import type { AttachedDiskSpec, Incoming, InstanceSpec } from '#libs/drivers/contract';
 import { desire } from '#libs/nodes';
 import type { Who } from '#libs/resources';
 
@@ -22,6 +22,24 @@ interface ToldRow {
 
 /** Tells the node that carries the machine what it should be; nothing where it has no node yet. */
 export async function tellInstance(tx: Tx, who: Who, again = false): Promise<void> {
+  const told = await instanceDesire(tx, who);
+  if (told) await desire(tx, subjectOf(who), told.nodeId, { ...told, again });
+}
+
+/** Has it awaited on a node that it moves to. Undo: withdrawing it there. */
+export async function awaitInstance(tx: Tx, who: Who, nodeId: string, incoming: Incoming): Promise<void> {
+  const told = await instanceDesire(tx, who);
+  if (!told) return;
+  const { generation, spec } = told;
+  await desire(tx, subjectOf(who), nodeId, { generation, spec: { ...spec, incoming } });
+}
+
+const subjectOf = ({ tenantId, id }: Who) => ({ tenantId, id, kind: 'instance' });
+
+async function instanceDesire(
+  tx: Tx,
+  who: Who,
+): Promise<{ nodeId: string; generation: number; spec: InstanceSpec } | null> {
   const result = await sql<ToldRow>`
     select r.generation, k.node_id, r.name, r.tags, k.vcpus, k.memory_mib, k.desired_power_state, k.restart_policy,
       k.ssh_keys, (select u.user_data from instance_user_data u where u.tenant_id = k.tenant_id and u.id = k.id),
@@ -32,7 +50,7 @@ export async function tellInstance(tx: Tx, who: Who, again = false): Promise<voi
     from resource r join instance k on k.tenant_id = r.tenant_id and k.id = r.id
     where r.tenant_id = ${who.tenantId} and r.id = ${who.id} for no key update of r`.execute(tx);
   const row = result.rows[0];
-  if (!row?.node_id) return;
+  if (!row?.node_id) return null;
   const spec: InstanceSpec = {
     name: row.name,
     vcpus: row.vcpus,
@@ -43,8 +61,7 @@ export async function tellInstance(tx: Tx, who: Who, again = false): Promise<voi
     restartPolicy: row.restart_policy,
     guest: { hostname: row.name, tags: row.tags, userData: row.user_data, sshKeys: row.ssh_keys },
   };
-  const subject = { tenantId: who.tenantId, id: who.id, kind: 'instance' };
-  await desire(tx, subject, row.node_id, { generation: row.generation, spec, again });
+  return { nodeId: row.node_id, generation: row.generation, spec };
 }
 
 /**

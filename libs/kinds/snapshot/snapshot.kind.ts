@@ -1,5 +1,6 @@
 /** The manifest of kind snapshot. */
 import { sql } from 'kysely';
+import { refuseMoving } from '#libs/kinds/disk';
 import { defineKind, type KindDefinition } from '#libs/resources';
 import { SnapshotCreate, SnapshotUpdate, SnapshotView } from './snapshot.dto.js';
 import { SnapshotResource, type SnapshotRow } from './snapshot.resource.js';
@@ -20,6 +21,14 @@ export const snapshot: KindDefinition<SnapshotRow> = defineKind<SnapshotRow>({
     sizeBytes: row.size_bytes,
     virtualSizeBytes: row.virtual_size_bytes,
   }),
+  // It lies in its disk's file, which is on its way.
+  leaving: async (tx, core) => {
+    const { tenantId, id } = core;
+    const result = await sql<{ id: string }>`
+      select r.id from snapshot s join resource r on r.tenant_id = s.tenant_id and r.id = s.disk_id
+      where s.tenant_id = ${tenantId} and s.id = ${id} for no key update of r`.execute(tx);
+    for (const disk of result.rows) await refuseMoving(tx, { tenantId, id: disk.id });
+  },
   make: (scope) => new SnapshotResource(scope, snapshot),
   actions: {
     restore: {

@@ -1,0 +1,218 @@
+/**
+ * Machines that move between simulated nodes: no bytes, but the same words in the same order over the same way from node
+ * to node as the real ones, the same notes on both sides, and the same refusals.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  type AbandonArguments,
+  type Asked,
+  DriverError,
+  type DriverLog,
+  type Incoming,
+  type InstanceSpec,
+  type InstanceStatus,
+  type Message,
+  type MigrateArguments,
+  type MigrationOutcome,
+  type MigrationProgress,
+  type MigrationWire,
+  type Ref,
+} from '#libs/drivers/contract';
+import type { SimFaults } from './faults.js';
+import type { SimDisk, SimInstance, SimSnapshot, SimState } from './state.js';
+
+const askAgainMs = 200;
+
+/** What goes over in place of memory and disks. */
+interface Luggage {
+  boots: number;
+  startedAt: number;
+  disks: SimDisk[];
+  snapshots: SimSnapshot[];
+}
+
+export class SimMoves {
+  private readonly running = new Map<string, { operationId: string; controller: AbortController }>();
+
+  constructor(
+    private readonly state: SimState,
+    private readonly faults: SimFaults,
+    private readonly wire: MigrationWire,
+    private readonly log: DriverLog,
+  ) {}
+
+  /** The status of one that is on its way; undefined: it is on none, or has come. */
+  async apply(ref: Ref, spec: InstanceSpec): Promise<InstanceStatus | undefined> {
+    const before = this.state.instances.get(ref.id);
+    if (before?.outgoing) return statusOf(before);
+    if (spec.incoming) return this.wait(ref, spec, spec.incoming, before);
+    if (!before?.awaited) return undefined;
+    this.wire.forget(before.awaited.operationId);
+    delete before.awaited;
+    return undefined;
+  }
+
+  drop(id: string): void {
+    const awaited = this.state.instances.get(id)?.awaited;
+    if (awaited) this.wire.forget(awaited.operationId);
+  }
+
+  interrupt(id: string, { operationId }: AbandonArguments): void {
+    const running = this.running.get(id);
+    if (running?.operationId === operationId) running.controller.abort(new Error('the migration is abandoned'));
+  }
+
+  async migrate(
+    ref: Ref,
+    args: MigrateArguments,
+    signal: AbortSignal,
+    onProgress: (progress: MigrationProgress) => void,
+  ): Promise<MigrationOutcome> {
+    const instance = this.require(ref);
+    const { operationId, mode } = args;
+    if (instance.outgoing?.args.operationId !== operationId) {
+      const wasRunning = instance.powerState === 'running';
+      if (wasRunning && mode === 'cold' && !args.mayStop) {
+        throw new DriverError('in_use', 'The machine runs, and may not be stopped for it.', { permanent: true });
+      }
+      instance.outgoing = { args, phase: 'sending', wasRunning };
+      await this.state.save();
+    }
+    const controller = new AbortController();
+    this.running.set(ref.id, { operationId, controller });
+    try {
+      if (instance.outgoing.phase === 'sending') {
+        await this.send(instance, args, AbortSignal.any([signal, controller.signal]), onProgress);
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      delete instance.outgoing;
+      await this.state.save();
+      const message = error instanceof Error ? error.message : String(error);
+      const code = error instanceof DriverError ? error.code : 'migration_failed';
+      throw new DriverError(code, message, { permanent: true, cause: error });
+    } finally {
+      this.running.delete(ref.id);
+    }
+    return this.letGo(instance, signal);
+  }
+
+  async abandon(ref: Ref, { operationId }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
+    const instance = this.require(ref);
+    const { outgoing } = instance;
+    if (outgoing?.args.operationId !== operationId) return { moved: false };
+    if (outgoing.phase !== 'sending') return this.letGo(instance, signal);
+    delete instance.outgoing;
+    await this.state.save();
+    return { moved: false };
+  }
+
+  private async wait(ref: Ref, spec: InstanceSpec, incoming: Incoming, before: SimInstance | undefined) {
+    if (before && before.awaited?.operationId !== incoming.operationId) {
+      throw new DriverError('in_use', 'An older copy of the machine is still on this node; it goes first.');
+    }
+    const instance: SimInstance = before ?? {
+      ...{ ref, spec, powerState: 'paused', boots: 0, startedAt: 0 },
+      awaited: { ...incoming, phase: 'waiting' },
+    };
+    this.state.instances.set(ref.id, instance);
+    await this.state.save();
+    this.wire.expect(incoming.operationId, incoming.from, (asked) => this.serve(instance, asked));
+    return statusOf(instance);
+  }
+
+  private async serve(instance: SimInstance, { channel, question, accept }: Asked): Promise<void> {
+    const { awaited } = instance;
+    if (!awaited) throw new DriverError('not_expected', 'The machine is not awaited here.', { permanent: true });
+    await this.faults.strike('apply', { kind: channel, id: instance.ref.id, name: instance.spec.name });
+    if (channel === 'luggage' && awaited.phase === 'waiting') this.takeIn(instance, question as unknown as Luggage);
+    if (channel === 'release' && awaited.phase !== 'waiting') {
+      awaited.phase = 'released';
+      if (awaited.mode === 'live') instance.powerState = 'running';
+    }
+    await this.state.save();
+    (await accept({ phase: awaited.phase })).end();
+  }
+
+  private takeIn(instance: SimInstance, { boots, startedAt, disks, snapshots }: Luggage): void {
+    for (const disk of disks) {
+      const known = this.state.disks.get(disk.ref.id);
+      if (known?.incoming !== instance.awaited!.operationId) {
+        throw new DriverError('not_expected', 'The disk is not awaited here.', { permanent: true });
+      }
+      const { incoming: _incoming, ...rest } = known;
+      this.state.disks.set(disk.ref.id, { ...rest, image: disk.image, lineage: disk.lineage });
+    }
+    for (const snapshot of snapshots) this.state.snapshots.set(snapshot.ref.id, snapshot);
+    Object.assign(instance, { boots, startedAt });
+    instance.awaited!.phase = 'arrived';
+  }
+
+  private async send(
+    instance: SimInstance,
+    args: MigrateArguments,
+    signal: AbortSignal,
+    onProgress: (progress: MigrationProgress) => void,
+  ): Promise<void> {
+    const totalBytes = instance.spec.memoryMiB * 1024 ** 2;
+    onProgress({ doneBytes: 0, totalBytes });
+    await this.faults.strike('operate', { ...instance.ref, name: instance.spec.name }, signal);
+    signal.throwIfAborted();
+    const disks = args.disks.flatMap((id) => this.state.disks.get(id) ?? []);
+    const snapshots = [...this.state.snapshots.values()].filter(({ diskId }) => args.disks.includes(diskId));
+    const { boots, startedAt } = instance;
+    await this.ask(args, 'luggage', { boots, startedAt, disks, snapshots }, signal);
+    onProgress({ doneBytes: totalBytes, totalBytes });
+    instance.outgoing!.phase = 'gone';
+    instance.powerState = 'stopped';
+    await this.state.save();
+  }
+
+  private async letGo(instance: SimInstance, signal: AbortSignal): Promise<MigrationOutcome> {
+    while (instance.outgoing?.phase === 'gone') {
+      const { args, wasRunning } = instance.outgoing;
+      const phase = await this.released(args, signal);
+      if (phase === 'released') instance.outgoing.phase = phase;
+      else if (phase === 'waiting') {
+        if (wasRunning) Object.assign(instance, { powerState: 'running', boots: instance.boots + 1 });
+        delete instance.outgoing;
+        await this.state.save();
+        const message = `Node ${args.to.node} has lost the machine that it was sent; here it starts again.`;
+        throw new DriverError('migration_failed', message, { permanent: true });
+      } else await sleep(askAgainMs, undefined, { signal });
+      await this.state.save();
+    }
+    return { moved: true };
+  }
+
+  /** What the other node says to letting it go there; undefined: nothing yet. */
+  private async released(args: MigrateArguments, signal: AbortSignal): Promise<unknown> {
+    try {
+      return (await this.ask(args, 'release', {}, signal)).phase;
+    } catch (error) {
+      signal.throwIfAborted();
+      this.log.warn({ err: error, operationId: args.operationId }, 'the other node does not answer yet');
+      return undefined;
+    }
+  }
+
+  private async ask(args: MigrateArguments, channel: string, question: object, signal: AbortSignal): Promise<Message> {
+    const { to, operationId } = args;
+    const { answer, stream } = await this.wire.open(to, operationId, channel, { ...question }, signal);
+    stream.destroy();
+    return answer;
+  }
+
+  private require(ref: Ref): SimInstance {
+    const instance = this.state.instances.get(ref.id);
+    if (instance) return instance;
+    throw new DriverError('not_found', `There is no instance ${ref.id} on this node.`, { permanent: true });
+  }
+}
+
+/** What is told of one, also while it is on its way. */
+export function statusOf({ powerState, outgoing, awaited }: SimInstance): InstanceStatus {
+  if (outgoing) return { powerState: outgoing.wasRunning ? 'running' : 'stopped' };
+  if (awaited?.phase === 'released') return { powerState: awaited.mode === 'cold' ? 'stopped' : powerState };
+  return { powerState: awaited ? 'paused' : powerState };
+}

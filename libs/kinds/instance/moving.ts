@@ -1,0 +1,188 @@
+/**
+ * An instance on its way to another node, step by step. Until it is let go by the node that it leaves, it is that node's,
+ * and undoing is a matter of taking back what was prepared; from then on it is the other's, whatever else happens, and
+ * an undo that comes too late finds that and lets it be there.
+ */
+import { sql } from 'kysely';
+import { newId, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
+import type { Tx } from '#libs/db';
+import type { AbandonArguments, Incoming, MigrateArguments } from '#libs/drivers/contract';
+import { awaitDisk, leaveDisk, MAKE_DISK_MS, moveDisk } from '#libs/kinds/disk';
+import { leaveNode, lockNetworks, placeNetworks, refreshNetworks } from '#libs/kinds/network';
+import { askDeed, placementsOf, probeDeed, probeReady, withdraw, withdrawDeed } from '#libs/nodes';
+import type { Job, Who } from '#libs/resources';
+import { findMove, type Move } from './moving-claim.js';
+import { awaitInstance, tellInstance } from './on-node.js';
+
+/** What of an instance lies on its node. */
+interface Parts {
+  disks: string[];
+  networks: string[];
+}
+
+export async function move(job: Job<Tx>, core: ResourceCore): Promise<void> {
+  job.plan(6);
+  await job.step('make ready for it there', {
+    act: (tx) => makeReady(tx, core),
+    undo: (tx) => takeBackReady(tx, core),
+  });
+  // Images are fetched for it.
+  await job.wait('all is ready there', (tx) => probeThere(tx, core), { deadlineMs: MAKE_DISK_MS });
+  await job.step('send it', {
+    act: (tx) => askToSend(tx, core),
+    undo: (tx) => askToAbandon(tx, core),
+    undone: (tx) => probeAbandoned(tx, core),
+  });
+  await job.wait('it is there', (tx) => probeSent(tx, core), { cancellable: false, deadlineMs: false });
+  await job.step('let it be there', { act: (tx) => switchOver(tx, core), cancellable: false });
+  await job.wait('it is as wanted there', async (tx) => {
+    const answer = await probeReady(tx, core);
+    return answer instanceof Waiting ? answer : String(answer[0]?.status?.powerState ?? 'ready');
+  });
+}
+
+async function moveOf(tx: Tx, core: Who): Promise<Move> {
+  const found = await findMove(tx, core);
+  if (!found) throw new RhyzomeError('job_failed', 'The move is not written down any more.');
+  return found;
+}
+
+async function partsOf(tx: Tx, core: Who): Promise<Parts> {
+  const result = await sql<Parts>`
+    select array(select d.id from disk d where d.tenant_id = ${core.tenantId} and d.instance_id = ${core.id} order by d.slot) as disks,
+      array(select distinct l.network_id from lease l
+        where l.tenant_id = ${core.tenantId} and l.instance_id = ${core.id}) as networks`.execute(tx);
+  return result.rows[0]!;
+}
+
+async function makeReady(tx: Tx, core: ResourceCore): Promise<void> {
+  const { id: operationId, fromName: from, toNode, mode } = await moveOf(tx, core);
+  const { disks, networks } = await partsOf(tx, core);
+  const incoming: Incoming = { operationId, from, mode };
+  await placeNetworks(tx, core.tenantId, toNode, networks);
+  for (const id of disks) await awaitDisk(tx, { tenantId: core.tenantId, id }, toNode, incoming);
+  await awaitInstance(tx, core, toNode, incoming);
+}
+
+/** Nobody waits for a node that takes it away late: it stays told, and gets nothing of it again before. */
+async function takeBackReady(tx: Tx, core: ResourceCore): Promise<void> {
+  const { toNode } = await moveOf(tx, core);
+  if ((await nodeOf(tx, core)) === toNode) return;
+  await leave(tx, core, toNode);
+}
+
+async function leave(tx: Tx, core: ResourceCore, nodeId: string): Promise<void> {
+  const { disks, networks } = await partsOf(tx, core);
+  await withdraw(tx, core, nodeId);
+  for (const id of disks) await leaveDisk(tx, { tenantId: core.tenantId, id }, nodeId);
+  await leaveNode(tx, core.tenantId, nodeId, networks, core.id);
+}
+
+async function nodeOf(tx: Tx, { tenantId, id }: Who): Promise<string | null> {
+  const row = await tx
+    .selectFrom('instance')
+    .select('node_id')
+    .where('tenant_id', '=', tenantId)
+    .where('id', '=', id)
+    .executeTakeFirst();
+  return row?.node_id ?? null;
+}
+
+async function probeThere(tx: Tx, core: ResourceCore): Promise<'ready' | Waiting> {
+  const { toNode, toName } = await moveOf(tx, core);
+  const { disks } = await partsOf(tx, core);
+  for (const id of [...disks, core.id]) {
+    const there = (await placementsOf(tx, { tenantId: core.tenantId, id })).find(({ nodeId }) => nodeId === toNode);
+    if (there?.isCurrent && there.phase === 'ready') continue;
+    if (there?.isGone) throw new RhyzomeError('job_failed', `Node ${toName} is gone.`);
+    if (there?.isCurrent && there.phase === 'failed') {
+      throw new RhyzomeError('job_failed', `Node ${toName}: ${there.failure?.message ?? 'it did not say why'}`);
+    }
+    const why = there?.failure ? ` tries again: ${there.failure.message}` : ' makes ready.';
+    return new Waiting(`Node ${toName}${why}`, there?.isConnected === false, id);
+  }
+  return 'ready';
+}
+
+async function askToSend(tx: Tx, core: ResourceCore): Promise<void> {
+  const { id: operationId, fromNode, toName: node, address, mode, mayStop } = await moveOf(tx, core);
+  const { disks } = await partsOf(tx, core);
+  const args: MigrateArguments = { operationId, to: { node, address }, mode, disks, mayStop };
+  // The nodes find out by themselves how far an earlier try came.
+  await askDeed(tx, core, { id: operationId, nodeId: fromNode, verb: 'migrate', arguments: args, repeatable: true });
+}
+
+async function probeSent(tx: Tx, core: ResourceCore): Promise<'moved' | Waiting> {
+  const { id, fromName, isFromGone } = await moveOf(tx, core);
+  const answer = await probeDeed(tx, core, id);
+  if (answer instanceof Waiting) {
+    if (isFromGone) {
+      throw new RhyzomeError('job_failed', `Node ${fromName} is gone; what it was sending has not come whole.`, {
+        extensions: { reason: 'node_gone', node: fromName },
+      });
+    }
+    return answer.outside ? answer : new Waiting(`Node ${fromName} is sending it.`);
+  }
+  return 'moved';
+}
+
+/** The deed itself goes first, so that no later stream asks for it again. */
+async function askToAbandon(tx: Tx, core: ResourceCore): Promise<void> {
+  const { id: operationId, fromNode, abandonId } = await moveOf(tx, core);
+  await withdrawDeed(tx, core, operationId);
+  const args: AbandonArguments = { operationId };
+  await askDeed(tx, core, { id: abandonId, nodeId: fromNode, verb: 'abandon', arguments: args, repeatable: true });
+}
+
+/** Taken back; or it was there already, and is let be there. */
+async function probeAbandoned(tx: Tx, core: ResourceCore): Promise<true | Waiting> {
+  const { id, abandonId, fromName, isFromGone } = await moveOf(tx, core);
+  if (isFromGone) return settleWithout(tx, core);
+  let answer: Awaited<ReturnType<typeof probeDeed>>;
+  try {
+    answer = await probeDeed(tx, core, abandonId);
+  } catch (error) {
+    if (!(error instanceof RhyzomeError)) throw error;
+    // A node keeps what became of a deed: another try is another deed.
+    await withdrawDeed(tx, core, abandonId);
+    await tx
+      .updateTable('move')
+      .set({ abandon_id: newId() })
+      .where('tenant_id', '=', core.tenantId)
+      .where('id', '=', id)
+      .execute();
+    await askToAbandon(tx, core);
+    return new Waiting(`Node ${fromName} is asked again: ${error.message}`);
+  }
+  if (answer instanceof Waiting) return answer;
+  if (answer.result?.moved === true) await switchOver(tx, core);
+  return true;
+}
+
+/** The node that had it says nothing any more: whether it was let go shows on the other, where nothing else can start it. */
+async function settleWithout(tx: Tx, core: ResourceCore): Promise<true> {
+  const { toNode } = await moveOf(tx, core);
+  const there = (await placementsOf(tx, core)).find(({ nodeId }) => nodeId === toNode);
+  if (there?.status && there.status.powerState !== 'paused') await switchOver(tx, core);
+  return true;
+}
+
+/** It is the other node's: all that says where it is, says so from this transaction on. */
+async function switchOver(tx: Tx, core: ResourceCore): Promise<void> {
+  const { id, fromNode, toNode } = await moveOf(tx, core);
+  const { tenantId } = core;
+  const { disks, networks } = await partsOf(tx, core);
+  // Before the room, whose rows nobody holds while waiting for others'.
+  await lockNetworks(tx, tenantId, networks);
+  await tx
+    .updateTable('instance')
+    .set({ node_id: toNode })
+    .where('tenant_id', '=', tenantId)
+    .where('id', '=', core.id)
+    .execute();
+  await sql`select move_reservations(${id})`.execute(tx);
+  for (const disk of disks) await moveDisk(tx, { tenantId, id: disk }, toNode);
+  await tellInstance(tx, core);
+  await leave(tx, core, fromNode);
+  await refreshNetworks(tx, tenantId, networks);
+}
