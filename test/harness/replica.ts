@@ -150,6 +150,8 @@ export async function simNode(
   stack: Stack,
   name: string,
   controllers: readonly { address: string }[],
+  /** With settings that an earlier version takes, too. */
+  forEarlier = false,
 ): Promise<Replica> {
   const { ca, cert, key } = await issue(stack, 'node', name);
   const pki = { ca, cert, key };
