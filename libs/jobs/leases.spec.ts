@@ -49,7 +49,7 @@ describe('leases', () => {
       await job.step('late', { act: async () => undefined });
     });
     lab.startRunner('one', { leaseMs: 1_500 });
-    await expect.poll(() => workers).toHaveLength(1);
+    await expect.poll(() => workers, { timeout: 10_000 }).toHaveLength(1);
     lab.startRunner('two', { leaseMs: 1_500 });
     await lab.until(id, 'succeeded');
     expect(workers).toEqual(['one']);

@@ -141,7 +141,7 @@ describe('work outside', () => {
       });
     });
     lab.startRunner('one', { leaseMs: 1_500 });
-    await expect.poll(() => workers).toHaveLength(1);
+    await expect.poll(() => workers, { timeout: 10_000 }).toHaveLength(1);
     lab.startRunner('two', { leaseMs: 1_500 });
     await lab.until(id, 'succeeded');
     expect(workers).toEqual(['one']);

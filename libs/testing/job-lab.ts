@@ -14,7 +14,7 @@ import {
 import { type TestDatabase, testDatabase } from './database.js';
 
 export const JOB_TENANT = 'acme';
-const WAIT_MS = 8_000;
+const WAIT_MS = 25_000;
 
 /** The work of a job, and the name of the worker that does it. */
 export type Work = (job: JobRun, worker: string) => Promise<unknown>;
@@ -96,7 +96,7 @@ export class JobLab {
     return steps.map(({ name, state }) => `${name}: ${state}`);
   }
 
-  /** Waits for a job's state, at most 8 s. */
+  /** Waits for a job's state, at most 25 s. */
   async until(id: string, state: string): Promise<void> {
     const end = Date.now() + WAIT_MS;
     for (;;) {
