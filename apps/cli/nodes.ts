@@ -97,7 +97,8 @@ export async function placedOn(tx: Tx, nodeId: string): Promise<{ resources: Pla
     select coalesce(r.kind, p.kind) as kind, p.resource_id as id, coalesce(r.name, p.name, '(deleted)') as name,
       p.relation, p.tenant_id as tenant, count(*) over () as total
     from (
-      select tenant_id, resource_id, max(kind) as kind, min(relation) as relation, max(name) as name from (
+      select tenant_id, resource_id, max(kind) as kind, 
+        coalesce(min(relation) filter (where relation <> 'reserved'), 'reserved') as relation, max(name) as name from (
         select tenant_id, resource_id, kind, tombstone_name as name, case when present then 'placed' when tombstoned_at is not null then 'tombstone' else 'leaving' end as relation
           from placement where node_id = ${nodeId}
         union all select tenant_id, resource_id, null, null, 'reserved' from reservation where node_id = ${nodeId}

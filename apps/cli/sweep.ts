@@ -44,6 +44,16 @@ export interface LeftoverView {
   isMended: boolean;
 }
 
+export interface RemovalView {
+  node: string;
+  kind: string;
+  id: string;
+  tenant: string;
+  removedAt: Date;
+  /** On whose word; null: by itself. */
+  approvedBy: string | null;
+}
+
 export interface InventoryView {
   node: string;
   takenAt: Date;
@@ -58,6 +68,7 @@ export interface SweepSettings {
 }
 
 const MOST = 1_000;
+const MOST_REMOVALS = 20;
 
 const fate = sql`case
   when nodes_are_held() then 'held'
@@ -99,6 +110,16 @@ export async function listLeftovers(tx: Tx): Promise<LeftoverView[]> {
     const rule = leftoverRules.find(({ name }) => name === row.rule);
     return { ...row, title: rule?.title ?? row.rule, isMended: rule?.mend !== undefined };
   });
+}
+
+/** The last ones, the newest first. */
+export async function listRemovals(tx: Tx): Promise<RemovalView[]> {
+  const result = await sql<RemovalView>`
+    select n.name as node, v.kind, v.id, v.tenant_id as tenant, v.removed_at as "removedAt", v.approved_by as "approvedBy"
+    from sweep_removal v join node n on n.id = v.node_id order by v.removed_at desc, v.id limit ${MOST_REMOVALS}`.execute(
+    tx,
+  );
+  return result.rows;
 }
 
 export async function listInventories(tx: Tx): Promise<InventoryView[]> {

@@ -10,7 +10,7 @@ import { type ConsoleCall, serveConsole } from './console-call.js';
 import { Heartbeats } from './heartbeats.js';
 import type { Findings } from './inventory.js';
 import { InventoryClock } from './inventory-clock.js';
-import { MAX_INVENTORY } from './inventory-taking.js';
+import { inTurn, MAX_INVENTORY } from './inventory-taking.js';
 import { countFrom, labelsFrom, smallCountFrom, textFrom } from './node-words.js';
 import { nodesWithNews, openSession } from './registry.js';
 import { NodeStream } from './stream.js';
@@ -38,6 +38,7 @@ export class NodeHub {
   private closed = false;
   private readonly inventories: InventoryClock;
   private readonly heartbeats: Heartbeats;
+  private readonly turn = inTurn();
 
   constructor(
     private readonly db: Database,
@@ -114,6 +115,7 @@ export class NodeHub {
       call,
       signal,
       this.options.log,
+      this.turn,
     );
     this.streams.get(session.nodeId)?.end();
     this.streams.set(session.nodeId, stream);

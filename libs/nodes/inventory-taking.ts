@@ -12,6 +12,19 @@ import { chooseUnowned, recordUnowned } from './sweep.js';
 
 type Body = NonNullable<ConnectResponse['body']>;
 
+/** Runs work when its turn comes. */
+export type Turn = <T>(work: () => Promise<T>) => Promise<T>;
+
+/** One after the other: a thousand nodes that connect at once must not have all of the database's connections. */
+export function inTurn(): Turn {
+  let last: Promise<unknown> = Promise.resolve();
+  return (work) => {
+    const mine = last.then(work);
+    last = mine.catch(() => undefined); // Whoever asked for it hears of it.
+    return mine;
+  };
+}
+
 export const MAX_INVENTORY = 100_000;
 /** An agent that does not answer is asked again after that. */
 const ANSWER_MS = 10 * 60_000;
@@ -29,6 +42,7 @@ export class InventoryTaking {
     private readonly nodeName: string,
     private readonly send: (body: Body) => Promise<void>,
     private readonly log: StreamLog,
+    private readonly turn: Turn,
   ) {}
 
   /** Asks for an inventory, unless one is under way. */
@@ -56,7 +70,7 @@ export class InventoryTaking {
   compare(inventory: readonly Observed[]): Promise<void> {
     this.comparing = this.comparing
       .then(async () => {
-        const findings = await recordInventory(this.db, this.session, inventory);
+        const findings = await this.turn(() => recordInventory(this.db, this.session, inventory));
         if (!findings) return;
         this.findings = findings;
         if (findings.orphans > 0) await this.removeDue();

@@ -56,6 +56,8 @@ async function breakEverything(): Promise<void> {
     values ('acme', ${newId()}, ${newId()}, 'network', 'x', 'delete', 'x')`.execute(operator);
   await sql`insert into deed (tenant_id, id, node_id, kind, resource_id, verb, repeatable)
     values ('acme', ${newId()}, ${nodeId}, 'instance', ${newId()}, 'reboot', true)`.execute(operator);
+  await sql`insert into held_address (tenant_id, ip, node_id, resource_id, revision)
+    values ('acme', '203.0.113.1', ${nodeId}, ${newId()}, 1)`.execute(operator);
   await sql`update node_load set vcpus = vcpus + 7`.execute(operator);
   await sql`call set_quota('acme', 'networks', 5)`.execute(operator);
   await sql`update quota set used = 3 where name = 'networks'`.execute(operator);
@@ -77,7 +79,7 @@ test('a database without faults has none; each rule finds its own, and what is s
   expect((await open()).rows).toHaveLength(1);
   await look();
   const mended = leftoverRules.filter(({ mend }) => mend).map(({ name }) => name);
-  expect(mended).toEqual(['reservation', 'deed', 'room', 'quota']);
+  expect(mended).toEqual(['reservation', 'held-address', 'deed', 'room', 'quota']);
   expect(await found()).toEqual(
     leftoverRules
       .filter(({ mend }) => !mend)

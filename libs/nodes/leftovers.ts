@@ -33,6 +33,14 @@ export const leftoverRules: readonly Rule[] = [
         and not exists (select from move m where m.tenant_id = v.tenant_id and m.id = v.resource_id)`.execute(tx),
   },
   {
+    name: 'held-address',
+    title: 'An address that is held for a node that has nothing to remove any more',
+    finds: `select h.tenant_id, h.id::text from held_address h where not exists (select from placement p
+      where p.tenant_id = h.tenant_id and p.resource_id = h.resource_id and p.node_id = h.node_id)`,
+    mend: (tx, tenantId, id) =>
+      sql`delete from held_address where tenant_id = ${tenantId} and id = ${id}::uuid`.execute(tx),
+  },
+  {
     name: 'placement',
     title: 'A resource that is gone and is still wanted on a node',
     finds: `select p.tenant_id, p.resource_id::text as id from placement p where p.present and ${noResource('p')}`,

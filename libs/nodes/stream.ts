@@ -20,7 +20,7 @@ import {
 } from '#libs/rpc';
 import { recordDeedProgress } from './deed-progress.js';
 import type { Heartbeats } from './heartbeats.js';
-import { InventoryTaking } from './inventory-taking.js';
+import { InventoryTaking, inTurn, type Turn } from './inventory-taking.js';
 import { newsOf } from './known-reports.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
@@ -72,9 +72,10 @@ export class NodeStream {
     private readonly call: Call,
     private readonly signal: AbortSignal,
     private readonly log: StreamLog,
+    turn: Turn = inTurn(),
   ) {
     this.relays = new Relays((body) => this.send(body));
-    this.inventory = new InventoryTaking(db, session, nodeName, (body) => this.send(body), log);
+    this.inventory = new InventoryTaking(db, session, nodeName, (body) => this.send(body), log, turn);
     this.isReturning = session.isReturning;
   }
 

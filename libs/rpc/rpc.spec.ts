@@ -6,7 +6,15 @@ import * as grpc from '@grpc/grpc-js';
 import { service as healthService } from 'grpc-health-check';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { invalid, RhyzomeError } from '#libs/core';
-import { type CredentialsSource, type IdentityType, initPki, issueCertificate, watchCredentials } from '#libs/pki';
+import {
+  type CredentialsSource,
+  fixedCredentials,
+  type IdentityType,
+  initPki,
+  issueCertificate,
+  loadCredentials,
+  watchCredentials,
+} from '#libs/pki';
 import {
   createChannel,
   createRpcServer,
@@ -236,6 +244,26 @@ test('a client shows its new certificate on the next connection', async () => {
   await fetchText(channelTo(server, node).client(NodeServiceClient), 'bb');
   expect(seen.peers.map(({ name }) => name)).toEqual(['node-1', 'node-1']);
   expect(seen.peers.map(({ serial }) => serial === renewed.serial)).toEqual([false, true]);
+});
+
+test('a connection that outlives its certificate is of no use: what is under way ends, new calls are refused', async () => {
+  const { server } = await serve();
+  const seconds = 6;
+  const files = await issueCertificate({ dir, type: 'node', name: 'brief', days: seconds / 86_400, force: true });
+  const source = fixedCredentials(await loadCredentials(files));
+  const client = channelTo(server, source).client(NodeServiceClient);
+  const stream = client.fetchImage({ sha256: 'forever', offset: 0n }, { deadline: Number.POSITIVE_INFINITY });
+  await new Promise((resolve) => stream.once('data', resolve));
+  const ended = new Promise<grpc.ServiceError>((resolve) => stream.once('error', resolve));
+  stream.resume();
+  expect(server.gate.recheck()).toBe(0);
+  await expect.poll(() => server.gate.recheck(), { timeout: 20_000, interval: 100 }).toBe(1);
+  expect(problemOf(await ended)?.message).toContain('has expired');
+  const refused = await failure(fetchText(client, 'aa'));
+  expect(problemOf(refused)).toMatchObject({
+    code: 'unauthenticated',
+    message: expect.stringContaining('has expired'),
+  });
 });
 
 test('a channel follows its certificate: new calls show the new one, a stream goes on', async () => {

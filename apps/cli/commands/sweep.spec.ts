@@ -122,6 +122,15 @@ describe('rhyzome sweep', () => {
     expect(words.rows).toEqual([{ word_of: expect.stringMatching(/^admin:/) }]);
   });
 
+  it('says what was removed, and on whose word', async () => {
+    const removed = newId();
+    await sql`insert into sweep_removal (tenant_id, kind, id, node_id) values ('acme', 'network', ${removed}, ${nodeId})`.execute(
+      rhyzome.db.operator,
+    );
+    expect((await rhyzome.json('sweep')).removals).toMatchObject([{ node: 'n1', id: removed, approvedBy: null }]);
+    expect(await rhyzome.ok('sweep')).toMatch(new RegExp(`n1 +network +${removed} +acme .* it had waited`));
+  });
+
   it('does not know every node and every thing', async () => {
     expect((await rhyzome.run('sweep', 'approve', 'nobody')).status).toBe(3);
     expect((await rhyzome.run('sweep', 'remove', 'n1', 'disk', newId())).status).toBe(3);

@@ -3,7 +3,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { SYSTEM_TENANT } from '#libs/core';
 import { administrator, type Context } from '../context.js';
 import { CliError, exitStatus } from '../exit-status.js';
-import type { InventoryView, LeftoverView, MissingView, OrphanView, SweepSettings } from '../sweep.js';
+import type { InventoryView, LeftoverView, MissingView, OrphanView, RemovalView, SweepSettings } from '../sweep.js';
 import { table } from '../table.js';
 
 const MAX_HOURS = 24 * 366;
@@ -27,6 +27,7 @@ function list(context: Context): Command {
       orphans: await sweep.listOrphans(tx),
       missing: await sweep.listMissing(tx),
       leftovers: await sweep.listLeftovers(tx),
+      removals: await sweep.listRemovals(tx),
     }));
     context.show(found, words(found));
   });
@@ -38,9 +39,10 @@ interface Found {
   orphans: OrphanView[];
   missing: MissingView[];
   leftovers: LeftoverView[];
+  removals: RemovalView[];
 }
 
-function words({ settings: current, inventories, orphans, missing, leftovers }: Found): string {
+function words({ settings: current, inventories, orphans, missing, leftovers, removals }: Found): string {
   const oldest = inventories.reduce((least, { takenAt }) => Math.min(least, takenAt.getTime()), Date.now());
   const parts = [
     settingsWords(current),
@@ -80,6 +82,17 @@ function words({ settings: current, inventories, orphans, missing, leftovers }: 
   }
   if (orphans.length + missing.length + leftovers.length === 0)
     parts.push('Nothing is nobody’s, and nothing is missing.');
+  if (removals.length > 0) {
+    const rows = removals.map((r) => [
+      r.node,
+      r.kind,
+      r.id,
+      r.tenant,
+      r.removedAt,
+      r.approvedBy ?? 'nobody: it had waited',
+    ]);
+    parts.push(`Removed last:\n${table(['NODE', 'KIND', 'ID', 'TENANT', 'WHEN', 'ON WHOSE WORD'], rows)}`);
+  }
   return parts.join('\n\n');
 }
 

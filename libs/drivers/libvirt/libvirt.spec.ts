@@ -229,6 +229,18 @@ describe.skipIf(!(await canLab('instances on libvirt')))('the libvirt driver', (
     await lab.disks.remove(root, never);
   }, 240_000);
 
+  it('cuts the power of what is no longer this machine’s, at once, and keeps the rest', async () => {
+    const { ino } = await stat(lab.diskPath(disk));
+    const began = Date.now();
+    await lab.instances.halt?.(instance);
+    // The guest was not asked: it would have had a minute.
+    expect(Date.now() - began).toBeLessThan(30_000);
+    await lab.instances.halt?.(instance);
+    await lab.instances.halt?.(refTo('instance'));
+    expect(await lab.instances.inventory()).toEqual([{ ref: instance, status: { powerState: 'stopped' } }]);
+    expect((await stat(lab.diskPath(disk))).ino).toBe(ino);
+  }, 240_000);
+
   it('leaves nothing behind', async () => {
     await lab.instances.remove(instance, never);
     await lab.instances.remove(instance, never);

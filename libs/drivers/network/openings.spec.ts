@@ -87,6 +87,20 @@ describe.skipIf(!ability.ok)('from outside', () => {
     expect(await lab.get('a10', '203.0.113.20:8080')).toMatch(/^a11 sees /);
   }, 30_000);
 
+  it('is closed at once where the network is no longer this machine’s, and open again when it is applied', async () => {
+    await networks.halt?.(a);
+    await networks.halt?.(a);
+    expect(await proxies()).toEqual([]);
+    expect(await lab.ping('a10', '10.77.1.11')).toBe(false);
+    expect(await lab.ping('a10', '10.77.1.1')).toBe(false);
+    expect(await lab.get('world', '203.0.113.10')).toBe('');
+    expect(await lab.get('b10', '203.0.113.2')).toBe('world sees 203.0.113.1');
+    await networks.halt?.(networkRef('acme'));
+    await apply(own);
+    expect(await lab.get('world', '203.0.113.10')).toBe('a10 sees 203.0.113.2');
+    expect(await lab.get('a10', '10.77.1.11')).toMatch(/^a11 sees /);
+  }, 60_000);
+
   it('keeps to what is there: an address that goes, moves to another network, or was lost', async () => {
     expect(await proxies()).toEqual(['203.0.113.10 dev up0 proxy', '203.0.113.20 dev up0 proxy']);
     const moved = { ...networkSpec(lease(10)), publicAddresses: [{ publicIp: '203.0.113.10', ip: '10.77.1.10' }] };

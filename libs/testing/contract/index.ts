@@ -9,6 +9,7 @@ import { describeLife } from './life.js';
 import { describeReading } from './reading.js';
 import { describeRefusals } from './refusals.js';
 
+export { expectWhole, openCase, present } from './case.js';
 export { type ContractContext, type KindContract, kindContract } from './fixture.js';
 
 /** Registers the suite of one kind. `kinds`: all there are, since kinds refer to each other. */
