@@ -15,12 +15,14 @@ interface Which {
 }
 
 export async function tellMembers(db: Database, { nodeId, signal }: Which): Promise<void> {
+  const here = nodeId === undefined ? sql`` : sql`and p.node_id = ${nodeId}`;
+  // First which, then what of them: what a network's members are costs a look at its placements.
   const changed = await sql<{ tenantId: string; id: string }>`
-    select n.tenant_id as "tenantId", n.id from network n
-    where exists (select from placement p
-        where p.tenant_id = n.tenant_id and p.resource_id = n.id and p.present
-          and (${nodeId ?? null}::uuid is null or p.node_id = ${nodeId ?? null}))
-      and n.told_members is distinct from network_members(n.tenant_id, n.id, n.mtu)
+    with standing as materialized (
+      select distinct p.tenant_id, p.resource_id from placement p where p.kind = 'network' and p.present ${here})
+    select n.tenant_id as "tenantId", n.id from standing s
+    join network n on n.tenant_id = s.tenant_id and n.id = s.resource_id
+    where n.told_members is distinct from network_members(n.tenant_id, n.id, n.mtu)
     order by n.tenant_id, n.id`.execute(db.operator);
   for (const { tenantId, id } of changed.rows) {
     if (signal?.aborted) return;
