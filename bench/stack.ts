@@ -34,7 +34,7 @@ export interface BenchStack {
 
 export const ROWS = 500;
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as { port: number };
@@ -118,7 +118,7 @@ async function writeConfig(dir: string, db: string, ports: { api: number; monito
   return file;
 }
 
-async function fetchToken(tenant: { issuer: string; clientId: string; clientSecret: string }): Promise<string> {
+export async function fetchToken(tenant: { issuer: string; clientId: string; clientSecret: string }): Promise<string> {
   const response = await fetch(`${tenant.issuer}/protocol/openid-connect/token`, {
     method: 'POST',
     body: new URLSearchParams({
@@ -130,8 +130,8 @@ async function fetchToken(tenant: { issuer: string; clientId: string; clientSecr
   return ((await response.json()) as { access_token: string }).access_token;
 }
 
-async function until(url: string): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
+export async function until(url: string): Promise<void> {
+  for (let tries = 0; tries < 1200; tries++) {
     const ok = await fetch(url).then(
       (response) => response.ok,
       () => false,
@@ -142,7 +142,7 @@ async function until(url: string): Promise<void> {
   throw new Error(`${url} does not answer`);
 }
 
-async function end(child: ChildProcess): Promise<void> {
+export async function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null) return;
   const ended = once(child, 'exit');
   child.kill('SIGTERM');
@@ -158,4 +158,19 @@ export function cpuMs(pid: number): number {
 /** Resident memory of a process in MiB. */
 export function residentMiB(pid: number): number {
   return Math.round(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024);
+}
+
+/** The same of a process with its children, those that have ended included. */
+export function treeCpuMs(pid: number): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean);
+  const ofChildren = children.map((child) => {
+    try {
+      return cpuMs(Number(child));
+    } catch {
+      return 0; // It ended between two looks.
+    }
+  });
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+  const ofEnded = (Number(fields[13]) + Number(fields[14])) * 10;
+  return cpuMs(pid) + ofEnded + ofChildren.reduce((sum, ms) => sum + ms, 0);
 }

@@ -10,7 +10,8 @@ import { apiOf, type Client } from './harness/client.js';
 import { call } from './harness/grpc.js';
 import { apiReplica, grpcReplica, type Replica, simNode } from './harness/replica.js';
 import { type Stack, stackNamed } from './harness/stack.js';
-import { newTally, SteadyClient, type Tally } from './harness/steady-client.js';
+import { newTally } from './harness/steady-client.js';
+import { SteadyUser } from './harness/steady-user.js';
 import { until } from './harness/until.js';
 import { Watcher } from './harness/watcher.js';
 
@@ -40,37 +41,6 @@ beforeAll(async () => {
 afterAll(() => Promise.all([node, ...apis, ...grpcs].map((replica) => replica?.end())), 60_000);
 
 const bases = () => apis.map(({ base }) => base);
-
-/** Makes, changes and removes things of its own until it is over; gives the answers that nobody should get. */
-async function user(n: number, tally: Tally): Promise<string[]> {
-  const client = new SteadyClient(bases, token, tally, n);
-  const unexpected: string[] = [];
-  const ask = async (method: string, path: string, json?: object) => {
-    const answer = await client.ask(method, path, json);
-    if (answer.status >= 300) unexpected.push(`${method} ${path}: ${answer.status} ${answer.text}`);
-    return answer;
-  };
-  const change = async (method: string, path: string, json?: object) => {
-    const { body } = await ask(method, `${path}?wait=20s`, json);
-    for (let job = body.job; job && job.state !== 'succeeded'; ) {
-      job = (await ask('GET', `/v1/jobs/${job.id}?wait=20s`)).body;
-      if (job.state === 'failed') unexpected.push(`${method} ${path}: ${JSON.stringify(job.error)}`);
-      if (job.finishedAt) break;
-    }
-  };
-  for (let turn = 0; !isOver; turn += 1) {
-    const name = `rolling-${n}-${turn}`;
-    await change('POST', '/v1/networks', { name, subnet: `10.${60 + n}.${turn % 250}.0/29` });
-    const machine = { name, image: 'tiny', vcpus: 1, memoryMiB: 64, interfaces: [{ network: name }] };
-    await change('POST', '/v1/instances', machine);
-    await ask('GET', `/v1/instances/${name}`);
-    await change('PATCH', `/v1/instances/${name}`, { tags: { turn: String(turn) } });
-    await change('DELETE', `/v1/instances/${name}`);
-    await change('DELETE', `/v1/networks/${name}`);
-  }
-  client.close();
-  return unexpected;
-}
 
 /** A service that asks over gRPC, and asks the next replica where one refuses the connection. Gives what failed besides. */
 async function service(tally: { calls: number }): Promise<string[]> {
@@ -104,7 +74,8 @@ describe('replicas that come and go', () => {
     const tally = newTally();
     const calls = { calls: 0 };
     const watcher = await Watcher.start(bases, api);
-    const users = Promise.all(Array.from({ length: USERS }, (_, n) => user(n, tally)));
+    const user = (n: number) => new SteadyUser(n, bases, token, tally).run(() => isOver);
+    const users = Promise.all(Array.from({ length: USERS }, (_, n) => user(n)));
     const services = service(calls);
     const statuses: (number | null)[] = [];
     for (let round = 0; round < ROUNDS; round += 1) {

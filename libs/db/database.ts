@@ -20,6 +20,7 @@ import type { DB } from './generated/schema.js';
 import type { Channel } from './listener.js';
 import { asRole, createPool } from './pools.js';
 import { Renewals } from './renewals.js';
+import { againWhileStale } from './stale-reads.js';
 import { Waker } from './waker.js';
 
 /** A transaction; in a tenant's scope it sees that tenant's rows (and global images) only. */
@@ -189,12 +190,12 @@ export class Database {
   ): Promise<Row[]> {
     const setting = options.inOrder ? `${setTenant(tenantId)}, ${inOrder}` : setTenant(tenantId);
     this.options.onQuery?.(query.sql, { parameters: query.parameters, tenantId });
-    return inOneTrip(this.appPool, setting, query);
+    return againWhileStale(() => inOneTrip(this.appPool, setting, query));
   }
 
   /** Runs one statement that spans tenants, along indexes in its own orders whatever the planner believes. */
   async operatorInOrder<Row>(query: CompiledQuery<Row>): Promise<Row[]> {
-    return inOneTrip(this.operatorPool, `select ${inOrderOnly}`, query);
+    return againWhileStale(() => inOneTrip(this.operatorPool, `select ${inOrderOnly}`, query));
   }
 
   /** Runs `work` in one transaction in the tenant's scope; a throw rolls back. */
@@ -211,12 +212,14 @@ export class Database {
 
   /** As app without a tenant: nodes, the installation, the issuers' directory. */
   async unscopedRead<Row>(query: CompiledQuery<Row>): Promise<Row[]> {
-    try {
-      this.options.onQuery?.(query.sql, { parameters: query.parameters });
-      return (await this.appPool.query(query.sql, query.parameters as unknown[])).rows as Row[];
-    } catch (error) {
-      throw translateDatabaseError(error);
-    }
+    this.options.onQuery?.(query.sql, { parameters: query.parameters });
+    return againWhileStale(async () => {
+      try {
+        return (await this.appPool.query(query.sql, query.parameters as unknown[])).rows as Row[];
+      } catch (error) {
+        throw translateDatabaseError(error);
+      }
+    });
   }
 
   /** Runs `work` in one transaction that spans tenants. */

@@ -1,6 +1,6 @@
 /** Tells a database that is away from a query that is wrong, and names the constraint that was hit. */
 import { RhyzomeError } from '#libs/core';
-import { forgetPrepared, isStalePlan } from './prepared.js';
+import { isStalePlan } from './prepared.js';
 
 /** What pg puts on its errors (PostgreSQL protocol, ErrorResponse fields). */
 export interface PgError extends Error {
@@ -49,7 +49,6 @@ export function translateDatabaseError(error: unknown): unknown {
     });
   }
   if (isStalePlan(error)) {
-    forgetPrepared();
     return new RhyzomeError('overloaded', 'The database was upgraded just now; try again.', {
       retryAfterSeconds: 1,
       cause: error,
@@ -92,8 +91,11 @@ export function violatedForeignKey(error: unknown): string | undefined {
   return e?.code === '23503' ? e.constraint : undefined;
 }
 
-/** True when PostgreSQL ended the transaction because it and another waited for each other (SQLSTATE 40P01). */
-export function isDeadlock(error: unknown): boolean {
+/**
+ * True when the same transaction, done again, can succeed at once: PostgreSQL ended it because it and another waited for each other
+ * (SQLSTATE 40P01), or because a migration had just changed what a prepared statement answers.
+ */
+export function isWorthRepeating(error: unknown): boolean {
   const { code, cause } = (error ?? {}) as Partial<PgError>;
-  return code === '40P01' || (cause !== undefined && isDeadlock(cause));
+  return code === '40P01' || isStalePlan(error) || (cause !== undefined && isWorthRepeating(cause));
 }

@@ -134,14 +134,30 @@ function refuseMisfits(statuses: MigrationStatus[]): void {
   }
 }
 
+/**
+ * A table that a migration changes is locked against everybody; whoever comes later waits behind it. So it waits for that lock
+ * no longer than requests can wait, and tries again.
+ */
+const LOCK_MS = 2_000;
+const AGAIN_MS = 1_000;
+const MAX_TRIES = 60;
+/** lock_not_available, deadlock_detected. */
+const inTheWay: ReadonlySet<unknown> = new Set(['55P03', '40P01']);
+
 async function run(client: pg.ClientBase, file: MigrationFile): Promise<void> {
-  await client.query('begin');
-  try {
-    await apply(client, file);
-    await client.query('commit');
-  } catch (error) {
-    await client.query('rollback');
-    throw error;
+  for (let tries = 1; ; tries += 1) {
+    await client.query('begin');
+    try {
+      await client.query(`set local lock_timeout = ${LOCK_MS}`);
+      await apply(client, file);
+      await client.query('commit');
+      return;
+    } catch (error) {
+      await client.query('rollback');
+      const { code } = ((error as Error).cause ?? error) as { code?: string };
+      if (!inTheWay.has(code) || tries === MAX_TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
   }
 }
 

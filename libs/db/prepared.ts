@@ -24,7 +24,7 @@ export function preparedName(text: string): string | undefined {
 
 /** After a migration a prepared statement may answer with other columns; PostgreSQL refuses it then (0A000). */
 export function isStalePlan(error: unknown): boolean {
-  const { code, message } = error as { code?: string; message?: string };
+  const { code, message } = (error ?? {}) as { code?: string; message?: string };
   return code === '0A000' && message !== undefined && message.includes('cached plan');
 }
 
@@ -32,6 +32,11 @@ export function isStalePlan(error: unknown): boolean {
 export function forgetPrepared(): void {
   names = new Map();
   epoch += 1;
+}
+
+/** A statement that was prepared before everything was forgotten says nothing of those that were prepared since. */
+function forgetIfKnown(text: string, name: string | undefined): void {
+  if (name !== undefined && names.get(text) === name) forgetPrepared();
 }
 
 /** What pg's client has and its types do not say. */
@@ -56,8 +61,11 @@ export function prepareStatements(client: pg.PoolClient): void {
         stream.uncork();
       });
     }
-    return typeof text === 'string' && Array.isArray(values) && values.length > 0
-      ? query({ name: preparedName(text), text, values }, callback)
-      : query(text, values, callback);
+    if (typeof text !== 'string' || !Array.isArray(values) || values.length === 0) return query(text, values, callback);
+    const name = preparedName(text);
+    const answer = query({ name, text, values }, callback);
+    // Whoever asked hears of it, too; here it is seen to that it does not come again, whatever they do.
+    if (answer instanceof Promise) answer.catch((error) => isStalePlan(error) && forgetIfKnown(text, name));
+    return answer;
   }) as typeof client.query;
 }

@@ -2,7 +2,7 @@
 
 import { sql } from 'kysely';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { newId } from '#libs/core';
+import { newId, Waiting } from '#libs/core';
 import { gate, type JobLab, openJobLab } from '#libs/testing';
 
 let lab: JobLab;
@@ -121,7 +121,7 @@ describe('a job that takes another’s place', () => {
       async (job, worker) => {
         await job.step('make', { act: async () => void ran.push('make'), undo: async () => void ran.push('unmake') });
         if (worker === 'one') await held.pass();
-        await job.step('more', { act: async () => void ran.push('more') });
+        await job.wait('it is there', async () => new Waiting('It is not there.'));
       },
       { resourceId },
     );
@@ -130,6 +130,8 @@ describe('a job that takes another’s place', () => {
     // What the pipeline writes when a removal comes.
     await sql`update job set state = 'cancelled', finished_at = now(), fence = fence + 1, lease_owner = null,
       lease_until = null where id = ${first}`.execute(lab.db.operator);
+    await sql`insert into job_step (tenant_id, job_id, ordinal, name, state, started_at)
+      select tenant_id, id, 2, 'it is there', 'waiting', now() from job where id = ${first}`.execute(lab.db.operator);
     const second = await lab.enqueue(
       async (job) => void (await job.step('remove', { act: async () => void ran.push('remove') })),
       {
@@ -142,6 +144,6 @@ describe('a job that takes another’s place', () => {
     lab.startRunner('two');
     await lab.until(second, 'succeeded');
     expect(ran).toEqual(['make', 'unmake', 'remove']);
-    expect(await lab.stepsOf(first)).toEqual(['make: undone']);
+    expect(await lab.stepsOf(first)).toEqual(['make: undone', 'it is there: undone']);
   });
 });

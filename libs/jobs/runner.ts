@@ -11,8 +11,9 @@ import type { JobHandler, RunnerLog } from './handler.js';
 import { MAX_CRASHES, STEP_TRIES } from './limits.js';
 import { OutsideWork } from './outside.js';
 import { type ClaimedRow, claimDue, renewLeases } from './queue.js';
-import { type JobOutcome, type JobRow, LeaseLost } from './rows.js';
+import { holdLease, type JobOutcome, type JobRow, LeaseLost } from './rows.js';
 import { JobRun } from './run.js';
+import { endWaits } from './step-rows.js';
 
 export interface RunnerOptions {
   workers?: number;
@@ -109,7 +110,8 @@ export class JobRunner {
         this.keepLeases();
       } while (this.claimAgain && !this.stopping);
     } catch (error) {
-      if (!isDatabaseAway(error)) this.log.error({ err: error }, 'claiming jobs failed');
+      const isAway = isDatabaseAway(error) || (error as RhyzomeError).code === 'database_unavailable';
+      if (!isAway) this.log.error({ err: error }, 'claiming jobs failed');
     } finally {
       this.claiming = false;
     }
@@ -172,7 +174,12 @@ export class JobRunner {
         .where('id', '=', row.supersedes!)
         .compile(),
     );
-    if (old) await this.unwind(row, old);
+    if (!old) return;
+    await this.unwind(row, old);
+    await this.db.tenantTransaction(row.tenant_id, async (tx) => {
+      await holdLease(tx, row);
+      await endWaits(tx, old);
+    });
   }
 
   private async unwind(lease: JobRow, row: JobRow): Promise<void> {

@@ -7,11 +7,12 @@ import { type Database, type Listener } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, callSignal, type Hello, messagesOf, send } from '#libs/rpc';
 import { type ConsoleCall, serveConsole } from './console-call.js';
+import { Heartbeats } from './heartbeats.js';
 import type { Findings } from './inventory.js';
 import { InventoryClock } from './inventory-clock.js';
 import { inTurn, MAX_INVENTORY } from './inventory-taking.js';
 import { countFrom, labelsFrom, smallCountFrom, textFrom } from './node-words.js';
-import { openSession } from './registry.js';
+import { nodesWithNews, openSession } from './registry.js';
 import { NodeStream } from './stream.js';
 import type { StreamLog } from './stream-log.js';
 
@@ -36,6 +37,7 @@ export class NodeHub {
   private readonly timer: NodeJS.Timeout;
   private closed = false;
   private readonly inventories: InventoryClock;
+  private readonly heartbeats: Heartbeats;
   private readonly turn = inTurn();
 
   constructor(
@@ -44,10 +46,11 @@ export class NodeHub {
     private readonly registry: KindRegistry,
     private readonly options: HubOptions,
   ) {
-    listener.on('rhyzome_node', (nodeId) => this.wake(nodeId));
+    listener.on('rhyzome_node', (nodeId) => (nodeId ? this.wake([nodeId]) : void this.wakeDue()));
     listener.on('rhyzome_session', (nodeId) => this.cutLost(nodeId));
-    this.timer = setInterval(() => this.wake(null), LOOK_MS);
+    this.timer = setInterval(() => void this.wakeDue(), LOOK_MS);
     this.timer.unref();
+    this.heartbeats = new Heartbeats(db);
     this.inventories = new InventoryClock(db, listener, this.streams, options.log, options.inventoryEveryMs);
   }
 
@@ -62,12 +65,24 @@ export class NodeHub {
     return { orphans: sum('orphans'), missing: sum('missing') };
   }
 
-  private wake(nodeId: string | null): void {
-    const woken = !nodeId ? [...this.streams.values()] : [this.streams.get(nodeId)];
-    for (const stream of woken) {
+  private wake(nodeIds: readonly string[]): void {
+    for (const nodeId of nodeIds) {
+      const stream = this.streams.get(nodeId);
       stream?.look().catch((error: unknown) => {
         this.options.log.warn({ node: stream.nodeName, err: error }, 'looking at desired state failed');
       });
+    }
+  }
+
+  /** Those for which there is something to tell, whoever rang or did not: one statement, however many nodes there are. */
+  private async wakeDue(): Promise<void> {
+    if (this.streams.size === 0) return;
+    try {
+      const due = await nodesWithNews(this.db, [...this.streams.keys()]);
+      const untold = [...this.streams].flatMap(([nodeId, { isUntold }]) => (isUntold ? [nodeId] : []));
+      this.wake([...new Set([...due, ...untold])]);
+    } catch (error) {
+      this.options.log.warn({ err: error }, 'looking at desired state failed; it is tried again');
     }
   }
 
@@ -91,7 +106,17 @@ export class NodeHub {
     }
     if (this.closed) throw drainingError();
     const session = await openSession(this.db, helloOf(nodeName, hello), this.options.advertise);
-    const stream = new NodeStream(this.db, this.registry, session, nodeName, call, signal, this.options.log, this.turn);
+    const stream = new NodeStream(
+      this.db,
+      this.registry,
+      this.heartbeats,
+      session,
+      nodeName,
+      call,
+      signal,
+      this.options.log,
+      this.turn,
+    );
     this.streams.get(session.nodeId)?.end();
     this.streams.set(session.nodeId, stream);
     if (this.closed) stream.end();

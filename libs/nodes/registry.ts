@@ -87,21 +87,44 @@ export async function takeBack(db: Database, session: NodeSession, epoch: number
   });
 }
 
+/** A sign of life of a node, by the stream that brought it. */
+export interface Beat {
+  session: NodeSession;
+  /** Undefined: what was told before holds. */
+  capacity: { vcpus: number; memoryMiB: number; diskGiB: number } | undefined;
+}
+
+/** Those whose streams still are their nodes'; a later stream has taken over the others. In one statement. */
+export async function recordHeartbeats(db: Database, beats: readonly Beat[]): Promise<Set<NodeSession>> {
+  const rows = beats.map(({ session, capacity }, n) => ({
+    n,
+    node: session.nodeId,
+    session: session.session,
+    ...capacity,
+  }));
+  // In the order of the nodes, so that two replicas never wait for each other.
+  const result = await sql<{ n: number }>`
+    with beat as materialized (
+      select * from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
+        as b (n int, node uuid, session bigint, vcpus int, "memoryMiB" bigint, "diskGiB" bigint)),
+    held as materialized (
+      select b.n, s.node_id from beat b join node_session s on s.node_id = b.node and s.session = b.session
+      order by s.node_id for no key update of s),
+    mine as (
+      update node_session s set heartbeat_at = now() from held where s.node_id = held.node_id returning held.n),
+    seen as materialized (
+      select n.id from node n where n.id in (select node_id from held) order by n.id for no key update),
+    told as (
+      update node n set last_seen_at = now(), vcpus = coalesce(b.vcpus, n.vcpus),
+        memory_mib = coalesce(b."memoryMiB", n.memory_mib), disk_gib = coalesce(b."diskGiB", n.disk_gib)
+      from seen join beat b on b.node = seen.id where n.id = seen.id)
+    select n from mine`.execute(db.operator);
+  return new Set(result.rows.map(({ n }) => beats[n]!.session));
+}
+
 /** False when a later stream of the node has taken over. */
-export async function heartbeat(
-  db: Database,
-  session: NodeSession,
-  capacity: { vcpus: number; memoryMiB: number; diskGiB: number } | undefined,
-): Promise<boolean> {
-  const result = await sql`
-    with mine as (
-      update node_session set heartbeat_at = now() where node_id = ${session.nodeId} and session = ${session.session}
-      returning node_id)
-    update node n set last_seen_at = now(), vcpus = coalesce(${capacity?.vcpus ?? null}, n.vcpus),
-      memory_mib = coalesce(${capacity?.memoryMiB ?? null}, n.memory_mib),
-      disk_gib = coalesce(${capacity?.diskGiB ?? null}, n.disk_gib)
-    from mine where n.id = mine.node_id returning 1`.execute(db.operator);
-  return result.rows.length === 1;
+export async function heartbeat(db: Database, session: NodeSession, capacity: Beat['capacity']): Promise<boolean> {
+  return (await recordHeartbeats(db, [{ session, capacity }])).has(session);
 }
 
 /** Whether the stream is still the node's. */
@@ -123,4 +146,14 @@ export async function closeSession(db: Database, session: NodeSession): Promise<
     .where('node_id', '=', session.nodeId)
     .where('session', '=', session.session)
     .execute();
+}
+
+/** Of these nodes, those that have not reached what is desired of them, or have been asked for a deed. */
+export async function nodesWithNews(db: Database, nodeIds: readonly string[]): Promise<string[]> {
+  const result = await sql<{ id: string }>`
+    select node_id as id from placement where node_id = any(${[...nodeIds]}::uuid[]) and observed_revision < revision
+    union select node_id from deed where node_id = any(${[...nodeIds]}::uuid[]) and state = 'asked'`.execute(
+    db.operator,
+  );
+  return result.rows.map(({ id }) => id);
 }

@@ -30,6 +30,21 @@ const isLatest = ({ nodeId, session }: NodeSession) =>
   sql<boolean>`exists (select from node_session s join node n on n.id = s.node_id
     where s.node_id = ${nodeId} and s.session = ${session} and s.epoch = n.epoch)`;
 
+/** A report as rows have it; undefined: it is about nothing that can be placed. Throws RhyzomeError `malformed_request`. */
+export function reportFrom({ ref, phase: told, statusJson, failure, revision, generation }: Observed) {
+  const phase = phases[told];
+  if (!ref || !phase || !isTenantId(ref.tenantId) || !isUuid(ref.id)) return undefined;
+  return {
+    tenantId: ref.tenantId,
+    id: ref.id,
+    phase,
+    status: objectFrom(statusJson, MAX_STATUS_BYTES, 'A status'),
+    failure: failureFrom(failure),
+    revision: countFrom(revision, 'A revision'),
+    generation: countFrom(generation, 'A generation'),
+  };
+}
+
 /**
  * Writes a report if it is about something placed on this node and not older than what is known; false otherwise. The
  * node's word counts for nothing else. Throws RhyzomeError `malformed_request` for what cannot be stored.
@@ -41,13 +56,10 @@ export async function recordReport(
   observed: Observed,
 ): Promise<boolean> {
   const { nodeId } = session;
-  const ref = observed.ref;
-  const phase = phases[observed.phase];
-  if (!ref || !phase || !isTenantId(ref.tenantId) || !isUuid(ref.id)) return false;
-  const status = objectFrom(observed.statusJson, MAX_STATUS_BYTES, 'A status');
-  const failure = failureFrom(observed.failure);
-  const revision = countFrom(observed.revision, 'A revision');
-  const generation = countFrom(observed.generation, 'A generation');
+  const report = reportFrom(observed);
+  if (!report) return false;
+  const { phase, status, failure, revision, generation } = report;
+  const ref = { tenantId: report.tenantId, id: report.id };
   const { isNews, followUp } = await db.tenantTransaction(ref.tenantId, async (tx) => {
     await lockSubject(tx, ref.tenantId, ref.id);
     const written = await sql<{ revision: number; present: boolean; kind: string; holds: boolean }>`

@@ -8,12 +8,23 @@ import type * as grpc from '@grpc/grpc-js';
 import { sql } from 'kysely';
 import type { Database } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
-import { type ConnectRequest, type ConnectResponse, DeedOutcome, type Hello, messagesOf, send } from '#libs/rpc';
+import {
+  type Capacity,
+  type ConnectRequest,
+  type ConnectResponse,
+  DeedOutcome,
+  type Hello,
+  messagesOf,
+  type Observed,
+  send,
+} from '#libs/rpc';
 import { recordDeedProgress } from './deed-progress.js';
+import type { Heartbeats } from './heartbeats.js';
 import { InventoryTaking, inTurn, type Turn } from './inventory-taking.js';
+import { newsOf } from './known-reports.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
-import { closeSession, heartbeat, holdsSession, type OpenedSession, takeBack } from './registry.js';
+import { closeSession, holdsSession, type OpenedSession, takeBack } from './registry.js';
 import { Relays } from './relays.js';
 import { recordDeed, recordReport } from './reports.js';
 import type { StreamLog } from './stream-log.js';
@@ -55,6 +66,7 @@ export class NodeStream {
   constructor(
     private readonly db: Database,
     private readonly registry: KindRegistry,
+    private readonly heartbeats: Heartbeats,
     readonly session: OpenedSession,
     readonly nodeName: string,
     private readonly call: Call,
@@ -75,10 +87,8 @@ export class NodeStream {
   async run(hello: Hello): Promise<void> {
     try {
       if (!this.isReturning) {
-        for (const observed of hello.inventory) {
-          if (this.ended || this.signal.aborted) return;
-          await this.report(observed);
-        }
+        await this.reports(hello.inventory);
+        if (this.ended || this.signal.aborted) return;
       }
       this.isOpen = true;
       await this.look();
@@ -120,8 +130,7 @@ export class NodeStream {
   private async take({ body }: ConnectRequest): Promise<void> {
     switch (body?.$case) {
       case 'report':
-        for (const observed of body.value.items) await this.report(observed);
-        return;
+        return this.reports(body.value.items);
       case 'deedResult':
         // One whose outcome is unclear is sent again on an operator's word.
         if (body.value.outcome === DeedOutcome.DEED_OUTCOME_UNCLEAR)
@@ -139,27 +148,46 @@ export class NodeStream {
         return this.inventory.takeOutcomes(body.value.items);
       case 'metrics':
         return recordMetrics(this.db, this.session, body.value);
-      case 'heartbeat': {
-        const { capacity } = body.value;
-        const isOurs = await heartbeat(
-          this.db,
-          this.session,
-          capacity && {
-            vcpus: smallCountFrom(capacity.vcpus, 'The number of CPUs'),
-            memoryMiB: countFrom(capacity.memoryMib, 'The memory'),
-            diskGiB: countFrom(capacity.diskGib, 'The disk space'),
-          },
-        );
-        if (!isOurs) return this.end();
-        return this.send({ $case: 'acknowledge', value: {} });
-      }
+      case 'heartbeat':
+        return this.beat(body.value.capacity);
       default:
         this.log.warn({ node: this.nodeName, message: body?.$case }, 'a message that does not belong here');
     }
   }
 
-  private async report(observed: Parameters<typeof recordReport>[3]): Promise<void> {
+  /** Nobody waits for it: what comes after a heartbeat is taken at once. */
+  private beat(told: Capacity | undefined): void {
+    const capacity = told && {
+      vcpus: smallCountFrom(told.vcpus, 'The number of CPUs'),
+      memoryMiB: countFrom(told.memoryMib, 'The memory'),
+      diskGiB: countFrom(told.diskGib, 'The disk space'),
+    };
+    this.heartbeats
+      .record({ session: this.session, capacity })
+      .then((isOurs) => (isOurs ? this.send({ $case: 'acknowledge', value: {} }) : this.end()))
+      .catch((error: unknown) => {
+        // The agent dials again, here or at a replica that reaches the database.
+        this.log.warn({ node: this.nodeName, err: error }, 'a heartbeat could not be written down');
+        this.end();
+      });
+  }
+
+  /** What a look of the hub at the rows alone does not find: it has not been told anything yet. */
+  get isUntold(): boolean {
+    return !this.hasSnapshot;
+  }
+
+  /** A node that comes back tells all that it has, twice: what the rows say already costs one statement. */
+  private async reports(told: readonly Observed[]): Promise<void> {
     if (this.isReturning) return;
+    const news = told.length > 1 ? await newsOf(this.db, this.session, told) : told;
+    for (const observed of news) {
+      if (this.ended || this.signal.aborted) return;
+      await this.report(observed);
+    }
+  }
+
+  private async report(observed: Observed): Promise<void> {
     const isKnown = await recordReport(this.db, this.registry, this.session, observed);
     if (!isKnown) {
       const { ref } = observed;

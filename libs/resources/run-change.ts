@@ -1,6 +1,6 @@
 /** The transaction of a change under its client's conditions: replayed when it was done before, rolled back on a dry run. */
 import { sql } from 'kysely';
-import { type Database, isDeadlock, type Tx } from '#libs/db';
+import { type Database, isWorthRepeating, type Tx } from '#libs/db';
 import type { ChangeOptions } from './caller.js';
 import { keepAnswer, replayOrBegin, type StoredAnswer } from './idempotency.js';
 
@@ -30,7 +30,7 @@ export async function runChange(
 ): Promise<StoredAnswer & { isReplay: boolean }> {
   const { dryRun, idempotency } = options;
   try {
-    return await unlessDeadlocked(() =>
+    return await unlessEndedByOthers(() =>
       db.tenantTransaction(tenantId, async (tx) => {
         if (idempotency && !dryRun && replay) {
           const stored = await replayOrBegin(tx, tenantId, idempotency);
@@ -64,18 +64,18 @@ function withoutJob({ headers, body }: StoredAnswer): StoredAnswer {
   return { status: 200, headers: others, body: rest };
 }
 
-const TRIES = 3;
+const TRIES = 5;
 
 /**
  * Changes of resources that hang together (a disk that is attached while its machine is removed) may lock them crosswise;
- * PostgreSQL ends one of the two then, and done again it finds what the other has made.
+ * PostgreSQL ends one of the two then, and done again it finds what the other has made. Likewise what a migration came in between.
  */
-async function unlessDeadlocked<T>(work: () => Promise<T>): Promise<T> {
+async function unlessEndedByOthers<T>(work: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await work();
     } catch (error) {
-      if (attempt === TRIES || !isDeadlock(error)) throw error;
+      if (attempt === TRIES || !isWorthRepeating(error)) throw error;
     }
   }
 }

@@ -150,13 +150,15 @@ export async function simNode(
   stack: Stack,
   name: string,
   controllers: readonly { address: string }[],
+  /** With settings that an earlier version takes, too. */
+  forEarlier = false,
 ): Promise<Replica> {
   const { ca, cert, key } = await issue(stack, 'node', name);
   const pki = { ca, cert, key };
   const stateDir = nodeState(stack, name);
   const controller = controllers.map(({ address }) => address);
-  const migration = { listen: '127.0.0.1:0' };
-  const agent = { controller, serverName: 'localhost', stateDir, driver: 'sim', labels: {}, pki, migration };
+  const own = forEarlier ? { controller: controller[0] } : { controller, migration: { listen: '127.0.0.1:0' } };
+  const agent = { ...own, serverName: 'localhost', stateDir, driver: 'sim', labels: {}, pki };
   return new Replica(name, 'agent', write(stack, name, { agent }), '', undefined);
 }
 

@@ -72,20 +72,27 @@ export class Stack {
     return pid;
   }
 
-  /** Kills it as a crash of the machine would, and gives what it was. */
-  kill(name: ProcessName): ProcessIdentity {
+  /** The process that runs now. */
+  identity(name: ProcessName): ProcessIdentity {
     const identity = processIdentity(this.pid(name));
     if (!identity) throw new Error(`${name} does not run`);
+    return identity;
+  }
+
+  /** Kills it as a crash of the machine would, and gives what it was. */
+  kill(name: ProcessName): ProcessIdentity {
+    const identity = this.identity(name);
     process.kill(identity.pid, 'SIGKILL');
     return identity;
   }
 
   /** Until the supervisor has started another in place of the one that died. */
-  async restarted(name: ProcessName, before: ProcessIdentity): Promise<void> {
-    await until(`${name} starts again`, () => {
+  async restarted(name: ProcessName, before: ProcessIdentity, limitMs?: number): Promise<void> {
+    const isNew = () => {
       const now = processIdentity(this.pid(name));
       return now !== undefined && now.start !== before.start;
-    });
+    };
+    await until(`${name} starts again`, isNew, limitMs);
   }
 
   /** The last lines of a program's log, for messages. */
@@ -149,7 +156,8 @@ function isFirst(data: string): boolean {
 }
 
 /** Starts `npm start`'s program on a data folder and waits until it serves. */
-export async function startStack(data: string, options: StackOptions): Promise<ChildProcess> {
+/** `checkout`: of another version, built already. */
+export async function startStack(data: string, options: StackOptions, checkout?: string): Promise<ChildProcess> {
   const logFile = join(data, 'supervisor.log');
   // A killed one has left its own behind.
   const before = publishedBy(data);
@@ -157,10 +165,13 @@ export async function startStack(data: string, options: StackOptions): Promise<C
   const log = openSync(logFile, 'a', 0o600);
   const ports = ['api', 'grpc', 'issuer'].flatMap((server) => [`--${server}-port`, '0']);
   const tenants = (options.tenants ?? ['acme', 'globex', 'initech']).join(',');
+  const program = checkout
+    ? ['--enable-source-maps', join(checkout, 'dist', 'apps', 'dev', 'main.js')]
+    : [join(root, 'tools', 'start.mjs')];
   const child = spawn(
     process.execPath,
-    [join(root, 'tools', 'start.mjs'), '--data', data, ...ports, '--driver', options.driver, '--tenants', tenants],
-    { cwd: root, stdio: ['ignore', log, log] },
+    [...program, '--data', data, ...ports, '--driver', options.driver, '--tenants', tenants],
+    { cwd: checkout ?? root, stdio: ['ignore', log, log] },
   );
   closeSync(log);
   let gone: string | undefined;

@@ -13,10 +13,12 @@ export interface Tally {
   cut: string[];
   /** Answers of 500 and above. */
   failures: string[];
+  /** Answers after which the same was asked again. */
+  again: number;
 }
 
 export function newTally(): Tally {
-  return { requests: 0, refused: 0, cut: [], failures: [] };
+  return { requests: 0, refused: 0, cut: [], failures: [], again: 0 };
 }
 
 const PATIENCE_MS = 30_000;
@@ -24,6 +26,8 @@ const PATIENCE_MS = 30_000;
 export class SteadyClient {
   private agent = new Agent({ keepAlive: true, maxSockets: 1 });
   private at: number;
+  /** Whom it waits for an answer of. */
+  asking: string | undefined;
 
   constructor(
     /** Base URLs that may serve now; asked each time. */
@@ -31,6 +35,8 @@ export class SteadyClient {
     private readonly token: string,
     readonly tally: Tally,
     first = 0,
+    /** Answers that do not count: it is asked again, as for a connection that was refused. */
+    private readonly isToAskAgain: (answer: Answer) => boolean = () => false,
   ) {
     this.at = first;
   }
@@ -48,7 +54,12 @@ export class SteadyClient {
       const base = bases[this.at % bases.length];
       if (base === undefined) throw new Error('There is no replica to ask.');
       try {
+        this.asking = base;
         const answer = await this.once(base, method, path, json, headers);
+        if (this.isToAskAgain(answer) && Date.now() < end) {
+          this.tally.again += 1;
+          continue;
+        }
         if (answer.status >= 500) this.tally.failures.push(`${method} ${path}: ${answer.status} ${answer.text}`);
         return answer;
       } catch (error) {
@@ -58,6 +69,8 @@ export class SteadyClient {
         this.tally.refused += 1;
         this.at += 1;
         if (this.at % bases.length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+      } finally {
+        this.asking = undefined;
       }
     }
   }

@@ -38,6 +38,11 @@ export class Watcher {
     return ids.flatMap((id, n) => (n > 0 && id !== ids[n - 1]! + 1 ? [`${ids[n - 1]} was followed by ${id}`] : []));
   }
 
+  /** Where it stands, for messages. */
+  toString(): string {
+    return `the watcher has seen ${this.seen.length} events up to ${this.seen.at(-1)?.id} over ${this.opened} streams`;
+  }
+
   async stop(): Promise<void> {
     this.isStopping = true;
     await this.stream?.close();

@@ -1,0 +1,54 @@
+/** What was prepared before a migration changed its columns is prepared anew, and nobody hears of it. */
+import { sql } from 'kysely';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createPool, isWorthRepeating } from '#libs/db';
+import { type TestDatabase, testDatabase } from '#libs/testing';
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await testDatabase();
+  await sql`insert into tenant (id, display_name) values ('acme', 'A')`.execute(database.db.operator);
+});
+afterAll(() => database?.close());
+
+let columns = 0;
+
+async function migrateAgain(table: string): Promise<void> {
+  const pool = createPool(database.connection, null, { max: 1 });
+  await pool.query(`alter table ${table} add column migrated_${columns++} int`);
+  await pool.end();
+}
+
+const nodes = () => sql`select * from node where name = ${'n'}`.compile(database.db.builder);
+const resources = () => sql`select * from resource where tenant_id = ${'acme'}`.compile(database.db.builder);
+
+test('reads, in a tenant’s scope and without one', async () => {
+  const { db } = database;
+  for (let turn = 0; turn < 3; turn += 1) {
+    expect(await db.unscopedRead(nodes())).toEqual([]);
+    expect(await db.tenantRead('acme', resources())).toEqual([]);
+    await migrateAgain('node');
+    await migrateAgain('resource');
+  }
+});
+
+test('a transaction says that it is worth repeating, and then succeeds', async () => {
+  const { db } = database;
+  const read = () => db.tenantTransaction('acme', async (tx) => tx.executeQuery(resources()));
+  // What the test above has left stale is prepared anew by a read.
+  await db.tenantRead('acme', resources());
+  await read();
+  await migrateAgain('resource');
+  const error = await read().catch((thrown: unknown) => thrown);
+  expect(error).toMatchObject({ code: 'overloaded' });
+  expect(isWorthRepeating(error)).toBe(true);
+  expect((await read()).rows).toEqual([]);
+});
+
+test('a statement that nobody translates is prepared anew at its next time', async () => {
+  const read = () => sql`select * from node where name = ${'x'}`.execute(database.db.operator);
+  await read();
+  await migrateAgain('node');
+  await expect(read()).rejects.toMatchObject({ code: '0A000' });
+  expect((await read()).rows).toEqual([]);
+});
