@@ -1,5 +1,4 @@
 /** Kind instance before the contract suite. */
-import { sql } from 'kysely';
 import { globalImage } from '#libs/testing';
 import { kindContract } from '#libs/testing/contract';
 
@@ -8,13 +7,8 @@ const MISSING = '01890000-0000-7000-8000-000000000000';
 export const contract = kindContract({
   install: async (platform) => {
     await globalImage(platform);
-    // To move to.
-    await platform.addNode();
   },
   prepare: async (ctx) => {
-    const { tenantId } = ctx.caller.actor;
-    const mayMigrate = sql`update tenant set may_migrate = true where id = ${tenantId}`;
-    await ctx.platform.db.operatorTransaction((tx) => mayMigrate.execute(tx));
     await ctx.make('network', { name: 'lan', subnet: '10.61.0.0/24' });
   },
   create: (ctx) => ({
@@ -25,7 +19,9 @@ export const contract = kindContract({
     interfaces: [{ network: 'lan' }, { network: 'lan' }],
   }),
   patch: { desiredPowerState: 'stopped', tags: { tier: 'back' } },
-  actions: { start: {}, reboot: {}, reset: {}, migrate: {}, stop: {}, resize: { vcpus: 2, memoryMiB: 256 } },
+  actions: { start: {}, reboot: {}, reset: {}, stop: {}, resize: { vcpus: 2, memoryMiB: 256 } },
+  // It needs two nodes: test/moving.spec.ts.
+  elsewhere: ['migrate'],
   invalid: [
     { change: { image: 'no-such-image' }, pointer: '/image' },
     { change: { image: MISSING }, pointer: '/image' },

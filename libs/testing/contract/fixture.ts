@@ -33,6 +33,8 @@ export interface ChangeableKind {
   patch: object;
   /** Bodies of the kind's actions, in an order in which they can be done. */
   actions?: Record<string, object>;
+  /** Actions that need more than this platform has, and have a suite of their own. */
+  elsewhere?: readonly string[];
   /** Something that needs the resource, so that it cannot be removed. */
   dependant?(ctx: ContractContext, id: string): Dependant;
   /** What is wrong in the kind's own way: laid over a valid body, and where the refusal points. */
