@@ -7,6 +7,7 @@ import { declareGone, entombNow, lockForFence, NodeWatch, wakeJobsOfNode } from 
 import type { Caller, ChangeResult } from '#libs/resources';
 import { globalImage, ObedientNode, type Platform, publicPool, startPlatform } from '#libs/testing';
 
+const soon = { timeout: 20_000 };
 let platform: Platform;
 let caller: Caller;
 /** Where what is made while the first one is away goes. */
@@ -77,7 +78,7 @@ async function fence(): Promise<void> {
 
 /** Until the job waits for the node. */
 async function waits(change: ChangeResult): Promise<void> {
-  await expect.poll(async () => (await platform.jobs.get(caller, change.jobId!)).state).toBe('waiting');
+  await expect.poll(async () => (await platform.jobs.get(caller, change.jobId!)).state, soon).toBe('waiting');
 }
 
 async function left() {
@@ -132,7 +133,7 @@ describe('a machine that is deleted on a node that is away', () => {
     });
     platform.node.isAway = false;
     await platform.node.register();
-    await expect.poll(async () => (await left()).held, { timeout: 30_000 }).toBe(0);
+    await expect.poll(async () => (await left()).held, soon).toBe(0);
     await Promise.all(names.map((name) => make('instance', machine(name))));
   });
 
@@ -168,7 +169,7 @@ describe('a machine that is deleted on a node that is away', () => {
     await make('instance', machine('web', '10.90.0.2'));
     platform.node.isAway = false;
     await platform.node.register();
-    await expect.poll(left).toEqual({ placed: 0, reserved: 0, held: 0 });
+    await expect.poll(left, soon).toEqual({ placed: 0, reserved: 0, held: 0 });
   });
 });
 
@@ -186,7 +187,7 @@ describe('a public address', () => {
     await expect(make('publicaddress', { name: 'next' })).rejects.toMatchObject({ code: 'no_free_address' });
     platform.node.isAway = false;
     await platform.node.register();
-    await expect.poll(async () => (await left()).held, { timeout: 30_000 }).toBe(0);
+    await expect.poll(async () => (await left()).held, soon).toBe(0);
     await make('publicaddress', { name: 'next' });
   });
 });
@@ -223,7 +224,7 @@ describe('a machine on a node that is gone', () => {
     platform.node.isAway = true;
     const instance = platform.registry.get('instance');
     const change = await platform.pipeline.create(caller, instance, machine('new'));
-    await expect.poll(async () => (await platform.jobs.get(caller, change.jobId!)).progress).toBeGreaterThan(0);
+    await expect.poll(async () => (await platform.jobs.get(caller, change.jobId!)).progress, soon).toBeGreaterThan(0);
     await goesAway();
     await fence();
     expect(await platform.ended(caller, change.jobId!)).toMatchObject({

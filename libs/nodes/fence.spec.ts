@@ -121,7 +121,7 @@ describe('the command', () => {
       where id = ${id}`.execute(database.db.operator);
     const stopped = new Fencer(database.db, registry, shell(`echo begun >> ${log}; sleep 60`), silent);
     await stopped.takeUp();
-    await expect.poll(() => readFile(log, 'utf8').catch(() => '')).toBe('begun\n');
+    await expect.poll(() => readFile(log, 'utf8').catch(() => ''), { timeout: 15_000 }).toBe('begun\n');
     await stopped.stop();
     expect(await fencesOf(nodeId)).toMatchObject([{ state: 'asked', attempts: 2 }]);
     const one = new Fencer(database.db, registry, shell(`echo $1 >> ${log}`), silent);

@@ -34,6 +34,7 @@ interface Claimed {
 }
 
 const AT_ONCE = 4;
+const LAST_WORDS_MS = 500;
 const MAX_DETAIL_CHARACTERS = 2_000;
 /** Beyond the command's own time, for the record of how it ended. */
 const LEASE_MARGIN_SECONDS = 15;
@@ -178,7 +179,12 @@ export async function runFenceCommand(
   try {
     const status = await new Promise<string | null>((resolve) => {
       child.once('error', (error) => resolve(`it cannot be run: ${error.message}.`));
-      child.once('exit', (code, by) => resolve(code === 0 ? null : `it ended with ${by ?? `status ${code}`}.`));
+      child.once('exit', (code, by) => {
+        const ended = () => resolve(code === 0 ? null : `it ended with ${by ?? `status ${code}`}.`);
+        // Its last words may be on their way; what it left running may keep the pipes open.
+        child.once('close', ended);
+        setTimeout(ended, LAST_WORDS_MS).unref();
+      });
     });
     const words = output.trim() === '' ? '' : ` It said: ${output.trim()}`;
     if (status === null && why === undefined) return { succeeded: true, detail: output.trim() };
