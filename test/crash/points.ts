@@ -43,8 +43,9 @@ function replace(owner: any, method: string, made: (original: any) => (this: any
 
 /** Of the jobs: each transaction of the engine, and what it does outside of the database. */
 async function instrumentJobs(): Promise<void> {
-  const [{ JobRunner }, { JobRun }, { OutsideWork }] = await Promise.all([
+  const [{ JobRunner }, { JobEndings }, { JobRun }, { OutsideWork }] = await Promise.all([
     load('libs/jobs/runner.js'),
+    load('libs/jobs/endings.js'),
     load('libs/jobs/run.js'),
     load('libs/jobs/outside.js'),
   ]);
@@ -58,7 +59,7 @@ async function instrumentJobs(): Promise<void> {
       },
   );
   replace(
-    JobRunner,
+    JobEndings,
     'fenced',
     (fenced) =>
       async function (row, ...rest) {
