@@ -16,6 +16,8 @@ import { recipesOfAllKinds } from './coverage/recipes.js';
 import { type Operation, operationsOf, Record } from './coverage/record.js';
 import { type Replica, startReplica, Way } from './coverage/replicas.js';
 import { type Answer, apiOf, type Call, type Client } from './harness/client.js';
+import { rhyzome } from './harness/grpc.js';
+import { type Replica as Process, simNode } from './harness/replica.js';
 import { type Stack, stackNamed } from './harness/stack.js';
 import { goodClaims, signed } from './harness/tokens.js';
 import { until } from './harness/until.js';
@@ -48,6 +50,7 @@ const standing: { [plural: string]: string } = {};
 let jobId: string;
 let leaseId: string;
 let alarmId: string;
+const nodes: Process[] = [];
 
 beforeAll(async () => {
   stack = await stackNamed('coverage', { driver: 'sim', tenants: [TENANT, 'globex'] });
@@ -78,6 +81,7 @@ beforeAll(async () => {
   await prepareWorld();
 }, 300_000);
 afterAll(async () => {
+  for (const node of nodes) await node.kill();
   await narrow?.stop();
   await cutOff?.stop();
   await db?.close();
@@ -251,6 +255,26 @@ async function live(plural: string, recipe: KindRecipe): Promise<void> {
 }
 
 describe('routes of their own', () => {
+  test('machines move', { timeout: 120_000 }, async () => {
+    for (const name of ['east', 'west']) {
+      const node = await simNode(stack, name, [{ address: stack.dev.grpc }]);
+      node.launch();
+      nodes.push(node);
+    }
+    const isUp = ({ name, state }: { name: string; state: string }) => name !== 'node1' && state === 'up';
+    await until('two more nodes', async () => (await rhyzome(stack, 'node', 'list')).filter(isUp).length === 2, 60_000);
+    await rhyzome(stack, 'tenant', 'update', TENANT, '--may-migrate');
+    await rhyzome(stack, 'node', 'cordon', 'node1');
+    const mover = { name: 'mover', image: 'tiny', vcpus: 1, memoryMiB: 64, interfaces: [{ network: 'lan' }] };
+    await admin.make('instances', mover);
+    expect((await admin.post('/v1/instances/mover/migrate?dryRun=true', {})).status).toBe(200);
+    await succeeded(await admin.post('/v1/instances/mover/migrate', {}));
+    await admin.remove('instances', 'mover');
+    // What else there is here stays together.
+    for (const name of ['east', 'west']) await rhyzome(stack, 'node', 'cordon', name);
+    await rhyzome(stack, 'node', 'uncordon', 'node1');
+  });
+
   test('leases', async () => {
     const base = `/v1/networks/${world.network}/leases`;
     const made = await admin.post(base, { mac: '52:54:00:00:00:02' });

@@ -19,7 +19,13 @@ export function recordRefusals(record: UnauthenticatedLog) {
 }
 
 /** What is no kind, by the first part of its path. */
-const others: Record<string, string> = { jobs: 'job', audit: 'audit', quotas: 'quota', 'deleted-disks': 'disk' };
+const others: Record<string, string> = {
+  alarms: 'alarm',
+  audit: 'audit',
+  'deleted-disks': 'disk',
+  jobs: 'job',
+  quotas: 'quota',
+};
 
 const codes: Record<number, string> = { 403: 'forbidden', 404: 'not_found' };
 

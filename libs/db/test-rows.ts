@@ -5,6 +5,7 @@ import { newId } from '#libs/core';
 import type { Database } from '#libs/db';
 
 export const NODE = newId();
+export const OTHER_NODE = newId();
 
 /**
  * One row a table with tenant data, for a tenant. A table that is not named here gets one from the catalogue; where its
@@ -95,6 +96,16 @@ const rows: Record<string, (tenant: string, id: string) => Record<string, unknow
     present: true,
   }),
   deed: (tenant_id, id) => ({ tenant_id, id, node_id: NODE, kind: 'k', resource_id: id, verb: 'v', repeatable: true }),
+  move: (tenant_id, id) => ({
+    tenant_id,
+    id,
+    resource_id: id,
+    from_node: NODE,
+    to_node: OTHER_NODE,
+    mode: 'cold',
+    may_stop: false,
+    abandon_id: id,
+  }),
   reservation: (tenant_id, resource_id) => ({
     tenant_id,
     resource_id,

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newId } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { type TestDatabase, testDatabase } from '#libs/testing';
-import { filledByTriggers, NODE, order, rowOf } from './test-rows.js';
+import { filledByTriggers, NODE, OTHER_NODE, order, rowOf } from './test-rows.js';
 
 let database: TestDatabase;
 let tables: string[];
@@ -29,7 +29,7 @@ beforeAll(async () => {
   await db.operatorTransaction(async (tx) => {
     await sql`insert into tenant (id, display_name) values ('a', 'A'), ('b', 'B')`.execute(tx);
     await sql`insert into node (id, name, driver, agent_version, kinds, vcpus, memory_mib, disk_gib)
-      values (${NODE}, 'n1', 'sim', '0', '{}', 1, 1, 1)`.execute(tx);
+      values (${NODE}, 'n1', 'sim', '0', '{}', 1, 1, 1), (${OTHER_NODE}, 'n2', 'sim', '0', '{}', 1, 1, 1)`.execute(tx);
     await sql`insert into audit_seal (batch, era, upto_xid, upto_id, upto_tenant, row_count, previous, hash, sealed_at)
       values (1, 1, '0', ${NODE}, 'a', 0, '', '', now())`.execute(tx);
     await sql`insert into public_pool (name) values ('public')`.execute(tx);
@@ -166,6 +166,7 @@ describe('row level security', () => {
       'hold_access',
       'issuer_directory',
       'keep_realm_issuer',
+      'move_reservations',
       'node_headroom',
       'note_api_tokens_used',
       'open_audit_era',
