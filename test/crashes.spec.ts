@@ -195,10 +195,14 @@ async function killEverywhere(victims: Victims, kinds: readonly KindDefinition[]
   expect(tried).toBeGreaterThan(wanted.length);
 }
 
-/** Nothing of any life in the books of nodes, and nothing on the node. */
+/** Nothing of any life in the books of nodes, no alarm that is open, and nothing on the node. */
 async function expectNothingLeft(): Promise<void> {
   const { rows } = await sql`select * from node_room_drift`.execute(stage.platform.db.operator);
   expect(rows).toEqual([]);
+  const alarms = await sql`select * from alarm where cleared_at is null and tenant_id <> 'system'`.execute(
+    stage.platform.db.operator,
+  );
+  expect(alarms.rows).toEqual([]);
   const { rows: placed } = await sql<{ id: string }>`select resource_id as id from placement where present`.execute(
     stage.platform.db.operator,
   );

@@ -36,8 +36,11 @@ export interface Life {
 /** Stand on nodes by themselves, so that a node can refuse them. A network stands there with an instance. */
 export const onNodes = ['disk', 'snapshot', 'instance'];
 const withLogin = ['user', 'group'];
-/** What comes and goes with time, whether anything is changed or not: the last is what a sweep saw on its way, once. */
-const byTime = { audit_digest: 0, metric_sample: 0, leftover: 0 };
+/**
+ * What comes and goes by itself, whether anything is left or not. Alarms are kept when they are cleared; that none is open is
+ * asked in the end. What a sweep saw once, of a thing on its way, stays until it looks again.
+ */
+const byTime = { audit_digest: 0, metric_sample: 0, leftover: 0, alarm: 0 };
 
 /** The kinds that have lives. The others' jobs are interrupted in one process only (libs/testing/contract/crashes.ts). */
 const living = ['apitoken', 'disk', 'firewallrule', 'grant', 'group', 'image', 'instance', 'snapshot'];
@@ -73,7 +76,10 @@ export async function openLife(platform: Platform, kind: KindDefinition): Promis
     caller: ctx.caller,
     steps: stepsOf(ctx, contract),
     expectWhole: async () => {
-      await until(`what was there before a ${kind.name}`, async () => (await standing()) === before, 60_000);
+      const isAsBefore = async () => (await standing()) === before;
+      await until(`what was there before a ${kind.name}`, isAsBefore, 60_000).catch(async (error: Error) => {
+        throw new Error(`${error.message}: ${before} became ${await standing()}`);
+      });
       await expectWhole(ctx, contract);
     },
   };
