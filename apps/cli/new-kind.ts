@@ -91,7 +91,7 @@ function run(cwd: string, program: string, args: string[]): void {
     maxBuffer: 64 * 2 ** 20,
   });
   if (!error && status === 0) return;
-  const said = `${stdout ?? ''}${stderr ?? ''}`.trim().slice(-2_000);
+  const said = `${stdout ?? ''}${stderr ?? ''}`.trim().slice(-4_000);
   throw new CliError(
     exitStatus.refused,
     'generate_failed',

@@ -42,7 +42,7 @@ export const errorHelp: Record<ErrorCode, string> = {
   not_managed:
     'The identity provider of your tenant is somebody else’s: users, groups and keys are kept there, and grants name them by `sub` and by group.',
   no_issuer:
-    'gRPC only: the rhyzome-grpc that was asked has no `pki.issuer` in its settings. Have it set up (docs/pki.md), or bring a certificate by hand.',
+    'Over gRPC only: the rhyzome-grpc that was asked has no `pki.issuer` in its settings. Have it set up (docs/pki.md), or bring a certificate by hand.',
   last_admin:
     'A tenant whose people Rhyzome keeps has at least one enabled user with the role admin. Make another one first.',
   managed: 'It belongs to another resource, which `blockers` names, and goes with that. Change or delete that one.',

@@ -1,6 +1,7 @@
 -- Networks that span nodes (ADR 0035): where nodes meet, what each network's frames are marked with between them, and which
 -- node has a network's router.
 
+-- safe: the check is about these columns alone, which servers of the version before leave empty.
 alter table node
   -- Where other nodes reach it; null: it takes no part in networks across nodes.
   add column underlay inet check (family(underlay) = 4 and masklen(underlay) = 32),
@@ -23,12 +24,17 @@ alter table network
   add column router_node_id uuid references node (id) on delete set null,
   -- The nodes that its nodes were told of, as network_members() says it. What differs is told anew.
   add column told_members text;
+-- safe: tenants' networks are few beside what is on them, some milliseconds for a thousand.
 update network set vni = nextval('network_vni');
+-- safe: of networks only, as the one before.
 update network n set router_node_id = (
   select p.node_id from placement p where p.tenant_id = n.tenant_id and p.resource_id = n.id and p.present
   order by p.created_at, p.node_id limit 1);
+-- safe: it has a default by the end of this transaction, for servers that know nothing of it.
 alter table network alter column vni set not null;
+-- safe: as many rows as networks.
 create unique index network_vni_key on network (vni);
+-- safe: of networks only, as the one before.
 create index network_router on network (router_node_id);
 
 -- A number that no tenant's network has.
