@@ -6,17 +6,16 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
-  calculateJwkThumbprint,
   createRemoteJWKSet,
   customFetch,
   type FlattenedJWSInput,
-  type JWK,
   type JWSHeaderParameters,
   type JWTVerifyGetKey,
   type RemoteJWKSet,
 } from 'jose';
 import { allowInsecureRequests, discovery, None } from 'openid-client';
 import { printable, RhyzomeError } from '#libs/core';
+import { isSafe, keysAnswer, readLimited, thumbprintsOf } from './jwk-set.js';
 import type { IssuerKeys, KeyMemory } from './key-memory.js';
 
 export interface KeySourceOptions {
@@ -270,23 +269,6 @@ export class KeySource {
   }
 }
 
-function keysAnswer(body: string): Response {
-  return new Response(body, { status: 200, headers: { 'content-type': 'application/json' } });
-}
-
-/** RFC 7638, over the public members only. */
-export function thumbprintOf(key: JWK): Promise<string> {
-  return calculateJwkThumbprint(key);
-}
-
-/** Of all keys that have one: a key that nobody can use must not make the others useless. */
-async function thumbprintsOf(jwks: { keys?: unknown } | null): Promise<Set<string>> {
-  const isSet = Array.isArray(jwks?.keys) && jwks.keys.every((key) => typeof key === 'object' && key !== null);
-  if (!isSet) throw new Error('The issuer’s keys are no JWK set.');
-  const made = await Promise.allSettled((jwks.keys as JWK[]).map((key) => thumbprintOf(key)));
-  return new Set(made.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : [])));
-}
-
 function isUnknownKey(error: unknown): boolean {
   return (error as { code?: unknown } | undefined)?.code === 'ERR_JWKS_NO_MATCHING_KEY';
 }
@@ -294,21 +276,4 @@ function isUnknownKey(error: unknown): boolean {
 function isTokensFault(error: unknown): boolean {
   const code = (error as { code?: unknown } | undefined)?.code;
   return isUnknownKey(error) || code === 'ERR_JWKS_MULTIPLE_MATCHING_KEYS' || code === 'ERR_JOSE_NOT_SUPPORTED';
-}
-
-function isSafe(url: URL): boolean {
-  if (url.protocol === 'https:') return true;
-  const isLoopback = url.hostname === 'localhost' || url.hostname === '[::1]' || /^127(\.\d+){3}$/.test(url.hostname);
-  return url.protocol === 'http:' && isLoopback;
-}
-
-async function readLimited(response: Response, limit: number): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of response.body ?? []) {
-    size += chunk.byteLength;
-    if (size > limit) throw new Error(`The issuer’s keys are larger than ${limit} bytes.`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
 }

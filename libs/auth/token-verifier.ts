@@ -9,7 +9,8 @@ import { RhyzomeError } from '#libs/core';
 import type { IssuerDirectory, IssuerEntry, IssuerTenant } from '#libs/tenants';
 import type { Actor } from './actor.js';
 import { InvalidToken } from './bearer.js';
-import { KeySource, type KeySourceOptions, thumbprintOf } from './key-source.js';
+import { thumbprintOf } from './jwk-set.js';
+import { KeySource, type KeySourceOptions } from './key-source.js';
 import { LruMap } from './lru-map.js';
 import {
   actorOf,
