@@ -1,15 +1,21 @@
 /** What was prepared before a migration changed its columns is prepared anew, and nobody hears of it. */
 import { sql } from 'kysely';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { createPool, isWorthRepeating } from '#libs/db';
+import { createPool, Database, isWorthRepeating } from '#libs/db';
 import { type TestDatabase, testDatabase } from '#libs/testing';
 
 let database: TestDatabase;
+/** One connection each: the next statement meets what the last one has prepared. */
+let db: Database;
 beforeAll(async () => {
   database = await testDatabase();
-  await sql`insert into tenant (id, display_name) values ('acme', 'A')`.execute(database.db.operator);
+  db = new Database({ app: database.connection, maxConnections: 1 });
+  await sql`insert into tenant (id, display_name) values ('acme', 'A')`.execute(db.operator);
 });
-afterAll(() => database?.close());
+afterAll(async () => {
+  await db?.close();
+  await database?.close();
+});
 
 let columns = 0;
 
@@ -19,11 +25,10 @@ async function migrateAgain(table: string): Promise<void> {
   await pool.end();
 }
 
-const nodes = () => sql`select * from node where name = ${'n'}`.compile(database.db.builder);
-const resources = () => sql`select * from resource where tenant_id = ${'acme'}`.compile(database.db.builder);
+const nodes = () => sql`select * from node where name = ${'n'}`.compile(db.builder);
+const resources = () => sql`select * from resource where tenant_id = ${'acme'}`.compile(db.builder);
 
 test('reads, in a tenant’s scope and without one', async () => {
-  const { db } = database;
   for (let turn = 0; turn < 3; turn += 1) {
     expect(await db.unscopedRead(nodes())).toEqual([]);
     expect(await db.tenantRead('acme', resources())).toEqual([]);
@@ -33,7 +38,6 @@ test('reads, in a tenant’s scope and without one', async () => {
 });
 
 test('a transaction says that it is worth repeating, and then succeeds', async () => {
-  const { db } = database;
   const read = () => db.tenantTransaction('acme', async (tx) => tx.executeQuery(resources()));
   // What the test above has left stale is prepared anew by a read.
   await db.tenantRead('acme', resources());
@@ -46,7 +50,7 @@ test('a transaction says that it is worth repeating, and then succeeds', async (
 });
 
 test('a statement that nobody translates is prepared anew at its next time', async () => {
-  const read = () => sql`select * from node where name = ${'x'}`.execute(database.db.operator);
+  const read = () => sql`select * from node where name = ${'x'}`.execute(db.operator);
   await read();
   await migrateAgain('node');
   await expect(read()).rejects.toMatchObject({ code: '0A000' });

@@ -136,6 +136,9 @@ describe('a part', () => {
     await collectParts(platform.db, store(), 0);
     expect(await store().parts.size(awaited)).toBe(10);
     expect(await store().parts.size(left)).toBe(0);
+    // What its step has opened, its undo throws away.
+    const steps = async () => ((await platform.jobs.get(owner, created.jobId!)).steps as unknown[]).length;
+    await expect.poll(steps, { timeout: 20_000 }).toBeGreaterThan(0);
     await platform.jobs.cancel(owner, created.jobId!);
     await platform.ended(owner, created.jobId!);
     expect(await store().parts.size(awaited)).toBe(0);
