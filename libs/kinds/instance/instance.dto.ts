@@ -245,6 +245,8 @@ export class MigrateBody {
   @Optional()
   @IsString()
   @MaxLength(63)
+  // As certificates name nodes (migration 0002).
+  @Matches(/^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/, { message: 'must be the name of a node' })
   node?: string;
 
   @Describe('It may be stopped for it and started again, where it cannot move while it runs.', { example: false })
