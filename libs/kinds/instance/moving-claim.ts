@@ -8,6 +8,7 @@ import { invalid, newId, type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { MigrationMode } from '#libs/drivers/contract';
 import { lockMovable, type MovableDisk } from '#libs/kinds/disk';
+import { lockNetworks, nodesWithin } from '#libs/kinds/network';
 import { releaseReservation, reserveNode } from '#libs/nodes';
 import type { Who } from '#libs/resources';
 import { placementChoice } from './claims.js';
@@ -49,6 +50,8 @@ export async function claimMove(
 ): Promise<void> {
   await refuseTenant(tx, core.tenantId, actor);
   if (!row.node_id) throw new RhyzomeError('not_ready', 'The instance is on no node.');
+  const networks = row.interfaces.map(({ network }) => network);
+  await lockNetworks(tx, core.tenantId, networks);
   const disks = await lockMovable(tx, core.tenantId, core.id);
   const mayStop = wish.mayStop ?? false;
   const mode = modeOf(row, disks, mayStop);
@@ -62,7 +65,11 @@ export async function claimMove(
     { vcpus: row.vcpus, memoryMiB: row.memory_mib, diskGiB },
     {
       ...choice,
-      required: [{ name: 'node', asks: 'another that takes it in', only: new Set(nodes) }, ...(choice.required ?? [])],
+      required: [
+        { name: 'node', asks: 'another that takes it in', only: new Set(nodes) },
+        ...(choice.required ?? []),
+        ...(await nodesWithin(tx, core.tenantId, networks, core.id)),
+      ],
     },
   );
   await tx

@@ -204,6 +204,19 @@ describe('a machine', () => {
     expect((await told(b))!.overlay).toBeNull();
   });
 
+  test('that moves takes along a network that nobody else is on, and no other', async () => {
+    const [a, b] = nodes;
+    await a.register(null);
+    const { id: first } = await machineOn(a);
+    const leaving = (id: string) => inTenant((tx) => nodesWithin(tx, tenantId, [net], id));
+    expect(await leaving(first)).toEqual([]);
+    const { id: second } = await machineOn(a);
+    expect(of((await leaving(first))[0]!.only)).toEqual([a.id]);
+    await a.register(underlay(1));
+    await b.register(null);
+    expect(of((await leaving(second))[0]!.never)).toEqual([b.id]);
+  });
+
   test('keeps its network as wide as what lies between its nodes', async () => {
     const [a, b] = nodes;
     await machineOn(a);

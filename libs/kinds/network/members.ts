@@ -42,10 +42,16 @@ interface Spread {
 /**
  * Where a machine can be so that its networks reach it: where none of their machines is, anywhere; else on the nodes that
  * the network spans or can span, or, where it is on a node that it cannot go beyond, there. The caller has locked the
- * networks, and chooses the node in the same transaction.
+ * networks, and chooses the node in the same transaction. `leaving`: the machine that is to go to another node, and takes
+ * along a network that nobody else is on.
  */
-export async function nodesWithin(tx: Tx, tenantId: string, networkIds: readonly string[]): Promise<Requirement[]> {
-  const spreads = await spreadsOf(tx, tenantId, networkIds);
+export async function nodesWithin(
+  tx: Tx,
+  tenantId: string,
+  networkIds: readonly string[],
+  leaving?: string,
+): Promise<Requirement[]> {
+  const spreads = await spreadsOf(tx, tenantId, networkIds, leaving ?? null);
   return spreads.flatMap(({ isOpen, nodes, beyond }): Requirement[] => {
     const name = 'interfaces';
     if (!isOpen) return [{ name, asks: 'where their network is, which cannot span nodes', only: new Set(nodes) }];
@@ -53,16 +59,19 @@ export async function nodesWithin(tx: Tx, tenantId: string, networkIds: readonly
   });
 }
 
-async function spreadsOf(tx: Tx, tenantId: string, ids: readonly string[]): Promise<Spread[]> {
+/** Without a machine that leaves, what still stands somewhere counts, too; with one, only where other machines are. */
+async function spreadsOf(tx: Tx, tenantId: string, ids: readonly string[], leaving: string | null): Promise<Spread[]> {
   if (ids.length === 0) return [];
   const result = await sql<Spread>`
     with place as (
       select l.network_id, v.node_id from lease l
         join reservation v on v.tenant_id = l.tenant_id and v.resource_id = l.instance_id
         where l.tenant_id = ${tenantId} and l.network_id = any (${[...ids]}::uuid[])
+          and l.instance_id is distinct from ${leaving}::uuid
       union
       select p.resource_id, p.node_id from placement p
-        where p.tenant_id = ${tenantId} and p.resource_id = any (${[...ids]}::uuid[]) and p.present)
+        where p.tenant_id = ${tenantId} and p.resource_id = any (${[...ids]}::uuid[]) and p.present
+          and ${leaving}::uuid is null)
     select bool_and(node_spans(n, k.mtu)) as "isOpen", array_agg(n.id) as nodes,
       array(select o.id from node o where not node_spans(o, k.mtu)) as beyond
     from network k join place on place.network_id = k.id join node n on n.id = place.node_id and node_state(n) <> 'gone'
