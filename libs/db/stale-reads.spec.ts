@@ -1,8 +1,9 @@
 /** What was prepared before a migration changed its columns is prepared anew, and nobody hears of it. */
 import { sql } from 'kysely';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { createPool, Database, isWorthRepeating } from '#libs/db';
 import { type TestDatabase, testDatabase } from '#libs/testing';
+import { forgetPrepared } from './prepared.js';
 
 let database: TestDatabase;
 /** One connection each: the next statement meets what the last one has prepared. */
@@ -16,6 +17,9 @@ afterAll(async () => {
   await db?.close();
   await database?.close();
 });
+
+// Where many tests ran before in this process, nothing more would be prepared.
+beforeEach(() => forgetPrepared());
 
 let columns = 0;
 
