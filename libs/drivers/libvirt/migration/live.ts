@@ -126,6 +126,7 @@ async function run(
 ): Promise<void> {
   const ended = new AbortController();
   const watching = watchProgress(virsh, domain, ended.signal, onProgress);
+  // It may have ended by itself just now; how it ended is what virsh says below.
   const abort = () => void virsh.run(['domjobabort', domain]).catch(() => undefined);
   signal.addEventListener('abort', abort);
   try {
@@ -154,6 +155,7 @@ async function watchProgress(
   while (!ended.aborted) {
     await sleep(progressMs, undefined, { signal: ended }).catch(() => undefined);
     if (ended.aborted) return;
+    // Nothing to tell of between two jobs of libvirt's; whether it goes well does not depend on it.
     const text = await virsh.run(['domjobinfo', domain, '--rawstats']).catch(() => '');
     const value = (name: string) => Number(new RegExp(`^${name}\\s*:?\\s+(\\d+)`, 'm').exec(text)?.[1] ?? 0);
     const [memory, disks] = [value('memory_total'), value('disk_total')];
