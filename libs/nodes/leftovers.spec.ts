@@ -52,6 +52,14 @@ async function breakEverything(): Promise<void> {
   await sql`insert into instance (tenant_id, id, vcpus, memory_mib, desired_power_state, restart_policy)
     values ('acme', ${await resource('instance', 'ready')}, 1, 64, 'running', 'stay')`.execute(operator);
   await resource('network', 'updating');
+  // A machine in the making, with the disk that comes with it: no fault, their job is under way.
+  const [machine, boot] = [await resource('instance', 'provisioning'), await resource('disk', 'pending')];
+  await sql`insert into instance (tenant_id, id, vcpus, memory_mib, desired_power_state, restart_policy)
+    values ('acme', ${machine}, 1, 64, 'running', 'stay')`.execute(operator);
+  await sql`insert into disk (tenant_id, id, size_gib, instance_id, slot, with_instance)
+    values ('acme', ${boot}, 1, ${machine}, 0, true)`.execute(operator);
+  await sql`insert into job (tenant_id, id, resource_id, kind, resource_name, action, created_by)
+    values ('acme', ${newId()}, ${machine}, 'instance', 'x', 'create', 'x')`.execute(operator);
   await sql`insert into job (tenant_id, id, resource_id, kind, resource_name, action, created_by)
     values ('acme', ${newId()}, ${newId()}, 'network', 'x', 'delete', 'x')`.execute(operator);
   await sql`insert into deed (tenant_id, id, node_id, kind, resource_id, verb, repeatable)

@@ -62,8 +62,10 @@ export const leftoverRules: readonly Rule[] = [
   {
     name: 'state-without-job',
     title: 'A resource that is being changed, and no job is at it',
+    // A machine's job is at the disk that came with it, too.
     finds: `select r.tenant_id, r.id::text from resource r where r.state in ('pending', 'provisioning', 'updating', 'deleting')
-      and not exists (select from job j where j.tenant_id = r.tenant_id and j.resource_id = r.id and j.finished_at is null)`,
+      and not exists (select from job j where j.tenant_id = r.tenant_id and j.finished_at is null and (j.resource_id = r.id
+        or exists (select from disk d where d.tenant_id = r.tenant_id and d.id = r.id and d.with_instance and d.instance_id = j.resource_id)))`,
   },
   {
     name: 'job',
