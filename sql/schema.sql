@@ -43,6 +43,33 @@ create table access_rule (
   constraint access_rule_tenant_id_grant_id_fkey FOREIGN KEY (tenant_id, grant_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table account_orphan (
+  tenant_id text not null,
+  mode text not null,
+  kind text not null,
+  name text not null,
+  first_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  looks integer default 1 not null,
+  approved_at timestamp(3) with time zone,
+  approved_by text,
+  asked_at timestamp(3) with time zone,
+  failure jsonb,
+  constraint account_orphan_pkey PRIMARY KEY (tenant_id, mode, kind, name),
+  constraint account_orphan_kind_check CHECK ((kind = ANY (ARRAY['realm'::text, 'user'::text, 'group'::text, 'serviceaccount'::text]))),
+  constraint account_orphan_mode_check CHECK ((mode = ANY (ARRAY['realm'::text, 'organization'::text])))
+);
+
+create table account_removal (
+  tenant_id text not null,
+  mode text not null,
+  kind text not null,
+  name text not null,
+  removed_at timestamp(3) with time zone default clock_timestamp() not null,
+  approved_by text,
+  constraint account_removal_pkey PRIMARY KEY (tenant_id, mode, kind, name, removed_at)
+);
+
 create table alarm (
   tenant_id text not null,
   id uuid default gen_random_uuid() not null,
@@ -446,6 +473,8 @@ create table installation (
   placement_labels text[] default '{}'::text[] not null,
   sweep_mode text default 'remove'::text not null,
   sweep_after interval default '24:00:00'::interval not null,
+  accounts_listed_at timestamp(3) with time zone,
+  accounts_wanted_at timestamp(3) with time zone,
   constraint installation_pkey PRIMARY KEY (singleton),
   constraint installation_deleted_disks_kept_check CHECK ((deleted_disks_kept > '00:00:00'::interval)),
   constraint installation_disk_overcommit_check CHECK (((disk_overcommit >= 0.5) AND (disk_overcommit <= (20)::numeric))),
@@ -588,6 +617,15 @@ create table leftover (
   last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
   looks integer default 1 not null,
   constraint leftover_pkey PRIMARY KEY (tenant_id, rule, id)
+);
+
+create table login_inventory (
+  tenant_id text not null,
+  mode text not null,
+  taken_at timestamp(3) with time zone default clock_timestamp() not null,
+  items integer not null,
+  constraint login_inventory_pkey PRIMARY KEY (tenant_id, mode),
+  constraint login_inventory_mode_check CHECK ((mode = ANY (ARRAY['realm'::text, 'organization'::text])))
 );
 
 create table metric_sample (
@@ -1174,6 +1212,8 @@ CREATE INDEX access_grant_by_subject_created ON public.access_grant USING btree 
 CREATE INDEX access_grant_by_subject_name ON public.access_grant USING btree (tenant_id, subject, resource_name, id);
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
+
+CREATE INDEX account_removal_age ON public.account_removal USING btree (removed_at);
 
 CREATE INDEX alarm_all ON public.alarm USING btree (raised_at, id);
 
@@ -2882,6 +2922,16 @@ alter table access_rule force row level security;
 create policy all_tenants on access_rule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on access_rule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table account_orphan enable row level security;
+alter table account_orphan force row level security;
+create policy all_tenants on account_orphan as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on account_orphan as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table account_removal enable row level security;
+alter table account_removal force row level security;
+create policy all_tenants on account_removal as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on account_removal as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table alarm enable row level security;
 alter table alarm force row level security;
 create policy all_tenants on alarm as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -2998,6 +3048,11 @@ alter table leftover enable row level security;
 alter table leftover force row level security;
 create policy all_tenants on leftover as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on leftover as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table login_inventory enable row level security;
+alter table login_inventory force row level security;
+create policy all_tenants on login_inventory as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on login_inventory as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table metric_sample enable row level security;
 alter table metric_sample force row level security;
@@ -3477,6 +3532,12 @@ alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
 grant delete, insert, select, update on table access_rule to rhyzome_operator;
 
+alter table account_orphan owner to rhyzome_owner;
+grant delete, insert, select, update on table account_orphan to rhyzome_operator;
+
+alter table account_removal owner to rhyzome_owner;
+grant delete, insert, select, update on table account_removal to rhyzome_operator;
+
 alter table alarm owner to rhyzome_owner;
 grant insert, select, update on table alarm to rhyzome_app;
 grant delete, insert, select, update on table alarm to rhyzome_operator;
@@ -3591,6 +3652,9 @@ grant delete, insert, select, update on table lease to rhyzome_operator;
 
 alter table leftover owner to rhyzome_owner;
 grant delete, insert, select, update on table leftover to rhyzome_operator;
+
+alter table login_inventory owner to rhyzome_owner;
+grant delete, insert, select, update on table login_inventory to rhyzome_operator;
 
 alter table metric_sample owner to rhyzome_owner;
 grant delete, insert, select, update on table metric_sample to rhyzome_app;

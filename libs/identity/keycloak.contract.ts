@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { hashPassword, KeycloakIdentity, type LoginPlace } from './index.js';
+import { hashPassword, type KeptPlace, KeycloakIdentity, type LoginPlace } from './index.js';
 import {
   admin,
   byKey,
@@ -26,8 +26,15 @@ import {
 
 const acme: LoginPlace = { tenantId: 'acme', mode: 'realm', displayName: 'Acme Ltd' };
 
+async function accountsOf(place: KeptPlace, of: KeycloakIdentity = identity): Promise<string[]> {
+  const all: string[] = [];
+  for await (const page of of.listAccounts(place)) for (const { sort, name } of page) all.push(`${sort} ${name}`);
+  return all.sort();
+}
+
+let identity: KeycloakIdentity;
+
 describe.skipIf(url === undefined)(`Keycloak${why}`, { timeout: 180_000 }, () => {
-  let identity: KeycloakIdentity;
   beforeAll(async () => {
     await makeClient();
     identity = open();
@@ -261,6 +268,21 @@ describe.skipIf(url === undefined)(`Keycloak${why}`, { timeout: 180_000 }, () =>
       expect(await userOf(shared, 'carol@acme')).toMatchObject({ enabled: true });
       expect(await userOf(shared, 'alice@acme')).toMatchObject({ enabled: true, email: 'b@x.example' });
       expect(await userOf(shared, 'bob@acme')).toMatchObject({ enabled: false });
+    });
+
+    it('lists what this installation made, in it and beside it, and nothing else', async () => {
+      await admin.raw('POST', `/${shared}/users`, { username: 'stranger@acme', enabled: true });
+      await admin.raw('POST', `/${shared}/organizations`, { name: 'theirs', alias: 'theirs', domains: [] });
+      const places: string[] = [];
+      for await (const { tenantId, mode } of identity.listPlaces()) places.push(`${mode} ${tenantId}`);
+      expect(places.sort()).toEqual(['organization acme', 'organization globex', 'realm acme']);
+      expect(await accountsOf(place)).toEqual(['group ops', 'program deploy', 'user alice', 'user bob', 'user carol']);
+      expect(await accountsOf({ tenantId: 'theirs', mode: 'organization' })).toEqual([]);
+      expect(await accountsOf({ tenantId: 'nobody', mode: 'realm' })).toEqual([]);
+      const others = open({ installationId: randomUUID() });
+      for await (const { tenantId } of others.listPlaces()) expect.unreachable(tenantId);
+      expect(await accountsOf(place, others)).toEqual([]);
+      others.close();
     });
 
     it('is removed with its people, and nobody else’s', async () => {
