@@ -55,6 +55,7 @@ export {
   Report,
   ResourceMetrics,
   TellInventory,
+  SharedStorage,
   Underlay,
   UnownedOutcome,
   UnownedOutcomes,
