@@ -35,7 +35,10 @@ test('a node that sees other files under the name is refused, until nobody uses 
   await join('n1', first);
   await join('n2', first);
   expect(await storageOf('n2')).toBe('pool-a');
-  await expect(join('n3', second)).rejects.toMatchObject({ code: 'forbidden', message: expect.stringMatching(/pool-a/) });
+  await expect(join('n3', second)).rejects.toMatchObject({
+    code: 'forbidden',
+    message: expect.stringMatching(/pool-a/),
+  });
   expect(await storageOf('n3')).toBeUndefined();
   await join('n1');
   await join('n2');

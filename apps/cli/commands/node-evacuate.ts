@@ -15,7 +15,10 @@ export function evacuateCommand(context: Context): Command {
     .description('make the machines of a node that is gone anew on others; says first what is lost')
     .argument('<idOrName>')
     .option('--accept-loss', 'do it, also where something is lost')
-    .option('--lossless', 'do it where nothing is lost: all disks lie on shared storage; with neither of both, only show')
+    .option(
+      '--lossless',
+      'do it where nothing is lost: all disks lie on shared storage; with neither of both, only show',
+    )
     .action(async (idOrName: string, flags: Flags) => {
       const [{ findNode }, { planEvacuation }] = await Promise.all([
         import('../nodes.js'),

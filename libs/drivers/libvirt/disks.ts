@@ -248,7 +248,8 @@ export class Disks {
     if (!image) return;
     const backing = await this.backing(id, image, signal);
     const info = await qcow2Info(this.parts.runner, this.path(id));
-    if (!info.backing || resolve(info.backing) !== backing.path) await repoint(this.parts.runner, this.path(id), backing);
+    if (!info.backing || resolve(info.backing) !== backing.path)
+      await repoint(this.parts.runner, this.path(id), backing);
   }
 
   private attachment(id: string): string {

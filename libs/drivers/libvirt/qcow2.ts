@@ -130,7 +130,18 @@ export async function growDisk(runner: Runner, path: string, sizeBytes: number):
 
 /** Tells the file where what it builds on lies now. Only for a disk that no machine has open. */
 export async function repoint(runner: Runner, path: string, backing: Backing): Promise<void> {
-  await image(runner, ['rebase', '-q', '-u', '-f', 'qcow2', '-F', backing.format, '-b', backing.asWritten ?? backing.path, path]);
+  await image(runner, [
+    'rebase',
+    '-q',
+    '-u',
+    '-f',
+    'qcow2',
+    '-F',
+    backing.format,
+    '-b',
+    backing.asWritten ?? backing.path,
+    path,
+  ]);
 }
 
 /** Internal snapshots of a disk that no machine has open: made (`c`), deleted (`d`), applied (`a`). */

@@ -70,7 +70,10 @@ describe('shared storage', () => {
     const one = await open('one');
     const place = { node: 'node-1', takeFrom: [] };
     one.check({ storage: 'pool-a', storageId: one.id, ...place });
-    for (const wrong of [{ storage: 'pool-b', storageId: one.id }, { storage: 'pool-a', storageId: 'another' }]) {
+    for (const wrong of [
+      { storage: 'pool-b', storageId: one.id },
+      { storage: 'pool-a', storageId: 'another' },
+    ]) {
       expect(() => one.check({ ...wrong, ...place })).toThrow(/shared storage/);
     }
   });

@@ -41,7 +41,11 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
     }
     if (!before && spec.image) await this.images?.path(spec.image, signal);
     signal.throwIfAborted();
-    const disk = { ...(this.state.disks.get(ref.id) ?? before ?? this.make(ref, spec)), spec, sizeBytes: spec.sizeBytes };
+    const disk = {
+      ...(this.state.disks.get(ref.id) ?? before ?? this.make(ref, spec)),
+      spec,
+      sizeBytes: spec.sizeBytes,
+    };
     await this.shared.keep(disk);
     this.state.disks.set(ref.id, disk);
     await this.state.save();

@@ -68,7 +68,11 @@ export async function claimMove(
     {
       ...choice,
       required: [
-        { name: 'node', asks: storage ? `another on shared storage ${storage} that takes it in` : 'another that takes it in', only: new Set(nodes) },
+        {
+          name: 'node',
+          asks: storage ? `another on shared storage ${storage} that takes it in` : 'another that takes it in',
+          only: new Set(nodes),
+        },
         ...(choice.required ?? []),
         ...(await nodesWithin(tx, core.tenantId, networks, core.id)),
       ],
