@@ -78,7 +78,8 @@ describe.skipIf(missing.length > 0)('two nodes with libvirt', () => {
     expect(await routerSide()).toBe(to);
     const asker = await Asker.inWorld(pair.hosts.east, `http://${publicIp}/alive`);
     const begun = Date.now();
-    await rhyzome(pair.stack, 'instance', 'migrate', 'acme/web-2', '--to', to);
+    const moved = await cli('instance', 'migrate', 'acme/web-2', '--to', to);
+    expect(moved.status, moved.stderr).toBe(0);
     const tookMs = Date.now() - begun;
     const { asked, failed, longestGapMs } = await asker.stop(begun);
     console.info(`moved live in ${tookMs} ms: of ${asked} questions none lost, the longest silence ${longestGapMs} ms`);

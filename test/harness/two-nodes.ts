@@ -3,15 +3,7 @@
  * world outside of both. The stack's own node is there, too, and takes nothing.
  */
 import { join, resolve } from 'node:path';
-import {
-  type Host,
-  layUnderlay,
-  secondInWorld,
-  shareWorld,
-  startHost,
-  underlayLink,
-  worldLink,
-} from '#libs/drivers/host';
+import { type Host, layUnderlay, shareWorld, startHost, underlayLink } from '#libs/drivers/host';
 import { ensureTinyImage } from '../../tools/tiny-image/index.js';
 import { rhyzome } from './grpc.js';
 import { NodeHost } from './node-host.js';
