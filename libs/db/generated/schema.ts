@@ -235,7 +235,9 @@ export interface DeletedDisk {
   name: string;
   node_id: string;
   size_gib: number;
+  storage: string | null;
   tags: Json;
+  taken_from: Generated<string[]>;
   tenant_id: string;
 }
 
@@ -266,6 +268,8 @@ export interface Disk {
   slot: number | null;
   snapshot_disk_id: string | null;
   snapshot_id: string | null;
+  storage: string | null;
+  taken_from: Generated<string[]>;
   tenant_id: string;
   with_instance: Generated<boolean>;
 }
@@ -602,6 +606,7 @@ export interface Node {
   memory_reserve_mib: number | null;
   migration_address: string | null;
   name: string;
+  storage: string | null;
   told_at: Generated<Timestamp>;
   told_state: string | null;
   underlay: string | null;
@@ -887,6 +892,12 @@ export interface Serviceaccount {
   tenant_id: string;
 }
 
+export interface SharedStorage {
+  created_at: Generated<Timestamp>;
+  id: string;
+  name: string;
+}
+
 export interface Snapshot {
   disk_id: string;
   id: string;
@@ -1059,6 +1070,7 @@ export interface DB {
   room_given_back: RoomGivenBack;
   service: Service;
   serviceaccount: Serviceaccount;
+  shared_storage: SharedStorage;
   snapshot: Snapshot;
   subject: Subject;
   sweep_removal: SweepRemoval;
