@@ -10,7 +10,7 @@ import { type ConsoleCall, serveConsole } from './console-call.js';
 import type { Findings } from './inventory.js';
 import { InventoryClock } from './inventory-clock.js';
 import { inTurn, MAX_INVENTORY } from './inventory-taking.js';
-import { countFrom, labelsFrom, smallCountFrom, textFrom, underlayFrom } from './node-words.js';
+import { countFrom, labelsFrom, smallCountFrom, storageFrom, textFrom, underlayFrom } from './node-words.js';
 import { nodesWithNews, openSession } from './registry.js';
 import { NodeStream, Together } from './stream.js';
 import type { StreamLog } from './stream-log.js';
@@ -236,5 +236,6 @@ function helloOf(name: string, hello: Hello) {
     migrationAddress: textFrom(hello.migrationAddress, 300, 'The address for migrations') || null,
     epoch: countFrom(hello.epoch, 'The epoch'),
     ...(hello.underlay && { underlay: underlayFrom(hello.underlay) }),
+    ...(hello.sharedStorage && { storage: storageFrom(hello.sharedStorage) }),
   };
 }
