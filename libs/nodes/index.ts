@@ -13,4 +13,5 @@ export * from './reports.js';
 export * from './state.js';
 export * from './sweep.js';
 export { entombNow, heldFor, holdLeases, holdPublicAddress } from './tombstones.js';
+export { desiredRows } from './unreached.js';
 export * from './watch.js';
