@@ -63,4 +63,35 @@ describe.skipIf(!ability.ok)('a router that moves', () => {
     expect(await believed()).toBe(await macOf('b'));
     expect(await pair.a.get('world', publicIp)).toContain('web sees 203.0.113.2');
   }, 60_000);
+
+  /** How long each guest did not hear the gateway while `work` was done. */
+  const deafWhile = async (guests: readonly (readonly [Side, string])[], work: () => Promise<unknown>) => {
+    const pings = await Promise.all(guests.map(([side, guest]) => pair[side].keepPinging(guest, spec.gateway)));
+    await work();
+    for (const [side, guest] of guests) expect(await pair[side].reaches(guest, spec.gateway)).toBe(true);
+    return Promise.all(pings.map(async (stop) => (await stop()).deafMs));
+  };
+  const both = [['a', 'web'] as const, ['b', 'db'] as const];
+
+  it('is missed by guests for moments when it moves by order', async () => {
+    const rounds: number[][] = [];
+    for (const to of ['a', 'b'] as const) rounds.push(await deafWhile(both, () => move(to)));
+    console.info(
+      `moved by order: guests of a and b were deaf for ${rounds.map((ms) => ms.join(' and ')).join(' ms, then ')} ms`,
+    );
+    expect(Math.max(...rounds.flat())).toBeLessThan(10_000);
+  }, 60_000);
+
+  it('comes up behind a fence without a word of the node that is dead', async () => {
+    // b has the router and dies: its links are down, and nobody tells it anything.
+    const began = performance.now();
+    const [deaf = 0] = await deafWhile([['a', 'web']], async () => {
+      for (const link of ['und0', 'up0']) await pair.b.run(`ip link set ${link} down`);
+      await pair.networks('a', uplink).apply(ref, toldTo('a', spanning('a')), never);
+    });
+    console.info(`behind a fence: deaf for ${deaf} ms of ${Math.round(performance.now() - began)} ms`);
+    expect(deaf).toBeLessThan(10_000);
+    expect(await believed()).toBe(await macOf('a'));
+    expect(await pair.a.get('world', publicIp)).toContain('web sees 203.0.113.2');
+  }, 60_000);
 });
