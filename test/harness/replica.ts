@@ -156,13 +156,15 @@ export async function simNode(
   controllers: readonly { address: string }[],
   /** With settings that an earlier version takes, too. */
   forEarlier = false,
+  /** Further settings of the agent. */
+  more: object = {},
 ): Promise<Replica> {
   const { ca, cert, key } = await issue(stack, 'node', name);
   const pki = { ca, cert, key };
   const stateDir = nodeState(stack, name);
   const controller = controllers.map(({ address }) => address);
   const own = forEarlier ? { controller: controller[0] } : { controller, migration: { listen: '127.0.0.1:0' } };
-  const agent = { ...own, serverName: 'localhost', stateDir, driver: 'sim', labels: {}, pki };
+  const agent = { ...own, serverName: 'localhost', stateDir, driver: 'sim', labels: {}, pki, ...more };
   return new Replica(name, 'agent', write(stack, name, { agent }), '', undefined);
 }
 
