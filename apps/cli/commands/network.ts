@@ -1,9 +1,7 @@
 /** `rhyzome network`: where networks of all tenants are, and which node has a network's router. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import type { NetworkOnNodes } from '#libs/kinds/network';
 import type { Context } from '../context.js';
-import { CliError, exitStatus } from '../exit-status.js';
 import { type OfTenant, ofTenant } from '../option-values.js';
 import { table } from '../table.js';
 
@@ -29,57 +27,24 @@ interface Flags {
   wait: boolean;
 }
 
-const LOOK_MS = 300;
-const WAIT_MS = 60_000;
-
 function moveRouter(context: Context): Command {
   return new Command('move-router')
     .description('move a network’s router to another of its nodes; connections through it break')
     .argument('<tenant/name>', 'whose it is, and its name or id', ofTenant)
     .requiredOption('--to <node>', 'a node that has machines of the network')
-    .option('--no-wait', 'do not wait until the nodes have it so')
-    .action(async (which: OfTenant, { to, wait }: Flags) => {
-      const [{ orderRouter }, { actInTenant }, { findNode }] = await Promise.all([
-        import('#libs/kinds/network'),
-        import('../jobs.js'),
-        import('../nodes.js'),
-      ]);
-      const { network, from, isChange } = await context.change(async ({ tx, audit }) => {
-        const node = await findNode(tx, to);
-        await actInTenant(tx, which.tenantId);
-        const ordered = await orderRouter(tx, which.tenantId, which.name, node.id);
-        const { id, name } = ordered.network;
-        const details = { from: ordered.from, to: node.name };
-        const what = { tenantId: which.tenantId, kind: 'network', resourceId: id, resourceName: name };
-        if (ordered.isChange) await audit({ ...what, action: 'network.move-router', details });
-        return ordered;
+    .option('--no-wait', 'tell all nodes at once, and do not wait until they have it so; guests miss it for longer')
+    .action(async ({ tenantId, name }: OfTenant, { to, wait }: Flags) => {
+      const [{ findNode }, routers] = await Promise.all([import('../nodes.js'), import('../routers.js')]);
+      const moved = await context.database(async (db) => {
+        const node = await db.operatorTransaction((tx) => findNode(tx, to));
+        return routers.moveRouter(context, db, { tenantId, network: name, to: node.id, wait });
       });
-      const now = wait ? await untilCurrent(context, { ...which, name: network.id }) : network;
-      const where = now.nodes.find(({ hasRouter }) => hasRouter)?.name;
-      const what = `${which.tenantId}/${network.name}`;
-      const told = isChange
-        ? `${wait ? 'Moved' : 'Ordered'} the router of ${what} from ${from} to ${where}.`
-        : `The router of ${what} is on ${where} already.`;
-      context.show({ ...now, from, changed: isChange }, told);
+      const what = `the router of ${tenantId}/${moved.name}`;
+      const told = moved.changed
+        ? `${wait ? 'Moved' : 'Ordered'} ${what} from ${moved.from} to ${moved.to}.`
+        : `Node ${moved.to} has ${what} already.`;
+      context.show(moved, told);
     });
-}
-
-/** Until all nodes that are heard have made what they are told. Throws CliError with what is missing. */
-async function untilCurrent(context: Context, which: OfTenant): Promise<NetworkOnNodes> {
-  for (const end = Date.now() + WAIT_MS; ; await sleep(LOOK_MS)) {
-    const network = await look(context, which);
-    const late = network.nodes.filter(
-      ({ isCurrent, state }) => !isCurrent && state !== 'unreachable' && state !== 'gone',
-    );
-    if (late.length === 0) return network;
-    if (Date.now() < end) continue;
-    const why = late.map(({ name, failure }) => `${name} (${failure ?? 'no word yet'})`).join(', ');
-    throw new CliError(
-      exitStatus.refused,
-      'node_failed',
-      `The order stands, but after a minute these nodes have not made it so: ${why}. They go on trying; \`rhyzome network show ${which.tenantId}/${network.name}\`.`,
-    );
-  }
 }
 
 async function look(context: Context, { tenantId, name }: OfTenant): Promise<NetworkOnNodes> {

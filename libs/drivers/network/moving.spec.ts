@@ -82,6 +82,20 @@ describe.skipIf(!ability.ok)('a router that moves', () => {
     expect(Math.max(...rounds.flat())).toBeLessThan(10_000);
   }, 60_000);
 
+  it('is missed for less when the new one stands before the old one is told', async () => {
+    const apply = (side: Side) => pair.networks(side, uplink).apply(ref, toldTo(side, spanning('a')), never);
+    const deaf = await deafWhile(both, async () => {
+      await apply('a');
+      // Both have it now; each serves the guests of its own node.
+      for (const [side, guest] of both) expect(await pair[side].reaches(guest, spec.gateway)).toBe(true);
+      await apply('b');
+    });
+    console.info(`moved by order, the new one first: guests of a and b were deaf for ${deaf.join(' and ')} ms`);
+    expect(Math.max(...deaf)).toBeLessThan(5_000);
+    expect(await believed()).toBe(await macOf('a'));
+    await move('b');
+  }, 60_000);
+
   it('comes up behind a fence without a word of the node that is dead', async () => {
     // b has the router and dies: its links are down, and nobody tells it anything.
     const began = performance.now();

@@ -44,7 +44,7 @@ export async function networkOnNodes(tx: Tx, tenantId: string, idOrName: string)
   const nodes = await sql<NetworkOnNode>`
     select n.id, n.name, node_state(n) as state, k.router_node_id is not distinct from n.id as "hasRouter",
       node_spans(n, k.mtu) as spans, p.observed_revision = p.revision and p.phase = 'ready' as "isCurrent",
-      p.failure ->> 'message' as failure
+      case when p.observed_revision = p.revision then p.failure ->> 'message' end as failure
     from network k
     join placement p on p.tenant_id = k.tenant_id and p.resource_id = k.id and p.present
     join node n on n.id = p.node_id
@@ -54,14 +54,21 @@ export async function networkOnNodes(tx: Tx, tenantId: string, idOrName: string)
 
 export interface OrderedRouter {
   network: NetworkOnNodes;
-  /** The node that had it. */
+  /** The node that had it, and the one that is to. */
   from: string | null;
+  to: string;
   /** False: it was there. */
   isChange: boolean;
 }
 
-/** Throws RhyzomeError `not_found`, `conflict` with what stands against it. */
-export async function orderRouter(tx: Tx, tenantId: string, idOrName: string, to: string): Promise<OrderedRouter> {
+/** `begin`: as of moveRouter. Throws RhyzomeError `not_found`, `conflict` with what stands against it. */
+export async function orderRouter(
+  tx: Tx,
+  tenantId: string,
+  idOrName: string,
+  to: string,
+  begin: boolean,
+): Promise<OrderedRouter> {
   const { id } = await networkOnNodes(tx, tenantId, idOrName);
   await lockNetworks(tx, tenantId, [id]);
   const network = await networkOnNodes(tx, tenantId, id);
@@ -69,13 +76,13 @@ export async function orderRouter(tx: Tx, tenantId: string, idOrName: string, to
   const target = network.nodes.find((node) => node.id === to || node.name === to);
   refuse(network, from, target, to);
   const isChange = target!.id !== from?.id;
-  if (isChange && !(await moveRouter(tx, tenantId, id, target!.id))) {
+  if (isChange && !(await moveRouter(tx, tenantId, id, target!.id, begin))) {
     throw new RhyzomeError(
       'conflict',
       `Node ${target!.name} cannot have the router of ${network.name} now. Try again.`,
     );
   }
-  return { network: await networkOnNodes(tx, tenantId, id), from: from?.name ?? null, isChange };
+  return { network: await networkOnNodes(tx, tenantId, id), from: from?.name ?? null, to: target!.name, isChange };
 }
 
 function refuse(
