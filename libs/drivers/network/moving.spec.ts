@@ -46,6 +46,11 @@ describe.skipIf(!ability.ok)('a router that moves', () => {
   const macOf = async (side: Side) => (await pair[side].run('cat /sys/class/net/up0/address')).trim();
   /** Whom the world takes for the owner of the public address. */
   const believed = async () => /lladdr (\S+)/.exec(await pair.a.run(`ip -n world neigh show ${publicIp}`))?.[1];
+  /** The old node's second announcement may come after the new one's first; then the new one's second decides. */
+  const isFoundAt = async (side: Side) => {
+    const mac = await macOf(side);
+    await expect.poll(believed, { timeout: 10_000 }).toBe(mac);
+  };
   const move = (to: Side, order: readonly Side[] = sides) =>
     Promise.all(order.map((side) => pair.networks(side, uplink).apply(ref, toldTo(side, spanning(to)), never)));
 
@@ -60,7 +65,7 @@ describe.skipIf(!ability.ok)('a router that moves', () => {
     expect(await pair.a.reaches('world', publicIp)).toBe(true);
     expect(await believed()).toBe(await macOf('a'));
     await move('b');
-    expect(await believed()).toBe(await macOf('b'));
+    await isFoundAt('b');
     expect(await pair.a.get('world', publicIp)).toContain('web sees 203.0.113.2');
   }, 60_000);
 
@@ -92,7 +97,7 @@ describe.skipIf(!ability.ok)('a router that moves', () => {
     });
     console.info(`moved by order, the new one first: guests of a and b were deaf for ${deaf.join(' and ')} ms`);
     expect(Math.max(...deaf)).toBeLessThan(5_000);
-    expect(await believed()).toBe(await macOf('a'));
+    await isFoundAt('a');
     await move('b');
   }, 60_000);
 
@@ -105,7 +110,7 @@ describe.skipIf(!ability.ok)('a router that moves', () => {
     });
     console.info(`behind a fence: deaf for ${deaf} ms of ${Math.round(performance.now() - began)} ms`);
     expect(deaf).toBeLessThan(10_000);
-    expect(await believed()).toBe(await macOf('a'));
+    await isFoundAt('a');
     expect(await pair.a.get('world', publicIp)).toContain('web sees 203.0.113.2');
   }, 60_000);
 });
