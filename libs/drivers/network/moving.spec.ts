@@ -89,7 +89,9 @@ describe.skipIf(!ability.ok)('a router that moves', () => {
 
   /** A connection from the world to the guest's public address, which says a number five times a second; gives the last one that came back. */
   const conversation = async () => {
-    await pair.a.run('ip netns exec web setsid -f socat TCP-LISTEN:7,fork,reuseaddr EXEC:cat');
+    await pair.a.sh(
+      'ip netns exec web setsid -f socat TCP-LISTEN:7,fork,reuseaddr EXEC:cat >/dev/null 2>&1 </dev/null',
+    );
     const numbers = 'i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done';
     const talk = ['ip', 'netns', 'exec', 'world', 'sh', '-c', `${numbers} | socat - TCP4:${publicIp}:7`];
     let text = '';
