@@ -115,7 +115,7 @@ class Routers {
     try {
       await moveRouter(router);
       this.moved += 1;
-      tell(`${what} moved to ${router.toName}`);
+      tell(`${what} moved to ${router.to.name}`);
     } catch (error) {
       if (!(error instanceof RhyzomeError)) throw error;
       tell(`${what} goes with the last machine: ${error.message}`);
