@@ -43,6 +43,33 @@ create table access_rule (
   constraint access_rule_tenant_id_grant_id_fkey FOREIGN KEY (tenant_id, grant_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table account_orphan (
+  tenant_id text not null,
+  mode text not null,
+  kind text not null,
+  name text not null,
+  first_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  looks integer default 1 not null,
+  approved_at timestamp(3) with time zone,
+  approved_by text,
+  asked_at timestamp(3) with time zone,
+  failure jsonb,
+  constraint account_orphan_pkey PRIMARY KEY (tenant_id, mode, kind, name),
+  constraint account_orphan_kind_check CHECK ((kind = ANY (ARRAY['realm'::text, 'user'::text, 'group'::text, 'serviceaccount'::text]))),
+  constraint account_orphan_mode_check CHECK ((mode = ANY (ARRAY['realm'::text, 'organization'::text])))
+);
+
+create table account_removal (
+  tenant_id text not null,
+  mode text not null,
+  kind text not null,
+  name text not null,
+  removed_at timestamp(3) with time zone default clock_timestamp() not null,
+  approved_by text,
+  constraint account_removal_pkey PRIMARY KEY (tenant_id, mode, kind, name, removed_at)
+);
+
 create table alarm (
   tenant_id text not null,
   id uuid default gen_random_uuid() not null,
@@ -450,6 +477,8 @@ create table installation (
   placement_labels text[] default '{}'::text[] not null,
   sweep_mode text default 'remove'::text not null,
   sweep_after interval default '24:00:00'::interval not null,
+  accounts_listed_at timestamp(3) with time zone,
+  accounts_wanted_at timestamp(3) with time zone,
   constraint installation_pkey PRIMARY KEY (singleton),
   constraint installation_deleted_disks_kept_check CHECK ((deleted_disks_kept > '00:00:00'::interval)),
   constraint installation_disk_overcommit_check CHECK (((disk_overcommit >= 0.5) AND (disk_overcommit <= (20)::numeric))),
@@ -592,6 +621,15 @@ create table leftover (
   last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
   looks integer default 1 not null,
   constraint leftover_pkey PRIMARY KEY (tenant_id, rule, id)
+);
+
+create table login_inventory (
+  tenant_id text not null,
+  mode text not null,
+  taken_at timestamp(3) with time zone default clock_timestamp() not null,
+  items integer not null,
+  constraint login_inventory_pkey PRIMARY KEY (tenant_id, mode),
+  constraint login_inventory_mode_check CHECK ((mode = ANY (ARRAY['realm'::text, 'organization'::text])))
 );
 
 create table metric_sample (
@@ -1190,6 +1228,8 @@ CREATE INDEX access_grant_by_subject_created ON public.access_grant USING btree 
 CREATE INDEX access_grant_by_subject_name ON public.access_grant USING btree (tenant_id, subject, resource_name, id);
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
+
+CREATE INDEX account_removal_age ON public.account_removal USING btree (removed_at);
 
 CREATE INDEX alarm_all ON public.alarm USING btree (raised_at, id);
 
@@ -2464,8 +2504,10 @@ CREATE OR REPLACE FUNCTION public.reserve_room(p_resource uuid, p_kind text, p_v
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'public', 'pg_temp'
+ SET enable_nestloop TO 'off'
 AS $function$
 declare
+  few constant int := 20;
   tenant text := current_tenant();
   own reservation;
   candidates uuid[];
@@ -2474,19 +2516,26 @@ declare
 begin
   if tenant is null then raise exception 'reserve_room needs a tenant'; end if;
   select * into own from reservation where tenant_id = tenant and resource_id = p_resource;
-  select array_agg(n.id order by coalesce((p_ranks ->> n.id::text)::numeric, 0),
-    (m.memory_mib - m.used_memory_mib) / greatest(m.memory_mib, 1)::float8 desc, n.id) into candidates
-  from node n join node_room m on m.node_id = n.id
-  where (p_only is null or n.id = any (p_only)) and (p_never is null or n.id <> all (p_never))
-    and (p_stays or takes_new(n, p_kind))
-    and (own.node_id = n.id or (m.vcpus - m.used_vcpus >= p_vcpus or p_vcpus = 0)
-      and (m.memory_mib - m.used_memory_mib >= p_memory_mib or p_memory_mib = 0)
-      and (m.disk_gib - m.used_disk_gib >= p_disk_gib or p_disk_gib = 0));
-  if candidates is null then return null; end if;
-  for may_wait in 0..1 loop
+  -- First the best few that nobody else is just taking room on, then all of these, then all, which are waited for.
+  for round in 0..2 loop
+    if round < 2 then
+      select array_agg(c.id order by c.place) into candidates from (
+        select n.id, row_number() over (order by coalesce((p_ranks ->> n.id::text)::numeric, 0),
+            m.free_memory_mib / greatest(m.memory_mib, 1)::float8 desc, n.id) as place
+        from node n join (
+          select node_id, memory_mib, vcpus - used_vcpus as free_vcpus, memory_mib - used_memory_mib as free_memory_mib,
+            disk_gib - used_disk_gib as free_disk_gib
+          from node_room offset 0) m on m.node_id = n.id
+        where (p_only is null or n.id = any (p_only)) and (p_never is null or n.id <> all (p_never))
+          and (p_stays or takes_new(n, p_kind))
+          and (own.node_id = n.id or (m.free_vcpus >= p_vcpus or p_vcpus = 0)
+            and (m.free_memory_mib >= p_memory_mib or p_memory_mib = 0) and (m.free_disk_gib >= p_disk_gib or p_disk_gib = 0))
+        order by place limit case when round = 0 then few end) c;
+      if candidates is null then return null; end if;
+    end if;
     foreach candidate in array candidates loop
       begin
-        if may_wait = 0 then
+        if round < 2 then
           perform 1 from node_load where node_id = candidate for update skip locked;
           continue when not found;
         else
@@ -2949,6 +2998,16 @@ alter table access_rule force row level security;
 create policy all_tenants on access_rule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on access_rule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table account_orphan enable row level security;
+alter table account_orphan force row level security;
+create policy all_tenants on account_orphan as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on account_orphan as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table account_removal enable row level security;
+alter table account_removal force row level security;
+create policy all_tenants on account_removal as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on account_removal as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table alarm enable row level security;
 alter table alarm force row level security;
 create policy all_tenants on alarm as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -3065,6 +3124,11 @@ alter table leftover enable row level security;
 alter table leftover force row level security;
 create policy all_tenants on leftover as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on leftover as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table login_inventory enable row level security;
+alter table login_inventory force row level security;
+create policy all_tenants on login_inventory as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on login_inventory as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table metric_sample enable row level security;
 alter table metric_sample force row level security;
@@ -3551,6 +3615,12 @@ alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
 grant delete, insert, select, update on table access_rule to rhyzome_operator;
 
+alter table account_orphan owner to rhyzome_owner;
+grant delete, insert, select, update on table account_orphan to rhyzome_operator;
+
+alter table account_removal owner to rhyzome_owner;
+grant delete, insert, select, update on table account_removal to rhyzome_operator;
+
 alter table alarm owner to rhyzome_owner;
 grant insert, select, update on table alarm to rhyzome_app;
 grant delete, insert, select, update on table alarm to rhyzome_operator;
@@ -3665,6 +3735,9 @@ grant delete, insert, select, update on table lease to rhyzome_operator;
 
 alter table leftover owner to rhyzome_owner;
 grant delete, insert, select, update on table leftover to rhyzome_operator;
+
+alter table login_inventory owner to rhyzome_owner;
+grant delete, insert, select, update on table login_inventory to rhyzome_operator;
 
 alter table metric_sample owner to rhyzome_owner;
 grant delete, insert, select, update on table metric_sample to rhyzome_app;

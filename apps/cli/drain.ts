@@ -9,6 +9,7 @@ import type { Database, Tx } from '#libs/db';
 import type { JobRow } from '#libs/jobs';
 import { administrator } from './context.js';
 import { type MovableKind, type Moves, outcomeOf } from './moves.js';
+import { type MovableRouter, routersToMove } from './routers.js';
 
 export interface DrainOptions {
   nodeId: string;
@@ -19,6 +20,8 @@ export interface DrainOptions {
   /** Aborted: nothing more is begun, and what is under way is not waited for. */
   stopping: AbortSignal;
   tell(text: string): void;
+  /** Throws RhyzomeError where it stays. */
+  moveRouter(router: MovableRouter): Promise<unknown>;
 }
 
 export interface DrainResult {
@@ -28,6 +31,8 @@ export interface DrainResult {
   movedDisks: number;
   /** Deleted disks that cannot be had back any more. */
   purged: number;
+  /** Of networks that are on another node, too; with the last machine of the others it goes by itself. */
+  movedRouters: number;
   /** What is still there, and why. */
   left: { kind: string; tenant: string; name: string; id: string; why: string }[];
 }
@@ -43,6 +48,7 @@ interface Movable {
 }
 
 const LOOK_MS = 500;
+const ROUTERS_AT_ONCE = 8;
 /** So long is somebody else's change of one waited for. */
 const BUSY_MS = 10 * 60_000;
 
@@ -50,6 +56,7 @@ export async function drain(db: Database, moves: Moves, options: DrainOptions): 
   const { stopping, tell } = options;
   const refused = new Map<string, string>();
   const running = new Map<string, Movable>();
+  const routers = new Routers(db, options);
   const since = Date.now();
   const moved = { instance: 0, disk: 0 };
   const purged = options.purge ? await purgeDeletedOn(db, options.nodeId, tell) : 0;
@@ -72,6 +79,8 @@ export async function drain(db: Database, moves: Moves, options: DrainOptions): 
       if (machine.job && machine.action === 'migrate') running.set(machine.job, machine);
     }
     if (stopping.aborted || (open.length === 0 && running.size === 0)) break;
+    // Before the last machine of their networks is gone, since guests miss a router for less time that moves on its own.
+    await routers.move();
     for (const machine of open.filter(({ job }) => job === null)) {
       if (running.size >= options.atOnce) break;
       const begun = await begin(moves, machine, options.mayStop);
@@ -83,13 +92,43 @@ export async function drain(db: Database, moves: Moves, options: DrainOptions): 
     }
     await sleep(LOOK_MS, undefined, { signal: stopping }).catch(() => undefined); // Only the wish to stop ends it early.
   }
-  const [machines, movedDisks] = [moved.instance, moved.disk];
-  return {
-    moved: machines,
-    movedDisks,
-    purged,
-    left: await db.operatorTransaction((tx) => leftOn(tx, options.nodeId, refused)),
-  };
+  const { instance: machines, disk: movedDisks } = moved;
+  const left = await db.operatorTransaction((tx) => leftOn(tx, options.nodeId, refused));
+  return { moved: machines, movedDisks, movedRouters: routers.moved, purged, left };
+}
+
+/** Moves what routers of the node can go elsewhere by now, each once. */
+class Routers {
+  moved = 0;
+  private readonly tried = new Set<string>();
+
+  constructor(
+    private readonly db: Database,
+    private readonly options: DrainOptions,
+  ) {}
+
+  async move(): Promise<void> {
+    const { nodeId, stopping } = this.options;
+    const all = await this.db.operatorTransaction((tx) => routersToMove(tx, nodeId));
+    const open = all.filter(({ network }) => !this.tried.has(network));
+    while (open.length > 0 && !stopping.aborted) {
+      await Promise.all(open.splice(0, ROUTERS_AT_ONCE).map((router) => this.moveOne(router)));
+    }
+  }
+
+  private async moveOne(router: MovableRouter): Promise<void> {
+    const { moveRouter, tell } = this.options;
+    this.tried.add(router.network);
+    const what = `${router.tenantId}/${router.name}: its router`;
+    try {
+      await moveRouter(router);
+      this.moved += 1;
+      tell(`${what} moved to ${router.toName}`);
+    } catch (error) {
+      if (!(error instanceof RhyzomeError)) throw error;
+      tell(`${what} goes with the last machine: ${error.message}`);
+    }
+  }
 }
 
 function refuse(refused: Map<string, string>, machine: Movable, why: string, tell: (text: string) => void): void {

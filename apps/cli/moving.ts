@@ -1,26 +1,14 @@
 /** One machine or disk moved by a command: asked for, watched, and told of. */
-import { InvalidArgumentError } from 'commander';
 import type { Context } from './context.js';
 import { CliError, exitStatus } from './exit-status.js';
 import { type MovableKind, type MoveBody, Moves, outcomeOf } from './moves.js';
-
-export interface Address {
-  tenantId: string;
-  name: string;
-}
-
-/** Of the form TENANT/NAME. */
-export function address(text: string): Address {
-  const [, tenantId, name] = /^([a-z0-9]{1,63})\/(.{1,63})$/.exec(text) ?? [];
-  if (!tenantId || !name) throw new InvalidArgumentError('It must be of the form TENANT/NAME.');
-  return { tenantId, name };
-}
+import type { OfTenant } from './option-values.js';
 
 /** Throws CliError `job_failed` when it was waited for and did not move. */
 export async function moved(
   context: Context,
   kind: MovableKind,
-  { tenantId, name }: Address,
+  { tenantId, name }: OfTenant,
   body: MoveBody,
   waits: boolean,
 ): Promise<void> {

@@ -4,7 +4,8 @@ import { sql } from 'kysely';
 import { SYSTEM_TENANT } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { Context } from '../context.js';
-import { type Address, address, moved } from '../moving.js';
+import { moved } from '../moving.js';
+import { type OfTenant, ofTenant } from '../option-values.js';
 
 const MAX_HOURS = 24 * 366;
 
@@ -29,10 +30,10 @@ interface Flags {
 function migrate(context: Context): Command {
   return new Command('migrate')
     .description('move a disk that no machine has to another node, with its snapshots')
-    .argument('<tenant/name>', 'whose it is, and its name or id', address)
+    .argument('<tenant/name>', 'whose it is, and its name or id', ofTenant)
     .option('--to <node>', 'to this node (default: one with room)')
     .option('--no-wait', 'do not wait for the end')
-    .action((whose: Address, { to, wait }: { to?: string; wait: boolean }) =>
+    .action((whose: OfTenant, { to, wait }: { to?: string; wait: boolean }) =>
       moved(context, 'disk', whose, to === undefined ? {} : { node: to }, wait),
     );
 }

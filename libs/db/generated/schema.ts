@@ -63,6 +63,29 @@ export interface AccessRule {
   verbs: string[];
 }
 
+export interface AccountOrphan {
+  approved_at: Timestamp | null;
+  approved_by: string | null;
+  asked_at: Timestamp | null;
+  failure: Json | null;
+  first_seen_at: Generated<Timestamp>;
+  kind: string;
+  last_seen_at: Generated<Timestamp>;
+  looks: Generated<number>;
+  mode: string;
+  name: string;
+  tenant_id: string;
+}
+
+export interface AccountRemoval {
+  approved_by: string | null;
+  kind: string;
+  mode: string;
+  name: string;
+  removed_at: Generated<Timestamp>;
+  tenant_id: string;
+}
+
 export interface Alarm {
   acknowledged_at: Timestamp | null;
   acknowledged_by: string | null;
@@ -373,6 +396,8 @@ export interface ImageUpload {
 }
 
 export interface Installation {
+  accounts_listed_at: Timestamp | null;
+  accounts_wanted_at: Timestamp | null;
   created_at: Generated<Timestamp>;
   deleted_disks_kept: Generated<Interval | null>;
   disk_overcommit: Generated<Numeric>;
@@ -487,6 +512,13 @@ export interface Leftover {
   last_seen_at: Generated<Timestamp>;
   looks: Generated<number>;
   rule: string;
+  tenant_id: string;
+}
+
+export interface LoginInventory {
+  items: number;
+  mode: string;
+  taken_at: Generated<Timestamp>;
   tenant_id: string;
 }
 
@@ -971,6 +1003,8 @@ export interface Wireguardpeer {
 export interface DB {
   access_grant: AccessGrant;
   access_rule: AccessRule;
+  account_orphan: AccountOrphan;
+  account_removal: AccountRemoval;
   alarm: Alarm;
   apitoken: Apitoken;
   audit: Audit;
@@ -1002,6 +1036,7 @@ export interface DB {
   job_step: JobStep;
   lease: Lease;
   leftover: Leftover;
+  login_inventory: LoginInventory;
   metric_sample: MetricSample;
   migration: Migration;
   missing_placement: MissingPlacement;
