@@ -394,10 +394,12 @@ describe('a node that dies while it sends', () => {
 
   it('has lost it to the other, if that runs it, whatever was heard of that', async () => {
     const { node, id, bootDisk } = await machine('let-go');
-    // Dies between letting go and hearing that it was taken.
-    inject(other(node), { kind: 'release', operation: 'apply', match: 'let-go', times: 1, delayMs: 4_000 });
+    // Dies between letting go and hearing that it was taken; the servers last heard that it waits there.
+    inject(other(node), { kind: 'release', operation: 'apply', match: 'let-go', times: 1, delayMs: 3_000 });
     const { body } = await api.post('/v1/instances/let-go/migrate', {});
     await until('it is off here', () => has(node).instances.get(id)?.outgoing?.phase === 'gone');
+    await nodes.get(node)!.kill();
+    await until('it runs there', () => has(other(node)).instances.get(id)?.powerState === 'running');
     await fenced(node);
     await ended(body.job.id);
     expect(await shown('let-go')).toMatchObject({ node: other(node), state: 'ready', powerState: 'running' });
