@@ -1,6 +1,7 @@
 /**
  * A node is emptied: its machines, and the disks that no machine has, move to others, a few at a time, until none is left that
- * can. Deleted disks that can still be had back go only where that was said. What is done stands in the database, so that a drain that was stopped goes on where it was, and what was under way ends without it.
+ * can. Deleted disks that can still be had back go only where that was said. What is done stands in the database, so that a
+ * drain that was stopped goes on where it was, and what was under way ends without it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sql } from 'kysely';
@@ -123,7 +124,7 @@ class Routers {
     try {
       await moveRouter(router);
       this.moved += 1;
-      tell(`${what} moved to ${router.toName}`);
+      tell(`${what} moved to ${router.to.name}`);
     } catch (error) {
       if (!(error instanceof RhyzomeError)) throw error;
       tell(`${what} goes with the last machine: ${error.message}`);
