@@ -65,6 +65,8 @@ export interface JobStep<Tx, Result, Prepared = undefined> extends StepLimits {
   undoOutside?(signal: AbortSignal, result: Result | undefined): Promise<void>;
   /** Asked after `undo` until it says true: what was undone is gone in the world outside, too. */
   undone?(tx: Tx): Promise<true | Waiting>;
+  /** Id of another resource whose news the wait after the step is for, where that is known: then it looks once, not twice. */
+  newsOf?(result: Result): string | undefined;
   /** Shown to the user while and after the step runs. */
   message?: string;
   /** False: once this step has begun, the job can no longer be cancelled. */

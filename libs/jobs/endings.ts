@@ -30,11 +30,6 @@ export class JobEndings {
     private readonly options: EndingsOptions,
   ) {}
 
-  /** Of the first run: its resource's state follows. */
-  async begin(row: JobRow): Promise<void> {
-    await this.fenced(row, 'no key update', (tx) => this.handler.begin(tx, row));
-  }
-
   /** A worker may die of anything; several that die in the same step die of the step. */
   async noteCrashes(row: JobRow): Promise<void> {
     this.options.log.warn({ job: row.id, crashes: row.crashes }, 'the worker before lost the job in its middle');

@@ -13,11 +13,19 @@ export class HeldJob {
     private readonly db: Database,
     /** As it was claimed. */
     readonly row: JobRow,
+    /** Belongs to the first transaction that is written. */
+    private begin?: (tx: Tx) => Promise<void>,
   ) {}
 
   /** A transaction of the job's tenant in which the lease holds. Throws LeaseLost. */
-  write<T>(work: (tx: Tx, current: JobRow) => Promise<T>): Promise<T> {
-    return this.db.tenantTransaction(this.row.tenant_id, async (tx) => work(tx, await holdLease(tx, this.row)));
+  async write<T>(work: (tx: Tx, current: JobRow) => Promise<T>): Promise<T> {
+    const result = await this.db.tenantTransaction(this.row.tenant_id, async (tx) => {
+      const current = await holdLease(tx, this.row);
+      await this.begin?.(tx);
+      return work(tx, current);
+    });
+    this.begin = undefined;
+    return result;
   }
 
   /** The same, in which nobody has cancelled either. Throws CancelRequested, too. */
@@ -34,17 +42,21 @@ export class HeldJob {
     retryMs: number,
     probe: (tx: Tx) => Promise<Answer | Waiting>,
   ): Promise<Answer> {
+    let isOver = true;
     const once = (isLast: boolean) =>
       this[phase === 'do' ? 'forward' : 'write'](async (tx, current) => {
         const answer = await probe(tx);
         if (!(answer instanceof Waiting)) return answer;
-        await this.waitFor(tx, answer);
-        if (isLast || !this.isForeign(answer)) await park(tx, this.row, current, { waitingFor: answer, retryMs });
+        // Its news wake the job from when that was written down.
+        const isAwaited = !this.isForeign(answer) || current.waits_for === answer.on;
+        if (!isAwaited) await this.waitFor(tx, answer.on!);
+        isOver = isLast || isAwaited;
+        if (isOver) await park(tx, this.row, current, { waitingFor: answer, retryMs });
         return answer;
       });
     let answer = await once(false);
-    // News of another resource that came before it was written down whose are waited for woke nobody: once more.
-    if (answer instanceof Waiting && this.isForeign(answer)) answer = await once(true);
+    // News that came before it was written down whose are waited for woke nobody: once more.
+    if (answer instanceof Waiting && !isOver) answer = await once(true);
     if (answer instanceof Waiting) throw new Parked(answer, retryMs, true);
     return answer;
   }
@@ -53,15 +65,13 @@ export class HeldJob {
     return on !== undefined && on !== this.row.resource_id;
   }
 
-  /** Writes down whose news wakes the job, beside those of its own resource. */
-  private async waitFor(tx: Tx, waiting: Waiting): Promise<void> {
-    if (!this.isForeign(waiting)) return;
+  /** Writes down whose news wake the job, beside those of its own resource. */
+  async waitFor(tx: Tx, resourceId: string): Promise<void> {
     await tx
       .updateTable('job')
-      .set({ waits_for: waiting.on! })
+      .set({ waits_for: resourceId })
       .where('tenant_id', '=', this.row.tenant_id)
       .where('id', '=', this.row.id)
-      .where((eb) => eb('waits_for', 'is distinct from', waiting.on!))
       .execute();
   }
 }

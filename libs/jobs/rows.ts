@@ -97,35 +97,26 @@ export async function wakeJobs(tx: Tx, tenantId: string, resourceIds: readonly s
 }
 
 /**
- * Wakes the jobs of other resources that wait for news of this one. In transactions of their own, after the news: whoever
- * holds such a job may be waiting for the resource. And none holds one job while it waits for another: whoever ends a job
- * holds it while waking others.
+ * Wakes the jobs of other resources that wait for news of this one, within the transaction that writes the news, but those
+ * that somebody holds: these are given back for `wakeHeld`, since whoever holds one may be waiting for the resource.
  */
-export async function wakeWaiters(db: Database, tenantId: string, resourceId: string): Promise<void> {
-  // Asked first: nearly always there are none, and a read costs a third of a transaction that could write.
-  const waiting = db.builder
-    .selectFrom('job')
-    .select('id')
-    .where('tenant_id', '=', tenantId)
-    .where('waits_for', '=', resourceId)
-    .where('finished_at', 'is', null)
-    .limit(1);
-  if ((await db.tenantRead(tenantId, waiting.compile())).length === 0) return;
-  const held = await db.tenantTransaction(tenantId, async (tx) => {
-    const result = await sql<{ id: string; isFree: boolean }>`
-      with waiting as (
-        select id from job where tenant_id = ${tenantId} and waits_for = ${resourceId} and finished_at is null),
-      free as (
-        select id from job where tenant_id = ${tenantId} and waits_for = ${resourceId} and finished_at is null
-        for update skip locked),
-      woken as (
-        update job set wakes = wakes + 1, run_at = now()
-        where tenant_id = ${tenantId} and id in (select id from free) returning id)
-      select w.id, k.id is not null as "isFree" from waiting w left join woken k on k.id = w.id`.execute(tx);
-    if (result.rows.some(({ isFree }) => isFree)) wakeWorkers();
-    return result.rows.filter(({ isFree }) => !isFree);
-  });
-  for (const { id } of held) {
+export async function wakeWaiters(tx: Tx, tenantId: string, resourceId: string): Promise<string[]> {
+  const result = await sql<{ id: string; isWoken: boolean }>`
+    with waiting as materialized (
+      select id from job where tenant_id = ${tenantId} and waits_for = ${resourceId} and finished_at is null),
+    free as materialized (
+      select id from job where tenant_id = ${tenantId} and id in (select id from waiting) for update skip locked),
+    woken as (
+      update job set wakes = wakes + 1, run_at = now()
+      where tenant_id = ${tenantId} and id in (select id from free) returning id)
+    select w.id, k.id is not null as "isWoken" from waiting w left join woken k on k.id = w.id`.execute(tx);
+  if (result.rows.some(({ isWoken }) => isWoken)) wakeWorkers();
+  return result.rows.flatMap(({ id, isWoken }) => (isWoken ? [] : [id]));
+}
+
+/** After the transaction, in one for each: none holds one job while it waits for another. */
+export async function wakeHeld(db: Database, tenantId: string, ids: readonly string[]): Promise<void> {
+  for (const id of ids) {
     await db.tenantTransaction(tenantId, async (tx) => {
       wakeWorkers();
       await sql`update job set wakes = wakes + 1, run_at = now()
@@ -147,8 +138,11 @@ export async function wakeLate(db: Database, resources: readonly { tenantId: str
     db.operator,
   );
   for (const { tenantId, id } of concerned.rows) {
-    await db.tenantTransaction(tenantId, (tx) => wakeJobs(tx, tenantId, [id]));
-    await wakeWaiters(db, tenantId, id);
+    const held = await db.tenantTransaction(tenantId, async (tx) => {
+      await wakeJobs(tx, tenantId, [id]);
+      return wakeWaiters(tx, tenantId, id);
+    });
+    await wakeHeld(db, tenantId, held);
   }
 }
 

@@ -53,8 +53,10 @@ export class JobRun implements Job<Tx> {
     private readonly row: JobRow,
     private readonly phase: 'do' | 'undo',
     private readonly outside: OutsideWork,
+    /** Belongs to the run's first transaction. */
+    begin?: (tx: Tx) => Promise<void>,
   ) {
-    this.job = new HeldJob(db, lease);
+    this.job = new HeldJob(db, lease, begin);
     this.ordinal = 0;
     this.total = 1;
   }
@@ -107,6 +109,8 @@ export class JobRun implements Job<Tx> {
       const { message } = step;
       const stored = await recordStep(tx, this.row, { ordinal, name, state: 'succeeded', started, result, message });
       this.undos.push(undoOf(stored, step));
+      const awaited = step.newsOf?.(result);
+      if (awaited !== undefined) await this.job.waitFor(tx, awaited);
       await this.advance(tx, ordinal, step.message ?? name, step.cancellable);
       return result;
     });

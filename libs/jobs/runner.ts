@@ -4,7 +4,7 @@
  */
 
 import { newId, type RhyzomeError } from '#libs/core';
-import { type Database, isDatabaseAway, type Listener } from '#libs/db';
+import { type Database, isDatabaseAway, type Listener, type Tx } from '#libs/db';
 import { JobEndings } from './endings.js';
 import { type JobFailure, tooManyCrashes } from './failure.js';
 import type { JobHandler, RunnerLog } from './handler.js';
@@ -103,11 +103,10 @@ export class JobRunner {
         const free = this.workers - this.held.size;
         if (free <= 0) break;
         const rows = await claimDue(this.db, this.owner, this.leaseMs, free);
-        for (const row of rows) {
-          this.held.set(row.id, row);
-          void this.work(row);
-        }
+        for (const row of rows) this.held.set(row.id, row);
+        // Before the work, which may compute without a turn.
         this.keepLeases();
+        for (const row of rows) void this.work(row);
       } while (this.claimAgain && !this.stopping);
     } catch (error) {
       const isAway = isDatabaseAway(error) || (error as RhyzomeError).code === 'database_unavailable';
@@ -146,13 +145,15 @@ export class JobRunner {
 
   private async runOnce(row: ClaimedRow): Promise<void> {
     if (row.crashes > 0) await this.endings.noteCrashes(row);
-    if (row.first_claim && row.phase === 'do') await this.endings.begin(row);
     const at: { run?: JobRun } = {};
     try {
       if (row.phase === 'do' && row.crashes >= MAX_CRASHES) throw tooManyCrashes(row);
       if (row.supersedes && row.phase === 'do') await this.unwindSuperseded(row);
       if (row.phase === 'do') {
-        at.run = new JobRun(this.db, row, row, 'do', this.outside);
+        // One that failed or was lost in its first run may not have begun.
+        const mayBegin = row.first_claim || row.failures > 0 || row.crashes > 0;
+        const begin = mayBegin ? (tx: Tx) => this.handler.begin(tx, row) : undefined;
+        at.run = new JobRun(this.db, row, row, 'do', this.outside, begin);
         if (!row.first_claim) await at.run.open();
         await this.handler.run(row, at.run);
         await this.endings.end(row, 'succeeded', null);

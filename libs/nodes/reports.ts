@@ -3,7 +3,7 @@
 import { sql } from 'kysely';
 import { isTenantId, isUuid } from '#libs/core';
 import type { Database } from '#libs/db';
-import { lockSubject, wakeJobs, wakeWaiters } from '#libs/jobs';
+import { lockSubject, wakeHeld, wakeJobs, wakeWaiters } from '#libs/jobs';
 import type { KindRegistry, PlacementReport } from '#libs/resources';
 import { DeedOutcome, type DeedResult, type Observed, Phase } from '#libs/rpc';
 import { raiseUnclear } from './deeds.js';
@@ -61,7 +61,7 @@ export async function recordReport(
   if (!report) return false;
   const { phase, status, failure, revision, generation } = report;
   const ref = { tenantId: report.tenantId, id: report.id };
-  const { isNews, followUp } = await db.tenantTransaction(ref.tenantId, async (tx) => {
+  const { isNews, followUp, held } = await db.tenantTransaction(ref.tenantId, async (tx) => {
     await lockSubject(tx, ref.tenantId, ref.id);
     const written = await sql<{ revision: number; present: boolean; kind: string; holds: boolean }>`
       update placement set observed_revision = ${revision}, observed_generation = ${generation},
@@ -74,7 +74,7 @@ export async function recordReport(
       returning revision, present, kind, exists (select from held_address h where h.tenant_id = placement.tenant_id
         and h.resource_id = placement.resource_id and h.node_id = placement.node_id) as holds`.execute(tx);
     const row = written.rows[0];
-    if (!row) return { isNews: false };
+    if (!row) return { isNews: false, held: [] };
     const isCurrent = row.revision === revision;
     const isReached = phase === 'ready' || phase === 'absent';
     if (row.holds && isReached) await freeHeld(tx, { tenantId: ref.tenantId, id: ref.id }, nodeId, revision);
@@ -90,9 +90,9 @@ export async function recordReport(
       .find(row.kind)
       ?.observed?.(tx, ref.tenantId, { resourceId: ref.id, nodeId, isCurrent, phase, status, failure });
     await wakeJobs(tx, ref.tenantId, [ref.id]);
-    return { isNews: true, followUp: next };
+    return { isNews: true, followUp: next, held: await wakeWaiters(tx, ref.tenantId, ref.id) };
   });
-  if (isNews) await wakeWaiters(db, ref.tenantId, ref.id);
+  await wakeHeld(db, ref.tenantId, held);
   if (followUp) await db.tenantTransaction(ref.tenantId, followUp);
   return isNews;
 }

@@ -229,7 +229,9 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
         act: async (tx) => {
           const disk = await ownBootDisk(tx, core);
           if (disk) await tellDisk(tx, disk);
+          return disk?.id;
         },
+        newsOf: (disk) => disk,
         undo: async (tx) => {
           const disk = await ownBootDisk(tx, core);
           if (disk) await withdraw(tx, disk);
