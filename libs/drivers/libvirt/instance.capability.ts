@@ -34,7 +34,7 @@ import { toDiskError } from './qcow2.js';
 import { ensureSeed, seedFiles, wantSeed } from './seed.js';
 import { SerialLines } from './serial-line.js';
 import type { SnapshotRecords } from './snapshot-records.js';
-import { isNoDomain, isNoDomain, isNoMetadata, type Virsh } from './virsh.js';
+import { isNoDomain, isNoMetadata, type Virsh } from './virsh.js';
 import { Known, watchInstances } from './watch.js';
 
 export interface InstanceParts {
@@ -267,8 +267,7 @@ async function metrics({ virsh, places, disks, context }: InstanceParts): Promis
   return all;
 }
 
-/** Whose a domain is, by what its definition says. */
-/** Null: somebody defined it by hand, or it is gone since. */
+/** Whose a domain is, by what its definition says. Null: somebody defined it by hand, or it is gone since. */
 async function refFromMetadata(virsh: Virsh, domain: string, id: string): Promise<Ref | null> {
   let xml: string;
   try {
