@@ -96,13 +96,16 @@ async function instrumentJobs(): Promise<void> {
 
 /** Of a node: each effect of its drivers, each durable record of a deed around one, and what is told of them. */
 async function instrumentAgent(): Promise<void> {
-  const [{ Reconciler }, { Deeds }, { Session }, { Slots }] = await Promise.all([
+  const [{ Reconciler }, { Deeds }, { Session }, { Slots }, { Controllers }, { Wire }] = await Promise.all([
     load('libs/agent/reconciler.js'),
     load('libs/agent/deeds.js'),
     load('libs/agent/session.js'),
     load('libs/agent/schedule.js'),
+    load('libs/agent/controllers.js'),
+    load('libs/agent/migration/index.js'),
   ]);
-  const deedOf = new AsyncLocalStorage<string>();
+  /** Whose work it is, in what is called from there. */
+  const tenantOf = new AsyncLocalStorage<string>();
   replace(
     Reconciler,
     'make',
@@ -110,7 +113,7 @@ async function instrumentAgent(): Promise<void> {
       async function (ref, wanted, signal) {
         const what = `${wanted.present ? 'apply' : 'remove'} ${ref.kind}`;
         await point(ref.tenantId, `about to ${what}`);
-        const status = await make.call(this, ref, wanted, signal);
+        const status = await tenantOf.run(ref.tenantId, () => make.call(this, ref, wanted, signal));
         await point(ref.tenantId, `did ${what}`);
         return status;
       },
@@ -120,7 +123,7 @@ async function instrumentAgent(): Promise<void> {
     'performOnce',
     (perform) =>
       function (deed) {
-        return deedOf.run(deed.ref?.tenantId, () => perform.call(this, deed));
+        return tenantOf.run(deed.ref?.tenantId, () => perform.call(this, deed));
       },
   );
   replace(
@@ -135,6 +138,31 @@ async function instrumentAgent(): Promise<void> {
       },
   );
   replace(
+    Wire,
+    'open',
+    (open) =>
+      async function (peer, operationId, channel, ...rest) {
+        const tenant = tenantOf.getStore();
+        await point(tenant, `about to ask the other node for ${channel}`);
+        const answer = await open.call(this, peer, operationId, channel, ...rest);
+        await point(tenant, `asked the other node for ${channel}`);
+        return answer;
+      },
+  );
+  replace(
+    Wire,
+    'expect',
+    (expect) =>
+      function (operationId, from, serve) {
+        const tenant = tenantOf.getStore();
+        return expect.call(this, operationId, from, async (asked: any) => {
+          await point(tenant, `about to serve ${asked.channel}`);
+          await serve(asked);
+          await point(tenant, `served ${asked.channel}`);
+        });
+      },
+  );
+  replace(
     Session,
     'write',
     (write) =>
@@ -145,11 +173,13 @@ async function instrumentAgent(): Promise<void> {
         for (const tenant of new Set<string>(tenants)) void point(tenant, 'sent a report');
       },
   );
+  // A server that was killed is back at once, and so is its node: as if there were always another to ask.
+  Object.defineProperty(Controllers.prototype, 'size', { get: () => Number.MAX_SAFE_INTEGER });
   // What is held must not keep others from their turn.
   replace(Slots, 'run', () => (work) => work());
   const { rename } = promises;
   promises.rename = async (from, to) => {
-    const tenant = deedOf.getStore();
+    const tenant = tenantOf.getStore();
     if (!String(to).includes('/deeds/')) return rename(from, to);
     await point(tenant, 'wrote a deed aside');
     await rename(from, to);

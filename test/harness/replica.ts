@@ -33,6 +33,11 @@ export class Replica {
     return `http://${this.address}`;
   }
 
+  /** The file with its settings. */
+  get config(): string {
+    return join(this.folder, 'rhyzome-api.json');
+  }
+
   get isRunning(): boolean {
     return this.child !== undefined && this.child.exitCode === null && this.child.signalCode === null;
   }
@@ -53,7 +58,7 @@ export class Replica {
     if (this.isRunning) throw new Error(`${this.name} runs already`);
     const log = openSync(join(this.folder, 'log'), 'a', 0o600);
     const main = join(dist, 'apps', this.program, 'main.js');
-    const argv = ['--import', endWithParent, main, '--config', join(this.folder, 'rhyzome-api.json')];
+    const argv = ['--import', endWithParent, main, '--config', this.config];
     this.child = spawn(process.execPath, argv, { cwd: root, stdio: ['ignore', log, log, 'ipc'] });
     closeSync(log);
   }
@@ -182,7 +187,8 @@ function write(stack: Stack, name: string, settings: object): string {
   return folder;
 }
 
-async function freeAddresses(count: number): Promise<string[]> {
+/** host:port where nobody listens now. */
+export async function freeAddresses(count: number): Promise<string[]> {
   const servers = Array.from({ length: count }, () => createServer());
   const ports: number[] = [];
   for (const server of servers) {
