@@ -14,7 +14,7 @@ import { callerIn, type Platform } from '#libs/testing';
 import { rhyzome } from '../harness/grpc.js';
 import type { SimNodeState } from '../harness/invariants.js';
 import { NodeHost } from '../harness/node-host.js';
-import { freeAddresses, nodeState, simNode } from '../harness/replica.js';
+import { nodeState, simNode } from '../harness/replica.js';
 import { type Stack, stackNamed } from '../harness/stack.js';
 import { until } from '../harness/until.js';
 import { Victims } from './victims.js';
@@ -49,15 +49,15 @@ export async function openStage(name: string): Promise<Stage & { grpc: Victims }
   for (const program of ['grpc', 'agent'] as const) stack.kill(program);
   // The stack's token issuer, which keeps people, sleeps with its process.
   const issuer = await startIssuer({ port: 0, tenants: [], dataDir: mkdtempSync(join(stack.data, 'issuer-')) });
-  const [taking, takingSecond] = await freeAddresses(2);
-  const config = configOf(stack, settings, issuer, taking!);
+  const config = configOf(stack, settings, issuer);
   const platform = await asker(settings);
   const { name: first } = platform.node;
   const log = (program: string) => join(stack.data, `victims-${program}.log`);
   const grpc = new Victims('grpc', config, log('grpc'), () => isReady(settings.grpc.monitoring));
+  const second = await simNode(stack, SECOND, [{ address: stack.dev.grpc }]);
   const agents = [
     new Victims('agent', config, log(first), () => isConnected(platform, first)),
-    new Victims('agent', await secondConfig(stack, takingSecond!), log(SECOND), () => isConnected(platform, SECOND)),
+    new Victims('agent', second.config, log(SECOND), () => isConnected(platform, SECOND)),
   ];
   await grpc.next();
   for (const agent of agents) await agent.next();
@@ -134,21 +134,17 @@ function timeAndWord(stack: Stack, { db }: Platform): Pick<Stage, 'expireLeases'
   };
 }
 
-/** The stack's settings with another issuer, and with room for all that is held. `taking`: where the node takes in machines. */
-function configOf(stack: Stack, settings: any, { url, admin }: DevIssuer, taking: string): string {
+/**
+ * The stack's settings with another issuer, and with room for all that is held. Each agent takes in machines at another address
+ * than the one before it.
+ */
+function configOf(stack: Stack, settings: any, { url, admin }: DevIssuer): string {
   const keycloak = { ...settings.keycloak, url, clientId: admin.clientId, clientSecretFile: admin.secretFile };
   const grpc = { ...settings.grpc, workers: 1_000 };
   const images = { ...settings.images, allowedSources: ['127.0.0.0/8'] };
-  const agent = { ...settings.agent, migration: { listen: taking } };
+  const agent = { ...settings.agent, migration: { listen: '127.0.0.1:0' } };
   const config = join(stack.data, 'victims.json');
   writeFileSync(config, JSON.stringify({ ...settings, grpc, images, keycloak, agent }), { mode: 0o600 });
-  return config;
-}
-
-async function secondConfig(stack: Stack, taking: string): Promise<string> {
-  const { config } = await simNode(stack, SECOND, [{ address: stack.dev.grpc }]);
-  const { agent } = JSON.parse(readFileSync(config, 'utf8'));
-  writeFileSync(config, JSON.stringify({ agent: { ...agent, migration: { listen: taking } } }), { mode: 0o600 });
   return config;
 }
 

@@ -187,8 +187,7 @@ function write(stack: Stack, name: string, settings: object): string {
   return folder;
 }
 
-/** host:port where nobody listens now. */
-export async function freeAddresses(count: number): Promise<string[]> {
+async function freeAddresses(count: number): Promise<string[]> {
   const servers = Array.from({ length: count }, () => createServer());
   const ports: number[] = [];
   for (const server of servers) {
