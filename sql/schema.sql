@@ -43,6 +43,33 @@ create table access_rule (
   constraint access_rule_tenant_id_grant_id_fkey FOREIGN KEY (tenant_id, grant_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table account_orphan (
+  tenant_id text not null,
+  mode text not null,
+  kind text not null,
+  name text not null,
+  first_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  last_seen_at timestamp(3) with time zone default clock_timestamp() not null,
+  looks integer default 1 not null,
+  approved_at timestamp(3) with time zone,
+  approved_by text,
+  asked_at timestamp(3) with time zone,
+  failure jsonb,
+  constraint account_orphan_pkey PRIMARY KEY (tenant_id, mode, kind, name),
+  constraint account_orphan_kind_check CHECK ((kind = ANY (ARRAY['realm'::text, 'user'::text, 'group'::text, 'serviceaccount'::text]))),
+  constraint account_orphan_mode_check CHECK ((mode = ANY (ARRAY['realm'::text, 'organization'::text])))
+);
+
+create table account_removal (
+  tenant_id text not null,
+  mode text not null,
+  kind text not null,
+  name text not null,
+  removed_at timestamp(3) with time zone default clock_timestamp() not null,
+  approved_by text,
+  constraint account_removal_pkey PRIMARY KEY (tenant_id, mode, kind, name, removed_at)
+);
+
 create table alarm (
   tenant_id text not null,
   id uuid default gen_random_uuid() not null,
@@ -227,6 +254,8 @@ create table deleted_disk (
   node_id uuid not null,
   deleted_at timestamp(3) with time zone default now() not null,
   expires_at timestamp(3) with time zone not null,
+  storage text,
+  taken_from uuid[] default '{}'::uuid[] not null,
   constraint deleted_disk_pkey PRIMARY KEY (tenant_id, id),
   constraint deleted_disk_node_id_fkey FOREIGN KEY (node_id) REFERENCES node(id),
   constraint deleted_disk_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenant(id)
@@ -264,6 +293,8 @@ create table disk (
   restoring uuid,
   resource_created_at timestamp(3) with time zone default now() not null,
   resource_name text default ''::text not null,
+  storage text,
+  taken_from uuid[] default '{}'::uuid[] not null,
   constraint disk_pkey PRIMARY KEY (tenant_id, id),
   constraint disk_check CHECK (((instance_id IS NULL) = (slot IS NULL))),
   constraint disk_check1 CHECK (((image_id IS NULL) = (image_sha256 IS NULL))),
@@ -446,6 +477,8 @@ create table installation (
   placement_labels text[] default '{}'::text[] not null,
   sweep_mode text default 'remove'::text not null,
   sweep_after interval default '24:00:00'::interval not null,
+  accounts_listed_at timestamp(3) with time zone,
+  accounts_wanted_at timestamp(3) with time zone,
   constraint installation_pkey PRIMARY KEY (singleton),
   constraint installation_deleted_disks_kept_check CHECK ((deleted_disks_kept > '00:00:00'::interval)),
   constraint installation_disk_overcommit_check CHECK (((disk_overcommit >= 0.5) AND (disk_overcommit <= (20)::numeric))),
@@ -590,6 +623,15 @@ create table leftover (
   constraint leftover_pkey PRIMARY KEY (tenant_id, rule, id)
 );
 
+create table login_inventory (
+  tenant_id text not null,
+  mode text not null,
+  taken_at timestamp(3) with time zone default clock_timestamp() not null,
+  items integer not null,
+  constraint login_inventory_pkey PRIMARY KEY (tenant_id, mode),
+  constraint login_inventory_mode_check CHECK ((mode = ANY (ARRAY['realm'::text, 'organization'::text])))
+);
+
 create table metric_sample (
   tenant_id text not null,
   resource_id uuid not null,
@@ -703,6 +745,7 @@ create table node (
   underlay_port integer,
   underlay_mtu integer,
   migration_address text,
+  storage text,
   constraint node_pkey PRIMARY KEY (id),
   constraint node_name_key UNIQUE (name),
   constraint node_check CHECK ((((underlay IS NULL) = (underlay_port IS NULL)) AND ((underlay IS NULL) = (underlay_mtu IS NULL)))),
@@ -713,7 +756,8 @@ create table node (
   constraint node_underlay_check CHECK (((family(underlay) = 4) AND (masklen(underlay) = 32))),
   constraint node_underlay_mtu_check CHECK ((underlay_mtu > 0)),
   constraint node_underlay_port_check CHECK (((underlay_port >= 1) AND (underlay_port <= 65535))),
-  constraint node_vcpu_overcommit_check CHECK (((vcpu_overcommit >= (1)::numeric) AND (vcpu_overcommit <= (100)::numeric)))
+  constraint node_vcpu_overcommit_check CHECK (((vcpu_overcommit >= (1)::numeric) AND (vcpu_overcommit <= (100)::numeric))),
+  constraint node_storage_fkey FOREIGN KEY (storage) REFERENCES shared_storage(name)
 );
 
 create table node_event (
@@ -1034,6 +1078,15 @@ create table serviceaccount (
   constraint serviceaccount_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE
 );
 
+create table shared_storage (
+  name text not null,
+  id uuid not null,
+  created_at timestamp(3) with time zone default now() not null,
+  constraint shared_storage_pkey PRIMARY KEY (name),
+  constraint shared_storage_id_key UNIQUE (id),
+  constraint shared_storage_name_check CHECK ((name ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'::text))
+);
+
 create table snapshot (
   tenant_id text not null,
   id uuid not null,
@@ -1174,6 +1227,8 @@ CREATE INDEX access_grant_by_subject_created ON public.access_grant USING btree 
 CREATE INDEX access_grant_by_subject_name ON public.access_grant USING btree (tenant_id, subject, resource_name, id);
 
 CREATE INDEX access_rule_subject ON public.access_rule USING btree (tenant_id, subject_type, subject);
+
+CREATE INDEX account_removal_age ON public.account_removal USING btree (removed_at);
 
 CREATE INDEX alarm_all ON public.alarm USING btree (raised_at, id);
 
@@ -1392,6 +1447,8 @@ CREATE INDEX node_event_node ON public.node_event USING btree (node_id, id);
 CREATE INDEX node_fence_node ON public.node_fence USING btree (node_id, asked_at);
 
 CREATE UNIQUE INDEX node_fence_open ON public.node_fence USING btree (node_id) WHERE (finished_at IS NULL);
+
+CREATE INDEX node_storage ON public.node USING btree (storage) WHERE (storage IS NOT NULL);
 
 CREATE INDEX orphan_node ON public.orphan USING btree (node_id);
 
@@ -2028,18 +2085,22 @@ end $function$;
 
 CREATE OR REPLACE FUNCTION public.has_room(p_node uuid, p_own reservation, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint)
  RETURNS boolean
- LANGUAGE sql
- STABLE
+ LANGUAGE plpgsql
 AS $function$
-  select (p_vcpus <= own.vcpus or m.vcpus - m.used_vcpus + own.vcpus >= p_vcpus)
-    and (p_memory_mib <= own.memory_mib or m.memory_mib - m.used_memory_mib + own.memory_mib >= p_memory_mib)
-    and (p_disk_gib <= own.disk_gib or m.disk_gib - m.used_disk_gib + own.disk_gib >= p_disk_gib)
-  from node_room m, (
-    select case when p_own.node_id = p_node then p_own.vcpus else 0 end as vcpus,
-      case when p_own.node_id = p_node then p_own.memory_mib else 0 end as memory_mib,
-      case when p_own.node_id = p_node then p_own.disk_gib else 0 end as disk_gib) own
-  where m.node_id = p_node
-$function$;
+declare
+  own_vcpus int := case when p_own.node_id = p_node then p_own.vcpus else 0 end;
+  own_memory_mib bigint := case when p_own.node_id = p_node then p_own.memory_mib else 0 end;
+  own_disk_gib bigint := case when p_own.node_id = p_node then p_own.disk_gib else 0 end;
+  shared text := (select storage from node where id = p_node);
+begin
+  if shared is not null and p_disk_gib > own_disk_gib then
+    perform pg_advisory_xact_lock(hashtextextended('rhyzome.storage.' || shared, 0));
+  end if;
+  return (select (p_vcpus <= own_vcpus or m.vcpus - m.used_vcpus + own_vcpus >= p_vcpus)
+    and (p_memory_mib <= own_memory_mib or m.memory_mib - m.used_memory_mib + own_memory_mib >= p_memory_mib)
+    and (p_disk_gib <= own_disk_gib or m.disk_gib - m.used_disk_gib + own_disk_gib >= p_disk_gib)
+  from node_room m where m.node_id = p_node);
+end $function$;
 
 CREATE OR REPLACE FUNCTION public.hold_access()
  RETURNS void
@@ -2159,6 +2220,16 @@ begin
   end loop;
   return total;
 end $function$;
+
+CREATE OR REPLACE FUNCTION public.move_disk_reservation(p_disk uuid, p_node uuid)
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+BEGIN ATOMIC
+ UPDATE reservation SET node_id = move_disk_reservation.p_node
+   WHERE ((reservation.tenant_id = current_tenant()) AND (reservation.resource_id = move_disk_reservation.p_disk));
+END;
 
 CREATE OR REPLACE FUNCTION public.move_reservations(p_move uuid)
  RETURNS void
@@ -2294,6 +2365,19 @@ begin
   execute format('update %s set resource_name = $1 where tenant_id = $2 and id = $3', tg_argv[0])
   using new.name, new.tenant_id, new.id;
   return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.place_disk()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if tg_op = 'INSERT' or new.node_id is distinct from old.node_id then
+    new.storage := (select n.storage from node n where n.id = new.node_id);
+    -- Said of the node that it was on, unless it is said anew.
+    if tg_op = 'UPDATE' and new.taken_from is not distinct from old.taken_from then new.taken_from := '{}'; end if;
+  end if;
+  return new;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.public_pool_use()
@@ -2677,7 +2761,17 @@ create view node_room as
     (floor(((n.disk_gib)::numeric * COALESCE(n.disk_overcommit, i.disk_overcommit))))::bigint AS disk_gib,
     (l.vcpus - COALESCE(g.vcpus, (0)::bigint)) AS used_vcpus,
     (l.memory_mib - COALESCE(g.memory_mib, (0)::bigint)) AS used_memory_mib,
-    (l.disk_gib - COALESCE(g.disk_gib, (0)::bigint)) AS used_disk_gib
+    ((l.disk_gib - COALESCE(g.disk_gib, (0)::bigint)) +
+        CASE
+            WHEN (n.storage IS NULL) THEN (0)::bigint
+            ELSE ((COALESCE(( SELECT sum(o.disk_gib) AS sum
+               FROM (node m
+                 JOIN node_load o ON ((o.node_id = m.id)))
+              WHERE ((m.storage = n.storage) AND (m.id <> n.id))), (0)::numeric))::bigint - (COALESCE(( SELECT sum(b.disk_gib) AS sum
+               FROM (node m
+                 JOIN room_given_back b ON ((b.node_id = m.id)))
+              WHERE ((m.storage = n.storage) AND (m.id <> n.id))), (0)::numeric))::bigint)
+        END) AS used_disk_gib
    FROM (((node n
      CROSS JOIN installation i)
      JOIN node_load l ON ((l.node_id = n.id)))
@@ -2696,7 +2790,17 @@ create view node_room_drift as
     r.vcpus,
     r.memory_mib,
     r.disk_gib
-   FROM (node_room m
+   FROM (( SELECT l.node_id,
+            (l.vcpus - COALESCE(g.vcpus, (0)::bigint)) AS used_vcpus,
+            (l.memory_mib - COALESCE(g.memory_mib, (0)::bigint)) AS used_memory_mib,
+            (l.disk_gib - COALESCE(g.disk_gib, (0)::bigint)) AS used_disk_gib
+           FROM (node_load l
+             LEFT JOIN ( SELECT room_given_back.node_id,
+                    (sum(room_given_back.vcpus))::bigint AS vcpus,
+                    (sum(room_given_back.memory_mib))::bigint AS memory_mib,
+                    (sum(room_given_back.disk_gib))::bigint AS disk_gib
+                   FROM room_given_back
+                  GROUP BY room_given_back.node_id) g ON ((g.node_id = l.node_id)))) m
      CROSS JOIN LATERAL ( SELECT COALESCE(sum(reservation.vcpus), (0)::bigint) AS vcpus,
             (COALESCE(sum(reservation.memory_mib), (0)::numeric))::bigint AS memory_mib,
             (COALESCE(sum(reservation.disk_gib), (0)::numeric))::bigint AS disk_gib
@@ -2739,6 +2843,8 @@ CREATE TRIGGER notify_certificate AFTER INSERT ON public.certificate FOR EACH ST
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.deleted_disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_deleted_disk();
 
 CREATE CONSTRAINT TRIGGER charge_quota AFTER INSERT OR DELETE OR UPDATE OF size_gib ON public.disk DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION charge_disk();
+
+CREATE TRIGGER place_disk BEFORE INSERT OR UPDATE OF node_id ON public.disk FOR EACH ROW EXECUTE FUNCTION place_disk();
 
 CREATE TRIGGER take_order BEFORE INSERT ON public.disk FOR EACH ROW EXECUTE FUNCTION take_order();
 
@@ -2882,6 +2988,16 @@ alter table access_rule force row level security;
 create policy all_tenants on access_rule as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on access_rule as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
+alter table account_orphan enable row level security;
+alter table account_orphan force row level security;
+create policy all_tenants on account_orphan as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on account_orphan as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table account_removal enable row level security;
+alter table account_removal force row level security;
+create policy all_tenants on account_removal as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on account_removal as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
 alter table alarm enable row level security;
 alter table alarm force row level security;
 create policy all_tenants on alarm as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
@@ -2998,6 +3114,11 @@ alter table leftover enable row level security;
 alter table leftover force row level security;
 create policy all_tenants on leftover as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
 create policy own_tenant on leftover as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
+
+alter table login_inventory enable row level security;
+alter table login_inventory force row level security;
+create policy all_tenants on login_inventory as permissive for all to rhyzome_operator, rhyzome_owner using (true) with check (true);
+create policy own_tenant on login_inventory as permissive for all to rhyzome_app using ((tenant_id = ( SELECT current_tenant() AS current_tenant))) with check ((tenant_id = ( SELECT current_tenant() AS current_tenant)));
 
 alter table metric_sample enable row level security;
 alter table metric_sample force row level security;
@@ -3306,6 +3427,10 @@ grant execute on function keep_tags() to public;
 alter function measure_quota(p_tenant text, p_name text) owner to rhyzome_owner;
 grant execute on function measure_quota(p_tenant text, p_name text) to public;
 
+alter function move_disk_reservation(p_disk uuid, p_node uuid) owner to rhyzome_owner;
+grant execute on function move_disk_reservation(p_disk uuid, p_node uuid) to rhyzome_app;
+grant execute on function move_disk_reservation(p_disk uuid, p_node uuid) to rhyzome_operator;
+
 alter function move_reservations(p_move uuid) owner to rhyzome_owner;
 grant execute on function move_reservations(p_move uuid) to rhyzome_app;
 grant execute on function move_reservations(p_move uuid) to rhyzome_operator;
@@ -3364,6 +3489,9 @@ grant execute on function open_audit_era() to rhyzome_operator;
 
 alter function pass_name_on() owner to rhyzome_owner;
 grant execute on function pass_name_on() to public;
+
+alter function place_disk() owner to rhyzome_owner;
+grant execute on function place_disk() to public;
 
 alter function public_pool_use() owner to rhyzome_owner;
 grant execute on function public_pool_use() to public;
@@ -3476,6 +3604,12 @@ grant delete, insert, select, update on table access_grant to rhyzome_operator;
 alter table access_rule owner to rhyzome_owner;
 grant delete, insert, select, update on table access_rule to rhyzome_app;
 grant delete, insert, select, update on table access_rule to rhyzome_operator;
+
+alter table account_orphan owner to rhyzome_owner;
+grant delete, insert, select, update on table account_orphan to rhyzome_operator;
+
+alter table account_removal owner to rhyzome_owner;
+grant delete, insert, select, update on table account_removal to rhyzome_operator;
 
 alter table alarm owner to rhyzome_owner;
 grant insert, select, update on table alarm to rhyzome_app;
@@ -3592,6 +3726,9 @@ grant delete, insert, select, update on table lease to rhyzome_operator;
 alter table leftover owner to rhyzome_owner;
 grant delete, insert, select, update on table leftover to rhyzome_operator;
 
+alter table login_inventory owner to rhyzome_owner;
+grant delete, insert, select, update on table login_inventory to rhyzome_operator;
+
 alter table metric_sample owner to rhyzome_owner;
 grant delete, insert, select, update on table metric_sample to rhyzome_app;
 grant delete, insert, select, update on table metric_sample to rhyzome_operator;
@@ -3704,6 +3841,10 @@ grant delete, insert, select, update on table service to rhyzome_operator;
 alter table serviceaccount owner to rhyzome_owner;
 grant delete, insert, select, update on table serviceaccount to rhyzome_app;
 grant delete, insert, select, update on table serviceaccount to rhyzome_operator;
+
+alter table shared_storage owner to rhyzome_owner;
+grant select on table shared_storage to rhyzome_app;
+grant delete, insert, select, update on table shared_storage to rhyzome_operator;
 
 alter table snapshot owner to rhyzome_owner;
 grant delete, insert, select, update on table snapshot to rhyzome_app;

@@ -30,6 +30,7 @@ const agent = await startAgent({
       uplink: settings.network?.uplink,
       underlay: settings.network?.underlay,
       cacheDir: settings.cacheDir,
+      shared: settings.storage && { name: settings.storage.shared, dir: settings.storage.dir },
     }),
   log,
 }).catch((error: Error) => {

@@ -19,6 +19,8 @@ export interface NodeView {
   agentVersion: string;
   kinds: string[];
   labels: Record<string, string>;
+  /** The shared storage that it makes disks on; null: on its own. */
+  storage: string | null;
   capacity: NodeRoom;
   reserved: NodeRoom;
   /** How often each is promised: the node's own factor, else the installation's. */
@@ -66,7 +68,7 @@ const selectNode = sql<NodeView>`
   select n.id, n.name,
     node_state(n) as state,
     case when n.told_state = node_state(n) then n.told_at else n.last_seen_at + node_silence() end as "stateSince",
-    n.cordoned, n.draining, n.epoch, n.fenced_at as "fencedAt", n.driver, n.agent_version as "agentVersion", n.kinds, n.labels,
+    n.cordoned, n.draining, n.epoch, n.fenced_at as "fencedAt", n.driver, n.agent_version as "agentVersion", n.kinds, n.labels, n.storage,
     jsonb_build_object('vcpus', n.vcpus, 'memoryMiB', n.memory_mib, 'diskGiB', n.disk_gib) as capacity,
     jsonb_build_object('vcpus', m.used_vcpus, 'memoryMiB', m.used_memory_mib, 'diskGiB', m.used_disk_gib) as reserved,
     jsonb_build_object('vcpus', coalesce(n.vcpu_overcommit, i.vcpu_overcommit), 'memory',

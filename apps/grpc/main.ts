@@ -10,6 +10,7 @@ import { KeycloakIdentity, provideIdentity } from '#libs/identity';
 import { AlarmWatch, JobRunner } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
 import { ContentCollector, openImageContents, provideImageContents } from '#libs/kinds/image';
+import { sweepAccounts } from '#libs/kinds/realm';
 import { Fencer, NodeHub, NodeWatch, sweepLeftovers } from '#libs/nodes';
 import { createLog, credentialsOrExit, onShutdown, startMonitoring } from '#libs/process';
 import { KindRegistry, ResourceJobs, readInstallation, Upkeep } from '#libs/resources';
@@ -52,8 +53,10 @@ const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
 const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
 const alarms = new AlarmWatch(db, log);
-const leftovers = { name: 'leftovers', everyMs: 5 * 60_000, work: sweepLeftovers };
-const upkeep = new Upkeep(db, registry, log, undefined, [leftovers]);
+const upkeep = new Upkeep(db, registry, log, undefined, [
+  { name: 'leftovers', everyMs: 5 * 60_000, work: sweepLeftovers },
+  { name: 'accounts', everyMs: 60_000, work: sweepAccounts },
+]);
 const { fence } = config.grpc;
 const watch = new NodeWatch(db, { log, ...(fence?.afterSeconds && { fenceAfterSeconds: fence.afterSeconds }) });
 const fencer = fence && new Fencer(db, registry, fence, log);

@@ -274,6 +274,7 @@ class NodeAgent {
       kinds: machine?.driver.capabilities.map(({ kind }) => kind) ?? [],
       underlay: await this.underlay(machine),
       epoch: this.epoch.known,
+      sharedStorage: machine?.driver.sharedStorage?.() ?? undefined,
       migrationAddress: (this.wire.address && this.options.migration?.advertise) ?? this.wire.address ?? '',
     };
   }

@@ -11,7 +11,7 @@ export interface DriverChoice extends LibvirtOptions {
 /** Throws the driver's own error when the one that was named does not work. */
 export async function chooseDriver(ctx: DriverContext, choice: DriverChoice): Promise<Driver> {
   const { driver } = choice;
-  const sim = { underlay: choice.underlay };
+  const sim = { underlay: choice.underlay, shared: choice.shared };
   if (driver === 'sim') return createSimDriver(ctx, sim);
   try {
     return await createLibvirt(ctx, choice);

@@ -131,6 +131,14 @@ export interface MigrationConfig {
   advertise?: string;
 }
 
+/** Storage that several nodes share: disks are made there, and come up on another node when theirs is lost. */
+export interface SharedStorageConfig {
+  /** Its name, the same on all nodes that see its files. */
+  shared: string;
+  /** Folder where it is on this machine, absolute. */
+  dir: string;
+}
+
 export interface AgentConfig {
   /** Where rhyzome-grpc listens: host:port, or unix:/path; several replicas of it where there are. */
   controller: string[];
@@ -144,6 +152,8 @@ export interface AgentConfig {
   network?: { uplink?: UplinkConfig; underlay?: UnderlayConfig };
   /** Absent: this node takes in no machines from others. */
   migration?: MigrationConfig;
+  /** Absent: disks are made in stateDir. */
+  storage?: SharedStorageConfig;
   /** Folder for what can be made again, e.g. the outcome of the KVM probe, absolute; default: in stateDir. */
   cacheDir?: string;
   labels: Record<string, string>;
@@ -311,6 +321,12 @@ const agent = object<AgentConfig>({
     }),
   ),
   migration: optional(object<MigrationConfig>({ listen: required(address()), advertise: optional(address()) })),
+  storage: optional(
+    object<SharedStorageConfig>({
+      shared: required(text({ pattern: /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, expected: 'a name, e.g. pool-a' })),
+      dir: required(path()),
+    }),
+  ),
   cacheDir: optional(path()),
   labels: optional(map(text(), 64), () => ({})),
   pki: optional(pki),

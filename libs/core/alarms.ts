@@ -17,6 +17,7 @@ export const alarmCodes = {
   undo_stuck: { severity: 'critical', title: 'What a job did cannot be undone' },
   node_orphans: { severity: 'warning', title: 'A node has what nobody owns' },
   node_missing: { severity: 'critical', title: 'A node has lost what it had made' },
+  account_orphans: { severity: 'warning', title: 'The identity provider has accounts that are nobody’s' },
   leftovers: { severity: 'warning', title: 'The database has what belongs to nothing' },
 } as const satisfies Record<string, AlarmEntry>;
 

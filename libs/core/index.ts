@@ -5,6 +5,7 @@ export * from './draining.js';
 export * from './duration.js';
 export { errorHelp } from './error-help.js';
 export * from './errors.js';
+export * from './gathering.js';
 export * from './host-name.js';
 export * from './ids.js';
 export * from './metrics.js';

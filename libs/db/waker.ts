@@ -28,8 +28,10 @@ export class Waker {
       const wakes = [...this.pending.values()];
       this.pending = new Map();
       try {
+        // Nobody waits for it to be on disk: a server that crashed has forgotten who listened.
         await this.pool.query(
-          'select pg_notify(channel, payload) from unnest($1::text[], $2::text[]) as w (channel, payload)',
+          `select set_config('synchronous_commit', 'off', true), pg_notify(channel, payload)
+           from unnest($1::text[], $2::text[]) as w (channel, payload)`,
           [wakes.map(([channel]) => channel), wakes.map(([, payload]) => payload)],
         );
       } catch (error) {

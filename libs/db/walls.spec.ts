@@ -166,6 +166,7 @@ describe('row level security', () => {
       'hold_access',
       'issuer_directory',
       'keep_realm_issuer',
+      'move_disk_reservation',
       'move_reservations',
       'node_headroom',
       'note_api_tokens_used',

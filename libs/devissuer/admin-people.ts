@@ -158,7 +158,9 @@ function shownCredential({ secretData: _secret, ...credential }: Credential) {
 function listUsers({ realm, query }: AdminCall) {
   const isExact = query.get('exact') === 'true';
   const search = query.get('search');
+  const [attribute, value] = query.get('q')?.split(':') ?? [];
   const fits = (user: UserState) => {
+    if (attribute !== undefined && user.attributes?.[attribute]?.[0] !== value) return false;
     if (search !== null && ![user.username, user.email ?? ''].some((text) => text.includes(search.toLowerCase())))
       return false;
     return ['username', 'email'].every((member) => {

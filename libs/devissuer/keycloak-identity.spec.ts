@@ -141,6 +141,21 @@ it('gives programs tokens by their own keys', async () => {
   await expect(oidc.clientCredentialsGrant(config)).rejects.toThrow();
 });
 
+it('lists its realms, and who was put into them', async () => {
+  for (let n = 100; n < 205; n++)
+    await identity.putUser(place, { name: `p${n}`, enabled: true, role: null, groups: [] });
+  const places: unknown[] = [];
+  for await (const one of identity.listPlaces()) places.push(one);
+  expect(places).toContainEqual({ tenantId: place.tenantId, mode: place.mode });
+  const pages: string[][] = [];
+  for await (const page of identity.listAccounts(place)) pages.push(page.map(({ sort, name }) => `${sort} ${name}`));
+  expect(pages.every(({ length }) => length <= 100)).toBe(true);
+  const all = pages.flat();
+  expect(all).toEqual(expect.arrayContaining(['group ops', 'user max', 'user p100', 'user p204']));
+  // Those that every realm has here from its beginning were put by nobody.
+  expect(all).not.toContain('user alice');
+});
+
 it('closes and opens the realm, and goes back to the development realm when it is removed', async () => {
   await identity.setPlaceEnabled(place, false);
   await expect(enter('openid')).rejects.toThrow();

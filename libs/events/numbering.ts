@@ -4,6 +4,7 @@
  * leader that lost its connection has lost its office too. The leader also prunes what is past keeping.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { createPool, type Listener } from '#libs/db';
 
@@ -11,6 +12,8 @@ const BATCH = 1_000;
 const LOCK = "hashtextextended('rhyzome.event_leader', 0)";
 const ELECTION_MS = 2_000;
 const PRUNE_MS = 60_000;
+/** Between two rounds while events go on coming. */
+const GATHER_MS = 25;
 
 const numberBatch = `
 with batch as (
@@ -28,7 +31,10 @@ with batch as (
   where e.tenant_id = batch.tenant_id and e.id = batch.id
   returning 1
 )
-select count(*)::int as count, case when count(*) > 0 then pg_notify('rhyzome_numbered', '') end from numbered`;
+select count(*)::int as count from numbered`;
+
+/** In a transaction of its own: NOTIFY holds a lock of the whole server until its commit is flushed (libs/db/waker.ts). */
+const tellNumbered = `select set_config('synchronous_commit', 'off', true), pg_notify('rhyzome_numbered', '')`;
 
 const pruneEvents = `
 with gone as (
@@ -90,6 +96,8 @@ export class EventNumberer {
       do {
         this.again = false;
         if (await this.elected()) await this.numberAll();
+        // What comes in quick succession is numbered together: each round is a commit.
+        if (this.again) await sleep(GATHER_MS);
       } while (this.again && !this.closed);
     } catch (error) {
       this.resign(true);
@@ -120,7 +128,9 @@ export class EventNumberer {
   private async numberAll(): Promise<void> {
     for (let full = true; full && this.client; ) {
       const result: pg.QueryResult<{ count: number }> = await this.client.query(numberBatch);
-      full = result.rows[0]?.count === BATCH;
+      const { count } = result.rows[0]!;
+      full = count === BATCH;
+      if (count > 0) await this.client?.query(tellNumbered);
     }
     if (this.client && Date.now() - this.prunedAt > PRUNE_MS) {
       this.prunedAt = Date.now();

@@ -41,6 +41,18 @@ export interface LoginProgram {
   jwks: object;
 }
 
+/** A place that this installation made, as the provider names it: there need be no such tenant any more. */
+export type KeptPlace = Pick<LoginPlace, 'tenantId' | 'mode'>;
+
+/** `program`: what LoginProgram is. */
+export type AccountSort = 'user' | 'group' | 'program';
+
+/** What this installation made in a place. Its name is the one that it was put with. */
+export interface KeptAccount {
+  sort: AccountSort;
+  name: string;
+}
+
 /**
  * All calls throw RhyzomeError: `identity_provider_unavailable` (retryable) while the provider is away or does not answer
  * in time, `conflict` where something of the same name is there that this installation did not make, which is neither
@@ -71,6 +83,10 @@ export interface IdentityProvider {
     signal?: AbortSignal,
   ): Promise<{ subject: string; clientId: string }>;
   removeProgram(place: LoginPlace, name: string, signal?: AbortSignal): Promise<void>;
+  /** All places of this installation. What somebody else made is never among them. */
+  listPlaces(signal?: AbortSignal): AsyncIterable<KeptPlace>;
+  /** All that this installation made in the place, some at a time; nothing where there is no such place of its own. */
+  listAccounts(place: KeptPlace, signal?: AbortSignal): AsyncIterable<KeptAccount[]>;
 }
 
 export interface PlaceAddress {

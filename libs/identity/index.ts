@@ -1,7 +1,10 @@
 export {
+  type AccountSort,
   hasIdentity,
   type IdentityProvider,
   identity,
+  type KeptAccount,
+  type KeptPlace,
   type LoginPlace,
   type LoginPlaceMode,
   type LoginProgram,

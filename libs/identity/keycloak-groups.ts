@@ -5,6 +5,8 @@ import type { KeycloakApi } from './keycloak-api.js';
 import { type GroupRepresentation, INSTALLATION, type OrganizationRepresentation, TENANT } from './keycloak-model.js';
 import { at } from './keycloak-realms.js';
 
+const PAGE = 100;
+
 export class KeycloakGroups {
   constructor(
     private readonly api: KeycloakApi,
@@ -14,6 +16,31 @@ export class KeycloakGroups {
   /** By its path, e.g. `/acme/groups/ops`. */
   async find(realm: string, path: string, signal?: AbortSignal): Promise<GroupRepresentation | undefined> {
     return this.api.get<GroupRepresentation>(`${at(realm, 'group-by-path')}${at(...partsOf(path))}`, { signal });
+  }
+
+  /** Right below the path (`/`: the topmost ones), a page at a time; also those that somebody else made. */
+  async *below(realm: string, path: string, signal?: AbortSignal): AsyncGenerator<GroupRepresentation[]> {
+    const parent = path === '/' ? null : await this.find(realm, path, signal);
+    if (parent === undefined) return;
+    const where = parent ? at(realm, 'groups', parent.id, 'children') : at(realm, 'groups');
+    for (let first = 0; ; first += PAGE) {
+      const query = new URLSearchParams({ first: String(first), max: String(PAGE), briefRepresentation: 'false' });
+      const page = (await this.api.get<GroupRepresentation[]>(`${where}?${query}`, { signal })) ?? [];
+      yield page;
+      if (page.length < PAGE) return;
+    }
+  }
+
+  /** Tenants whose organizations this installation made. */
+  async *organizations(realm: string, signal?: AbortSignal): AsyncGenerator<string> {
+    for (let first = 0; ; first += PAGE) {
+      const query = new URLSearchParams({ first: String(first), max: String(PAGE), briefRepresentation: 'false' });
+      const path = `${at(realm, 'organizations')}?${query}`;
+      const page = (await this.api.get<OrganizationRepresentation[]>(path, { signal })) ?? [];
+      for (const { alias, attributes } of page)
+        if (attributes?.[INSTALLATION]?.[0] === this.installation && attributes[TENANT]?.[0] === alias) yield alias;
+      if (page.length < PAGE) return;
+    }
   }
 
   isOurs(group: GroupRepresentation): boolean {

@@ -3,6 +3,8 @@ import type { KeycloakConfig } from '#libs/config';
 import { RhyzomeError } from '#libs/core';
 import {
   type IdentityProvider,
+  type KeptAccount,
+  type KeptPlace,
   type LoginPlace,
   type LoginProgram,
   type LoginUser,
@@ -11,6 +13,7 @@ import {
 } from './identity-provider.js';
 import { KeycloakApi } from './keycloak-api.js';
 import { KeycloakGroups } from './keycloak-groups.js';
+import { KeycloakListing } from './keycloak-listing.js';
 import { KeycloakPeople } from './keycloak-people.js';
 import { KeycloakRealms } from './keycloak-realms.js';
 import { type Space, spaceOf } from './keycloak-space.js';
@@ -27,6 +30,7 @@ export class KeycloakIdentity implements IdentityProvider {
   private readonly realms: KeycloakRealms;
   private readonly groups: KeycloakGroups;
   private readonly people: KeycloakPeople;
+  private readonly listing: KeycloakListing;
 
   constructor(private readonly settings: KeycloakSettings) {
     const { installationId, audience, redirectUris } = settings;
@@ -34,6 +38,7 @@ export class KeycloakIdentity implements IdentityProvider {
     this.realms = new KeycloakRealms(this.api, { installation: installationId, audience, redirectUris });
     this.groups = new KeycloakGroups(this.api, installationId);
     this.people = new KeycloakPeople(this.api, this.realms, this.groups, installationId);
+    this.listing = new KeycloakListing(settings, this.realms, this.groups, this.people);
   }
 
   close(): void {
@@ -127,6 +132,14 @@ export class KeycloakIdentity implements IdentityProvider {
   async removeProgram(place: LoginPlace, name: string, signal?: AbortSignal): Promise<void> {
     const space = this.space(place);
     if (await this.realms.find(space, signal)) await this.people.removeProgram(space, name, signal);
+  }
+
+  listPlaces(signal?: AbortSignal): AsyncIterable<KeptPlace> {
+    return this.listing.places(signal);
+  }
+
+  listAccounts(place: KeptPlace, signal?: AbortSignal): AsyncIterable<KeptAccount[]> {
+    return this.listing.accounts(place, signal);
   }
 
   private space(place: LoginPlace): Space {

@@ -121,7 +121,8 @@ export class KeycloakPeople {
     for (const id of clients) await this.api.remove(at(space.realm, 'clients', id), undefined, { signal });
   }
 
-  private async *all(space: Space, signal?: AbortSignal): AsyncGenerator<UserRepresentation> {
+  /** Everybody whom this installation made in a place. */
+  async *all(space: Space, signal?: AbortSignal): AsyncGenerator<UserRepresentation> {
     for (let first = 0; ; first += PAGE) {
       const query = new URLSearchParams({
         q: `${TENANT}:${space.ofTenant}`,

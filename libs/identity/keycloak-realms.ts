@@ -61,6 +61,14 @@ export class KeycloakRealms {
     );
   }
 
+  /** Names of all realms that the client may see and that begin so, whoever made them. */
+  async names(prefix: string, signal?: AbortSignal): Promise<string[]> {
+    // Without their settings: a thousand whole ones are more than an answer may have.
+    const query = new URLSearchParams({ briefRepresentation: 'true' });
+    const all = (await this.api.get<{ realm: string }[]>(`?${query}`, { signal })) ?? [];
+    return all.map(({ realm }) => realm).filter((name) => name.startsWith(prefix));
+  }
+
   async put(plan: RealmPlan, scopes: readonly string[], signal?: AbortSignal): Promise<void> {
     const { realm, displayName } = plan;
     let found = await this.find(plan, signal);

@@ -13,8 +13,11 @@ export interface Space extends RealmPlan {
   groupPath(name: string): string;
   /** The group that says a role, in the shared realm; null: a realm role does. */
   rolePath(role: LoginRole): string | null;
+  /** The name that a user's login name was made of; undefined: it was not made here. */
+  nameOfUser(username: string): string | undefined;
   /** With a dot, which no name of a user has: its service account's user can never be one of the people. */
   clientId(program: string): string;
+  nameOfProgram(clientId: string): string | undefined;
 }
 
 /** What a user types in to log in: names are unique in a realm, and tenants share one in organization mode. */
@@ -25,6 +28,7 @@ export function loginNameOf(place: { tenantId: string; mode: LoginPlaceMode }, n
 export function spaceOf(place: LoginPlace, config: KeycloakConfig): Space {
   const { tenantId } = place;
   const clientId = (program: string) => `${tenantId}.${program}`;
+  const nameOfProgram = (id: string) => (id.startsWith(clientId('')) ? id.slice(clientId('').length) : undefined);
   if (place.mode === 'realm')
     return {
       realm: config.realmPrefix + tenantId,
@@ -33,9 +37,11 @@ export function spaceOf(place: LoginPlace, config: KeycloakConfig): Space {
       ofTenant: tenantId,
       isShared: false,
       username: (name) => loginNameOf(place, name),
+      nameOfUser: (username) => username,
       groupPath: (name) => `/${name}`,
       rolePath: () => null,
       clientId,
+      nameOfProgram,
     };
   return {
     realm: config.sharedRealm,
@@ -44,8 +50,10 @@ export function spaceOf(place: LoginPlace, config: KeycloakConfig): Space {
     ofTenant: tenantId,
     isShared: true,
     username: (name) => loginNameOf(place, name),
+    nameOfUser: (username) => (username.endsWith(`@${tenantId}`) ? username.slice(0, -tenantId.length - 1) : undefined),
     groupPath: (name) => `/${tenantId}/groups/${name}`,
     rolePath: (role) => `/${tenantId}/roles/${role}`,
     clientId,
+    nameOfProgram,
   };
 }

@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { hashPassword, KeycloakIdentity, type LoginPlace } from './index.js';
+import { hashPassword, type KeptPlace, KeycloakIdentity, type LoginPlace } from './index.js';
 import {
   admin,
   byKey,
@@ -26,8 +26,21 @@ import {
 
 const acme: LoginPlace = { tenantId: 'acme', mode: 'realm', displayName: 'Acme Ltd' };
 
+async function placesOf(of: KeycloakIdentity = identity): Promise<string[]> {
+  const all: string[] = [];
+  for await (const { tenantId, mode } of of.listPlaces()) all.push(`${mode} ${tenantId}`);
+  return all.sort();
+}
+
+async function accountsOf(place: KeptPlace, of: KeycloakIdentity = identity): Promise<string[]> {
+  const all: string[] = [];
+  for await (const page of of.listAccounts(place)) for (const { sort, name } of page) all.push(`${sort} ${name}`);
+  return all.sort();
+}
+
+let identity: KeycloakIdentity;
+
 describe.skipIf(url === undefined)(`Keycloak${why}`, { timeout: 180_000 }, () => {
-  let identity: KeycloakIdentity;
   beforeAll(async () => {
     await makeClient();
     identity = open();
@@ -111,6 +124,8 @@ describe.skipIf(url === undefined)(`Keycloak${why}`, { timeout: 180_000 }, () =>
       expect(claims.realm_access.roles).toContain('admin');
       expect(claims.scope.split(' ')).toContain('network:read');
 
+      expect(await placesOf()).toEqual(['realm acme']);
+      expect(await accountsOf(acme)).toEqual(['group ops', 'user a']);
       await identity.putUser(acme, { ...alice, role: 'viewer', groups: [], email: null });
       const later = claimsOf(await byPassword(realm, 'a', 'a password of her own'));
       expect(later.realm_access.roles).toContain('viewer');
@@ -261,6 +276,21 @@ describe.skipIf(url === undefined)(`Keycloak${why}`, { timeout: 180_000 }, () =>
       expect(await userOf(shared, 'carol@acme')).toMatchObject({ enabled: true });
       expect(await userOf(shared, 'alice@acme')).toMatchObject({ enabled: true, email: 'b@x.example' });
       expect(await userOf(shared, 'bob@acme')).toMatchObject({ enabled: false });
+    });
+
+    it('lists what this installation made, in it and beside it, and nothing else', async () => {
+      await admin.raw('POST', `/${shared}/users`, { username: 'stranger@acme', enabled: true });
+      await admin.raw('POST', `/${shared}/organizations`, { name: 'theirs', alias: 'theirs', domains: [] });
+      expect(await placesOf()).toEqual(['organization acme', 'organization globex']);
+      expect(await accountsOf(place)).toEqual(['group ops', 'program deploy', 'user alice', 'user bob', 'user carol']);
+      expect(await accountsOf({ tenantId: 'theirs', mode: 'organization' })).toEqual([]);
+      expect(await accountsOf({ tenantId: 'nobody', mode: 'realm' })).toEqual([]);
+      const others = open({ installationId: randomUUID() });
+      expect(await placesOf(others)).toEqual([]);
+      expect(await accountsOf(place, others)).toEqual([]);
+      others.close();
+      const [theirs] = await admin.get<any[]>(`/${shared}/organizations?search=theirs&exact=true`);
+      await admin.raw('DELETE', `/${shared}/organizations/${theirs.id}`);
     });
 
     it('is removed with its people, and nobody else’s', async () => {

@@ -4,7 +4,15 @@
  */
 import { randomUUID } from 'node:crypto';
 import { RhyzomeError } from '#libs/core';
-import type { IdentityProvider, LoginPlace, LoginProgram, LoginUser, PlaceAddress } from './identity-provider.js';
+import type {
+  IdentityProvider,
+  KeptAccount,
+  KeptPlace,
+  LoginPlace,
+  LoginProgram,
+  LoginUser,
+  PlaceAddress,
+} from './identity-provider.js';
 import { type PasswordHash, passwordMark } from './one-time-password.js';
 
 export interface MemoryUser extends Omit<LoginUser, 'password'> {
@@ -160,6 +168,30 @@ export class MemoryIdentity implements IdentityProvider {
     });
   }
 
+  async *listPlaces(): AsyncGenerator<KeptPlace> {
+    this.beThere();
+    for (const { place } of [...this.places.values()]) yield { tenantId: place.tenantId, mode: place.mode };
+  }
+
+  async *listAccounts(place: KeptPlace): AsyncGenerator<KeptAccount[]> {
+    this.beThere();
+    const found = this.places.get(keyOf(place));
+    const named = (sort: KeptAccount['sort'], names: Iterable<string> = []) =>
+      [...names].map((name) => ({ sort, name }));
+    // One at a time: whoever asks has to ask on.
+    for (const account of [
+      ...named('group', found?.groups),
+      ...named('user', found?.users.keys()),
+      ...named('program', found?.programs.keys()),
+    ])
+      yield [account];
+  }
+
+  private beThere(): void {
+    if (!this.away) return;
+    throw new RhyzomeError('identity_provider_unavailable', 'The identity provider is away.', { retryAfterSeconds: 1 });
+  }
+
   /** Throws RhyzomeError `conflict` where nobody has made the place. */
   private open(place: LoginPlace): MemoryPlace {
     const found = this.places.get(keyOf(place));
@@ -173,10 +205,7 @@ export class MemoryIdentity implements IdentityProvider {
 
   private call<T>(name: string, place: LoginPlace, effect: () => T): Promise<T> {
     return new Promise((resolve) => {
-      if (this.away)
-        throw new RhyzomeError('identity_provider_unavailable', 'The identity provider is away.', {
-          retryAfterSeconds: 1,
-        });
+      this.beThere();
       const isLast = this.death && --this.death.call === 0;
       const when = this.death?.when;
       if (isLast) this.death = undefined;

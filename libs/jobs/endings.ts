@@ -9,7 +9,7 @@ import { backoffMs, failureOf, isElsewhere, type JobFailure, unknownFailure } fr
 import type { JobHandler, RunnerLog } from './handler.js';
 import { ALARM_AFTER_MS, ALARM_CRASHES, ALARM_TRIES, MAX_OUTAGE_TRIES } from './limits.js';
 import { CancelRequested, Parked, Stopping } from './outside.js';
-import { giveBack, later, writeJob } from './queue.js';
+import { giveBack, later, park, writeJob } from './queue.js';
 import { holdLease, type JobOutcome, type JobRow, LeaseLost, wakeWorkers } from './rows.js';
 import { endWaits, pauseDeadline } from './step-rows.js';
 
@@ -117,11 +117,7 @@ export class JobEndings {
   }
 
   private async park(row: JobRow, parked: Parked): Promise<void> {
-    await this.fenced(row, 'no key update', async (tx, current) => {
-      const state = current.state === 'cancelling' ? 'cancelling' : parked.waitingFor.outside ? 'waiting' : 'running';
-      const woken = current.wakes > row.wakes || current.phase !== row.phase;
-      await giveBack(tx, row, woken ? 0 : parked.retryMs, { state, message: parked.message, failures: 0 });
-    });
+    if (!parked.isGivenBack) await this.fenced(row, 'no key update', (tx, current) => park(tx, row, current, parked));
     this.options.dueIn(parked.retryMs);
   }
 

@@ -26,6 +26,8 @@ export class Parked extends Error {
   constructor(
     readonly waitingFor: Waiting,
     readonly retryMs: number,
+    /** The transaction that looked has given the job back already. */
+    readonly isGivenBack = false,
   ) {
     super(waitingFor.message);
   }

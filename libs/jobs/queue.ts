@@ -1,6 +1,7 @@
 /** The queue's own statements: claiming what is due, keeping the leases, giving a job back. The row is the queue entry. */
 
 import { type RawBuilder, sql, type UpdateObject } from 'kysely';
+import type { Waiting } from '#libs/core';
 import type { Database, DB, Tx } from '#libs/db';
 import { ALARM_CRASHES } from './limits.js';
 import type { JobRow } from './rows.js';
@@ -90,6 +91,21 @@ export const renewLeases = `
 /** Ends the lease; the job is due again after `delayMs`. */
 export async function giveBack(tx: Tx, row: JobRow, delayMs: number, changes: UpdateObject<DB, 'job'>): Promise<void> {
   await writeJob(tx, row, { ...changes, lease_owner: null, lease_until: null, run_at: later(delayMs) });
+}
+
+/**
+ * The job waits: its worker is free for others until there is news, or for `retryMs`. In a transaction that holds its lease;
+ * `current` is the row as it is there. News that came since it was claimed make it due at once.
+ */
+export async function park(
+  tx: Tx,
+  row: JobRow,
+  current: JobRow,
+  { waitingFor, retryMs }: { waitingFor: Waiting; retryMs: number },
+): Promise<void> {
+  const state = current.state === 'cancelling' ? 'cancelling' : waitingFor.outside ? 'waiting' : 'running';
+  const woken = current.wakes > row.wakes || current.phase !== row.phase;
+  await giveBack(tx, row, woken ? 0 : retryMs, { state, message: waitingFor.message, failures: 0 });
 }
 
 /** Changes the job's row. */

@@ -134,6 +134,24 @@ export async function wakeWaiters(db: Database, tenantId: string, resourceId: st
   }
 }
 
+/**
+ * Wakes the jobs that are about these resources or wait for them, after news that were written without the resources' locks.
+ * Nearly always there are none: one read for all.
+ */
+export async function wakeLate(db: Database, resources: readonly { tenantId: string; id: string }[]): Promise<void> {
+  if (resources.length === 0) return;
+  const concerned = await sql<{ tenantId: string; id: string }>`
+    select distinct r."tenantId", r.id from jsonb_to_recordset(${JSON.stringify(resources)}::jsonb) as r ("tenantId" text, id uuid)
+    where exists (select from job j where j.tenant_id = r."tenantId" and j.resource_id = r.id and j.finished_at is null)
+      or exists (select from job j where j.tenant_id = r."tenantId" and j.waits_for = r.id and j.finished_at is null)`.execute(
+    db.operator,
+  );
+  for (const { tenantId, id } of concerned.rows) {
+    await db.tenantTransaction(tenantId, (tx) => wakeJobs(tx, tenantId, [id]));
+    await wakeWaiters(db, tenantId, id);
+  }
+}
+
 /** Thrown when the lease was lost: somebody else has the job, or it has ended. Nothing may be written any more. */
 export class LeaseLost extends Error {
   override readonly name = 'LeaseLost';

@@ -10,7 +10,7 @@ import type { Database, Tx } from '#libs/db';
 import { clearAlarm } from './alarms.js';
 import { ALARM_AFTER_MS, ALARM_CRASHES, ALARM_TRIES, deadlineOf, stepTimedOut } from './limits.js';
 import { CancelRequested, type OutsideWork, Parked } from './outside.js';
-import { later, writeJob } from './queue.js';
+import { later, park, writeJob } from './queue.js';
 import { holdLease, type JobRow, type JobStepRow } from './rows.js';
 import { type DeadlineChange, type RecordedStep, readSteps, recordStep, setStepState } from './step-rows.js';
 
@@ -75,7 +75,7 @@ export class JobRun implements Job<Tx> {
     this.total = total;
   }
 
-  /** Reads the recorded steps; first thing in every run. */
+  /** Reads the recorded steps; first thing in every run but a job's first, which has none. */
   async open(): Promise<void> {
     this.steps = await readSteps(this.db, this.row);
   }
@@ -148,8 +148,9 @@ export class JobRun implements Job<Tx> {
     this.outside.assertGoesOn();
     this.limits = options;
     const deadlineMs = deadlineOf(options, this.row.action);
-    const look = () =>
-      this.fenced(async (tx) => {
+    const retryMs = Math.min(POLL_MS, deadlineMs ?? POLL_MS);
+    const look = (isLast: boolean) =>
+      this.fenced(async (tx, current) => {
         const answer = await probe(tx);
         const started = known?.started_at ?? new Date();
         if (!(answer instanceof Waiting)) {
@@ -160,18 +161,30 @@ export class JobRun implements Job<Tx> {
         }
         const deadline = this.deadlineOfWait(known, answer, options);
         await this.waitFor(tx, answer);
-        if (known?.message === answer.message && deadline === 'same') return answer;
-        const { message } = answer;
-        const change = deadline === 'same' ? keeping(deadlineMs) : deadline;
-        await recordStep(tx, this.row, { ordinal, name, state: 'waiting', started, message, deadline: change });
-        if (!known) await this.expect(tx, options);
+        if (known?.message !== answer.message || deadline !== 'same') {
+          const { message } = answer;
+          const change = deadline === 'same' ? keeping(deadlineMs) : deadline;
+          await recordStep(tx, this.row, { ordinal, name, state: 'waiting', started, message, deadline: change });
+          if (!known) await this.expect(tx, options);
+        }
+        await this.parkIfDone(tx, current, { waitingFor: answer, retryMs }, isLast);
         return answer;
       });
-    let outcome = await look();
+    let outcome = await look(false);
     // News of another resource that came before it was written down whose are waited for woke nobody: once more.
-    if (outcome instanceof Waiting && this.isForeign(outcome)) outcome = await look();
-    if (outcome instanceof Waiting) throw new Parked(outcome, Math.min(POLL_MS, deadlineMs ?? POLL_MS));
+    if (outcome instanceof Waiting && this.isForeign(outcome)) outcome = await look(true);
+    if (outcome instanceof Waiting) throw new Parked(outcome, retryMs, true);
     return outcome;
+  }
+
+  /** Gives the job back in the transaction that looked, unless it has to look once more. */
+  private async parkIfDone(
+    tx: Tx,
+    current: JobRow,
+    wait: { waitingFor: Waiting; retryMs: number },
+    isLast: boolean,
+  ): Promise<void> {
+    if (isLast || !this.isForeign(wait.waitingFor)) await park(tx, this.lease, current, wait);
   }
 
   /** What becomes of a wait's deadline. Throws RhyzomeError `step_timed_out` where it has passed. */
@@ -237,16 +250,20 @@ export class JobRun implements Job<Tx> {
       });
     }
     if (!undone) return;
-    const look = () =>
-      this.write(async (tx) => {
+    const look = (isLast: boolean) =>
+      this.write(async (tx, current) => {
         const state = await undone(tx);
-        if (state === true) await setStepState(tx, step, 'undone');
-        else await this.waitFor(tx, state);
+        if (state === true) {
+          await setStepState(tx, step, 'undone');
+          return state;
+        }
+        await this.waitFor(tx, state);
+        await this.parkIfDone(tx, current, { waitingFor: state, retryMs: POLL_MS }, isLast);
         return state;
       });
-    let answer = await look();
-    if (answer !== true && this.isForeign(answer)) answer = await look();
-    if (answer !== true) throw new Parked(answer, POLL_MS);
+    let answer = await look(false);
+    if (answer !== true && this.isForeign(answer)) answer = await look(true);
+    if (answer !== true) throw new Parked(answer, POLL_MS, true);
   }
 
   private recorded(ordinal: number, name: string): RecordedStep | undefined {
@@ -260,10 +277,10 @@ export class JobRun implements Job<Tx> {
   }
 
   /** A transaction of the job's tenant in which the lease holds and nobody has cancelled. */
-  private fenced<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
+  private fenced<T>(work: (tx: Tx, current: JobRow) => Promise<T>): Promise<T> {
     return this.write(async (tx, current) => {
       if (current.phase === 'undo') throw new CancelRequested();
-      return work(tx);
+      return work(tx, current);
     });
   }
 

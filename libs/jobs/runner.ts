@@ -137,7 +137,8 @@ export class JobRunner {
         this.log.warn(fields, 'the database went away; the job goes on after its lease');
       } else this.log.error({ ...fields, err: error }, 'the job could not be recorded; it goes on after its lease');
     } finally {
-      this.held.delete(row.id);
+      // One that has been given back may be held anew already.
+      if (this.held.get(row.id) === row) this.held.delete(row.id);
       this.keepLeases();
       void this.claim();
     }
@@ -152,7 +153,7 @@ export class JobRunner {
       if (row.supersedes && row.phase === 'do') await this.unwindSuperseded(row);
       if (row.phase === 'do') {
         at.run = new JobRun(this.db, row, row, 'do', this.outside);
-        await at.run.open();
+        if (!row.first_claim) await at.run.open();
         await this.handler.run(row, at.run);
         await this.endings.end(row, 'succeeded', null);
       } else {

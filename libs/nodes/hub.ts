@@ -7,13 +7,12 @@ import { type Database, type Listener } from '#libs/db';
 import type { KindRegistry } from '#libs/resources';
 import { type ConnectRequest, type ConnectResponse, callSignal, type Hello, messagesOf, send } from '#libs/rpc';
 import { type ConsoleCall, serveConsole } from './console-call.js';
-import { Heartbeats } from './heartbeats.js';
 import type { Findings } from './inventory.js';
 import { InventoryClock } from './inventory-clock.js';
 import { inTurn, MAX_INVENTORY } from './inventory-taking.js';
-import { countFrom, labelsFrom, smallCountFrom, textFrom, underlayFrom } from './node-words.js';
+import { countFrom, labelsFrom, smallCountFrom, storageFrom, textFrom, underlayFrom } from './node-words.js';
 import { nodesWithNews, openSession } from './registry.js';
-import { NodeStream } from './stream.js';
+import { NodeStream, Together } from './stream.js';
 import type { StreamLog } from './stream-log.js';
 
 type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
@@ -37,7 +36,7 @@ export class NodeHub {
   private readonly timer: NodeJS.Timeout;
   private closed = false;
   private readonly inventories: InventoryClock;
-  private readonly heartbeats: Heartbeats;
+  private readonly together: Together;
   private readonly turn = inTurn();
 
   constructor(
@@ -51,7 +50,7 @@ export class NodeHub {
     listener.on('rhyzome_session', (nodeId) => nodeId !== null && this.tellKinds(nodeId));
     this.timer = setInterval(() => void this.wakeDue(), LOOK_MS);
     this.timer.unref();
-    this.heartbeats = new Heartbeats(db);
+    this.together = new Together(db, registry);
     this.inventories = new InventoryClock(db, listener, this.streams, options.log, options.inventoryEveryMs);
   }
 
@@ -110,7 +109,7 @@ export class NodeHub {
     const stream = new NodeStream(
       this.db,
       this.registry,
-      this.heartbeats,
+      this.together,
       session,
       nodeName,
       call,
@@ -237,5 +236,6 @@ function helloOf(name: string, hello: Hello) {
     migrationAddress: textFrom(hello.migrationAddress, 300, 'The address for migrations') || null,
     epoch: countFrom(hello.epoch, 'The epoch'),
     ...(hello.underlay && { underlay: underlayFrom(hello.underlay) }),
+    ...(hello.sharedStorage && { storage: storageFrom(hello.sharedStorage) }),
   };
 }

@@ -9,6 +9,7 @@ import { clearAlarm, raiseAlarm } from '#libs/jobs';
 import { type Observed, Phase } from '#libs/rpc';
 import { objectFrom, textFrom } from './node-words.js';
 import type { NodeSession } from './registry.js';
+import { recordGone } from './removals.js';
 
 const MAX_STATUS_BYTES = 16 * 1024;
 const MAX_WORD = 63;
@@ -51,7 +52,7 @@ export async function recordInventory(
   const list = JSON.stringify([...items.values()]);
   return db.operatorTransaction(async (tx) => {
     if (!(await beginInventory(tx, session, items.size))) return undefined;
-    await recordGone(tx, session.nodeId, list);
+    await forgetGone(tx, session.nodeId, list);
     const orphans = await recordOrphans(tx, session.nodeId, list);
     const missing = await recordMissing(tx, session, list);
     await recordHeld(tx, session.nodeId, list);
@@ -96,19 +97,14 @@ const itemsOf = (list: string) => sql`
   jsonb_to_recordset(${list}::jsonb) as i (tenant text, kind text, id uuid, size bigint, state text)`;
 
 /** What was nobody's and is gone, or is somebody's now; what the node was told to remove has been removed. */
-async function recordGone(tx: Tx, nodeId: string, list: string): Promise<void> {
-  await sql`
-    with unowned as materialized (
-      select i.tenant, i.kind, i.id from ${itemsOf(list)} where not exists (select from placement p
-        where p.tenant_id = i.tenant and p.resource_id = i.id and p.node_id = ${nodeId})),
-    gone as (
-      delete from orphan o where o.node_id = ${nodeId}
-        and not exists (select from unowned u where u.tenant = o.tenant_id and u.kind = o.kind and u.id = o.id)
-      returning *)
-    insert into sweep_removal (tenant_id, kind, id, node_id, approved_by)
-    select g.tenant_id, g.kind, g.id, g.node_id, g.approved_by from gone g where g.asked_at is not null
-      and not exists (select from placement p
-        where p.tenant_id = g.tenant_id and p.resource_id = g.id and p.node_id = g.node_id)`.execute(tx);
+async function forgetGone(tx: Tx, nodeId: string, list: string): Promise<void> {
+  // `in`, so that the list is read once and not for each of them.
+  const isStillUnowned = sql`(o.tenant_id, o.kind, o.id) in (
+    select i.tenant, i.kind, i.id from ${itemsOf(list)} where not exists (select from placement p
+      where p.tenant_id = i.tenant and p.resource_id = i.id and p.node_id = ${nodeId}))`;
+  const wasRemoved = sql`g.asked_at is not null and not exists (select from placement p
+    where p.tenant_id = g.tenant_id and p.resource_id = g.id and p.node_id = g.node_id)`;
+  await recordGone(tx, sql`o.node_id = ${nodeId} and not ${isStillUnowned}`, wasRemoved);
 }
 
 async function recordOrphans(tx: Tx, nodeId: string, list: string): Promise<number> {

@@ -3,14 +3,17 @@ import { sql } from 'kysely';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { newId } from '#libs/core';
 import { Database } from '#libs/db';
+import { wakeLate } from '#libs/jobs';
 import { kinds } from '#libs/kinds';
-import { askDeed, desire, type NodeSession, openSession, recordReport } from '#libs/nodes';
+import { askDeed, desire, desireOnAll, type NodeSession, openSession, recordReport } from '#libs/nodes';
 import { KindRegistry } from '#libs/resources';
 import { type Observed, Phase } from '#libs/rpc';
 import { type TestDatabase, testDatabase } from '#libs/testing';
 import { Heartbeats } from './heartbeats.js';
 import { newsOf } from './known-reports.js';
+import { QuietReports } from './quiet-reports.js';
 import { nodesWithNews } from './registry.js';
+import { Unreached } from './unreached.js';
 
 const TENANT = 'acme';
 const statements: string[] = [];
@@ -123,4 +126,104 @@ test('of an inventory only what the rows do not say is news', async () => {
   const [news, count] = await statementsOf(() => newsOf(db, one, inventory));
   expect(news.map(({ ref }) => ref!.id)).toEqual([fresh!.id, changed!.id]);
   expect(count).toBe(1);
+});
+
+/** One network on all nodes, told anew after they had reached it. */
+async function toldAnew(): Promise<string> {
+  const who = { tenantId: TENANT, id: newId(), kind: 'network' };
+  const told = (generation: number) => new Map(sessions.map(({ nodeId }) => [nodeId, { generation, spec: {} }]));
+  await db.tenantTransaction(TENANT, (tx) => desireOnAll(tx, who, told(1)));
+  await db.tenantTransaction(TENANT, (tx) => desireOnAll(tx, who, told(2)));
+  return who.id;
+}
+
+/** What the node would say of it. */
+async function reachedBy({ nodeId }: NodeSession, id: string, more: Partial<Observed> = {}): Promise<Observed> {
+  const { rows } = await sql<{ revision: number }>`
+    select revision from placement where resource_id = ${id} and node_id = ${nodeId}`.execute(db.operator);
+  return { ...(await observed(id)), revision: BigInt(rows[0]!.revision), ...more };
+}
+
+async function unreachedOf(id: string): Promise<number> {
+  const { rows } = await sql<{ n: number }>`
+    select count(*)::int as n from placement where resource_id = ${id} and observed_revision < revision`.execute(
+    db.operator,
+  );
+  return rows[0]!.n;
+}
+
+test('a change is told to all nodes that have something by one statement, and found for all of them by two', async () => {
+  const who = { tenantId: TENANT, id: newId(), kind: 'network' };
+  const told = new Map(sessions.map(({ nodeId }, n) => [nodeId, { generation: 1, spec: { n } }]));
+  const tell = () => db.tenantTransaction(TENANT, (tx) => desireOnAll(tx, who, told));
+  await statementsOf(tell);
+  expect(statements.filter((text) => text.includes('placement'))).toHaveLength(1);
+  const before = await sql`select * from placement where resource_id = ${who.id} order by node_id`.execute(db.operator);
+  await tell();
+  const after = await sql`select * from placement where resource_id = ${who.id} order by node_id`.execute(db.operator);
+  expect(after.rows).toEqual(before.rows);
+  const unreached = new Unreached(db);
+  const [found, count] = await statementsOf(() => Promise.all(sessions.map(({ nodeId }) => unreached.of(nodeId))));
+  const specs = found.map(({ placements }) => placements.find(({ resource_id }) => resource_id === who.id)?.spec);
+  expect(specs).toEqual([{ n: 0 }, { n: 1 }, { n: 2 }]);
+  expect(count).toBe(2);
+});
+
+test('reports that no job waits for are written down together', async () => {
+  const id = await toldAnew();
+  const quiet = new QuietReports(db, new KindRegistry(kinds));
+  const reports = await Promise.all(sessions.map((node) => reachedBy(node, id)));
+  const [areWritten, count] = await statementsOf(() =>
+    Promise.all(sessions.map((node, n) => quiet.record(node, reports[n]!))),
+  );
+  expect(areWritten).toEqual([true, true, true]);
+  // The second looks whether a job began to wait meanwhile.
+  expect(count).toBe(2);
+  expect(await unreachedOf(id)).toBe(0);
+  expect(await quiet.record(sessions[0]!, reports[0]!)).toBe(false);
+});
+
+test('a report that somebody waits for, or that may be more than its own row, is judged by itself', async () => {
+  const id = await toldAnew();
+  const quiet = new QuietReports(db, new KindRegistry(kinds));
+  const [one, two, three] = sessions as [NodeSession, NodeSession, NodeSession];
+  const word = await reachedBy(one, id);
+  // The door of a network's VPN is its peers' news, and what kinds do not say to disregard is theirs.
+  expect(await quiet.record(one, { ...word, statusJson: '{"wireguardEndpoint":"192.0.2.1:1"}' })).toBe(false);
+  expect(await quiet.record(one, { ...word, ref: { tenantId: TENANT, kind: 'instance', id } })).toBe(false);
+  // Of another node, of an older stream, of what never was told.
+  expect(await quiet.record(two, { ...word, revision: 0n })).toBe(false);
+  expect(await quiet.record({ ...one, session: one.session - 1 }, word)).toBe(false);
+  expect(await quiet.record(one, { ...word, revision: word.revision + 10_000n })).toBe(false);
+  const job = { tenant_id: TENANT, id: newId(), kind: 'network', action: 'update', request: '{}', created_by: 'test' };
+  const named = { resource_id: id, resource_name: 'n', resource_tags: '{}' };
+  await db.operator
+    .insertInto('job')
+    .values({ ...job, ...named, state: 'queued' })
+    .execute();
+  expect(await quiet.record(one, word)).toBe(false);
+  await sql`update job set resource_id = ${newId()}, waits_for = ${id} where id = ${job.id}`.execute(db.operator);
+  expect(await quiet.record(one, word)).toBe(false);
+  expect(await unreachedOf(id)).toBe(3);
+  await db.operator.deleteFrom('job').where('id', '=', job.id).execute();
+  // Who tells all nodes has locked the row: nobody waits for the other.
+  await db.operatorTransaction(async (tx) => {
+    await sql`select 1 from placement where resource_id = ${id} and node_id = ${three.nodeId} for update`.execute(tx);
+    const last = await reachedBy(three, id);
+    expect(await Promise.all([quiet.record(one, word), quiet.record(three, last)])).toEqual([true, false]);
+  });
+});
+
+test('a job that begins to wait while a quiet report is written is woken after it', async () => {
+  const id = await toldAnew();
+  const job = { tenant_id: TENANT, id: newId(), kind: 'network', action: 'update', request: '{}', created_by: 'test' };
+  const named = { resource_id: id, resource_name: 'n', resource_tags: '{}' };
+  await db.operator
+    .insertInto('job')
+    .values({ ...job, ...named, state: 'running' })
+    .execute();
+  await wakeLate(db, [{ tenantId: TENANT, id }]);
+  const { rows } = await sql<{ wakes: number }>`select wakes from job where id = ${job.id}`.execute(db.operator);
+  expect(rows[0]!.wakes).toBe(1);
+  await db.operator.deleteFrom('job').where('id', '=', job.id).execute();
 });

@@ -3,9 +3,10 @@
  * PostgreSQL cannot store. What is not so is the node's fault and refused as such; nothing else of the message counts.
  */
 import { toUSVString } from 'node:util';
-import { isIpv4, isNestedDeeper, RhyzomeError } from '#libs/core';
-import type { Failure, Underlay } from '#libs/rpc';
+import { isIpv4, isNestedDeeper, isUuid, RhyzomeError } from '#libs/core';
+import type { Failure, SharedStorage, Underlay } from '#libs/rpc';
 import type { NodeUnderlay } from './registry.js';
+import type { NodeStorage } from './shared-storage.js';
 
 const mostInt = 2 ** 31 - 1;
 const MAX_MESSAGE_CHARACTERS = 1_000;
@@ -58,6 +59,13 @@ export function underlayFrom({ address, port, networkMtu }: Underlay): NodeUnder
   if (port < 1 || port > 65_535) throw garbage('The underlay’s port is out of range');
   if (networkMtu > mostInt) throw garbage('The underlay’s MTU is out of range');
   return { address, port, networkMtu: networkMtu === 0 ? null : networkMtu };
+}
+
+/** The storage that it shares with others. Throws RhyzomeError `malformed_request`. */
+export function storageFrom({ name, id }: SharedStorage): NodeStorage {
+  if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name)) throw garbage('The shared storage’s name is none');
+  if (!isUuid(id)) throw garbage('The shared storage’s id is no UUID');
+  return { name, id };
 }
 
 /** A failure cut to what is stored. Throws RhyzomeError `malformed_request`. */

@@ -20,8 +20,7 @@ import {
 import { KindRegistry } from '#libs/resources';
 import { type Observed, Phase } from '#libs/rpc';
 import { type TestDatabase, testDatabase } from '#libs/testing';
-import { Heartbeats } from './heartbeats.js';
-import { NodeStream } from './stream.js';
+import { NodeStream, Together } from './stream.js';
 
 const TENANT = 'acme';
 const registry = new KindRegistry(kinds);
@@ -250,8 +249,8 @@ test('what is desired goes out in messages that are never too large together', a
   };
   const log = { info: () => undefined, warn: () => undefined, debug: () => undefined };
   const { signal } = new AbortController();
-  const beats = new Heartbeats(database.db);
-  const stream = new NodeStream(database.db, registry, beats, session, name, call as never, signal, log);
+  const together = new Together(database.db, registry);
+  const stream = new NodeStream(database.db, registry, together, session, name, call as never, signal, log);
   await stream.run({ inventory: [] } as never);
   const sizes = messages.map(({ body }) => body.value.items.reduce((sum, { specJson }) => sum + specJson.length, 0));
   expect(Math.max(...sizes)).toBeLessThan(1_000_000);

@@ -35,23 +35,56 @@ export interface PlacementState {
 /** Which nodes are not waited for: those that are gone, or also those that are given up, as at a removal. */
 export type Without = 'gone' | 'given up';
 
+export interface Desired {
+  generation: number;
+  spec: object;
+  /** Told anew also where nothing has changed. */
+  again?: boolean;
+}
+
+/** Characters of specs in one statement. */
+const SPECS_AT_ONCE = 8 * 1024 * 1024;
+
 /** What should exist on a node from now on. Unchanged desire is no change unless `again`. */
-export async function desire(
+export async function desire(tx: Tx, who: Who, nodeId: string, desired: Desired): Promise<void> {
+  await desireOnAll(tx, who, new Map([[nodeId, desired]]));
+}
+
+/** The same of several nodes, by their ids: one statement, unless the specs are very large. */
+export async function desireOnAll(tx: Tx, who: Who, desired: ReadonlyMap<string, Desired>): Promise<void> {
+  let batch: { node: string; generation: number; again: boolean; spec: string }[] = [];
+  let characters = 0;
+  for (const [node, { generation, spec, again = false }] of desired) {
+    const text = JSON.stringify(spec);
+    if (batch.length > 0 && characters + text.length > SPECS_AT_ONCE) {
+      await write(tx, who, batch);
+      [batch, characters] = [[], 0];
+    }
+    batch.push({ node, generation, again, spec: text });
+    characters += text.length;
+  }
+  if (batch.length > 0) await write(tx, who, batch);
+}
+
+async function write(
   tx: Tx,
   who: Who,
-  nodeId: string,
-  desired: { generation: number; spec: object; again?: boolean },
+  batch: readonly { node: string; generation: number; again: boolean; spec: string }[],
 ): Promise<void> {
-  const spec = JSON.stringify(desired.spec);
-  wakeAfterCommit('rhyzome_node', nodeId);
-  await sql`
+  const column = <Key extends keyof (typeof batch)[number]>(key: Key) => batch.map((row) => row[key]);
+  const changed = await sql<{ node_id: string }>`
+    with told as materialized (
+      select * from unnest(${column('node')}::uuid[], ${column('generation')}::bigint[], ${column('again')}::boolean[],
+        ${column('spec')}::text[]) as t (node_id, generation, again, spec))
     insert into placement as p (tenant_id, resource_id, node_id, kind, generation, present, spec)
-    values (${who.tenantId}, ${who.id}, ${nodeId}, ${who.kind}, ${desired.generation}, true, ${spec}::jsonb)
+    select ${who.tenantId}, ${who.id}, node_id, ${who.kind}, generation, true, spec::jsonb from told
     on conflict (tenant_id, resource_id, node_id) do update set
       present = true, spec = excluded.spec, generation = excluded.generation, revision = nextval('placement_revision'),
       phase = 'progressing', failure = null, tombstoned_at = null, tombstone_name = null
     where not p.present or p.spec is distinct from excluded.spec or p.generation <> excluded.generation
-      or ${desired.again ?? false}`.execute(tx);
+      or (select t.again from told t where t.node_id = p.node_id)
+    returning p.node_id`.execute(tx);
+  for (const { node_id } of changed.rows) wakeAfterCommit('rhyzome_node', node_id);
 }
 
 /** What must no longer exist on a node, or on any. */

@@ -3,6 +3,7 @@
 import { sql } from 'kysely';
 import { newId } from '#libs/core';
 import { type Database, type Tx, wakeAfterCommit } from '#libs/db';
+import { keepStorage, type NodeStorage } from './shared-storage.js';
 
 export interface NodeHello {
   name: string;
@@ -19,6 +20,8 @@ export interface NodeHello {
   epoch?: number;
   /** Where other nodes reach it. Absent: it takes no part in networks across nodes. */
   underlay?: NodeUnderlay;
+  /** Where it makes disks, shared with other nodes. Absent: on its own. */
+  storage?: NodeStorage;
 }
 
 export interface NodeUnderlay {
@@ -64,6 +67,7 @@ export async function openSession(db: Database, hello: NodeHello, replica: strin
     const { id: nodeId, epoch, gone } = node.rows[0]!;
     await keepUnderlay(tx, nodeId, hello.underlay);
     if (hello.migrationAddress) await tellSenders(tx, hello.name, hello.migrationAddress);
+    await keepStorage(tx, nodeId, hello.storage);
     const session = await sql<{ session: number }>`
       insert into node_session as s (node_id, session, replica, epoch) values (${nodeId}, 1, ${replica}, ${known})
       on conflict (node_id) do update set session = s.session + 1, replica = excluded.replica, epoch = excluded.epoch,

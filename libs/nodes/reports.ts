@@ -37,6 +37,7 @@ export function reportFrom({ ref, phase: told, statusJson, failure, revision, ge
   return {
     tenantId: ref.tenantId,
     id: ref.id,
+    kind: ref.kind,
     phase,
     status: objectFrom(statusJson, MAX_STATUS_BYTES, 'A status'),
     failure: failureFrom(failure),

@@ -19,27 +19,32 @@ import {
   send,
 } from '#libs/rpc';
 import { recordDeedProgress } from './deed-progress.js';
-import type { Heartbeats } from './heartbeats.js';
+import { Heartbeats } from './heartbeats.js';
 import { InventoryTaking, inTurn, type Turn } from './inventory-taking.js';
 import { newsOf } from './known-reports.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
+import { QuietReports } from './quiet-reports.js';
 import { closeSession, holdsSession, type OpenedSession, takeBack } from './registry.js';
 import { Relays } from './relays.js';
 import { recordDeed, recordReport } from './reports.js';
 import type { StreamLog } from './stream-log.js';
+import { type DeedRow, type DesiredRow, desiredRows, Unreached } from './unreached.js';
 
 type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
 type Body = NonNullable<ConnectResponse['body']>;
 
-interface PendingRow {
-  tenant_id: string;
-  resource_id: string;
-  kind: string;
-  revision: number;
-  generation: number;
-  present: boolean;
-  spec: unknown;
+/** What a replica does for all its streams at once. */
+export class Together {
+  readonly heartbeats: Heartbeats;
+  readonly quietReports: QuietReports;
+  readonly unreached: Unreached;
+
+  constructor(db: Database, registry: KindRegistry) {
+    this.heartbeats = new Heartbeats(db);
+    this.quietReports = new QuietReports(db, registry);
+    this.unreached = new Unreached(db);
+  }
 }
 
 /** Characters of specs in one message, far below the largest message (libs/rpc); one spec alone may be larger. */
@@ -66,7 +71,7 @@ export class NodeStream {
   constructor(
     private readonly db: Database,
     private readonly registry: KindRegistry,
-    private readonly heartbeats: Heartbeats,
+    private readonly together: Together,
     readonly session: OpenedSession,
     readonly nodeName: string,
     private readonly call: Call,
@@ -162,7 +167,7 @@ export class NodeStream {
       memoryMiB: countFrom(told.memoryMib, 'The memory'),
       diskGiB: countFrom(told.diskGib, 'The disk space'),
     };
-    this.heartbeats
+    this.together.heartbeats
       .record({ session: this.session, capacity })
       .then((isOurs) => (isOurs ? this.send({ $case: 'acknowledge', value: {} }) : this.end()))
       .catch((error: unknown) => {
@@ -181,9 +186,11 @@ export class NodeStream {
   private async reports(told: readonly Observed[]): Promise<void> {
     if (this.isReturning) return;
     const news = told.length > 1 ? await newsOf(this.db, this.session, told) : told;
-    for (const observed of news) {
+    const { quietReports } = this.together;
+    const areQuiet = await Promise.all(news.map((observed) => quietReports.record(this.session, observed)));
+    for (const [n, observed] of news.entries()) {
       if (this.ended || this.signal.aborted) return;
-      await this.report(observed);
+      if (!areQuiet[n]) await this.report(observed);
     }
   }
 
@@ -199,8 +206,7 @@ export class NodeStream {
   private async sendSnapshot(): Promise<void> {
     const held = await sql<{ held: boolean }>`select nodes_are_held() as held`.execute(this.db.operator);
     if (held.rows[0]!.held) return;
-    const rows = await this.pending(false);
-    await this.sendDesired(rows);
+    await this.sendDesired(await desiredRows(this.db, [this.session.nodeId], { onlyUnreached: false }));
     await this.send({ $case: 'desire', value: { items: [], snapshotEnd: true } });
     this.hasSnapshot = true;
   }
@@ -218,28 +224,18 @@ export class NodeStream {
         if (!this.hasSnapshot) await this.sendSnapshot();
         // One that was fenced first says what it has stopped.
         if (!this.hasSnapshot || this.isReturning) continue;
-        const rows = (await this.pending(true)).filter((row) => (this.sent.get(row.resource_id) ?? 0) < row.revision);
-        await this.sendDesired(rows);
-        await this.lookAtDeeds();
+        const { placements, deeds } = await this.together.unreached.of(this.session.nodeId);
+        await this.sendDesired(placements.filter((row) => (this.sent.get(row.resource_id) ?? 0) < row.revision));
+        await this.sendDeeds(deeds);
       } while (this.lookAgain && !this.ended);
     } finally {
       this.looking = false;
     }
   }
 
-  private async pending(onlyUnreached: boolean): Promise<PendingRow[]> {
-    const unreached = onlyUnreached ? sql`and observed_revision < revision` : sql``;
-    const result = await sql<PendingRow>`
-      select tenant_id, resource_id, kind, revision, generation, present, spec from placement
-      where node_id = ${this.session.nodeId} ${unreached} and not nodes_are_held() order by created_at`.execute(
-      this.db.operator,
-    );
-    return result.rows;
-  }
-
   /** In messages of bounded size, whatever the specs are. */
-  private async sendDesired(rows: PendingRow[]): Promise<void> {
-    let batch: { row: PendingRow; specJson: string }[] = [];
+  private async sendDesired(rows: DesiredRow[]): Promise<void> {
+    let batch: { row: DesiredRow; specJson: string }[] = [];
     let characters = 0;
     for (const row of rows) {
       const specJson = row.spec === null ? '' : JSON.stringify(row.spec);
@@ -253,7 +249,7 @@ export class NodeStream {
     if (batch.length > 0) await this.sendBatch(batch);
   }
 
-  private async sendBatch(batch: { row: PendingRow; specJson: string }[]): Promise<void> {
+  private async sendBatch(batch: { row: DesiredRow; specJson: string }[]): Promise<void> {
     const items = batch.map(({ row, specJson }) => ({
       ref: { tenantId: row.tenant_id, kind: row.kind, id: row.resource_id },
       revision: BigInt(row.revision),
@@ -265,14 +261,7 @@ export class NodeStream {
     for (const { row } of batch) this.sent.set(row.resource_id, row.revision);
   }
 
-  private async lookAtDeeds(): Promise<void> {
-    const deeds = await this.db.operator
-      .selectFrom('deed')
-      .selectAll()
-      .where('node_id', '=', this.session.nodeId)
-      .where('state', '=', 'asked')
-      .where(sql<boolean>`not nodes_are_held()`)
-      .execute();
+  private async sendDeeds(deeds: readonly DeedRow[]): Promise<void> {
     for (const deed of deeds) {
       // Sent again: one that was resolved as “redo” and is repeatable from then on, and one that is to go elsewhere.
       const key = `${deed.id}/${deed.repeatable}/${JSON.stringify(deed.arguments)}`;

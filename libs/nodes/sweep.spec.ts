@@ -145,6 +145,15 @@ async function removals() {
   return rows.rows;
 }
 
+async function audited() {
+  const rows = await sql<{ text: string }>`
+    select actor || ' ' || kind || ' ' || resource_id as text from audit
+    where tenant_id = 'system' and action = 'sweep.removed' and details ->> 'nodeId' = ${node.nodeId} order by id`.execute(
+    database.db.operator,
+  );
+  return rows.rows.map(({ text }) => text);
+}
+
 test('what a node had made and lacks is written down once it had the time to say so', async () => {
   const one = thing('network');
   await place(one);
@@ -174,6 +183,7 @@ describe('what is removed', () => {
     expect(await choose(), 'asked again while it is there').toEqual([one]);
     await take([]);
     expect(await removals()).toEqual([{ id: one.id, approved_by: null }]);
+    expect(await audited()).toEqual([`admin:upkeep network ${one.id}`]);
   });
 
   test('is a tenth of what the node has a day, and at least one', async () => {
@@ -190,6 +200,7 @@ describe('what is removed', () => {
     for (const ref of first)
       await recordUnowned(database.db, node, { ref, result: UnownedResult.UNOWNED_RESULT_REMOVED, failure: undefined });
     expect(await removals()).toHaveLength(2);
+    expect(await audited()).toHaveLength(2);
     expect(await choose()).toEqual([]);
     await sql`update sweep_removal set removed_at = now() - interval '25 hours' where node_id = ${node.nodeId}`.execute(
       database.db.operator,

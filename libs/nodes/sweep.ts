@@ -7,6 +7,7 @@ import type { Database, Tx } from '#libs/db';
 import { type UnownedOutcome, UnownedResult } from '#libs/rpc';
 import { failureFrom } from './node-words.js';
 import type { NodeSession } from './registry.js';
+import { recordGone } from './removals.js';
 
 export interface Unowned {
   tenantId: string;
@@ -74,10 +75,7 @@ export async function recordUnowned(
     and o.asked_at is not null
     and exists (select from node_session s where s.node_id = ${nodeId} and s.session = ${session})`;
   if (result === UnownedResult.UNOWNED_RESULT_REMOVED) {
-    await sql`
-      with gone as (delete from orphan o where ${mine} returning *)
-      insert into sweep_removal (tenant_id, kind, id, node_id, approved_by)
-      select tenant_id, kind, id, node_id, approved_by from gone`.execute(db.operator);
+    await db.operatorTransaction((tx) => recordGone(tx, mine, sql`true`));
     return;
   }
   const isFailure = result === UnownedResult.UNOWNED_RESULT_FAILED;

@@ -195,6 +195,11 @@ export interface KindDefinition<Row extends CoreRow = any> {
    */
   observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<FollowUp | void>;
   /**
+   * Whether `observed` makes nothing of a report with this status, whatever else it says. Kinds of which one change tells
+   * many nodes say so: then reports that no job waits for are written down together (libs/nodes/quiet-reports.ts).
+   */
+  disregards?(status: Record<string, unknown> | null): boolean;
+  /**
    * A node is gone: nothing runs there any more. In the transaction that says so, which spans tenants; its placements count
    * as not ready already. Locks nothing but rows of its own, and does not throw: the node is off whatever comes of it.
    */

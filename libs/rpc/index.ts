@@ -54,6 +54,7 @@ export {
   RemoveUnowned,
   Report,
   ResourceMetrics,
+  SharedStorage,
   TellInventory,
   Underlay,
   UnownedOutcome,

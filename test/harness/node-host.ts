@@ -2,8 +2,9 @@
  * The node of a libvirt stack as its administrator sees it from inside: namespaces of their own, entered through a
  * process that lives in them. For looking, and for breaking things as a crash of the node would.
  */
+import type { ChildProcess } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { CommandError, createRunner, type Runner, worldLink } from '#libs/drivers/host';
+import { CommandError, createRunner, type Host, type Runner, underlayLink, worldLink } from '#libs/drivers/host';
 import type { Stack } from './stack.js';
 import { until } from './until.js';
 
@@ -25,6 +26,10 @@ export class NodeHost {
 
   /** The argv that runs `argv` inside. */
   readonly command = (argv: readonly string[]): string[] => [...this.enter, ...argv];
+
+  static within(host: Host): NodeHost {
+    return new NodeHost(host.runner, utsOf(host.pid), host.command([]));
+  }
 
   exec(...argv: string[]): Promise<string> {
     return this.runner.run(argv);
@@ -58,6 +63,11 @@ export class NodeHost {
     return this.exec('ip', 'netns', 'exec', 'world', ...argv);
   }
 
+  /** The same for a program that stays. */
+  spawnInWorld(...argv: string[]): ChildProcess {
+    return this.runner.spawn(['ip', 'netns', 'exec', 'world', ...argv]);
+  }
+
   /** The body of an answer to GET http://address/path, asked from the router of a network. Throws CommandError. */
   fetchFrom(networkId: string, address: string, path = '/'): Promise<string> {
     const request = `exec 3<>/dev/tcp/${address}/80; printf 'GET ${path} HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3`;
@@ -86,6 +96,11 @@ export class NodeHost {
 
   /** As if the power had failed and come back: machines, daemons, routers and links are gone, libvirt is started anew. */
   async losePower(): Promise<void> {
+    await this.powerOff();
+    await this.powerOn();
+  }
+
+  async powerOff(): Promise<void> {
     for (const program of ['qemu-system', 'dnsmasq', 'socat', 'wireguard-go', 'libvirtd'])
       for (const { pid } of this.processes(program)) process.kill(pid, 'SIGKILL');
     await until(
@@ -94,15 +109,25 @@ export class NodeHost {
     );
     for (const router of await this.routers()) await this.exec('ip', 'netns', 'delete', router);
     for (const link of await this.links()) {
-      // The cable to the world outside stays, and what is at its other end.
-      if (link !== 'lo' && link !== worldLink.interface)
+      // The cables to the world outside and to other nodes stay, and what is at their other ends.
+      if (link !== 'lo' && !cables.some((cable) => link.startsWith(cable)))
         await this.exec('sh', '-c', `ip link delete ${link} 2>/dev/null || true`);
     }
     await this.exec('nft', 'flush', 'ruleset');
+    await this.exec(
+      'sh',
+      '-c',
+      'ip neigh flush nud permanent; for a in $(ip neigh show proxy | cut -d" " -f1); do ip neigh del proxy $a dev up0; done',
+    );
     await this.exec('sh', '-c', 'rm -rf /run/libvirt/*');
+  }
+
+  async powerOn(): Promise<void> {
     await this.exec('libvirtd', '-d', '-f', '/etc/libvirt/libvirtd.conf', '-p', '/run/libvirt/libvirtd.pid');
   }
 }
+
+const cables = [worldLink.interface, underlayLink.interface, 'wire-'];
 
 function words(text: string): string[] {
   return text.split(/\s+/).filter((word) => word !== '');

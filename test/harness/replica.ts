@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
+import { type Host, underlayLink, worldLink } from '#libs/drivers/host';
 import { issue } from './grpc.js';
 import type { Stack } from './stack.js';
 import { until } from './until.js';
@@ -26,6 +27,8 @@ export class Replica {
     private readonly monitoring: string | undefined,
     /** The folder with the built programs. */
     private readonly dist = join(root, 'dist'),
+    /** What stands before its command line, for one that runs elsewhere. */
+    private readonly inside: (argv: readonly string[]) => string[] = (argv) => [...argv],
   ) {}
 
   /** Base URL of a REST server. */
@@ -58,8 +61,9 @@ export class Replica {
     if (this.isRunning) throw new Error(`${this.name} runs already`);
     const log = openSync(join(this.folder, 'log'), 'a', 0o600);
     const main = join(dist, 'apps', this.program, 'main.js');
-    const argv = ['--import', endWithParent, main, '--config', this.config];
-    this.child = spawn(process.execPath, argv, { cwd: root, stdio: ['ignore', log, log, 'ipc'] });
+    const node = [process.execPath, '--import', endWithParent, main, '--config', this.config];
+    const [file = '', ...argv] = this.inside(node);
+    this.child = spawn(file, argv, { cwd: root, stdio: ['ignore', log, log, 'ipc'] });
     closeSync(log);
   }
 
@@ -157,14 +161,42 @@ export async function simNode(
   controllers: readonly { address: string }[],
   /** With settings that an earlier version takes, too. */
   forEarlier = false,
+  /** Further settings of the agent. */
+  more: object = {},
 ): Promise<Replica> {
   const { ca, cert, key } = await issue(stack, 'node', name);
   const pki = { ca, cert, key };
   const stateDir = nodeState(stack, name);
   const controller = controllers.map(({ address }) => address);
   const own = forEarlier ? { controller: controller[0] } : { controller, migration: { listen: '127.0.0.1:0' } };
-  const agent = { ...own, serverName: 'localhost', stateDir, driver: 'sim', labels: {}, pki };
+  const agent = { ...own, serverName: 'localhost', stateDir, driver: 'sim', labels: {}, pki, ...more };
   return new Replica(name, 'agent', write(stack, name, { agent }), '', undefined);
+}
+
+/**
+ * A further node with libvirt in a host of its own, not started yet. It meets other nodes at `address`, on the host's link
+ * to the underlay, and its guests go out by the one to the world.
+ */
+export async function libvirtNode(stack: Stack, name: string, host: Host, address: string): Promise<Replica> {
+  const { ca, cert, key } = await issue(stack, 'node', name);
+  const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
+  const agent = {
+    // By its socket, which network namespaces do not part.
+    controller: settings.agent.controller,
+    serverName: 'localhost',
+    stateDir: nodeState(stack, name),
+    driver: 'libvirt',
+    libvirt: { uri: host.libvirtUri },
+    network: {
+      uplink: { interface: worldLink.interface },
+      underlay: { address, interface: underlayLink.interface },
+    },
+    migration: { listen: `${address}:7600` },
+    labels: { rack: name },
+    pki: { ca, cert, key },
+  };
+  const folder = write(stack, name, { agent });
+  return new Replica(name, 'agent', folder, '', undefined, undefined, (argv) => host.command(argv));
 }
 
 /** Where a further node keeps what it has. */

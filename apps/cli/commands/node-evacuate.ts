@@ -7,13 +7,18 @@ import { table } from '../table.js';
 
 interface Flags {
   acceptLoss?: boolean;
+  lossless?: boolean;
 }
 
 export function evacuateCommand(context: Context): Command {
   return new Command('evacuate')
     .description('make the machines of a node that is gone anew on others; says first what is lost')
     .argument('<idOrName>')
-    .option('--accept-loss', 'do it, also where something is lost; without it, only show')
+    .option('--accept-loss', 'do it, also where something is lost')
+    .option(
+      '--lossless',
+      'do it where nothing is lost: all disks lie on shared storage; with neither of both, only show',
+    )
     .action(async (idOrName: string, flags: Flags) => {
       const [{ findNode }, { planEvacuation }] = await Promise.all([
         import('../nodes.js'),
@@ -31,18 +36,24 @@ export function evacuateCommand(context: Context): Command {
         }
         return { node: found, plan: await planEvacuation(tx, found.id) };
       });
-      // Every machine has a disk, and no node shares its disks with another: something is always lost.
-      if (!flags.acceptLoss) {
+      const { losesAnything } = await import('#libs/kinds/instance');
+      const chosen = plan.filter((rescue) => flags.acceptLoss || (flags.lossless && !losesAnything(rescue)));
+      if (!flags.acceptLoss && !flags.lossless) {
         context.show({ node: node.name, plan }, planWords(node.name, plan));
         if (plan.length > 0) context.status = exitStatus.refused;
         return;
       }
       const outcomes = [];
-      for (const rescue of plan) outcomes.push(await rescued(context, rescue, node));
+      for (const rescue of chosen) outcomes.push(await rescued(context, rescue, node));
+      for (const rescue of plan.filter((one) => !chosen.includes(one))) outcomes.push(spared(rescue));
       if (outcomes.some(({ job }) => job === null)) context.status = exitStatus.refused;
       const rows = outcomes.map(({ tenant, name, job, why }) => [tenant, name, job ?? `stays: ${why}`]);
       context.show({ node: node.name, machines: outcomes }, table(['TENANT', 'INSTANCE', 'JOB'], rows));
     });
+}
+
+function spared({ tenantId: tenant, name, id }: Rescue): Outcome {
+  return { tenant, name, id, job: null, why: 'something on its disks would be lost; --accept-loss does it' };
 }
 
 interface Outcome {
@@ -79,17 +90,19 @@ async function rescued(context: Context, rescue: Rescue, node: { id: string; nam
 function planWords(nodeName: string, plan: readonly Rescue[]): string {
   if (plan.length === 0) return `Node ${nodeName} has no machines.`;
   const rows = plan.flatMap(({ tenantId, name, disks, obstacle }) =>
-    disks.map(({ name: disk, from, image, lostSince, lostSnapshots }) => [
+    disks.map(({ name: disk, from, storage, image, lostSince, lostSnapshots }) => [
       tenantId,
       name,
       disk,
-      from === 'nothing'
-        ? 'empty'
-        : `${from === 'snapshot' ? 'last image of a snapshot' : 'its image'} “${image?.name}”`,
-      obstacle ? `stays: ${obstacle}` : `all since ${lostSince.toISOString()}`,
+      from === 'shared'
+        ? `its file, on ${storage}`
+        : from === 'nothing'
+          ? 'empty'
+          : `${from === 'snapshot' ? 'last image of a snapshot' : 'its image'} “${image?.name}”`,
+      obstacle ? `stays: ${obstacle}` : lostSince ? `all since ${lostSince.toISOString()}` : 'nothing',
       lostSnapshots.join(', '),
     ]),
   );
   const headings = ['TENANT', 'INSTANCE', 'DISK', 'MADE FROM', 'LOST', 'LOST SNAPSHOTS'];
-  return `${table(headings, rows)}\n\nNothing was done. --accept-loss does it.`;
+  return `${table(headings, rows)}\n\nNothing was done. --accept-loss does it, --lossless only where nothing is lost.`;
 }

@@ -170,6 +170,7 @@ function words(node: NodeView): string {
     agent: node.agentVersion,
     kinds: node.kinds,
     labels: node.labels,
+    storage: node.storage ?? 'its own',
     vcpus: promised(node, 'vcpus', node.overcommit.vcpus),
     memory: promised(node, 'memoryMiB', node.overcommit.memory, `${node.memoryReserveMiB} MiB are never promised`),
     disk: promised(node, 'diskGiB', node.overcommit.disk),

@@ -131,6 +131,34 @@ describe('rhyzome sweep', () => {
     expect(await rhyzome.ok('sweep')).toMatch(new RegExp(`n1 +network +${removed} +acme .* it had waited`));
   });
 
+  it('says who is nobody’s at the identity provider, and lets go on an administrator’s word', async () => {
+    await sql`insert into account_orphan (tenant_id, mode, kind, name) values ('acme', 'realm', 'user', 'lost'),
+      ('acme', 'realm', 'user', 'late'), ('gone', 'realm', 'realm', 'login')`.execute(rhyzome.db.operator);
+    const fatesOf = async () => {
+      const { accounts } = await rhyzome.json('sweep');
+      return Object.fromEntries(accounts.map(({ tenant, name, fate }: any) => [`${tenant}/${name}`, fate]));
+    };
+    expect(await fatesOf()).toEqual({ 'acme/lost': 'waiting', 'acme/late': 'waiting', 'gone/login': 'noWord' });
+    expect(await rhyzome.ok('sweep')).toMatch(/acme +user +lost +realm +\S+ +is removed after/);
+    await rhyzome.ok('sweep', 'remove-account', 'acme', 'user', 'lost');
+    expect(await rhyzome.json('sweep', 'approve-accounts')).toEqual({ approved: 0 });
+    expect(await rhyzome.json('sweep', 'approve-accounts', '--all')).toEqual({ approved: 1 });
+    const realm = ['sweep', 'remove-account', 'gone', 'realm', 'login'] as const;
+    expect(await rhyzome.runWith({ answer: 'yes' }, ...realm)).toMatchObject({ status: 1 });
+    expect((await fatesOf())['gone/login']).toBe('noWord');
+    expect(await rhyzome.runWith({ answer: 'gone' }, ...realm)).toMatchObject({ status: 0 });
+    expect(await fatesOf()).toEqual({ 'acme/lost': 'approved', 'acme/late': 'approved', 'gone/login': 'approved' });
+    expect((await rhyzome.run('sweep', 'remove-account', 'acme', 'user', 'nobody')).status).toBe(3);
+    expect((await rhyzome.audit('system')).at(-1)).toMatchObject({
+      action: 'sweep.removeAccount',
+      details: { tenant: 'gone', kind: 'realm', name: 'login' },
+    });
+    await sql`insert into account_removal (tenant_id, mode, kind, name) values ('acme', 'realm', 'user', 'bob')`.execute(
+      rhyzome.db.operator,
+    );
+    expect(await rhyzome.ok('sweep')).toMatch(/acme +user +bob +realm .* it had waited/);
+  });
+
   it('does not know every node and every thing', async () => {
     expect((await rhyzome.run('sweep', 'approve', 'nobody')).status).toBe(3);
     expect((await rhyzome.run('sweep', 'remove', 'n1', 'disk', newId())).status).toBe(3);

@@ -3,7 +3,16 @@ import { Command, InvalidArgumentError } from 'commander';
 import { SYSTEM_TENANT } from '#libs/core';
 import { administrator, type Context } from '../context.js';
 import { CliError, exitStatus } from '../exit-status.js';
-import type { InventoryView, LeftoverView, MissingView, OrphanView, RemovalView, SweepSettings } from '../sweep.js';
+import type {
+  AccountOrphanView,
+  AccountRemovalView,
+  InventoryView,
+  LeftoverView,
+  MissingView,
+  OrphanView,
+  RemovalView,
+  SweepSettings,
+} from '../sweep.js';
 import { table } from '../table.js';
 
 const MAX_HOURS = 24 * 366;
@@ -15,6 +24,8 @@ export function sweepCommand(context: Context): Command {
     .addCommand(now(context))
     .addCommand(approve(context))
     .addCommand(remove(context))
+    .addCommand(approveAccounts(context))
+    .addCommand(removeAccount(context))
     .addCommand(settings(context));
 }
 
@@ -28,6 +39,8 @@ function list(context: Context): Command {
       missing: await sweep.listMissing(tx),
       leftovers: await sweep.listLeftovers(tx),
       removals: await sweep.listRemovals(tx),
+      accounts: await sweep.listAccountOrphans(tx),
+      accountRemovals: await sweep.listAccountRemovals(tx),
     }));
     context.show(found, words(found));
   });
@@ -40,9 +53,12 @@ interface Found {
   missing: MissingView[];
   leftovers: LeftoverView[];
   removals: RemovalView[];
+  accounts: AccountOrphanView[];
+  accountRemovals: AccountRemovalView[];
 }
 
-function words({ settings: current, inventories, orphans, missing, leftovers, removals }: Found): string {
+function words(found: Found): string {
+  const { settings: current, inventories, orphans, missing, leftovers, removals, accounts } = found;
   const oldest = inventories.reduce((least, { takenAt }) => Math.min(least, takenAt.getTime()), Date.now());
   const parts = [
     settingsWords(current),
@@ -80,7 +96,8 @@ function words({ settings: current, inventories, orphans, missing, leftovers, re
       `In the database, and of nothing:\n${table(['WHAT', 'TENANT', 'ID', 'FIRST SEEN', 'WHAT BECOMES OF IT'], rows)}`,
     );
   }
-  if (orphans.length + missing.length + leftovers.length === 0)
+  if (accounts.length > 0) parts.push(accountWords(accounts));
+  if (orphans.length + missing.length + leftovers.length + accounts.length === 0)
     parts.push('Nothing is nobody’s, and nothing is missing.');
   if (removals.length > 0) {
     const rows = removals.map((r) => [
@@ -93,7 +110,44 @@ function words({ settings: current, inventories, orphans, missing, leftovers, re
     ]);
     parts.push(`Removed last:\n${table(['NODE', 'KIND', 'ID', 'TENANT', 'WHEN', 'ON WHOSE WORD'], rows)}`);
   }
+  if (found.accountRemovals.length > 0) {
+    const rows = found.accountRemovals.map((r) => [
+      r.tenant,
+      r.kind,
+      r.name,
+      r.at,
+      r.removedAt,
+      r.approvedBy ?? 'nobody: it had waited',
+    ]);
+    const headings = ['TENANT', 'KIND', 'NAME', 'AT', 'WHEN', 'ON WHOSE WORD'];
+    parts.push(`Removed last at the identity provider:\n${table(headings, rows)}`);
+  }
   return parts.join('\n\n');
+}
+
+function accountWords(accounts: readonly AccountOrphanView[]): string {
+  const rows = accounts.map((a) => [a.tenant, a.kind, a.name, a.at, a.firstSeenAt, accountFateWords(a)]);
+  const headings = ['TENANT', 'KIND', 'NAME', 'AT', 'FIRST SEEN', 'WHAT BECOMES OF IT'];
+  return `At the identity provider, and nobody’s:\n${table(headings, rows)}`;
+}
+
+function accountFateWords({ fate, dueAt, failure, kind, tenant }: AccountOrphanView): string {
+  if (failure) return `cannot be removed: ${failure.message}`;
+  switch (fate) {
+    case 'held':
+      return 'stays until the restored database is compared';
+    case 'removing':
+    case 'approved':
+      return 'is being removed';
+    case 'noWord':
+      return `stays, with all that is in it, until \`rhyzome sweep remove-account ${tenant} ${kind} login\``;
+    case 'reported':
+      return 'is reported only';
+    case 'due':
+      return 'is removed when its turn comes';
+    case 'waiting':
+      return `is removed after ${dueAt.toISOString()}`;
+  }
 }
 
 function settingsWords({ mode, afterHours, isHeld }: SweepSettings): string {
@@ -186,6 +240,44 @@ function remove(context: Context): Command {
         { node: node.name, kind: look.kind, id: look.id },
         `Node ${node.name} removes ${look.kind} ${look.id}.`,
       );
+    });
+}
+
+function approveAccounts(context: Context): Command {
+  return new Command('approve-accounts')
+    .description('let go what nobody owns at the identity provider and has waited long enough, however much it is')
+    .option('--all', 'also what has not waited')
+    .action(async ({ all = false }: { all?: boolean }) => {
+      const sweep = await import('../sweep.js');
+      const approved = await context.change(async ({ tx, audit }) => {
+        const count = await sweep.approveAccounts(tx, administrator(), all);
+        await audit({ tenantId: SYSTEM_TENANT, action: 'sweep.approveAccounts', details: { all, count } });
+        return count;
+      });
+      context.show({ approved }, `${approved} that nobody owns are removed at the identity provider.`);
+    });
+}
+
+function removeAccount(context: Context): Command {
+  return new Command('remove-account')
+    .description('let go one that nobody owns at the identity provider; for a whole realm or organization, asks')
+    .argument('<tenant>')
+    .argument('<kind>', 'user, group, serviceaccount; realm: the whole place')
+    .argument('<name>')
+    .option('--force', 'do not ask')
+    .action(async (tenant: string, kind: string, name: string, { force }: { force?: boolean }) => {
+      const { approveAccount } = await import('../sweep.js');
+      if (kind === 'realm' && !force) {
+        const question = `All people and programs of ${tenant} there lose their accounts, for good. Type ${tenant} to go on: `;
+        if ((await context.ask(question)).trim() !== tenant)
+          throw new CliError(exitStatus.refused, 'not_confirmed', 'Nothing was changed: that was not its tenant.');
+      }
+      await context.change(async ({ tx, audit }) => {
+        await approveAccount(tx, { tenant, kind, name }, administrator());
+        const details = { tenant, kind, name };
+        await audit({ tenantId: SYSTEM_TENANT, action: 'sweep.removeAccount', kind, resourceName: name, details });
+      });
+      context.show({ tenant, kind, name }, `The ${kind} ${name} of ${tenant} is removed at the identity provider.`);
     });
 }
 

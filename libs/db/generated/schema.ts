@@ -63,6 +63,29 @@ export interface AccessRule {
   verbs: string[];
 }
 
+export interface AccountOrphan {
+  approved_at: Timestamp | null;
+  approved_by: string | null;
+  asked_at: Timestamp | null;
+  failure: Json | null;
+  first_seen_at: Generated<Timestamp>;
+  kind: string;
+  last_seen_at: Generated<Timestamp>;
+  looks: Generated<number>;
+  mode: string;
+  name: string;
+  tenant_id: string;
+}
+
+export interface AccountRemoval {
+  approved_by: string | null;
+  kind: string;
+  mode: string;
+  name: string;
+  removed_at: Generated<Timestamp>;
+  tenant_id: string;
+}
+
 export interface Alarm {
   acknowledged_at: Timestamp | null;
   acknowledged_by: string | null;
@@ -212,7 +235,9 @@ export interface DeletedDisk {
   name: string;
   node_id: string;
   size_gib: number;
+  storage: string | null;
   tags: Json;
+  taken_from: Generated<string[]>;
   tenant_id: string;
 }
 
@@ -243,6 +268,8 @@ export interface Disk {
   slot: number | null;
   snapshot_disk_id: string | null;
   snapshot_id: string | null;
+  storage: string | null;
+  taken_from: Generated<string[]>;
   tenant_id: string;
   with_instance: Generated<boolean>;
 }
@@ -369,6 +396,8 @@ export interface ImageUpload {
 }
 
 export interface Installation {
+  accounts_listed_at: Timestamp | null;
+  accounts_wanted_at: Timestamp | null;
   created_at: Generated<Timestamp>;
   deleted_disks_kept: Generated<Interval | null>;
   disk_overcommit: Generated<Numeric>;
@@ -486,6 +515,13 @@ export interface Leftover {
   tenant_id: string;
 }
 
+export interface LoginInventory {
+  items: number;
+  mode: string;
+  taken_at: Generated<Timestamp>;
+  tenant_id: string;
+}
+
 export interface MetricSample {
   at: Timestamp;
   metrics: Json;
@@ -570,6 +606,7 @@ export interface Node {
   memory_reserve_mib: number | null;
   migration_address: string | null;
   name: string;
+  storage: string | null;
   told_at: Generated<Timestamp>;
   told_state: string | null;
   underlay: string | null;
@@ -855,6 +892,12 @@ export interface Serviceaccount {
   tenant_id: string;
 }
 
+export interface SharedStorage {
+  created_at: Generated<Timestamp>;
+  id: string;
+  name: string;
+}
+
 export interface Snapshot {
   disk_id: string;
   id: string;
@@ -959,6 +1002,8 @@ export interface Wireguardpeer {
 export interface DB {
   access_grant: AccessGrant;
   access_rule: AccessRule;
+  account_orphan: AccountOrphan;
+  account_removal: AccountRemoval;
   alarm: Alarm;
   apitoken: Apitoken;
   audit: Audit;
@@ -990,6 +1035,7 @@ export interface DB {
   job_step: JobStep;
   lease: Lease;
   leftover: Leftover;
+  login_inventory: LoginInventory;
   metric_sample: MetricSample;
   migration: Migration;
   missing_placement: MissingPlacement;
@@ -1024,6 +1070,7 @@ export interface DB {
   room_given_back: RoomGivenBack;
   service: Service;
   serviceaccount: Serviceaccount;
+  shared_storage: SharedStorage;
   snapshot: Snapshot;
   subject: Subject;
   sweep_removal: SweepRemoval;

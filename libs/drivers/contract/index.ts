@@ -142,6 +142,19 @@ export interface DiskSpec {
   snapshot: { diskId: string; snapshotId: string } | null;
   /** Its content comes from another node; until it has, nothing may use it. */
   incoming?: Incoming;
+  /** Where its file is on storage that several nodes share; absent: it is on this machine's own. */
+  shared?: SharedPlace;
+}
+
+/** A file on shared storage is one node's at a time, which alone opens, changes and removes it. */
+export interface SharedPlace {
+  storage: string;
+  /** Of the storage: one of the same name with other files has another. */
+  storageId: string;
+  /** Whose it is to be: this machine's id as a node. */
+  node: string;
+  /** Nodes that it may be taken from: they are off, or have let go of it. Where there are any, it was made already. */
+  takeFrom: string[];
 }
 
 export interface DiskStatus {
@@ -313,6 +326,8 @@ export interface Driver {
   capacity(): Promise<MachineCapacity>;
   /** Where other nodes reach this machine; null or absent: nowhere. */
   underlay?(): Promise<MachineUnderlay | null>;
+  /** The storage that it shares with other machines, where it makes disks; null or absent: none. */
+  sharedStorage?(): { name: string; id: string } | null;
   /** Ends watchers and children that must not outlive the agent; machines and networks stay. */
   close(): Promise<void>;
 }

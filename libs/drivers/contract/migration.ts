@@ -12,6 +12,8 @@ export interface Incoming {
   from: string;
   /** `live`: running, its memory with it; `cold`: switched off, its disks as files. */
   mode: MigrationMode;
+  /** Of a disk: its file is on storage that both nodes share, and stays where it is. */
+  stays?: boolean;
 }
 
 export type MigrationMode = 'live' | 'cold';
@@ -74,6 +76,8 @@ export interface MigrateArguments {
   mode: MigrationMode;
   /** Its disks, in the order of their slots. */
   disks: string[];
+  /** Those of them whose files stay on storage that both nodes share. Absent: none. */
+  shared?: string[];
   /** Whether a machine that runs may be switched off for it. */
   mayStop: boolean;
 }

@@ -4,3 +4,4 @@ export * from './command.js';
 export * from './host.js';
 export * from './machine-state.js';
 export { commandLine, endProcesses, sendSignal, startTime } from './processes.js';
+export * from './wires.js';

@@ -38,6 +38,7 @@ export function createDiskCapability(parts: DiskParts): Capability<DiskSpec, Dis
       if (await isAsWanted(parts, ref.id, spec)) return { sizeBytes: spec.sizeBytes };
       try {
         await disks.folders.claim(ref);
+        await disks.changing([ref.id], signal, () => disks.place(ref.id, spec));
         const { snapshot } = spec;
         if (snapshot && !existsSync(disks.path(ref.id))) {
           await copies.join(ref.id, signal, (own) => makeFromSnapshot(parts, ref, spec, snapshot, own));
@@ -55,7 +56,7 @@ export function createDiskCapability(parts: DiskParts): Capability<DiskSpec, Dis
         const user = await disks.userOf(ref.id);
         if (user) throw new DriverError('in_use', `The disk is still attached to instance ${user}.`);
         if (await snapshots.anyOf(ref.id)) throw new DriverError('in_use', 'The disk still has snapshots.');
-        await disks.folders.release(ref.id);
+        await disks.release(ref.id);
       });
     },
     async inventory() {
@@ -105,7 +106,7 @@ async function converge(parts: DiskParts, ref: Ref, spec: DiskSpec, signal: Abor
   } else if (now < sizeBytes) {
     await virsh.run(['blockresize', open.domain, open.target, '--size', `${sizeBytes}B`]);
   }
-  if (!record?.made) await disks.save(ref.id, { image: record?.image ?? spec.image, made: true });
+  if (!record?.made) await disks.save(ref.id, { ...record, image: record?.image ?? spec.image, made: true });
 }
 
 /** Undo: removing the directory. */
@@ -114,10 +115,10 @@ async function make(parts: DiskParts, ref: Ref, spec: DiskSpec, signal: AbortSig
   if (existsSync(disks.path(ref.id))) return converge(parts, ref, spec, signal);
   const { image } = spec;
   await begin(disks, ref, { image });
-  const backing = image && (await disks.backing(image, signal));
+  const backing = image && (await disks.backing(ref.id, image, signal));
   signal.throwIfAborted();
   await makeAside(disks.path(ref.id), (part) => createDisk(runner, part, wholeSectors(spec.sizeBytes), backing));
-  await disks.save(ref.id, { image, made: true });
+  await disks.save(ref.id, { ...(await disks.record(ref.id)), image, made: true });
 }
 
 async function makeFromSnapshot(
@@ -141,20 +142,21 @@ async function makeFromSnapshot(
     }
     const image = (await disks.record(diskId))?.image ?? null;
     await begin(disks, ref, { image });
-    const backing = image && (await disks.backing(image, signal));
+    const backing = image && (await disks.backing(ref.id, image, signal));
     await makeAside(disks.path(ref.id), (path) =>
       copySnapshot(runner, { path: disks.path(diskId), snapshot: snapshotId }, { path, sizeBytes, backing }, signal),
     );
-    await disks.save(ref.id, { image, made: true });
+    await disks.save(ref.id, { ...(await disks.record(ref.id)), image, made: true });
   });
 }
 
 /** Notes what will be built on before it is fetched, so that nobody evicts it meanwhile. */
 async function begin(disks: Disks, ref: Ref, record: { image: DiskSpec['image'] }): Promise<void> {
-  if ((await disks.record(ref.id))?.made) {
+  const known = await disks.record(ref.id);
+  if (known?.made) {
     const message =
       'The disk’s file is gone from this node. It is not made anew, since its content would be lost for good.';
     throw new DriverError('disk_lost', message, { permanent: true });
   }
-  await disks.save(ref.id, { ...record, made: false });
+  await disks.save(ref.id, { ...known, ...record, made: false });
 }

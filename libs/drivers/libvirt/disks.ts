@@ -5,9 +5,10 @@
  */
 import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { type DriverContext, DriverError, type ImageSpec } from '#libs/drivers/contract';
+import { join, resolve } from 'node:path';
+import { type DiskSpec, type DriverContext, DriverError, type ImageSpec } from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
+import type { SharedStorage } from '#libs/drivers/shared';
 import { type Folders, openFolders, readJson, writeJson } from './folders.js';
 import { Locks } from './locks.js';
 import { domainName } from './places.js';
@@ -27,6 +28,10 @@ export interface DiskRecord {
   awaitedBytes?: number;
   /** The migration that brought its content. */
   arrived?: string;
+  /** Its file is on the shared storage, and whose it is to be there. */
+  shared?: { node: string };
+  /** It is awaited with its file staying there: the node that it comes from. */
+  staysFrom?: string;
 }
 
 interface Attachment {
@@ -37,18 +42,104 @@ export interface DisksParts {
   context: DriverContext;
   runner: Runner;
   virsh: Virsh;
+  /** Undefined: this machine shares none. */
+  storage: SharedStorage | undefined;
 }
 
 export class Disks {
   readonly folders: Folders;
   private readonly locks = new Locks();
+  /** Those whose files are on the shared storage, as their records say. */
+  private readonly onShared = new Set<string>();
 
-  constructor(private readonly parts: DisksParts) {
+  private constructor(private readonly parts: DisksParts) {
     this.folders = openFolders(parts.context.stateDir, 'disk');
   }
 
+  /** Throws DriverError `storage_missing` when disks here lie on a shared storage that is not named any more. */
+  static async open(parts: DisksParts): Promise<Disks> {
+    const disks = new Disks(parts);
+    for (const id of await disks.folders.ids()) if ((await disks.record(id))?.shared) disks.onShared.add(id);
+    if (disks.onShared.size > 0) disks.shared();
+    return disks;
+  }
+
+  /** Throws DriverError `storage_missing`. */
+  private shared(): SharedStorage {
+    if (this.parts.storage) return this.parts.storage;
+    const message = 'Disks here lie on shared storage, and agent.storage names none.';
+    throw new DriverError('storage_missing', message);
+  }
+
   path(id: string): string {
-    return join(this.folders.of(id), 'disk.qcow2');
+    return join(this.onShared.has(id) ? this.shared().folder(id) : this.folders.of(id), 'disk.qcow2');
+  }
+
+  /** Where it is noted for the other machines that a snapshot is in a disk's file; null: they do not see it. */
+  snapshotNote(id: string, snapshotId: string): string | null {
+    return this.onShared.has(id) ? join(this.shared().folder(id), `snapshot-${snapshotId}.json`) : null;
+  }
+
+  /**
+   * Notes that a disk's file is on the shared storage, and makes it this node's. One that is made stays where it is. Throws
+   * DriverError `not_ours`, `storage_differs`.
+   */
+  async place(id: string, spec: DiskSpec): Promise<void> {
+    const record = await this.record(id);
+    const { shared } = spec;
+    if (!shared) {
+      if (!record?.shared) return;
+      throw new DriverError('storage_differs', 'The disk lies on shared storage here.', { permanent: true });
+    }
+    const storage = this.shared();
+    storage.check(shared);
+    // Made here: nobody may have taken it since. Taking it again could be by a wish of long ago.
+    if (record?.made) return storage.require(id, shared.node);
+    const made = shared.takeFrom.length > 0;
+    await this.save(id, { image: record?.image ?? spec.image, made: false, shared: { node: shared.node } });
+    await storage.take(id, shared.node, shared.takeFrom);
+    // From now on a file that is not there is lost, and not one that is to be made.
+    if (made || existsSync(this.path(id))) {
+      await this.save(id, { image: spec.image, made: true, shared: { node: shared.node } });
+    }
+  }
+
+  /** Notes of a disk that comes with a move, before anything of it does. Throws as `place`, and `storage_differs` for a file that is not seen here. */
+  async placeAwaited(id: string, { shared, image, sizeBytes, incoming }: DiskSpec): Promise<void> {
+    const awaited = { image, made: false, incoming: incoming!.operationId, awaitedBytes: sizeBytes };
+    if (!shared) return this.save(id, awaited);
+    const storage = this.shared();
+    storage.check(shared);
+    const owner = await storage.ownerOf(id);
+    const place = { shared: { node: shared.node } };
+    if (!incoming?.stays) {
+      await this.save(id, { ...awaited, ...place });
+      return storage.take(id, shared.node, []);
+    }
+    if (owner === null || !existsSync(join(storage.folder(id), 'disk.qcow2'))) {
+      const message = `The file of disk ${id} is not there on the shared storage “${storage.name}” as this node sees it.`;
+      throw new DriverError('storage_differs', message);
+    }
+    await this.save(id, { ...awaited, ...place, staysFrom: owner });
+  }
+
+  /** The disk's file is this node's from now on: the one that had it has let go of it. Again: the same. */
+  async takeOver(id: string, { shared, staysFrom }: DiskRecord): Promise<void> {
+    if (shared && staysFrom !== undefined) await this.shared().take(id, shared.node, [staysFrom]);
+  }
+
+  /** Whether its file is another node's by now. */
+  async isOthers(id: string): Promise<boolean> {
+    const shared = (await this.record(id))?.shared;
+    return shared !== undefined && (await this.shared().ownerOf(id)) !== shared.node;
+  }
+
+  /** Removes the disk with all that is noted of it; a file on shared storage only if it is this node's. */
+  async release(id: string): Promise<void> {
+    const record = await this.record(id);
+    if (record?.shared) await this.shared().release(id, record.shared.node);
+    await this.folders.release(id);
+    this.onShared.delete(id);
   }
 
   /** Whose disk a path is; null: not one of ours. */
@@ -62,6 +153,8 @@ export class Disks {
   }
 
   async save(id: string, record: DiskRecord): Promise<void> {
+    if (record.shared) this.onShared.add(id);
+    else this.onShared.delete(id);
     await writeJson(join(this.folders.of(id), 'disk.json'), record);
   }
 
@@ -94,6 +187,9 @@ export class Disks {
     if (!existsSync(this.path(id))) throw new DriverError('disk_missing', `Disk ${id} is not on this node yet.`);
     const incoming = (await this.record(id))?.incoming;
     if (incoming !== operationId) throw new DriverError('disk_missing', `The content of disk ${id} has not come yet.`);
+    if (operationId === undefined && (await this.isOthers(id))) {
+      throw new DriverError('not_ours', `Disk ${id} on the shared storage is another node’s.`);
+    }
     const user = await this.userOf(id);
     if (user === instanceId) return;
     if (user) throw new DriverError('in_use', `Disk ${id} is still attached to instance ${user}.`);
@@ -133,18 +229,27 @@ export class Disks {
     return domain && disk && isActive(domain.state) ? { domain: name, target: disk.name } : null;
   }
 
-  /** The image's copy on this machine, fetched if need be. */
-  async backing(image: ImageSpec, signal: AbortSignal): Promise<Backing> {
-    return { path: await this.parts.context.images.path(image, signal), format: image.format };
+  /**
+   * The image's copy that a disk can build on, fetched if need be: on this machine, or beside the disk on the shared storage,
+   * where every node finds it by the same way from the disk.
+   */
+  async backing(id: string, image: ImageSpec, signal: AbortSignal): Promise<Backing> {
+    const { sha256, sizeBytes, format } = image;
+    const fetched = () => this.parts.context.images.path(image, signal);
+    if (!this.onShared.has(id)) return { path: await fetched(), format };
+    const storage = this.shared();
+    if (!(await storage.hasImage(sha256, sizeBytes))) await storage.putImage(sha256, await fetched());
+    return { path: join(storage.images, sha256), format, asWritten: `../../images/${sha256}` };
   }
 
   /** Has the image there and the disk point to it, which may lie elsewhere than before. Only for a disk that is free. */
   async ensureBacking(id: string, signal: AbortSignal): Promise<void> {
     const image = (await this.record(id))?.image;
     if (!image) return;
-    const backing = await this.backing(image, signal);
+    const backing = await this.backing(id, image, signal);
     const info = await qcow2Info(this.parts.runner, this.path(id));
-    if (info.backing !== backing.path) await repoint(this.parts.runner, this.path(id), backing);
+    if (!info.backing || resolve(info.backing) !== backing.path)
+      await repoint(this.parts.runner, this.path(id), backing);
   }
 
   private attachment(id: string): string {

@@ -4,6 +4,7 @@ import { cpus, totalmem } from 'node:os';
 import { type Driver, type DriverContext, DriverError, type MachineCapacity } from '#libs/drivers/contract';
 import { createRunner, type Runner } from '#libs/drivers/host';
 import { createNetworkCapability, machineUnderlay, type NetworkOptions } from '#libs/drivers/network';
+import { SharedStorage, type SharedStorageOptions } from '#libs/drivers/shared';
 import { type Accelerator, findProbe, probeAccelerator } from './accelerator.js';
 import { createDiskCapability } from './disk.capability.js';
 import { Disks } from './disks.js';
@@ -30,6 +31,8 @@ export interface LibvirtOptions extends NetworkOptions {
   stopGraceMs?: number;
   /** How long a guest has to let go of a disk that is detached. Default 30 000. */
   releaseGraceMs?: number;
+  /** Where disks are made that other machines see, too. Default: in the state directory. */
+  shared?: SharedStorageOptions;
   /** What to offer instead of what the machine has. */
   capacity?: Partial<MachineCapacity>;
 }
@@ -37,7 +40,7 @@ export interface LibvirtOptions extends NetworkOptions {
 /** What the machine itself keeps, in MiB. */
 const reservedMiB = 512;
 
-/** Throws DriverError `program_missing`, or `hypervisor_unreachable` when libvirt does not answer. */
+/** Throws DriverError `program_missing`, `storage_missing`, or `hypervisor_unreachable` when libvirt does not answer. */
 export async function createLibvirtDriver(context: DriverContext, options: LibvirtOptions = {}): Promise<Driver> {
   const runner = createRunner(options.enter);
   const virsh = openVirsh(runner, options.uri ?? 'qemu:///system');
@@ -46,7 +49,8 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
   await letThrough(context.stateDir);
   const accelerator = await chooseAccelerator(context, options, runner);
   context.log.info({ accelerator }, 'libvirt driver ready');
-  const disks = new Disks({ context, runner, virsh });
+  const storage = options.shared && (await SharedStorage.open(options.shared, context));
+  const disks = await Disks.open({ context, runner, virsh, storage });
   const snapshots = openSnapshotRecords(context.stateDir);
   const copies = new LongWork();
   const instances = createInstanceCapability({
@@ -76,7 +80,7 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
       instances,
     ],
     async capacity() {
-      const disk = await statfs(context.stateDir);
+      const disk = await statfs(storage?.dir ?? context.stateDir);
       return {
         vcpus: cpus().length,
         memoryMiB: Math.max(0, Math.floor(totalmem() / 1024 ** 2) - reservedMiB),
@@ -85,6 +89,7 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
       };
     },
     underlay: async () => (options.underlay ? machineUnderlay(runner, options.underlay) : null),
+    sharedStorage: () => (storage ? { name: storage.name, id: storage.id } : null),
     async close() {
       for (const end of watchers) end();
       watchers.clear();

@@ -49,6 +49,8 @@ export interface LabOptions {
   installation?: string;
   /** Default: none. */
   migration?: MigrationWire;
+  /** Default: none. */
+  shared?: LibvirtOptions['shared'];
 }
 
 export class VirtLab {
@@ -70,7 +72,7 @@ export class VirtLab {
   }
 
   static async open(hostname: string, options: LabOptions = {}): Promise<VirtLab> {
-    const { stateDir, migration = noMigration } = options;
+    const { stateDir, migration = noMigration, shared } = options;
     const tiny = await ensureTinyImage(cache);
     const lab = new VirtLab(await mkdtemp(join(tmpdir(), 'rz-libvirt-')), hostname, options);
     await lab.startHost();
@@ -93,7 +95,7 @@ export class VirtLab {
       migration,
       log,
     };
-    await lab.startDriver();
+    await lab.startDriver({ shared });
     return lab;
   }
 

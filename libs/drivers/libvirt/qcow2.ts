@@ -12,6 +12,8 @@ import { sync } from './folders.js';
 export interface Backing {
   path: string;
   format: 'qcow2' | 'raw';
+  /** What stands in the file that builds on it: a way from that file's folder; absent: `path`. */
+  asWritten?: string;
 }
 
 export interface Qcow2Info {
@@ -92,7 +94,7 @@ export async function makeAside(path: string, make: (part: string) => Promise<vo
 }
 
 export async function createDisk(runner: Runner, path: string, sizeBytes: number, backing: Backing | null) {
-  const on = backing ? ['-F', backing.format, '-b', backing.path] : [];
+  const on = backing ? ['-F', backing.format, '-b', backing.asWritten ?? backing.path] : [];
   await image(runner, ['create', '-q', '-f', 'qcow2', ...on, path, String(sizeBytes)]);
 }
 
@@ -116,6 +118,7 @@ export async function copySnapshot(
   if (virtualSizeBytes > sizeBytes) {
     await image(runner, ['resize', '-q', '--shrink', '-f', 'qcow2', path, String(sizeBytes)]);
   } else await growDisk(runner, path, sizeBytes);
+  if (backing?.asWritten) await repoint(runner, path, backing);
 }
 
 /** Only for a disk that no machine has open; one that is as large already stays. */
@@ -127,7 +130,18 @@ export async function growDisk(runner: Runner, path: string, sizeBytes: number):
 
 /** Tells the file where what it builds on lies now. Only for a disk that no machine has open. */
 export async function repoint(runner: Runner, path: string, backing: Backing): Promise<void> {
-  await image(runner, ['rebase', '-q', '-u', '-f', 'qcow2', '-F', backing.format, '-b', backing.path, path]);
+  await image(runner, [
+    'rebase',
+    '-q',
+    '-u',
+    '-f',
+    'qcow2',
+    '-F',
+    backing.format,
+    '-b',
+    backing.asWritten ?? backing.path,
+    path,
+  ]);
 }
 
 /** Internal snapshots of a disk that no machine has open: made (`c`), deleted (`d`), applied (`a`). */

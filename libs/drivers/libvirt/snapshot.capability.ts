@@ -4,6 +4,8 @@
  * are independent of it.
  */
 import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import {
   type Capability,
   type DriverContext,
@@ -16,6 +18,7 @@ import type { Runner } from '#libs/drivers/host';
 import { checkRef } from '#libs/drivers/network';
 import { checkSnapshotSpec } from './disk-spec.js';
 import type { Disks } from './disks.js';
+import { readJson, writeJson } from './folders.js';
 import { formatNode, monitor } from './monitor.js';
 import { growDisk, qcow2Info, requireRoom, snapshotOffline, toDiskError } from './qcow2.js';
 import { exportSnapshot } from './snapshot-export.js';
@@ -52,7 +55,11 @@ export function createSnapshotCapability(parts: SnapshotParts): Capability<Snaps
       const record = await snapshots.load(ref.id);
       if (record) {
         await disks.changing([record.diskId], signal, async () => {
+          // In a file that is another node's by now, it is that node's, too.
+          if (await disks.isOthers(record.diskId)) return;
           if (await isThere(parts, ref.id, record)) await take(parts, 'd', ref.id, record.diskId);
+          const note = disks.snapshotNote(record.diskId, ref.id);
+          if (note) await rm(note, { force: true });
         });
       }
       await snapshots.folders.release(ref.id);
@@ -84,10 +91,13 @@ export function createSnapshotCapability(parts: SnapshotParts): Capability<Snaps
 /** Undo: remove. A crash in the middle leaves a record that says that it may be there; then it is looked for. */
 async function apply(parts: SnapshotParts, ref: Ref, { diskId }: SnapshotSpec): Promise<SnapshotStatus> {
   const { disks, snapshots, runner } = parts;
-  const known = await snapshots.load(ref.id);
   const path = disks.path(diskId);
+  const note = disks.snapshotNote(diskId, ref.id);
+  const known = (await snapshots.load(ref.id)) ?? (note === null ? null : await readJson<SnapshotRecord>(note));
   if (known && (await isThere(parts, ref.id, known))) {
+    await snapshots.folders.claim(ref);
     await snapshots.save(ref.id, { ...known, made: true });
+    if (note) await writeJson(note, { ...known, made: true });
     return status(known);
   }
   if (known?.made) throw new DriverError('snapshot_lost', 'The snapshot is gone from this node.', { permanent: true });
@@ -95,7 +105,7 @@ async function apply(parts: SnapshotParts, ref: Ref, { diskId }: SnapshotSpec): 
   const { virtualSizeBytes, actualSizeBytes } = await qcow2Info(runner, path);
   const record = { diskId, made: false, sizeBytes: actualSizeBytes, virtualSizeBytes };
   try {
-    await requireRoom(disks.folders.of(diskId), virtualSizeBytes);
+    await requireRoom(dirname(path), virtualSizeBytes);
     await snapshots.folders.claim(ref);
     await snapshots.save(ref.id, record);
     await take(parts, 'c', ref.id, diskId);
@@ -107,6 +117,7 @@ async function apply(parts: SnapshotParts, ref: Ref, { diskId }: SnapshotSpec): 
     throw error;
   }
   await snapshots.save(ref.id, { ...record, made: true });
+  if (note) await writeJson(note, { ...record, made: true });
   return status(record);
 }
 
@@ -133,7 +144,7 @@ async function restore(parts: SnapshotParts, id: string, { diskId }: SnapshotRec
   if (!before.snapshots.includes(id)) {
     throw new DriverError('snapshot_lost', 'The snapshot is gone from this node.', { permanent: true });
   }
-  await requireRoom(disks.folders.of(diskId), before.virtualSizeBytes);
+  await requireRoom(dirname(path), before.virtualSizeBytes);
   await snapshotOffline(runner, 'a', id, path);
   await growDisk(runner, path, before.virtualSizeBytes);
 }

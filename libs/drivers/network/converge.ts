@@ -47,6 +47,8 @@ export async function apply(
     if (isChange) await leaveRole(parts, ref.id, before);
     door = await applyRouter(parts, ref, spec, after, signal);
     await applySpan(parts, ref, spec, after, plan);
+    const [opening = closed] = record.openings.slice(-1);
+    await parts.announcer.tell(ref.id, opening.link, opening.addresses);
   }
   const overlay = spec.overlay && { gates: plan.gates, gateway: plan.gateway };
   const openings = record.openings.slice(-1);

@@ -14,6 +14,7 @@ export async function halt(parts: Parts, ref: Ref): Promise<void> {
   const { runner, records, context, options } = parts;
   const { installation } = context;
   const record = await records.load(ref.id);
+  parts.announcer.forget(ref.id);
   await parts.alone('', async () => {
     const stale = await closeOpenings(parts, ref.id, record?.openings ?? [], closed);
     await applyAgentRules(runner, installation, options.uplink, stale);

@@ -3,18 +3,16 @@
  * network that spans both. Not exported by this library's door.
  */
 import type { Capability, LeaseSpec, NetworkSpec, OverlaySpec } from '#libs/drivers/contract';
-import { createRunner } from '#libs/drivers/host';
+import { layUnderlay, shareWorld, underlayLink } from '#libs/drivers/host';
 import { Lab } from './lab.js';
 import type { LocalNetworkStatus } from './parts.js';
 import type { Uplink } from './uplink.js';
 
 export type Side = 'a' | 'b';
 
-export const underlayOf: Record<Side, string> = { a: '10.200.0.1', b: '10.200.0.2' };
+export const underlayOf: Record<Side, string> = { a: underlayLink.first, b: underlayLink.second };
 /** Of the namespace `stranger`, in host a. */
-export const strangerAddress = '10.200.0.9';
-
-const ownMac: Record<Side, string> = { a: '52:54:00:20:00:01', b: '52:54:00:20:00:02' };
+export const strangerAddress = underlayLink.stranger;
 
 export interface LabPair {
   a: Lab;
@@ -23,9 +21,10 @@ export interface LabPair {
   close(): Promise<void>;
 }
 
+/** `hasWorld`: with a world outside that both see, in host a. */
 export async function openPair(hasWorld = false): Promise<LabPair> {
   const a = await Lab.open('rz-over-a', hasWorld);
-  const b = await Lab.open('rz-over-b', hasWorld, a.installation).catch(async (error: unknown) => {
+  const b = await Lab.open('rz-over-b', false, a.installation).catch(async (error: unknown) => {
     await a.close();
     throw error;
   });
@@ -35,23 +34,18 @@ export async function openPair(hasWorld = false): Promise<LabPair> {
     await b.close();
   };
   try {
-    // The wire is a bridge in host a; its own end is a's link.
-    const wire = ['ip', 'link', 'add', 'wire-b', 'netns', String(a.host.pid), 'type', 'veth'];
-    await createRunner().run([...wire, 'peer', 'name', 'und0', 'netns', String(b.host.pid)]);
-    await a.run('ip link add und0 type bridge');
+    await layUnderlay(a.host, b.host);
+    if (hasWorld) await shareWorld(a.host, b.host);
     await a.run('ip netns add stranger');
     await a.run('ip link add wire-s type veth peer name eth0 netns stranger');
-    for (const port of ['wire-b', 'wire-s']) await a.run(`ip link set ${port} master und0 up`);
-    for (const side of ['a', 'b'] as const) {
-      await labs[side].run(`ip link set und0 address ${ownMac[side]} up`);
-      await labs[side].run(`ip addr add ${underlayOf[side]}/24 dev und0`);
-    }
+    await a.run(`ip link set wire-s master ${underlayLink.interface} up`);
     await a.run('ip -n stranger link set eth0 up');
     await a.run(`ip -n stranger addr add ${strangerAddress}/24 dev eth0`);
     return {
       ...labs,
       close,
-      networks: (side, uplink) => labs[side].networks(uplink, [], { address: underlayOf[side], interface: 'und0' }),
+      networks: (side, uplink) =>
+        labs[side].networks(uplink, [], { address: underlayOf[side], interface: underlayLink.interface }),
     };
   } catch (error) {
     await close();

@@ -18,6 +18,8 @@ import type { CheckedNetwork } from './network-spec.js';
 export interface Link {
   ifname: string;
   address?: string;
+  /** `ether`: with ARP. */
+  link_type?: string;
   mtu: number;
   ifalias?: string;
   flags: string[];

@@ -6,6 +6,7 @@
  */
 import { type Capability, type DriverContext, DriverError, type Found, type NetworkSpec } from '#libs/drivers/contract';
 import { CommandError, createRunner } from '#libs/drivers/host';
+import { Announcer } from './announcer.js';
 import { apply, remove } from './converge.js';
 import { halt } from './halt.js';
 import { bridgesHere } from './links.js';
@@ -18,7 +19,7 @@ import { lacksProgram } from './role.js';
 import { checkUplink } from './uplink.js';
 
 /**
- * Kind `network`. Needs root, ip, nft, sysctl, dnsmasq; socat where there is a metadata socket; wg, and wireguard-go
+ * Kind `network`. Needs root, ip, nft, sysctl, dnsmasq; socat where there is a metadata socket or public addresses; wg, and wireguard-go
  * where the kernel has no WireGuard, for networks with a VPN door. Throws when the options are wrong.
  */
 export function createNetworkCapability(
@@ -27,10 +28,10 @@ export function createNetworkCapability(
 ): Capability<NetworkSpec, LocalNetworkStatus> {
   if (options.uplink) checkUplink(options.uplink);
   if (options.underlay) checkUnderlay(options.underlay);
+  const runner = createRunner(options.enter);
   const parts: Parts = {
-    context,
-    options,
-    runner: createRunner(options.enter),
+    ...{ context, options, runner },
+    announcer: new Announcer(runner, context.log),
     records: openRecords(context.stateDir),
     alone: queues(),
   };

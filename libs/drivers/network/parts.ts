@@ -1,6 +1,7 @@
 /** What the pieces of this driver share: how it is set up, and what it tells of a network. */
 import type { DriverContext, NetworkStatus } from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
+import type { Announcer } from './announcer.js';
 import { bridgeName, namespaceName } from './names.js';
 import type { Underlay } from './overlay.js';
 import type { Records } from './record.js';
@@ -26,6 +27,7 @@ export interface Parts {
   options: NetworkOptions;
   runner: Runner;
   records: Records;
+  announcer: Announcer;
   /** One at a time: what concerns all networks, and all of one network. */
   alone<T>(key: string, work: () => Promise<T>): Promise<T>;
 }

@@ -88,6 +88,7 @@ export async function leaveRole(parts: Parts, id: string, record: NetworkRecord 
   const { runner, context, options } = parts;
   const { installation } = context;
   const { dns, vpn, meta } = residents(parts, id);
+  parts.announcer.forget(id);
   await removeMetadata(runner, meta);
   await removeWireguard(runner, vpn);
   await stopDnsmasq(runner, dns);

@@ -6,9 +6,11 @@ import {
   DriverError,
   type Found,
   type ImageSource,
+  type Incoming,
   type Ref,
 } from '#libs/drivers/contract';
 import type { SimFaults } from './faults.js';
+import type { SharedContent } from './shared-content.js';
 import type { SimDisk, SimState } from './state.js';
 
 export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
@@ -19,6 +21,7 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
     private readonly state: SimState,
     private readonly faults: SimFaults,
     private readonly images: ImageSource | undefined,
+    private readonly shared: SharedContent,
   ) {}
 
   async apply(ref: Ref, spec: DiskSpec, signal: AbortSignal): Promise<DiskStatus> {
@@ -26,8 +29,8 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
       throw new DriverError('invalid_spec', 'The disk has no size, or is made from two things.', { permanent: true });
     }
     await this.faults.strike('apply', ref, signal);
-    const before = this.state.disks.get(ref.id);
-    if (spec.incoming) return this.wait(ref, spec, spec.incoming.operationId, before);
+    const before = this.state.disks.get(ref.id) ?? (await this.takeOver(ref, spec));
+    if (spec.incoming) return this.wait(ref, spec, spec.incoming, before);
     if (before?.incoming) {
       throw new DriverError('content_missing', 'The disk’s content has not come from the other node.');
     }
@@ -38,19 +41,44 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
     }
     if (!before && spec.image) await this.images?.path(spec.image, signal);
     signal.throwIfAborted();
-    const disk = this.state.disks.get(ref.id) ?? this.make(ref, spec);
-    this.state.disks.set(ref.id, { ...disk, spec, sizeBytes: spec.sizeBytes });
+    const disk = {
+      ...(this.state.disks.get(ref.id) ?? before ?? this.make(ref, spec)),
+      spec,
+      sizeBytes: spec.sizeBytes,
+    };
+    await this.shared.keep(disk);
+    this.state.disks.set(ref.id, disk);
     await this.state.save();
     return { sizeBytes: spec.sizeBytes };
   }
 
+  /** One that is on shared storage already becomes this node's, with what it holds. */
+  private async takeOver(ref: Ref, spec: DiskSpec): Promise<SimDisk | undefined> {
+    const { shared, incoming } = spec;
+    if (!shared || incoming) return undefined;
+    await this.shared.on(shared).take(ref.id, shared.node, shared.takeFrom);
+    const content = await this.shared.read(ref.id, shared.takeFrom.length > 0);
+    return content ? { ref, spec, ...content, shared: { node: shared.node } } : undefined;
+  }
+
   /** Nothing is there yet, and nothing is made. */
-  private async wait(ref: Ref, spec: DiskSpec, operationId: string, before: SimDisk | undefined): Promise<DiskStatus> {
+  private async wait(
+    ref: Ref,
+    spec: DiskSpec,
+    { operationId, stays }: Incoming,
+    before: SimDisk | undefined,
+  ): Promise<DiskStatus> {
     const status = { sizeBytes: spec.sizeBytes };
     if (before?.spec.incoming?.operationId === operationId) return status;
     if (before) throw new DriverError('in_use', 'An older copy of the disk is still on this node; it goes first.');
-    const { sizeBytes, image } = spec;
-    this.state.disks.set(ref.id, { ref, spec, sizeBytes, image, lineage: [], incoming: operationId });
+    const { sizeBytes, image, shared } = spec;
+    if (shared) {
+      const storage = this.shared.on(shared);
+      if (stays) await this.shared.read(ref.id, true);
+      else await storage.take(ref.id, shared.node, []);
+    }
+    const place = shared && { shared: { node: shared.node } };
+    this.state.disks.set(ref.id, { ref, spec, sizeBytes, image, lineage: [], incoming: operationId, ...place });
     await this.state.save();
     return status;
   }
@@ -62,6 +90,8 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
     if ([...this.state.snapshots.values()].some(({ diskId }) => diskId === ref.id)) {
       throw new DriverError('in_use', 'The disk still has snapshots.');
     }
+    const disk = this.state.disks.get(ref.id);
+    if (disk) await this.shared.release(disk);
     this.state.disks.delete(ref.id);
     await this.state.save();
   }
@@ -81,7 +111,7 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
   }
 
   private make(ref: Ref, spec: DiskSpec): SimDisk {
-    const made = { ref, spec, sizeBytes: spec.sizeBytes };
+    const made = { ref, spec, sizeBytes: spec.sizeBytes, ...(spec.shared && { shared: { node: spec.shared.node } }) };
     if (!spec.snapshot) {
       return { ...made, image: spec.image, lineage: [spec.image ? `image:${spec.image.sha256}` : 'empty'] };
     }

@@ -5,11 +5,13 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Capability, Driver, DriverContext, MachineCapacity } from '#libs/drivers/contract';
+import { SharedStorage, type SharedStorageOptions } from '#libs/drivers/shared';
 import { SimDiskCapability } from './disk.js';
 import { SimFaults } from './faults.js';
 import { SimInstanceCapability } from './instance.js';
 import { SimMoves } from './moves.js';
 import { SimNetworkCapability } from './network.js';
+import { SharedContent } from './shared-content.js';
 import { SimSnapshotCapability } from './snapshot.js';
 import { SimState } from './state.js';
 
@@ -20,6 +22,8 @@ export interface SimOptions {
   fetchImages?: boolean;
   /** Where other nodes reach it; default: an address by its state directory, on a wire that is simulated, too. */
   underlay?: { address: string; port?: number };
+  /** Where its disks are that other simulated nodes see, too. */
+  shared?: SharedStorageOptions;
 }
 
 export interface SimDriver extends Driver {
@@ -36,6 +40,8 @@ function underlayOf(stateDir: string, { underlay }: SimOptions): { address: stri
 
 /** Finds what an earlier one left in `ctx.stateDir`. */
 export async function createSimDriver(ctx: DriverContext, options: SimOptions = {}): Promise<SimDriver> {
+  const storage = options.shared && (await SharedStorage.open(options.shared, ctx));
+  const shared = new SharedContent(storage);
   const state = await SimState.load(join(ctx.stateDir, 'sim-state.json'));
   const faults = new SimFaults(join(ctx.stateDir, 'sim-faults.json'));
   const images = options.fetchImages === false ? undefined : ctx.images;
@@ -43,12 +49,13 @@ export async function createSimDriver(ctx: DriverContext, options: SimOptions = 
     state,
     faults,
     ctx.log,
-    new SimMoves(state, faults, ctx.migration, ctx.log),
+    shared,
+    new SimMoves(state, faults, ctx.migration, ctx.log, shared),
   );
   const capabilities: Capability<any, any>[] = [
     new SimNetworkCapability(state, faults),
-    new SimDiskCapability(state, faults, images),
-    new SimSnapshotCapability(state, faults, ctx),
+    new SimDiskCapability(state, faults, images, shared),
+    new SimSnapshotCapability(state, faults, ctx, shared),
     instances,
   ];
   const capacity: MachineCapacity = { vcpus: 4096, memoryMiB: 16 * 1024 * 1024, diskGiB: 1024 * 1024 };
@@ -57,6 +64,7 @@ export async function createSimDriver(ctx: DriverContext, options: SimOptions = 
     capabilities,
     capacity: async () => capacity,
     underlay: async () => ({ ...underlayOf(ctx.stateDir, options), networkMtu: 9_000 }),
+    sharedStorage: () => (storage ? { name: storage.name, id: storage.id } : null),
     shutDownGuest: (id) => instances.shutDownGuest(id),
     close: async () => {
       instances.close();

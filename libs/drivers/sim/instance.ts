@@ -20,6 +20,7 @@ import {
 import { SimConsole } from './console.js';
 import type { SimFaults } from './faults.js';
 import { type SimMoves, statusOf } from './moves.js';
+import type { SharedContent } from './shared-content.js';
 import type { SimInstance, SimState } from './state.js';
 
 /** How often a watcher looks for guests that shall shut themselves down (ms). */
@@ -36,6 +37,7 @@ export class SimInstanceCapability implements Capability<InstanceSpec, InstanceS
     private readonly state: SimState,
     private readonly faults: SimFaults,
     private readonly log: DriverLog,
+    private readonly shared: SharedContent,
     private readonly moves: SimMoves,
   ) {}
 
@@ -45,6 +47,7 @@ export class SimInstanceCapability implements Capability<InstanceSpec, InstanceS
     const moving = await this.moves.apply(ref, spec);
     if (moving) return moving;
     this.requireParts(ref, spec);
+    await this.requireOwn(spec);
     signal.throwIfAborted();
     const before = this.state.instances.get(ref.id);
     const starts = spec.powerState === 'running' && before?.powerState !== 'running';
@@ -191,6 +194,15 @@ export class SimInstanceCapability implements Capability<InstanceSpec, InstanceS
       const user = this.state.userOf(diskId);
       if (user && user.ref.id !== ref.id)
         throw new DriverError('in_use', `Disk ${diskId} is still attached to instance ${user.spec.name}.`);
+    }
+  }
+
+  /** A disk that is another node's by now is opened by nobody here. */
+  private async requireOwn(spec: InstanceSpec): Promise<void> {
+    for (const { diskId } of spec.disks) {
+      const disk = this.state.disks.get(diskId)!;
+      if (!(await this.shared.isOthers(disk))) continue;
+      throw new DriverError('not_ours', `Disk ${diskId} on the shared storage is another node’s.`);
     }
   }
 

@@ -19,6 +19,7 @@ import {
   type Ref,
 } from '#libs/drivers/contract';
 import type { SimFaults } from './faults.js';
+import type { SharedContent } from './shared-content.js';
 import type { SimDisk, SimInstance, SimSnapshot, SimState } from './state.js';
 
 const askAgainMs = 200;
@@ -39,6 +40,7 @@ export class SimMoves {
     private readonly faults: SimFaults,
     private readonly wire: MigrationWire,
     private readonly log: DriverLog,
+    private readonly shared: SharedContent,
   ) {}
 
   /** The status of one that is on its way; undefined: it is on none, or has come. */
@@ -127,25 +129,45 @@ export class SimMoves {
     const { awaited } = instance;
     if (!awaited) throw new DriverError('not_expected', 'The machine is not awaited here.', { permanent: true });
     await this.faults.strike('apply', { kind: channel, id: instance.ref.id, name: instance.spec.name });
-    if (channel === 'luggage' && awaited.phase === 'waiting') this.takeIn(instance, question as unknown as Luggage);
+    if (channel === 'luggage' && awaited.phase === 'waiting')
+      await this.takeIn(instance, question as unknown as Luggage);
     if (channel === 'release' && awaited.phase !== 'waiting') {
       awaited.phase = 'released';
+      for (const { diskId } of instance.spec.disks) await this.takeOver(diskId, awaited.operationId);
       if (awaited.mode === 'live') instance.powerState = 'running';
     }
     await this.state.save();
     (await accept({ phase: awaited.phase })).end();
   }
 
-  private takeIn(instance: SimInstance, { boots, startedAt, disks, snapshots }: Luggage): void {
+  /** A disk that stayed on shared storage is this node's, since the other has let go of it. Again: the same. */
+  private async takeOver(diskId: string, operationId: string): Promise<void> {
+    const known = this.state.disks.get(diskId);
+    const place = known?.spec.shared;
+    if (!known || !place || known.incoming !== operationId || !known.spec.incoming?.stays) return;
+    const storage = this.shared.on(place);
+    const owner = await storage.ownerOf(diskId);
+    await storage.take(diskId, place.node, owner === null ? [] : [owner]);
+    const { incoming: _incoming, ...rest } = known;
+    const content = await this.shared.read(diskId, true);
+    this.state.disks.set(diskId, { ...rest, ...content! });
+  }
+
+  private async takeIn(instance: SimInstance, { boots, startedAt, disks, snapshots }: Luggage): Promise<void> {
     for (const disk of disks) {
       const known = this.state.disks.get(disk.ref.id);
       if (known?.incoming !== instance.awaited!.operationId) {
         throw new DriverError('not_expected', 'The disk is not awaited here.', { permanent: true });
       }
       const { incoming: _incoming, ...rest } = known;
-      this.state.disks.set(disk.ref.id, { ...rest, image: disk.image, lineage: disk.lineage });
+      const taken = { ...rest, image: disk.image, lineage: disk.lineage };
+      await this.shared.keep(taken);
+      this.state.disks.set(disk.ref.id, taken);
     }
-    for (const snapshot of snapshots) this.state.snapshots.set(snapshot.ref.id, snapshot);
+    for (const snapshot of snapshots) {
+      await this.shared.keepSnapshot(this.state.disks.get(snapshot.diskId)!, snapshot);
+      this.state.snapshots.set(snapshot.ref.id, snapshot);
+    }
     Object.assign(instance, { boots, startedAt });
     instance.awaited!.phase = 'arrived';
   }
@@ -160,8 +182,9 @@ export class SimMoves {
     onProgress({ doneBytes: 0, totalBytes });
     await this.faults.strike('operate', { ...instance.ref, name: instance.spec.name }, signal);
     signal.throwIfAborted();
-    const disks = args.disks.flatMap((id) => this.state.disks.get(id) ?? []);
-    const snapshots = [...this.state.snapshots.values()].filter(({ diskId }) => args.disks.includes(diskId));
+    const sent = args.disks.filter((id) => !args.shared?.includes(id));
+    const disks = sent.flatMap((id) => this.state.disks.get(id) ?? []);
+    const snapshots = [...this.state.snapshots.values()].filter(({ diskId }) => sent.includes(diskId));
     const { boots, startedAt } = instance;
     await this.ask(args, 'luggage', { boots, startedAt, disks, snapshots }, signal);
     onProgress({ doneBytes: totalBytes, totalBytes });

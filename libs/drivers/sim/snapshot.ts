@@ -12,6 +12,7 @@ import {
 } from '#libs/drivers/contract';
 import type { SimFaults } from './faults.js';
 import { placeholderQcow2 } from './placeholder-qcow2.js';
+import type { SharedContent } from './shared-content.js';
 import type { SimDisk, SimSnapshot, SimState } from './state.js';
 
 /** Bytes that any simulated snapshot is said to hold. */
@@ -25,6 +26,7 @@ export class SimSnapshotCapability implements Capability<SnapshotSpec, SnapshotS
     private readonly state: SimState,
     private readonly faults: SimFaults,
     private readonly context: Pick<DriverContext, 'content' | 'stateDir'>,
+    private readonly shared: SharedContent,
   ) {}
 
   async apply(ref: Ref, spec: SnapshotSpec, signal: AbortSignal): Promise<SnapshotStatus> {
@@ -34,19 +36,31 @@ export class SimSnapshotCapability implements Capability<SnapshotSpec, SnapshotS
     await this.faults.strike('apply', ref, signal);
     signal.throwIfAborted();
     const disk = this.state.disks.get(spec.diskId);
-    const before = this.state.snapshots.get(ref.id);
+    const before = this.state.snapshots.get(ref.id) ?? (disk && (await this.takeOver(disk, ref.id)));
     if (!disk && before) throw new DriverError('snapshot_lost', 'The snapshot’s disk is gone.', { permanent: true });
     if (!disk) throw new DriverError('disk_missing', `Disk ${spec.diskId} is not on this node yet.`);
     if (before) return status(before);
     const { image, lineage, sizeBytes } = disk;
     const made = { ref, diskId: spec.diskId, virtualSizeBytes: sizeBytes, image, lineage: [...lineage] };
+    await this.shared.keepSnapshot(disk, made);
     this.state.snapshots.set(ref.id, made);
     await this.state.save();
     return status(made);
   }
 
+  /** One that another node has made in a disk that is this node's now. */
+  private async takeOver(disk: SimDisk, id: string): Promise<SimSnapshot | undefined> {
+    const found = await this.shared.snapshot(disk, id);
+    if (!found) return undefined;
+    this.state.snapshots.set(id, found);
+    await this.state.save();
+    return found;
+  }
+
   async remove(ref: Ref, signal: AbortSignal): Promise<void> {
     await this.faults.strike('remove', ref, signal);
+    const disk = this.state.disks.get(this.state.snapshots.get(ref.id)?.diskId ?? '');
+    if (disk) await this.shared.dropSnapshot(disk, ref.id);
     this.state.snapshots.delete(ref.id);
     await this.state.save();
   }
@@ -76,7 +90,9 @@ export class SimSnapshotCapability implements Capability<SnapshotSpec, SnapshotS
       const message = `Instance ${user.spec.name} runs with the disk; stop it first.`;
       throw new DriverError('in_use', message, { permanent: true });
     }
-    disk.lineage = [...snapshot.lineage, `restore:${snapshot.ref.id}`];
+    const lineage = [...snapshot.lineage, `restore:${snapshot.ref.id}`];
+    await this.shared.keep({ ...disk, lineage });
+    disk.lineage = lineage;
     await this.state.save();
   }
 

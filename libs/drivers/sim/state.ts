@@ -31,6 +31,8 @@ export interface SimDisk {
   lineage: string[];
   /** The migration that brings its content, until it has. */
   incoming?: string;
+  /** Its content is on the shared storage, and whose it is to be there. */
+  shared?: { node: string };
 }
 
 export interface SimSnapshot {

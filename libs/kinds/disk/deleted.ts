@@ -19,6 +19,8 @@ export interface DeletedDiskRow extends ImageColumns {
   created_at: Date;
   size_gib: number;
   node_id: string;
+  storage: string | null;
+  taken_from: string[];
   deleted_at: Date;
   expires_at: Date;
 }
@@ -27,10 +29,10 @@ export interface DeletedDiskRow extends ImageColumns {
 export async function keepDeleted(tx: Tx, row: DiskRow): Promise<boolean> {
   const kept = await sql`
     insert into deleted_disk (tenant_id, id, name, tags, created_by, created_at, size_gib, image_tenant_id, image_id,
-      image_sha256, image_format, image_size_bytes, image_virtual_size_bytes, node_id, expires_at)
+      image_sha256, image_format, image_size_bytes, image_virtual_size_bytes, node_id, storage, taken_from, expires_at)
     select r.tenant_id, r.id, r.name, r.tags, r.created_by, r.created_at, k.size_gib, k.image_tenant_id, k.image_id,
-      k.image_sha256, k.image_format, k.image_size_bytes, k.image_virtual_size_bytes, k.node_id,
-      now() + coalesce(i.deleted_disks_kept, '1 hour')
+      k.image_sha256, k.image_format, k.image_size_bytes, k.image_virtual_size_bytes, k.node_id, k.storage,
+      k.taken_from,       now() + coalesce(i.deleted_disks_kept, '1 hour')
     from resource r join disk k on k.tenant_id = r.tenant_id and k.id = r.id cross join installation i
     where r.tenant_id = ${row.tenant_id} and r.id = ${row.id} and exists (select 1 from placement p
       where p.tenant_id = r.tenant_id and p.resource_id = r.id and p.present)
@@ -67,6 +69,9 @@ export async function restoreDeleted(tx: Tx, row: DeletedDiskRow, name: string):
       image_virtual_size_bytes, node_id, made)
     values (${core.tenantId}, ${core.id}, ${row.size_gib}, ${row.image_tenant_id}, ${row.image_id}, ${row.image_sha256},
       ${row.image_format}, ${row.image_size_bytes}, ${row.image_virtual_size_bytes}, ${row.node_id}, true)`.execute(tx);
+  // Where it lies already, whatever its node makes disks on by now.
+  await sql`update disk set storage = ${row.storage}, taken_from = ${row.taken_from}::uuid[]
+    where tenant_id = ${core.tenantId} and id = ${core.id}`.execute(tx);
   await keepImage(tx, core, row);
   await tellDisk(tx, core);
   return core;

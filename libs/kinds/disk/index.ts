@@ -8,6 +8,16 @@ export {
   takeDisks,
 } from './boot-disk.js';
 export { disk } from './disk.kind.js';
-export { awaitDisk, leaveDisk, lockMovable, type MovableDisk, moveDisk, remakeDisk } from './moving.js';
+export {
+  awaitDisk,
+  forgetTaken,
+  leaveDisk,
+  lockMovable,
+  type MovableDisk,
+  moveDisk,
+  remakeDisk,
+  sharedWith,
+  takeOverDisk,
+} from './moving.js';
 export { MAKE_DISK_MS, tellDisk } from './on-node.js';
 export { type DiskImage, type FoundDisk, findDisks, findImage, gibOf, lockUsableDisk, refuseMoving } from './rows.js';

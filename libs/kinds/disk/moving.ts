@@ -4,17 +4,19 @@
  */
 import { sql } from 'kysely';
 import { RhyzomeError } from '#libs/core';
-import type { Tx } from '#libs/db';
+import { type Tx, wakeAfterCommit } from '#libs/db';
 import type { Incoming } from '#libs/drivers/contract';
 import { desire, withdraw } from '#libs/nodes';
 import { addEdges, updateResource, type Who, withCondition } from '#libs/resources';
-import { diskDesire, tellDisk } from './on-node.js';
+import { awaitedDesire, diskDesire, tellDisk } from './on-node.js';
 import { type DiskImage, imageColumns, imageEdge } from './rows.js';
 
 export interface MovableDisk {
   id: string;
   name: string;
   sizeGiB: number;
+  /** The shared storage that it lies on; null: it is on its node's own. */
+  storage: string | null;
   /** Ids of its snapshots. */
   snapshots: string[];
 }
@@ -28,7 +30,7 @@ export async function lockMovable(tx: Tx, tenantId: string, instanceId: string):
     select 1 from resource r join disk d on d.tenant_id = r.tenant_id and d.id = r.id
     where r.tenant_id = ${tenantId} and d.instance_id = ${instanceId} order by r.id for no key update of r`.execute(tx);
   const result = await sql<MovableDisk & { state: string; made: boolean; job: string | null }>`
-    select d.id, r.name, d.size_gib as "sizeGiB", r.state, d.made,
+    select d.id, r.name, d.size_gib as "sizeGiB", d.storage, r.state, d.made,
       array(select s.id from snapshot s where s.tenant_id = d.tenant_id and s.disk_id = d.id order by s.id) as snapshots,
       (select j.id from job j where j.tenant_id = d.tenant_id and j.finished_at is null and (j.resource_id = d.id
         or j.resource_id in (select s.id from snapshot s where s.tenant_id = d.tenant_id and s.disk_id = d.id)) limit 1) as job
@@ -43,16 +45,23 @@ export async function lockMovable(tx: Tx, tenantId: string, instanceId: string):
     }
     if (!made || state !== 'ready') throw new RhyzomeError('not_ready', `The disk “${name}” is ${state}.`);
   }
-  return result.rows.map(({ id, name, sizeGiB, snapshots }) => ({ id, name, sizeGiB, snapshots }));
+  return result.rows.map(({ id, name, sizeGiB, storage, snapshots }) => ({
+    ...{ id, name, sizeGiB, storage, snapshots },
+  }));
 }
 
 /** Has a disk awaited on the node that it moves to. Undo: `leaveDisk` there. */
 export async function awaitDisk(tx: Tx, disk: Who, nodeId: string, incoming: Incoming): Promise<void> {
-  const told = await diskDesire(tx, disk);
-  if (!told) return;
-  const { generation, spec } = told;
-  const who = { tenantId: disk.tenantId, id: disk.id, kind: 'disk' };
-  await desire(tx, who, nodeId, { generation, spec: { ...spec, incoming } });
+  const told = await awaitedDesire(tx, disk, nodeId, incoming);
+  if (told) await desire(tx, { tenantId: disk.tenantId, id: disk.id, kind: 'disk' }, nodeId, told);
+}
+
+/** Of the disks of an instance, those whose files both nodes see: they need not be sent. */
+export async function sharedWith(tx: Tx, tenantId: string, instanceId: string, toNode: string): Promise<string[]> {
+  const result = await sql<{ id: string }>`
+    select d.id from disk d join node n on n.storage = d.storage
+    where d.tenant_id = ${tenantId} and d.instance_id = ${instanceId} and n.id = ${toNode} order by d.slot`.execute(tx);
+  return result.rows.map(({ id }) => id);
 }
 
 /** Lets a disk be on another node from now on, with its snapshots, and tells that one. */
@@ -64,12 +73,45 @@ export async function moveDisk(tx: Tx, disk: Who, toNode: string): Promise<void>
     .where('tenant_id', '=', tenantId)
     .where('id', '=', id)
     .execute();
+  await tellWithSnapshots(tx, disk, toNode);
+}
+
+async function tellWithSnapshots(tx: Tx, disk: Who, nodeId: string): Promise<void> {
+  const { tenantId, id } = disk;
   const told = await diskDesire(tx, disk);
-  if (told) await desire(tx, { tenantId, id, kind: 'disk' }, toNode, told);
+  if (told) await desire(tx, { tenantId, id, kind: 'disk' }, nodeId, told);
   for (const snapshot of await snapshotsOf(tx, disk)) {
     const { generation } = snapshot;
-    await desire(tx, { tenantId, id: snapshot.id, kind: 'snapshot' }, toNode, { generation, spec: { diskId: id } });
+    await desire(tx, { tenantId, id: snapshot.id, kind: 'snapshot' }, nodeId, { generation, spec: { diskId: id } });
   }
+}
+
+/**
+ * Lets a disk on shared storage be another node's, with its snapshots and all that is in it. The node that it is taken from
+ * runs nothing with it any more, and is told of it only when the other has it (`forgetDisk`): until then the file is its own.
+ */
+export async function takeOverDisk(tx: Tx, disk: Who, { fromNode, toNode }: { fromNode: string; toNode: string }) {
+  const { tenantId, id } = disk;
+  await sql`update disk set node_id = ${toNode}, taken_from = taken_from || ${fromNode}::uuid
+    where tenant_id = ${tenantId} and id = ${id}`.execute(tx);
+  await sql`select move_disk_reservation(${id}, ${toNode})`.execute(tx);
+  await sql`delete from placement where tenant_id = ${tenantId} and node_id = ${fromNode} and (resource_id = ${id}
+    or resource_id in (select s.id from snapshot s where s.tenant_id = ${tenantId} and s.disk_id = ${id}))`.execute(tx);
+  await tellWithSnapshots(tx, disk, toNode);
+}
+
+/** The disks of an instance that were taken over are their node's now: those that had them forget them, and leave the files. */
+export async function forgetTaken(tx: Tx, tenantId: string, instanceId: string): Promise<void> {
+  const told = await sql<{ nodeId: string }>`
+    insert into placement (tenant_id, resource_id, node_id, kind, generation, present, spec)
+    select t.tenant_id, t.id, n.id, t.kind, t.generation, false, null
+    from disk d cross join lateral unnest(d.taken_from) f join node n on n.id = f
+    cross join lateral (
+      select r.tenant_id, r.id, r.kind, r.generation from resource r where r.tenant_id = d.tenant_id and (r.id = d.id
+        or r.id in (select s.id from snapshot s where s.tenant_id = d.tenant_id and s.disk_id = d.id))) t
+    where d.tenant_id = ${tenantId} and d.instance_id = ${instanceId} and n.id <> d.node_id
+    on conflict (tenant_id, resource_id, node_id) do nothing returning node_id as "nodeId"`.execute(tx);
+  for (const { nodeId } of told.rows) wakeAfterCommit('rhyzome_node', nodeId);
 }
 
 /** Takes a disk and its snapshots from a node that it is not on (any more). */

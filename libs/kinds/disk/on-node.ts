@@ -1,7 +1,7 @@
 /** A disk on its node: what the node is told of it, always as the rows are in the caller's transaction. */
-import { sql } from 'kysely';
+import { type RawBuilder, sql } from 'kysely';
 import type { Tx } from '#libs/db';
-import type { DiskSpec } from '#libs/drivers/contract';
+import type { DiskSpec, Incoming } from '#libs/drivers/contract';
 import { desire } from '#libs/nodes';
 import type { Who } from '#libs/resources';
 import { GIB, type ImageColumns, imageOf } from './rows.js';
@@ -15,6 +15,11 @@ interface ToldRow extends ImageColumns {
   snapshot_disk_id: string | null;
   made: boolean;
   node_id: string | null;
+  storage: string | null;
+  taken_from: string[];
+  /** Where the node that is asked about makes disks. */
+  node_storage: string | null;
+  storage_id: string | null;
   generation: number;
 }
 
@@ -24,16 +29,39 @@ export async function tellDisk(tx: Tx, who: Who): Promise<void> {
   if (told) await desire(tx, { tenantId: who.tenantId, id: who.id, kind: 'disk' }, told.nodeId, told);
 }
 
+export interface DiskDesire {
+  nodeId: string;
+  generation: number;
+  spec: DiskSpec;
+}
+
 /** What should be of it, and on which node; null where it has none yet. */
-export async function diskDesire(
-  tx: Tx,
-  who: Who,
-): Promise<{ nodeId: string; generation: number; spec: DiskSpec } | null> {
+export async function diskDesire(tx: Tx, who: Who): Promise<DiskDesire | null> {
+  const row = await toldRow(tx, who, sql`k.storage`);
+  if (!row?.node_id) return null;
+  const { node_id: nodeId, generation, storage, storage_id: storageId, taken_from: takeFrom } = row;
+  const shared = storage !== null && { shared: { storage, storageId: storageId!, node: nodeId, takeFrom } };
+  return { nodeId, generation, spec: { ...specOf(row), ...shared } };
+}
+
+/** What is to become of it on a node that it comes to; null where it is on none yet. */
+export async function awaitedDesire(tx: Tx, who: Who, toNode: string, incoming: Incoming): Promise<DiskDesire | null> {
+  const row = await toldRow(tx, who, sql`(select n.storage from node n where n.id = ${toNode})`);
+  if (!row?.node_id) return null;
+  const { generation, node_storage: storage, storage_id: storageId } = row;
+  const shared = storage !== null && { shared: { storage, storageId: storageId!, node: toNode, takeFrom: [] } };
+  const stays = storage !== null && storage === row.storage;
+  const spec = { ...specOf(row), ...shared, incoming: { ...incoming, ...(stays && { stays }) } };
+  return { nodeId: toNode, generation, spec };
+}
+
+async function toldRow(tx: Tx, who: Who, storage: RawBuilder<unknown>): Promise<ToldRow | undefined> {
   const result = await sql<ToldRow>`
-    select k.*, r.generation from disk k join resource r on r.tenant_id = k.tenant_id and r.id = k.id
+    select k.*, r.generation, s.name as node_storage, s.id as storage_id
+    from disk k join resource r on r.tenant_id = k.tenant_id and r.id = k.id
+    left join shared_storage s on s.name = ${storage}
     where k.tenant_id = ${who.tenantId} and k.id = ${who.id}`.execute(tx);
-  const row = result.rows[0];
-  return row?.node_id ? { nodeId: row.node_id, generation: row.generation, spec: specOf(row) } : null;
+  return result.rows[0];
 }
 
 /**

@@ -6,6 +6,7 @@ import { group } from './group.kind.js';
 
 export const groupMover: Mover = {
   kind: 'group',
+  account: 'group',
   order: 1,
   put: async (scope, place, signal) => {
     const ids = await goingAlong(scope, 'group');

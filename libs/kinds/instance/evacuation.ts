@@ -1,14 +1,14 @@
 /**
- * Machines of a node that is gone, made anew on others from what the content store still has of their disks. What that is,
- * and what is lost with the node, is known before anything is done. What lies on the dead node is left as it is: should it
+ * Machines of a node that is gone, on others: with their disks where these lie on storage that others share, else made anew
+ * from what the content store still has of them. What that is, and what is lost with the node, is known before anything is done. What lies on the dead node is left as it is: should it
  * come back, nobody removes its disks without an administrator's word.
  */
 import { sql } from 'kysely';
 import { type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
-import { remakeDisk } from '#libs/kinds/disk';
+import { remakeDisk, takeOverDisk } from '#libs/kinds/disk';
 import { lockNetworks, placeNetworks, refreshNetworks } from '#libs/kinds/network';
-import { reserveNode, splitReservation, withdraw } from '#libs/nodes';
+import { type Requirement, reserveNode, splitReservation, withdraw } from '#libs/nodes';
 import {
   type Caller,
   enqueue,
@@ -29,12 +29,17 @@ export interface DiskRescue {
   id: string;
   name: string;
   sizeGiB: number;
-  /** `snapshot`: an image that was made of a snapshot of it; `image`: the one that it was made from; `nothing`: it is empty. */
-  from: 'snapshot' | 'image' | 'nothing';
+  /** The shared storage that it lies on; null: it lay on the node's own. */
+  storage: string | null;
+  /**
+   * `shared`: its own file, with all that is in it. `snapshot`: an image that was made of a snapshot of it; `image`: the
+   * one that it was made from; `nothing`: it is empty.
+   */
+  from: 'shared' | 'snapshot' | 'image' | 'nothing';
   /** Of the tenant that `tenant` says. */
   image: { tenantId: string; id: string; name: string } | null;
-  /** What was written since then is lost. */
-  lostSince: Date;
+  /** What was written since then is lost; null: nothing is. */
+  lostSince: Date | null;
   /** Snapshots that lay with it, and are lost. */
   lostSnapshots: string[];
 }
@@ -67,6 +72,7 @@ interface DiskFound {
   id: string;
   name: string;
   sizeGiB: number;
+  storage: string | null;
   createdAt: Date;
   base: DiskRescue['image'];
   kept: (DiskRescue['image'] & { at: string }) | null;
@@ -75,7 +81,7 @@ interface DiskFound {
 
 async function rescuesOf(tx: Tx, { tenantId, id }: Who): Promise<DiskRescue[]> {
   const result = await sql<DiskFound>`
-    select d.id, r.name, d.size_gib as "sizeGiB", r.created_at as "createdAt",
+    select d.id, r.name, d.size_gib as "sizeGiB", d.storage, r.created_at as "createdAt",
       case when d.image_id is not null then json_build_object('tenantId', d.image_tenant_id, 'id', d.image_id,
         'name', coalesce((select i.name from resource i where i.tenant_id = d.image_tenant_id and i.id = d.image_id), d.image_id::text)) end as base,
       (select json_build_object('tenantId', i.tenant_id, 'id', i.id, 'name', ir.name, 'at', sr.created_at)
@@ -88,13 +94,16 @@ async function rescuesOf(tx: Tx, { tenantId, id }: Who): Promise<DiskRescue[]> {
         where s.tenant_id = d.tenant_id and s.disk_id = d.id order by sr.created_at) as snapshots
     from disk d join resource r on r.tenant_id = d.tenant_id and r.id = d.id
     where d.tenant_id = ${tenantId} and d.instance_id = ${id} order by d.slot`.execute(tx);
-  return result.rows.map(({ kept, base, createdAt, snapshots, ...disk }) => ({
-    ...disk,
-    from: kept ? 'snapshot' : base ? 'image' : 'nothing',
-    image: kept ? { tenantId: kept.tenantId, id: kept.id, name: kept.name } : base,
-    lostSince: kept ? new Date(kept.at) : createdAt,
-    lostSnapshots: snapshots,
-  }));
+  return result.rows.map(({ kept, base, createdAt, snapshots, ...disk }) => {
+    if (disk.storage !== null) return { ...disk, from: 'shared', image: null, lostSince: null, lostSnapshots: [] };
+    return {
+      ...disk,
+      from: kept ? 'snapshot' : base ? 'image' : 'nothing',
+      image: kept ? { tenantId: kept.tenantId, id: kept.id, name: kept.name } : base,
+      lostSince: kept ? new Date(kept.at) : createdAt,
+      lostSnapshots: snapshots,
+    };
+  });
 }
 
 /**
@@ -124,8 +133,11 @@ export async function evacuate(
     .where('tenant_id', '=', tenantId)
     .where('id', '=', id)
     .execute();
-  for (const disk of rescue.disks)
-    await remakeDisk(tx, { tenantId, id: disk.id }, { ...disk, fromNode: node.id, toNode });
+  for (const disk of rescue.disks) {
+    const way = { ...disk, fromNode: node.id, toNode };
+    if (disk.from === 'shared') await takeOverDisk(tx, { tenantId, id: disk.id }, way);
+    else await remakeDisk(tx, { tenantId, id: disk.id }, way);
+  }
   await withdraw(tx, core, node.id);
   // What the node was still to do with it would start it there, too, when it comes back.
   await tx
@@ -141,7 +153,7 @@ export async function evacuate(
     raiseGeneration: true,
     conditions: withCondition(row.conditions, {
       type: 'DataLoss',
-      status: 'true',
+      status: losesAnything(rescue) ? 'true' : 'false',
       reason: 'Evacuated',
       message: lossWords(rescue, node.name),
       observedGeneration: row.generation,
@@ -156,19 +168,51 @@ export async function evacuate(
   return jobId!;
 }
 
+/** Where its shared disks are seen; room for a second time is taken for none of those. */
 async function takeRoom(tx: Tx, core: ResourceCore, row: InstanceRow, { disks }: Rescue, fromNode: string) {
-  const diskGiB = disks.reduce((sum, { sizeGiB }) => sum + sizeGiB, 0);
+  const remade = disks.filter(({ from }) => from !== 'shared');
+  const diskGiB = remade.reduce((sum, { sizeGiB }) => sum + sizeGiB, 0);
   const choice = await placementChoice(tx, core, row.placement ?? undefined);
   const demand = { vcpus: row.vcpus, memoryMiB: row.memory_mib, diskGiB };
-  const toNode = await reserveNode(tx, core, demand, { ...choice, never: [...(choice.never ?? []), fromNode] });
-  for (const { id, sizeGiB } of disks) await splitReservation(tx, core.id, id, sizeGiB);
+  const required = [...(choice.required ?? []), ...(await onTheirStorage(tx, disks))];
+  const never = [fromNode, ...(await stillHaving(tx, core, disks)), ...(choice.never ?? [])];
+  const toNode = await reserveNode(tx, core, demand, { ...choice, required, never });
+  for (const { id, sizeGiB } of remade) await splitReservation(tx, core.id, id, sizeGiB);
   return toNode;
+}
+
+async function onTheirStorage(tx: Tx, disks: readonly DiskRescue[]): Promise<Requirement[]> {
+  const names = [...new Set(disks.flatMap(({ storage }) => storage ?? []))];
+  if (names.length === 0) return [];
+  const nodes = await sql<{ id: string }>`
+    select n.id from node n where n.storage = all(${names}::text[])`.execute(tx);
+  const asks = `on shared storage ${names.join(' and ')}`;
+  return [{ name: 'disks', asks, only: new Set(nodes.rows.map(({ id }) => id)) }];
+}
+
+/** Nodes that have something of it from before, which goes first. */
+async function stillHaving(tx: Tx, { tenantId, id }: Who, disks: readonly DiskRescue[]): Promise<string[]> {
+  const things = [id, ...disks.map((disk) => disk.id)];
+  const nodes = await sql<{ id: string }>`
+    select distinct p.node_id as id from placement p
+    where p.tenant_id = ${tenantId} and p.resource_id = any(${things}::uuid[])`.execute(tx);
+  return nodes.rows.map((node) => node.id);
+}
+
+/** Whether a machine loses anything by it but what was only in its memory. */
+export function losesAnything({ disks }: Pick<Rescue, 'disks'>): boolean {
+  return disks.some(({ from }) => from !== 'shared');
 }
 
 /** What is lost, for the plan and for the condition that stays. */
 export function lossWords({ disks }: Pick<Rescue, 'disks'>, nodeName: string): string {
+  if (!losesAnything({ disks })) {
+    const whole = `Started elsewhere when node ${nodeName} was lost, as after a power cut. Nothing on its disks is lost: `;
+    return `${whole}they lie on shared storage.`;
+  }
   const each = disks.map(({ name, from, image, lostSince, lostSnapshots }) => {
-    const since = `what was written since ${lostSince.toISOString()} is lost`;
+    if (from === 'shared') return `disk “${name}” has lost nothing: it lies on shared storage`;
+    const since = `what was written since ${lostSince?.toISOString()} is lost`;
     const made = from === 'nothing' ? 'is empty' : `is as the image “${image!.name}” has it`;
     const gone = lostSnapshots.length > 0 ? `, and so are its snapshots ${lostSnapshots.join(', ')}` : '';
     return `disk “${name}” ${made}: ${since}${gone}`;

@@ -1,2 +1,2 @@
-export { evacuate, lossWords, planEvacuation, type Rescue } from './evacuation.js';
+export { evacuate, losesAnything, lossWords, planEvacuation, type Rescue } from './evacuation.js';
 export { instance } from './instance.kind.js';

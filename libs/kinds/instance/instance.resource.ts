@@ -4,6 +4,7 @@ import type { Tx } from '#libs/db';
 import {
   addBootDisk,
   detachAll,
+  forgetTaken,
   MAKE_DISK_MS,
   ownBootDisk,
   releaseBootDisk,
@@ -193,6 +194,7 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
 
   async settled(tx: Tx, action: string, outcome: string): Promise<void> {
     if (action === 'migrate') await endMove(tx, this.core);
+    if (action !== 'create' && outcome === 'succeeded') await forgetTaken(tx, this.core.tenantId, this.core.id);
     const row = await this.fresh(tx);
     if (action === 'create') await this.settleCreate(tx, outcome);
     else if (outcome === 'succeeded') {

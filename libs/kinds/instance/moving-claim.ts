@@ -54,11 +54,13 @@ export async function claimMove(
   await lockNetworks(tx, core.tenantId, networks);
   const disks = await lockMovable(tx, core.tenantId, core.id);
   const mayStop = wish.mayStop ?? false;
-  const mode = modeOf(row, disks, mayStop);
-  const nodes = await nodesFor(tx, core, row.node_id, disks, wish.node);
+  const { nodes, storage } = await nodesFor(tx, core, row.node_id, disks, wish.node);
+  // What stays on shared storage neither has to be off for it, nor takes room a second time.
+  const sent = disks.filter((disk) => disk.storage === null || disk.storage !== storage);
+  const mode = modeOf(row, sent, mayStop);
   const choice = await placementChoice(tx, core, row.placement ?? undefined);
   const id = newId();
-  const diskGiB = disks.reduce((sum, { sizeGiB }) => sum + sizeGiB, 0);
+  const diskGiB = sent.reduce((sum, { sizeGiB }) => sum + sizeGiB, 0);
   const toNode = await reserveNode(
     tx,
     { tenantId: core.tenantId, id, kind: 'instance' },
@@ -66,7 +68,11 @@ export async function claimMove(
     {
       ...choice,
       required: [
-        { name: 'node', asks: 'another that takes it in', only: new Set(nodes) },
+        {
+          name: 'node',
+          asks: storage ? `another on shared storage ${storage} that takes it in` : 'another that takes it in',
+          only: new Set(nodes),
+        },
         ...(choice.required ?? []),
         ...(await nodesWithin(tx, core.tenantId, networks, core.id)),
       ],
@@ -114,8 +120,9 @@ function modeOf({ power_state: seen }: InstanceRow, disks: readonly MovableDisk[
 }
 
 /**
- * The nodes that could take it: with the same driver, open to others, and without anything left of it from before. A node
- * that is named and is none of them is told why.
+ * The nodes that could take it: with the same driver, open to others, and without anything left of it from before. One whose
+ * disks lie on shared storage goes to nodes that share it, unless another is named. A node that is named and is none of
+ * them is told why. `storage`: where all of them make disks; null: on their own, or it is not one for all.
  */
 async function nodesFor(
   tx: Tx,
@@ -123,15 +130,19 @@ async function nodesFor(
   fromNode: string,
   disks: readonly MovableDisk[],
   name: string | undefined,
-): Promise<string[]> {
+): Promise<{ nodes: string[]; storage: string | null }> {
   const things = [core.id, ...disks.flatMap(({ id, snapshots }) => [id, ...snapshots])];
-  const result = await sql<{ id: string; name: string; isOpen: boolean; isSame: boolean; isLeaving: boolean }>`
-    select n.id, n.name, n.migration_address is not null as "isOpen", n.driver = f.driver as "isSame",
+  const result = await sql<NodeFound>`
+    select n.id, n.name, n.storage, n.migration_address is not null as "isOpen", n.driver = f.driver as "isSame",
       exists (select 1 from placement p where p.tenant_id = ${core.tenantId} and p.node_id = n.id
         and p.resource_id = any(${things}::uuid[])) as "isLeaving"
     from node n join node f on f.id = ${fromNode} where n.id <> f.id`.execute(tx);
   const fit = result.rows.filter(({ isOpen, isSame, isLeaving }) => isOpen && isSame && !isLeaving);
-  if (name === undefined) return fit.map(({ id }) => id);
+  if (name === undefined) {
+    const [storage = null, ...others] = new Set(disks.flatMap((disk) => disk.storage ?? []));
+    if (storage === null || others.length > 0) return { nodes: fit.map(({ id }) => id), storage: null };
+    return { nodes: fit.filter((node) => node.storage === storage).map(({ id }) => id), storage };
+  }
   const named = result.rows.find((node) => node.name === name);
   if (!named) throw wrongNode('is no other node');
   if (!named.isOpen) throw wrongNode('takes in no machines from other nodes: its agent has no `migration.listen`');
@@ -139,7 +150,17 @@ async function nodesFor(
   if (named.isLeaving) {
     throw new RhyzomeError('not_ready', `Node ${name} still has something of the machine from before; wait for it.`);
   }
-  return [named.id];
+  return { nodes: [named.id], storage: named.storage };
+}
+
+interface NodeFound {
+  id: string;
+  name: string;
+  /** Where it makes disks; null: on its own. */
+  storage: string | null;
+  isOpen: boolean;
+  isSame: boolean;
+  isLeaving: boolean;
 }
 
 function wrongNode(message: string): RhyzomeError {

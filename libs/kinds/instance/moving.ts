@@ -7,7 +7,7 @@ import { sql } from 'kysely';
 import { newId, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { AbandonArguments, Incoming, MigrateArguments } from '#libs/drivers/contract';
-import { awaitDisk, leaveDisk, MAKE_DISK_MS, moveDisk } from '#libs/kinds/disk';
+import { awaitDisk, leaveDisk, MAKE_DISK_MS, moveDisk, sharedWith } from '#libs/kinds/disk';
 import { leaveNode, lockNetworks, placeNetworks, refreshNetworks } from '#libs/kinds/network';
 import { askDeed, placementsOf, probeDeed, probeReady, withdraw, withdrawDeed } from '#libs/nodes';
 import type { Job, Who } from '#libs/resources';
@@ -105,9 +105,10 @@ async function probeThere(tx: Tx, core: ResourceCore): Promise<'ready' | Waiting
 }
 
 async function askToSend(tx: Tx, core: ResourceCore): Promise<void> {
-  const { id: operationId, fromNode, toName: node, address, mode, mayStop } = await moveOf(tx, core);
+  const { id: operationId, fromNode, toNode, toName: node, address, mode, mayStop } = await moveOf(tx, core);
   const { disks } = await partsOf(tx, core);
-  const args: MigrateArguments = { operationId, to: { node, address }, mode, disks, mayStop };
+  const shared = await sharedWith(tx, core.tenantId, core.id, toNode);
+  const args: MigrateArguments = { operationId, to: { node, address }, mode, disks, shared, mayStop };
   // The nodes find out by themselves how far an earlier try came.
   await askDeed(tx, core, { id: operationId, nodeId: fromNode, verb: 'migrate', arguments: args, repeatable: true });
 }

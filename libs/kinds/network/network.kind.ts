@@ -6,7 +6,7 @@ import { LeaseController } from './lease.controller.js';
 import { leasePaths, leaseSchemas } from './lease.openapi.js';
 import { tellMembers } from './members.js';
 import { NetworkCreate, NetworkUpdate, NetworkView } from './network.dto.js';
-import { observed } from './network.observed.js';
+import { disregards, observed } from './network.observed.js';
 import { NetworkResource, type NetworkRow } from './network.resource.js';
 
 export const network: KindDefinition<NetworkRow> = defineKind<NetworkRow>({
@@ -38,6 +38,7 @@ export const network: KindDefinition<NetworkRow> = defineKind<NetworkRow>({
   }),
   make: (scope) => new NetworkResource(scope, network),
   observed,
+  disregards,
   nodeChanged: (db, nodeId) => tellMembers(db, { nodeId }),
   upkeep: (db, signal) => tellMembers(db, { signal }),
   controllers: [LeaseController],

@@ -12,6 +12,11 @@ export async function observed(tx: Tx, tenantId: string, report: PlacementReport
   return hasMoved ? (after) => touchPeers(after, tenantId, id) : undefined;
 }
 
+/** Only the node with the router says where the door is, and only where there is one. */
+export function disregards(status: PlacementReport['status']): boolean {
+  return status?.wireguardEndpoint === undefined;
+}
+
 /** True if the door is elsewhere than before. */
 async function keepEndpoint(
   tx: Tx,

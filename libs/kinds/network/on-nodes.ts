@@ -7,7 +7,7 @@ import { sql } from 'kysely';
 import type { Tags } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { NetworkSpec } from '#libs/drivers/contract';
-import { desire, withdraw } from '#libs/nodes';
+import { type Desired, desireOnAll, withdraw } from '#libs/nodes';
 import { type Door, type Guest, noParts, type Part, type PartFields, type PartSpec, partFields } from './part-specs.js';
 import { leasesFor, membersText, partOf, type Span, type Standing, spanOf } from './spanning.js';
 
@@ -87,7 +87,8 @@ async function tellAll(
   if (!known) return null;
   const standing = known.standing ?? [];
   const span = spanOf(standing, known.routerId, router);
-  for (const node of standing) await tell(tx, { tenantId, id }, node, span, known);
+  const told = standing.map((node) => [node.nodeId, desiredOf(id, node, span, known)] as const);
+  await desireOnAll(tx, { tenantId, id, kind: KIND }, new Map(told));
   const members = membersText(span);
   if (span.routerId === known.routerId && members === known.toldMembers) return span;
   await tx
@@ -99,14 +100,8 @@ async function tellAll(
   return span;
 }
 
-/** Tells one node: what leads to guests and all that a router has only where that is. */
-async function tell(
-  tx: Tx,
-  who: { tenantId: string; id: string },
-  node: Standing,
-  span: Span,
-  known: Known,
-): Promise<void> {
+/** What one node is told: what leads to guests and all that a router has only where that is. */
+function desiredOf(id: string, node: Standing, span: Span, known: Known): Desired {
   const {
     generation,
     door,
@@ -123,12 +118,12 @@ async function tell(
   const doorHere = span.routerId === node.nodeId ? door : null;
   const spec: NetworkSpec = {
     ...fields,
-    gatewayMac: gatewayMacOf(who.id),
+    gatewayMac: gatewayMacOf(id),
     leases: leasesFor(part, leases),
     ...(part.isRouter ? partFields(parts, leases, doorHere, part.served) : noParts),
     overlay: part.overlay,
   };
-  await desire(tx, { ...who, kind: KIND }, node.nodeId, { generation, spec });
+  return { generation, spec };
 }
 
 async function partsOf(tx: Tx, tenantId: string, id: string): Promise<Part[]> {

@@ -1,3 +1,4 @@
+export { sweepAccounts } from './account-sweep.js';
 export { goingAlong } from './going-along.js';
 export { type Moved, type Mover, movesAlong } from './moving.js';
 export { keptPlaceOf, placeOf } from './place.js';

@@ -3,7 +3,7 @@
  * are made anew at another place; this kind knows none of them by name.
  */
 import type { Tx } from '#libs/db';
-import type { LoginPlace } from '#libs/identity';
+import type { AccountSort, LoginPlace } from '#libs/identity';
 import type { RowScope } from '#libs/resources';
 
 /** One that was made at the new place. Stored with the job's step: no secrets. */
@@ -16,6 +16,8 @@ export interface Moved {
 
 export interface Mover {
   kind: string;
+  /** What one of them is at the identity provider. */
+  account: AccountSort;
   /** Groups (1) before the users that are in them (2). */
   order: number;
   /** Makes all of the tenant's at the place; repeatable, and takes nothing from where they are now. */
@@ -29,6 +31,11 @@ const movers = new Map<string, Mover>();
 /** Once, by the kind's own module. */
 export function movesAlong(mover: Mover): void {
   movers.set(mover.kind, mover);
+}
+
+/** The kind whose resources are accounts of that sort. */
+export function kindOfAccount(sort: AccountSort): string | undefined {
+  return [...movers.values()].find(({ account }) => account === sort)?.kind;
 }
 
 export function moversInOrder(): Mover[] {

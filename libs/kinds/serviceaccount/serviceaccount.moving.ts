@@ -8,6 +8,7 @@ import type { ServiceaccountRow } from './serviceaccount.resource.js';
 
 export const serviceaccountMover: Mover = {
   kind: 'serviceaccount',
+  account: 'program',
   order: 2,
   put: async (scope, place, signal) => {
     const moved: Moved[] = [];

@@ -12,6 +12,7 @@ import { loginUser, type UserRow } from './user.rows.js';
 
 export const userMover: Mover = {
   kind: 'user',
+  account: 'user',
   order: 2,
   put: async (scope, place, signal) => {
     const moved: Moved[] = [];

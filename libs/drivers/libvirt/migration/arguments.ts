@@ -4,7 +4,7 @@ import type { AbandonArguments, MigrateArguments } from '#libs/drivers/contract'
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 export function isMigrate(args: unknown): args is MigrateArguments {
-  const { operationId, to, mode, disks, mayStop } = (args ?? {}) as Partial<MigrateArguments>;
+  const { operationId, to, mode, disks, shared = [], mayStop } = (args ?? {}) as Partial<MigrateArguments>;
   return (
     isOperation(operationId) &&
     typeof to?.node === 'string' &&
@@ -12,7 +12,9 @@ export function isMigrate(args: unknown): args is MigrateArguments {
     (mode === 'live' || mode === 'cold') &&
     typeof mayStop === 'boolean' &&
     Array.isArray(disks) &&
-    disks.every((id) => typeof id === 'string' && uuid.test(id))
+    disks.every((id) => typeof id === 'string' && uuid.test(id)) &&
+    Array.isArray(shared) &&
+    shared.every((id) => disks.includes(id))
   );
 }
 

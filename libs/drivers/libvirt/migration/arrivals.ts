@@ -119,7 +119,9 @@ export class Arrivals {
     if ((await awaitedOf(places.of(id)))?.released) return 'released';
     if (incoming.mode === 'cold') {
       for (const { diskId } of spec.disks) {
-        if ((await disks.record(diskId))?.arrived !== incoming.operationId) return 'waiting';
+        const record = await disks.record(diskId);
+        const stays = record?.incoming === incoming.operationId && record.staysFrom !== undefined;
+        if (!stays && record?.arrived !== incoming.operationId) return 'waiting';
       }
       return 'arrived';
     }
@@ -135,7 +137,9 @@ export class Arrivals {
     }
     await this.clear(ref.id);
     const wanted = spec.disks.map((disk) => ({ ...disk, path: disks.path(disk.diskId) }));
+    const stay: string[] = [];
     for (const { diskId } of wanted) {
+      if ((await disks.record(diskId))?.staysFrom !== undefined) stay.push(diskId);
       await emptyDisk(this.parts.runner, disks, diskId, incoming.operationId);
       await disks.attach(diskId, ref.id, incoming.operationId);
     }
@@ -148,6 +152,7 @@ export class Arrivals {
       seed,
       consoleLog,
       disks: Object.fromEntries(wanted.map(({ diskId, path }) => [diskId, path])),
+      stay,
     };
   }
 

@@ -161,7 +161,7 @@ export class Departures {
     const { context } = this.parts;
     await stopDomain(this.parts, domainName(context.installation, ref.id), signal);
     const total = { doneBytes: 0, totalBytes: 0 };
-    for (const id of args.disks) {
+    for (const id of args.disks.filter((disk) => !args.shared?.includes(disk))) {
       await sendDisk(this.parts, id, outgoing, signal, (done, all) => {
         total.doneBytes += done;
         total.totalBytes += all;

@@ -23,7 +23,7 @@ export async function awaitDisk(
   { disks }: { disks: Disks },
   ref: Ref,
   spec: DiskSpec,
-  { operationId }: Incoming,
+  { operationId, stays }: Incoming,
   signal: AbortSignal,
 ): Promise<DiskStatus> {
   const status = { sizeBytes: spec.sizeBytes };
@@ -34,9 +34,8 @@ export async function awaitDisk(
   }
   try {
     await disks.folders.claim(ref);
-    const awaited = { incoming: operationId, awaitedBytes: spec.sizeBytes };
-    await disks.save(ref.id, { image: spec.image, made: false, ...awaited });
-    if (spec.image) await disks.backing(spec.image, signal);
+    await disks.placeAwaited(ref.id, spec);
+    if (spec.image && !stays) await disks.backing(ref.id, spec.image, signal);
   } catch (error) {
     throw toDiskError(error);
   }
@@ -49,11 +48,12 @@ export async function refuseAwaited(disks: Disks, id: string): Promise<void> {
   throw new DriverError('content_missing', 'The disk’s content has not come from the other node.');
 }
 
-/** Empty, as QEMU wants it for what a running machine's disk has beyond its image. */
+/** Empty, as QEMU wants it for what a running machine's disk has beyond its image. What stays on shared storage is let be. */
 export async function emptyDisk(runner: Runner, disks: Disks, id: string, operationId: string): Promise<void> {
   const record = await disks.record(id);
   if (record?.incoming !== operationId) throw notAwaited(id);
-  const backing = record.image && (await disks.backing(record.image, new AbortController().signal));
+  if (record.staysFrom !== undefined) return;
+  const backing = record.image && (await disks.backing(id, record.image, new AbortController().signal));
   await rm(disks.path(id), { force: true });
   await makeAside(disks.path(id), (part) => createDisk(runner, part, wholeSectors(record.awaitedBytes ?? 0), backing));
 }
@@ -63,7 +63,9 @@ export async function settleDisk(disks: Disks, id: string, operationId: string):
   const record = await disks.record(id);
   if (record?.arrived === operationId) return;
   if (record?.incoming !== operationId || !existsSync(disks.path(id))) throw notAwaited(id);
-  await disks.save(id, { image: record.image, made: true, arrived: operationId });
+  await disks.takeOver(id, record);
+  const { image, shared } = record;
+  await disks.save(id, { image, made: true, arrived: operationId, ...(shared && { shared }) });
 }
 
 interface SentSnapshot {

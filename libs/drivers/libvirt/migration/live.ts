@@ -43,6 +43,8 @@ interface Prepared {
   seed: string;
   consoleLog: string;
   disks: Record<string, string>;
+  /** Those that stay on storage that both nodes share. */
+  stay: string[];
 }
 
 /** Throws DriverError `not_migratable`, `migration_failed`; an abort throws the signal's reason and leaves it running here. */
@@ -68,7 +70,7 @@ export async function sendLive(
   const targets = Object.entries(there.disks).map(([id, path]) => {
     const from = found?.disks.find((disk) => disk.path.split('/').at(-2) === id);
     if (!from) throw new DriverError('not_migratable', `The machine does not have disk ${id}.`, { permanent: true });
-    return { target: from.name, from: from.path, to: path };
+    return { id, target: from.name, from: from.path, to: path };
   });
   const moves = [...targets, { from: place.seed, to: there.seed }, { from: place.consoleLog, to: there.consoleLog }];
   const live = elsewhere(await virsh.run(['dumpxml', '--migratable', domain]), moves);
@@ -86,12 +88,8 @@ export async function sendLive(
     );
   });
   try {
-    const argv = migrateArgv(
-      domain,
-      sockets,
-      files,
-      targets.map(({ target }) => target),
-    );
+    const copied = targets.filter(({ id }) => !there.stay.includes(id)).map(({ target }) => target);
+    const argv = migrateArgv(domain, sockets, files, copied, there.stay.length > 0);
     await run(parts, domain, argv, signal, onProgress);
   } finally {
     await close();
@@ -104,12 +102,15 @@ function migrateArgv(
   sockets: MigrationSockets,
   files: { live: string; defined: string },
   targets: readonly string[],
+  sharesDisks: boolean,
 ): string[] {
   const disks = targets.length > 0 ? ['--copy-storage-inc', '--migrate-disks', targets.join(',')] : [];
   return [
     ...['migrate', domain, `qemu+unix:///system?socket=${sockets.path('libvirt')}`],
     // Paused there until it is let go; defined there, since it is to stay.
     ...['--live', '--p2p', '--persistent', '--suspend', ...disks],
+    // libvirt knows a shared file by its file system's type alone; here both nodes have seen that it is the same one.
+    ...(sharesDisks ? ['--unsafe'] : []),
     // A guest that writes faster than the network carries is slowed down, so that it ends.
     ...['--auto-converge', '--abort-on-error'],
     ...['--xml', files.live, '--persistent-xml', files.defined],
@@ -202,10 +203,10 @@ function escaped(text: string): string {
 }
 
 function preparedFrom(answer: Message): Prepared {
-  const { accelerator, processor, definition, seed, consoleLog, disks } = answer;
+  const { accelerator, processor, definition, seed, consoleLog, disks, stay = [] } = answer;
   const isText = [accelerator, processor, definition, seed, consoleLog].every((text) => typeof text === 'string');
   if (!isText || typeof disks !== 'object' || disks === null) {
     throw new DriverError('not_migratable', 'The other node does not say where it takes the machine in.');
   }
-  return answer as unknown as Prepared;
+  return { ...answer, stay } as unknown as Prepared;
 }

@@ -122,11 +122,20 @@ export interface Hello {
   epoch: bigint;
   /** host:port at which other nodes bring machines to this one; empty: it takes in none. */
   migrationAddress: string;
+  /** Where it makes disks, if that is storage that several nodes share; absent: on its own. */
+  sharedStorage: SharedStorage | undefined;
 }
 
 export interface Hello_LabelsEntry {
   key: string;
   value: string;
+}
+
+/** SharedStorage is named by the nodes' settings; its id stands in a file on it, the same for all that see the same files. */
+export interface SharedStorage {
+  name: string;
+  /** A UUID. */
+  id: string;
 }
 
 export interface Capacity {
@@ -802,6 +811,7 @@ function createBaseHello(): Hello {
     underlay: undefined,
     epoch: 0n,
     migrationAddress: "",
+    sharedStorage: undefined,
   };
 }
 
@@ -839,6 +849,9 @@ export const Hello: MessageFns<Hello> = {
     }
     if (message.migrationAddress !== "") {
       writer.uint32(322).string(message.migrationAddress);
+    }
+    if (message.sharedStorage !== undefined) {
+      SharedStorage.encode(message.sharedStorage, writer.uint32(722).fork()).join();
     }
     return writer;
   },
@@ -939,6 +952,14 @@ export const Hello: MessageFns<Hello> = {
             message.migrationAddress = reader.string();
             continue;
           }
+          case 90: {
+            if (tag !== 722) {
+              break;
+            }
+
+            message.sharedStorage = SharedStorage.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -978,6 +999,9 @@ export const Hello: MessageFns<Hello> = {
       : undefined;
     message.epoch = (object.epoch !== undefined && object.epoch !== null) ? BigInt(object.epoch) : 0n;
     message.migrationAddress = object.migrationAddress ?? "";
+    message.sharedStorage = (object.sharedStorage !== undefined && object.sharedStorage !== null)
+      ? SharedStorage.fromPartial(object.sharedStorage)
+      : undefined;
     return message;
   },
 };
@@ -1045,6 +1069,73 @@ export const Hello_LabelsEntry: MessageFns<Hello_LabelsEntry> = {
     const message = createBaseHello_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseSharedStorage(): SharedStorage {
+  return { name: "", id: "" };
+}
+
+export const SharedStorage: MessageFns<SharedStorage> = {
+  encode(message: SharedStorage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.id !== "") {
+      writer.uint32(18).string(message.id);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SharedStorage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSharedStorage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SharedStorage>): SharedStorage {
+    return SharedStorage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SharedStorage>): SharedStorage {
+    const message = createBaseSharedStorage();
+    message.name = object.name ?? "";
+    message.id = object.id ?? "";
     return message;
   },
 };

@@ -1,0 +1,66 @@
+/** A router that moves to another host: how long guests are deaf to it, and where the world looks for its public addresses. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { NetworkSpec, Ref } from '#libs/drivers/contract';
+import { canHost, machineState } from '#libs/drivers/host';
+import { arpAnnouncement } from './announcer.js';
+import { lease, networkRef, networkSpec, never } from './lab.js';
+import { type LabPair, openPair, type Side, type Spanning, toldTo } from './lab-pair.js';
+
+const ability = await canHost();
+if (!ability.ok) console.warn(`skipped: routers that move: ${ability.reason}`);
+
+const sides = ['a', 'b'] as const;
+const publicIp = '203.0.113.64';
+const uplink = { interface: 'up0' };
+
+it('an announcement is an ARP request of an address for itself, to all', () => {
+  expect(arpAnnouncement('52:54:00:20:00:01', '203.0.113.64').toString('hex')).toBe(
+    'ffffffffffff525400200001080600010800060400015254002000' + '01cb007140000000000000cb007140',
+  );
+});
+
+describe.skipIf(!ability.ok)('a router that moves', () => {
+  let pair: LabPair;
+  let before: Record<string, string>;
+  let ref: Ref;
+  const spec: NetworkSpec = {
+    ...networkSpec(lease(10, 'web'), lease(11, 'db')),
+    publicAddresses: [{ publicIp, ip: '10.77.1.10' }],
+  };
+  const spanning = (router: Side): Spanning => ({
+    ...{ spec, vni: 5001, router },
+    places: { '10.77.1.10': 'a', '10.77.1.11': 'b' },
+  });
+
+  beforeAll(async () => {
+    before = await machineState();
+    pair = await openPair(true);
+    // As routers are: an entry is believed for long, and an announcement of an address it knows changes it.
+    await pair.a.run('ip netns exec world sysctl -q -w net.ipv4.neigh.eth0.base_reachable_time_ms=600000');
+  }, 60_000);
+  afterAll(async () => {
+    await pair?.close();
+    expect(await machineState()).toEqual(before);
+  });
+
+  const macOf = async (side: Side) => (await pair[side].run('cat /sys/class/net/up0/address')).trim();
+  /** Whom the world takes for the owner of the public address. */
+  const believed = async () => /lladdr (\S+)/.exec(await pair.a.run(`ip -n world neigh show ${publicIp}`))?.[1];
+  const move = (to: Side, order: readonly Side[] = sides) =>
+    Promise.all(order.map((side) => pair.networks(side, uplink).apply(ref, toldTo(side, spanning(to)), never)));
+
+  it('is found by the world at once, though it remembers another node', async () => {
+    ref = networkRef('acme');
+    await move('a');
+    await pair.a.plug('web', ref, lease(10).mac);
+    await pair.b.plug('db', ref, lease(11).mac);
+    expect(await pair.a.dhcp('web')).toContain('10.77.1.10');
+    expect(await pair.b.dhcp('db')).toContain('10.77.1.11');
+    await pair.a.serve('web', 80);
+    expect(await pair.a.reaches('world', publicIp)).toBe(true);
+    expect(await believed()).toBe(await macOf('a'));
+    await move('b');
+    expect(await believed()).toBe(await macOf('b'));
+    expect(await pair.a.get('world', publicIp)).toContain('web sees 203.0.113.2');
+  }, 60_000);
+});

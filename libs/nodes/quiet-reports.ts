@@ -1,0 +1,78 @@
+/**
+ * Reports that nobody waits for, of all nodes whose streams a replica holds, written down together. When a machine comes to a network,
+ * every node that has the network is told and says that it has reached it: that is as many transactions, each
+ * with the network's lock, of which none but the first would change more than its own row. One statement finds those and
+ * writes them without the lock; the others go the way of reports.ts.
+ */
+import { sql } from 'kysely';
+import { Gathering } from '#libs/core';
+import type { Database } from '#libs/db';
+import { wakeLate } from '#libs/jobs';
+import type { KindRegistry } from '#libs/resources';
+import type { Observed } from '#libs/rpc';
+import type { NodeSession } from './registry.js';
+import { reportFrom } from './reports.js';
+
+interface Told {
+  session: NodeSession;
+  report: NonNullable<ReturnType<typeof reportFrom>>;
+}
+
+export class QuietReports {
+  private readonly gathering: Gathering<Told, boolean>;
+
+  constructor(
+    private readonly db: Database,
+    private readonly registry: KindRegistry,
+  ) {
+    this.gathering = new Gathering((told) => this.write(told));
+  }
+
+  /** True if it is written down; false if it is for reports.ts to judge. Throws RhyzomeError `malformed_request`. */
+  async record(session: NodeSession, observed: Observed): Promise<boolean> {
+    const kind = this.registry.find(observed.ref?.kind ?? '');
+    const report = reportFrom(observed);
+    if (!report || !kind?.disregards?.(report.status)) return false;
+    return this.gathering.ask({ session, report });
+  }
+
+  private async write(told: readonly Told[]): Promise<boolean[]> {
+    const rows = told.map(({ session, report }, n) => ({
+      n,
+      node: session.nodeId,
+      session: session.session,
+      ...report,
+    }));
+    // A row that somebody else has locked is left to reports.ts: whoever tells several nodes locks them in another order.
+    const { rows: written } = await sql<{ n: number; tenantId: string; id: string }>`
+      with report as materialized (
+        select * from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as o (n int, node uuid, session bigint, "tenantId" text,
+          id uuid, kind text, revision bigint, generation bigint, phase text, status jsonb, failure jsonb)
+      ), quiet as materialized (
+        select distinct on (p.tenant_id, p.resource_id, p.node_id) o.*
+        from report o join placement p on p.tenant_id = o."tenantId" and p.resource_id = o.id and p.node_id = o.node
+        join node_session s on s.node_id = o.node and s.session = o.session
+        join node n on n.id = o.node and n.epoch = s.epoch
+        where p.kind = o.kind and p.present and p.observed_revision < o.revision and p.revision >= o.revision
+          and not exists (select from job j where j.tenant_id = p.tenant_id and j.resource_id = p.resource_id and j.finished_at is null)
+          and not exists (select from job j where j.tenant_id = p.tenant_id and j.waits_for = p.resource_id and j.finished_at is null)
+          and not exists (select from held_address h
+            where h.tenant_id = p.tenant_id and h.resource_id = p.resource_id and h.node_id = p.node_id)
+        order by p.tenant_id, p.resource_id, p.node_id, o.revision desc
+      ), free as materialized (
+        select p.tenant_id, p.resource_id, p.node_id from placement p join quiet q
+          on p.tenant_id = q."tenantId" and p.resource_id = q.id and p.node_id = q.node
+        where p.present and p.observed_revision < q.revision and p.revision >= q.revision
+        for no key update of p skip locked
+      )
+      update placement p set observed_revision = q.revision, observed_generation = q.generation, phase = q.phase,
+        status = nullif(q.status, 'null'), failure = nullif(q.failure, 'null'), observed_at = now()
+      from free f join quiet q on q."tenantId" = f.tenant_id and q.id = f.resource_id and q.node = f.node_id
+      where p.tenant_id = f.tenant_id and p.resource_id = f.resource_id and p.node_id = f.node_id
+      returning q.n, p.tenant_id as "tenantId", p.resource_id as id`.execute(this.db.operator);
+    // Who began to wait while the statement ran saw the rows as they were before.
+    await wakeLate(this.db, written);
+    const done = new Set(written.map(({ n }) => n));
+    return told.map((_, n) => done.has(n));
+  }
+}
