@@ -110,10 +110,10 @@ async function instrumentAgent(): Promise<void> {
     Reconciler,
     'make',
     (make) =>
-      async function (ref, wanted, signal) {
+      async function (ref, wanted, ...rest) {
         const what = `${wanted.present ? 'apply' : 'remove'} ${ref.kind}`;
         await point(ref.tenantId, `about to ${what}`);
-        const status = await tenantOf.run(ref.tenantId, () => make.call(this, ref, wanted, signal));
+        const status = await tenantOf.run(ref.tenantId, () => make.call(this, ref, wanted, ...rest));
         await point(ref.tenantId, `did ${what}`);
         return status;
       },
@@ -122,17 +122,17 @@ async function instrumentAgent(): Promise<void> {
     Deeds,
     'performOnce',
     (perform) =>
-      function (deed) {
-        return tenantOf.run(deed.ref?.tenantId, () => perform.call(this, deed));
+      function (deed, ...rest) {
+        return tenantOf.run(deed.ref?.tenantId, () => perform.call(this, deed, ...rest));
       },
   );
   replace(
     Deeds,
     'effect',
     (effect) =>
-      async function (deed, ref) {
+      async function (deed, ref, ...rest) {
         await point(ref.tenantId, `about to ${deed.verb}`);
-        const result = await effect.call(this, deed, ref);
+        const result = await effect.call(this, deed, ref, ...rest);
         await point(ref.tenantId, `did ${deed.verb}`);
         return result;
       },
