@@ -2503,8 +2503,10 @@ CREATE OR REPLACE FUNCTION public.reserve_room(p_resource uuid, p_kind text, p_v
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'public', 'pg_temp'
+ SET enable_nestloop TO 'off'
 AS $function$
 declare
+  few constant int := 20;
   tenant text := current_tenant();
   own reservation;
   candidates uuid[];
@@ -2513,19 +2515,26 @@ declare
 begin
   if tenant is null then raise exception 'reserve_room needs a tenant'; end if;
   select * into own from reservation where tenant_id = tenant and resource_id = p_resource;
-  select array_agg(n.id order by coalesce((p_ranks ->> n.id::text)::numeric, 0),
-    (m.memory_mib - m.used_memory_mib) / greatest(m.memory_mib, 1)::float8 desc, n.id) into candidates
-  from node n join node_room m on m.node_id = n.id
-  where (p_only is null or n.id = any (p_only)) and (p_never is null or n.id <> all (p_never))
-    and (p_stays or takes_new(n, p_kind))
-    and (own.node_id = n.id or (m.vcpus - m.used_vcpus >= p_vcpus or p_vcpus = 0)
-      and (m.memory_mib - m.used_memory_mib >= p_memory_mib or p_memory_mib = 0)
-      and (m.disk_gib - m.used_disk_gib >= p_disk_gib or p_disk_gib = 0));
-  if candidates is null then return null; end if;
-  for may_wait in 0..1 loop
+  -- First the best few that nobody else is just taking room on, then all of these, then all, which are waited for.
+  for round in 0..2 loop
+    if round < 2 then
+      select array_agg(c.id order by c.place) into candidates from (
+        select n.id, row_number() over (order by coalesce((p_ranks ->> n.id::text)::numeric, 0),
+            m.free_memory_mib / greatest(m.memory_mib, 1)::float8 desc, n.id) as place
+        from node n join (
+          select node_id, memory_mib, vcpus - used_vcpus as free_vcpus, memory_mib - used_memory_mib as free_memory_mib,
+            disk_gib - used_disk_gib as free_disk_gib
+          from node_room offset 0) m on m.node_id = n.id
+        where (p_only is null or n.id = any (p_only)) and (p_never is null or n.id <> all (p_never))
+          and (p_stays or takes_new(n, p_kind))
+          and (own.node_id = n.id or (m.free_vcpus >= p_vcpus or p_vcpus = 0)
+            and (m.free_memory_mib >= p_memory_mib or p_memory_mib = 0) and (m.free_disk_gib >= p_disk_gib or p_disk_gib = 0))
+        order by place limit case when round = 0 then few end) c;
+      if candidates is null then return null; end if;
+    end if;
     foreach candidate in array candidates loop
       begin
-        if may_wait = 0 then
+        if round < 2 then
           perform 1 from node_load where node_id = candidate for update skip locked;
           continue when not found;
         else

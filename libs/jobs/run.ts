@@ -8,10 +8,11 @@ import { sql } from 'kysely';
 import { type Job, type JobStep, RhyzomeError, type StepLimits, Waiting, type WaitOptions } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
 import { clearAlarm } from './alarms.js';
+import { HeldJob } from './held-job.js';
 import { ALARM_AFTER_MS, ALARM_CRASHES, ALARM_TRIES, deadlineOf, stepTimedOut } from './limits.js';
-import { CancelRequested, type OutsideWork, Parked } from './outside.js';
-import { later, park, writeJob } from './queue.js';
-import { holdLease, type JobRow, type JobStepRow } from './rows.js';
+import type { OutsideWork } from './outside.js';
+import { later, writeJob } from './queue.js';
+import type { JobRow, JobStepRow } from './rows.js';
 import { type DeadlineChange, type RecordedStep, readSteps, recordStep, setStepState } from './step-rows.js';
 
 /** Ends a replay backwards at the first step that never began. */
@@ -34,6 +35,8 @@ function undoOf(row: JobStepRow, step: JobStep<Tx, any, any>): Undo {
 const POLL_MS = 10_000;
 
 export class JobRun implements Job<Tx> {
+  /** Every write checks that its lease holds. */
+  private readonly job: HeldJob;
   private ordinal: number;
   /** Recorded steps that this run has come past. */
   private replayed = 0;
@@ -45,13 +48,13 @@ export class JobRun implements Job<Tx> {
 
   constructor(
     private readonly db: Database,
-    /** The job whose lease is held and which every write checks. */
-    private readonly lease: JobRow,
-    /** The job whose steps are run: the same, or the one that this one supersedes. */
+    lease: JobRow,
+    /** The job whose steps are run: the one whose lease is held, or the one that that supersedes. */
     private readonly row: JobRow,
     private readonly phase: 'do' | 'undo',
     private readonly outside: OutsideWork,
   ) {
+    this.job = new HeldJob(db, lease);
     this.ordinal = 0;
     this.total = 1;
   }
@@ -99,7 +102,7 @@ export class JobRun implements Job<Tx> {
   ): Promise<Result> {
     const started = known?.started_at ?? new Date();
     const prepared = step.outside ? await this.prepare(ordinal, name, started, step, known) : undefined;
-    return this.fenced(async (tx) => {
+    return this.job.forward(async (tx) => {
       const result = await step.act(tx, prepared as Prepared);
       const { message } = step;
       const stored = await recordStep(tx, this.row, { ordinal, name, state: 'succeeded', started, result, message });
@@ -121,9 +124,9 @@ export class JobRun implements Job<Tx> {
     if (known?.is_late && deadlineMs !== null) throw stepTimedOut(name, deadlineMs, known.message);
     const timed = deadlineMs === null ? undefined : { ordinal, name, deadlineMs, progress: step.progress };
     return this.outside.run(
-      this.lease,
+      this.job.row,
       async (signal) => {
-        await this.fenced(async (tx) => {
+        await this.job.forward(async (tx) => {
           const deadline = deadlineMs === null ? null : { keep: deadlineMs };
           const { message } = step;
           await recordStep(tx, this.row, { ordinal, name, state: 'running', started, message, deadline });
@@ -149,42 +152,23 @@ export class JobRun implements Job<Tx> {
     this.limits = options;
     const deadlineMs = deadlineOf(options, this.row.action);
     const retryMs = Math.min(POLL_MS, deadlineMs ?? POLL_MS);
-    const look = (isLast: boolean) =>
-      this.fenced(async (tx, current) => {
-        const answer = await probe(tx);
-        const started = known?.started_at ?? new Date();
-        if (!(answer instanceof Waiting)) {
-          const { message } = options;
-          await recordStep(tx, this.row, { ordinal, name, state: 'succeeded', started, result: answer, message });
-          await this.advance(tx, ordinal, message ?? name, options.cancellable);
-          return answer;
-        }
-        const deadline = this.deadlineOfWait(known, answer, options);
-        await this.waitFor(tx, answer);
-        if (known?.message !== answer.message || deadline !== 'same') {
-          const { message } = answer;
-          const change = deadline === 'same' ? keeping(deadlineMs) : deadline;
-          await recordStep(tx, this.row, { ordinal, name, state: 'waiting', started, message, deadline: change });
-          if (!known) await this.expect(tx, options);
-        }
-        await this.parkIfDone(tx, current, { waitingFor: answer, retryMs }, isLast);
+    return this.job.look('do', retryMs, async (tx) => {
+      const answer = await probe(tx);
+      const started = known?.started_at ?? new Date();
+      if (!(answer instanceof Waiting)) {
+        const { message } = options;
+        await recordStep(tx, this.row, { ordinal, name, state: 'succeeded', started, result: answer, message });
+        await this.advance(tx, ordinal, message ?? name, options.cancellable);
         return answer;
-      });
-    let outcome = await look(false);
-    // News of another resource that came before it was written down whose are waited for woke nobody: once more.
-    if (outcome instanceof Waiting && this.isForeign(outcome)) outcome = await look(true);
-    if (outcome instanceof Waiting) throw new Parked(outcome, retryMs, true);
-    return outcome;
-  }
-
-  /** Gives the job back in the transaction that looked, unless it has to look once more. */
-  private async parkIfDone(
-    tx: Tx,
-    current: JobRow,
-    wait: { waitingFor: Waiting; retryMs: number },
-    isLast: boolean,
-  ): Promise<void> {
-    if (isLast || !this.isForeign(wait.waitingFor)) await park(tx, this.lease, current, wait);
+      }
+      const deadline = this.deadlineOfWait(known, answer, options);
+      const { message } = answer;
+      if (known?.message === message && deadline === 'same') return answer;
+      const change = deadline === 'same' ? keeping(deadlineMs) : deadline;
+      await recordStep(tx, this.row, { ordinal, name, state: 'waiting', started, message, deadline: change });
+      if (!known) await this.expect(tx, options);
+      return answer;
+    });
   }
 
   /** What becomes of a wait's deadline. Throws RhyzomeError `step_timed_out` where it has passed. */
@@ -209,22 +193,6 @@ export class JobRun implements Job<Tx> {
       await writeJob(tx, this.row, { alarm_at: sql`greatest(alarm_at, ${later((2 * deadlineMs) / 3)})` });
   }
 
-  private isForeign({ on }: Waiting): boolean {
-    return on !== undefined && on !== this.lease.resource_id;
-  }
-
-  /** Writes down whose news wakes the job, beside those of its own resource. */
-  private async waitFor(tx: Tx, waiting: Waiting): Promise<void> {
-    if (!this.isForeign(waiting)) return;
-    await tx
-      .updateTable('job')
-      .set({ waits_for: waiting.on! })
-      .where('tenant_id', '=', this.lease.tenant_id)
-      .where('id', '=', this.lease.id)
-      .where((eb) => eb('waits_for', 'is distinct from', waiting.on!))
-      .execute();
-  }
-
   /**
    * Runs the collected undos, last first. `replay` is the kind's work, run backwards up to where it had come; past the last
    * recorded step it may end in any way, also by throwing what made the job fail.
@@ -243,27 +211,18 @@ export class JobRun implements Job<Tx> {
     this.outside.assertGoesOn();
     if (step.state !== 'undoing') {
       if (undoOutside)
-        await this.outside.run(this.lease, (signal) => undoOutside(signal, step.result), { phase: 'undo' });
-      await this.write(async (tx) => {
+        await this.outside.run(this.job.row, (signal) => undoOutside(signal, step.result), { phase: 'undo' });
+      await this.job.write(async (tx) => {
         await undo?.(tx, step.result);
         await setStepState(tx, step, undone ? 'undoing' : 'undone');
       });
     }
     if (!undone) return;
-    const look = (isLast: boolean) =>
-      this.write(async (tx, current) => {
-        const state = await undone(tx);
-        if (state === true) {
-          await setStepState(tx, step, 'undone');
-          return state;
-        }
-        await this.waitFor(tx, state);
-        await this.parkIfDone(tx, current, { waitingFor: state, retryMs: POLL_MS }, isLast);
-        return state;
-      });
-    let answer = await look(false);
-    if (answer !== true && this.isForeign(answer)) answer = await look(true);
-    if (answer !== true) throw new Parked(answer, POLL_MS, true);
+    await this.job.look('undo', POLL_MS, async (tx) => {
+      const state = await undone(tx);
+      if (state === true) await setStepState(tx, step, 'undone');
+      return state;
+    });
   }
 
   private recorded(ordinal: number, name: string): RecordedStep | undefined {
@@ -276,18 +235,6 @@ export class JobRun implements Job<Tx> {
     return known;
   }
 
-  /** A transaction of the job's tenant in which the lease holds and nobody has cancelled. */
-  private fenced<T>(work: (tx: Tx, current: JobRow) => Promise<T>): Promise<T> {
-    return this.write(async (tx, current) => {
-      if (current.phase === 'undo') throw new CancelRequested();
-      return work(tx, current);
-    });
-  }
-
-  private write<T>(work: (tx: Tx, current: JobRow) => Promise<T>): Promise<T> {
-    return this.db.tenantTransaction(this.lease.tenant_id, async (tx) => work(tx, await holdLease(tx, this.lease)));
-  }
-
   private async advance(tx: Tx, ordinal: number, message: string, cancellable = true): Promise<void> {
     await writeJob(tx, this.row, {
       progress: Math.min(95, Math.floor((100 * ordinal) / Math.max(this.total, ordinal))),
@@ -297,7 +244,7 @@ export class JobRun implements Job<Tx> {
       ...(this.limits.alarm === false && { alarm_at: later(ALARM_AFTER_MS) }),
       ...(!cancellable && { cancellable: false }),
     });
-    const { tenant_id: tenantId, id: cause, failures, crashes } = this.lease;
+    const { tenant_id: tenantId, id: cause, failures, crashes } = this.job.row;
     if (failures >= ALARM_TRIES) await clearAlarm(tx, { tenantId, code: 'job_failing', cause });
     if (crashes >= ALARM_CRASHES) await clearAlarm(tx, { tenantId, code: 'job_crashing', cause });
   }

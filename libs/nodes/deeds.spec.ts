@@ -3,38 +3,19 @@ import 'reflect-metadata';
 import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newId, Waiting } from '#libs/core';
-import type { Tx } from '#libs/db';
-import { askDeed, type NodeSession, openSession, probeDeed, recordDeed, resolveDeed, withdrawDeed } from '#libs/nodes';
+import { askDeed, type NodeSession, probeDeed, recordDeed, resolveDeed, withdrawDeed } from '#libs/nodes';
 import { DeedOutcome } from '#libs/rpc';
-import { type TestDatabase, testDatabase } from '#libs/testing';
+import { TENANT, type TestDatabase, type TwoNodes, twoNodes } from '#libs/testing';
 
-const TENANT = 'acme';
 let database: TestDatabase;
 let node: NodeSession;
 let otherNode: NodeSession;
-
-const hello = (name: string) => ({
-  name,
-  driver: 'test',
-  agentVersion: '0',
-  kinds: ['network'],
-  labels: {},
-  vcpus: 2,
-  memoryMiB: 1024,
-  diskGiB: 10,
-});
+let inTenant: TwoNodes['inTenant'];
 
 beforeAll(async () => {
-  database = await testDatabase();
-  await sql`insert into tenant (id, display_name) values (${TENANT}, 'A'), ('globex', 'G')`.execute(
-    database.db.operator,
-  );
-  node = await openSession(database.db, hello('n1'), 'replica:1');
-  otherNode = await openSession(database.db, hello('n2'), 'replica:1');
+  ({ database, node, otherNode, inTenant } = await twoNodes());
 });
 afterAll(() => database?.close());
-
-const inTenant = <T>(work: (tx: Tx) => Promise<T>) => database.db.tenantTransaction(TENANT, work);
 
 describe('deeds', () => {
   const core = { tenantId: TENANT, id: newId(), kind: 'instance', name: 'vm', tags: {} };

@@ -28,7 +28,7 @@ import {
 } from '#libs/nodes';
 import { KindRegistry } from '#libs/resources';
 import { Phase } from '#libs/rpc';
-import { type TestDatabase, testDatabase } from '#libs/testing';
+import { nodeHello, type TestDatabase, testDatabase } from '#libs/testing';
 
 const registry = new KindRegistry(kinds);
 const silent = { info: () => undefined, warn: () => undefined, error: () => undefined };
@@ -49,8 +49,7 @@ const operator = <T>(work: (tx: Tx) => Promise<T>) => database.db.operatorTransa
 
 function register(name = `n-${newId().slice(-8)}`, epoch = 0) {
   const room = { vcpus: 2, memoryMiB: 1024, diskGiB: 10 };
-  const hello = { name, driver: 'test', agentVersion: '0', kinds: ['network'], labels: {}, epoch, ...room };
-  return openSession(database.db, hello, 'replica:1');
+  return openSession(database.db, nodeHello(name, { kinds: ['network'], epoch, ...room }), 'replica:1');
 }
 
 async function nodeOf(id: string) {

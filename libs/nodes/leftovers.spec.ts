@@ -3,7 +3,7 @@ import { sql } from 'kysely';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { newId } from '#libs/core';
 import { leftoverRules, openSession, sweepLeftovers } from '#libs/nodes';
-import { type TestDatabase, testDatabase } from '#libs/testing';
+import { nodeHello, type TestDatabase, testDatabase } from '#libs/testing';
 
 let database: TestDatabase;
 let nodeId: string;
@@ -12,17 +12,7 @@ const never = new AbortController().signal;
 beforeAll(async () => {
   database = await testDatabase();
   await sql`insert into tenant (id, display_name) values ('acme', 'A')`.execute(database.db.operator);
-  const hello = {
-    name: 'n',
-    driver: 't',
-    agentVersion: '0',
-    kinds: [],
-    labels: {},
-    vcpus: 1,
-    memoryMiB: 1,
-    diskGiB: 1,
-  };
-  nodeId = (await openSession(database.db, hello, 'r:1')).nodeId;
+  nodeId = (await openSession(database.db, nodeHello('n'), 'r:1')).nodeId;
 });
 afterAll(() => database?.close());
 

@@ -8,14 +8,13 @@ import { kinds } from '#libs/kinds';
 import { askDeed, desire, desireOnAll, type NodeSession, openSession, recordReport } from '#libs/nodes';
 import { KindRegistry } from '#libs/resources';
 import { type Observed, Phase } from '#libs/rpc';
-import { type TestDatabase, testDatabase } from '#libs/testing';
+import { nodeHello, TENANT, type TestDatabase, testDatabase } from '#libs/testing';
 import { Heartbeats } from './heartbeats.js';
 import { newsOf } from './known-reports.js';
 import { QuietReports } from './quiet-reports.js';
 import { nodesWithNews } from './registry.js';
 import { Unreached } from './unreached.js';
 
-const TENANT = 'acme';
 const statements: string[] = [];
 let database: TestDatabase;
 let db: Database;
@@ -33,11 +32,7 @@ afterAll(async () => {
   await database?.close();
 });
 
-function session(name: string): Promise<NodeSession> {
-  const [driver, agentVersion, kinds, labels] = ['test', '0', ['network'], {}];
-  const hello = { name, driver, agentVersion, kinds, labels, vcpus: 2, memoryMiB: 1024, diskGiB: 10, epoch: 1 };
-  return openSession(db, hello, 'replica:1');
-}
+const session = (name: string) => openSession(db, nodeHello(name, { epoch: 1 }), 'replica:1');
 
 /** How many statements it took. */
 async function statementsOf<T>(work: () => Promise<T>): Promise<[T, number]> {

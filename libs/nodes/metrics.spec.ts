@@ -3,38 +3,19 @@ import 'reflect-metadata';
 import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newId } from '#libs/core';
-import type { Tx } from '#libs/db';
-import { desire, type NodeSession, openSession, recordMetrics } from '#libs/nodes';
+import { desire, type NodeSession, recordMetrics } from '#libs/nodes';
 import { MetricType, type ResourceMetrics } from '#libs/rpc';
-import { type TestDatabase, testDatabase } from '#libs/testing';
+import { TENANT, type TestDatabase, type TwoNodes, twoNodes } from '#libs/testing';
 
-const TENANT = 'acme';
 let database: TestDatabase;
 let node: NodeSession;
 let otherNode: NodeSession;
-
-const hello = (name: string) => ({
-  name,
-  driver: 'test',
-  agentVersion: '0',
-  kinds: ['network'],
-  labels: {},
-  vcpus: 2,
-  memoryMiB: 1024,
-  diskGiB: 10,
-});
+let inTenant: TwoNodes['inTenant'];
 
 beforeAll(async () => {
-  database = await testDatabase();
-  await sql`insert into tenant (id, display_name) values (${TENANT}, 'A'), ('globex', 'G')`.execute(
-    database.db.operator,
-  );
-  node = await openSession(database.db, hello('n1'), 'replica:1');
-  otherNode = await openSession(database.db, hello('n2'), 'replica:1');
+  ({ database, node, otherNode, inTenant } = await twoNodes());
 });
 afterAll(() => database?.close());
-
-const inTenant = <T>(work: (tx: Tx) => Promise<T>) => database.db.tenantTransaction(TENANT, work);
 
 describe('metrics', () => {
   const cpu = { name: 'cpu_seconds_total', type: MetricType.METRIC_TYPE_COUNTER, labels: {}, value: 1.5 };

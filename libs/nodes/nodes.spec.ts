@@ -3,7 +3,6 @@ import 'reflect-metadata';
 import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newId, Waiting } from '#libs/core';
-import type { Tx } from '#libs/db';
 import { kinds } from '#libs/kinds';
 import {
   closeSession,
@@ -19,37 +18,19 @@ import {
 } from '#libs/nodes';
 import { KindRegistry } from '#libs/resources';
 import { type Observed, Phase } from '#libs/rpc';
-import { type TestDatabase, testDatabase } from '#libs/testing';
+import { nodeHello, TENANT, type TestDatabase, type TwoNodes, twoNodes } from '#libs/testing';
 import { NodeStream, Together } from './stream.js';
 
-const TENANT = 'acme';
 const registry = new KindRegistry(kinds);
 let database: TestDatabase;
 let node: NodeSession;
 let otherNode: NodeSession;
-
-const hello = (name: string) => ({
-  name,
-  driver: 'test',
-  agentVersion: '0',
-  kinds: ['network', 'instance'],
-  labels: {},
-  vcpus: 2,
-  memoryMiB: 1024,
-  diskGiB: 10,
-});
+let inTenant: TwoNodes['inTenant'];
 
 beforeAll(async () => {
-  database = await testDatabase();
-  await sql`insert into tenant (id, display_name) values (${TENANT}, 'A'), ('globex', 'G')`.execute(
-    database.db.operator,
-  );
-  node = await openSession(database.db, hello('n1'), 'replica:1');
-  otherNode = await openSession(database.db, hello('n2'), 'replica:1');
+  ({ database, node, otherNode, inTenant } = await twoNodes());
 });
 afterAll(() => database?.close());
-
-const inTenant = <T>(work: (tx: Tx) => Promise<T>) => database.db.tenantTransaction(TENANT, work);
 
 async function placed(spec: object = { a: 1 }): Promise<{ tenantId: string; id: string; kind: string }> {
   const who = { tenantId: TENANT, id: newId(), kind: 'network' };
@@ -143,11 +124,11 @@ describe('reports', () => {
 
   test('of a stream that was taken over count no more', async () => {
     const name = `n-${newId().slice(-8)}`;
-    const first = await openSession(database.db, hello(name), 'replica:1');
+    const first = await openSession(database.db, nodeHello(name), 'replica:1');
     const who = { tenantId: TENANT, id: newId(), kind: 'network' };
     await inTenant((tx) => desire(tx, who, first.nodeId, { generation: 1, spec: {} }));
     const revision = await revisionOf(who.id);
-    const second = await openSession(database.db, hello(name), 'replica:2');
+    const second = await openSession(database.db, nodeHello(name), 'replica:2');
     expect(await report(who.id, revision, Phase.PHASE_FAILED, {}, first)).toBe(false);
     expect(await report(who.id, revision, Phase.PHASE_READY, {}, second)).toBe(true);
     expect(await report(who.id, revision, Phase.PHASE_FAILED, {}, first)).toBe(false);
@@ -201,7 +182,7 @@ describe('reports', () => {
   });
 
   test('of a node that is away are waited for as something outside', async () => {
-    const session = await openSession(database.db, hello('n3'), 'replica:1');
+    const session = await openSession(database.db, nodeHello('n3'), 'replica:1');
     const who = { tenantId: TENANT, id: newId(), kind: 'network' };
     await inTenant((tx) => desire(tx, who, session.nodeId, { generation: 1, spec: {} }));
     await closeSession(database.db, session);
@@ -214,8 +195,8 @@ describe('reports', () => {
 
 describe('sessions', () => {
   test('only the last stream of a node counts', async () => {
-    const first = await openSession(database.db, hello('n4'), 'replica:1');
-    const second = await openSession(database.db, hello('n4'), 'replica:2');
+    const first = await openSession(database.db, nodeHello('n4'), 'replica:1');
+    const second = await openSession(database.db, nodeHello('n4'), 'replica:2');
     expect(second.nodeId).toBe(first.nodeId);
     expect(second.session).toBeGreaterThan(first.session);
     const capacity = { vcpus: 9, memoryMiB: 9, diskGiB: 9 };
@@ -232,7 +213,7 @@ describe('sessions', () => {
 
 test('what is desired goes out in messages that are never too large together', async () => {
   const name = `n-${newId().slice(-8)}`;
-  const session = await openSession(database.db, hello(name), 'replica:1');
+  const session = await openSession(database.db, nodeHello(name), 'replica:1');
   const ids = Array.from({ length: 12 }, () => newId());
   await inTenant(async (tx) => {
     for (const id of ids) {

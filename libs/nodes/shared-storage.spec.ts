@@ -52,7 +52,7 @@ test('its room is one, whichever node promises it, also at once; and is whole ag
   const id = newId();
   await join('n1', id);
   await join('n2', id);
-  await join('alone', undefined, { kinds: [] });
+  for (const name of ['n3', 'alone']) await join(name, undefined, { kinds: [] });
   const take = (diskGiB: number) => {
     const who = { tenantId: 'one', id: newId(), kind: 'disk' };
     return database.db

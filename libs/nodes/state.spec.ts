@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newId } from '#libs/core';
 import { createPool } from '#libs/db';
 import { countNodes, heartbeat, NodeWatch, openSession, reserveNode } from '#libs/nodes';
-import { type TestDatabase, testDatabase } from '#libs/testing';
+import { nodeHello, type TestDatabase, testDatabase } from '#libs/testing';
 
 let database: TestDatabase;
 let watch: NodeWatch;
@@ -21,8 +21,7 @@ afterAll(() => database?.close());
 
 function register(name = `n-${newId().slice(-8)}`) {
   const room = { vcpus: 2, memoryMiB: 1024, diskGiB: 10 };
-  const hello = { name, driver: 'test', agentVersion: '0', kinds: ['instance'], labels: {}, ...room };
-  return openSession(database.db, hello, 'replica:1');
+  return openSession(database.db, nodeHello(name, { kinds: ['instance'], ...room }), 'replica:1');
 }
 
 async function change(nodeId: string, values: ReturnType<typeof sql>): Promise<void> {

@@ -8,3 +8,4 @@ export * from './platform.js';
 export * from './reads.js';
 export { FEW, fullSize, loadScale, quickSize, type ScaleSize } from './scale-data.js';
 export * from './tenant-user.js';
+export * from './two-nodes.js';
