@@ -43,10 +43,10 @@ function replace(owner: any, method: string, made: (original: any) => (this: any
 
 /** Of the jobs: each transaction of the engine, and what it does outside of the database. */
 async function instrumentJobs(): Promise<void> {
-  const [{ JobRunner }, { JobEndings }, { JobRun }, { OutsideWork }] = await Promise.all([
+  const [{ JobRunner }, { JobEndings }, { HeldJob }, { OutsideWork }] = await Promise.all([
     load('libs/jobs/runner.js'),
     load('libs/jobs/endings.js'),
-    load('libs/jobs/run.js'),
+    load('libs/jobs/held-job.js'),
     load('libs/jobs/outside.js'),
   ]);
   replace(
@@ -69,12 +69,12 @@ async function instrumentJobs(): Promise<void> {
       },
   );
   replace(
-    JobRun,
+    HeldJob,
     'write',
     (write) =>
       async function (...given) {
         const result = await write.apply(this, given);
-        await point(this.lease.tenant_id, this.phase === 'undo' ? 'committed an undo' : 'committed a step');
+        await point(this.row.tenant_id, 'committed a step, an undo or a look');
         return result;
       },
   );
