@@ -27,7 +27,7 @@ afterAll(() => stage?.close(), 60_000);
 const chosen = process.env.RHYZOME_CRASH_KINDS?.split(',');
 const tried = kinds.filter(({ name }) => chosen?.includes(name) ?? true);
 /** Of what is cancelled at one point and killed at another there is more than a run in between has time for: so many lives. */
-const sample = process.env.RHYZOME_CRASH_ALL === '1' ? Number.POSITIVE_INFINITY : 30;
+const sample = process.env.RHYZOME_CRASH_ALL === '1' ? Number.POSITIVE_INFINITY : 20;
 const seed = Number(process.env.RHYZOME_CRASH_SEED ?? Date.now() % 1_000_000);
 
 /** From 1. */

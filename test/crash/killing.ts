@@ -12,7 +12,7 @@ import type { Stage } from './stage.js';
 import type { Victims } from './victims.js';
 
 /** Of lives that are led at once. */
-const BATCH = 60;
+const BATCH = 150;
 /** Tenants that are prepared, and requests that are sent, at once. */
 const AT_ONCE = 8;
 /** Nothing has moved for so long: what is not at its point waits for another that is. */
