@@ -78,8 +78,10 @@ export class SimMoves {
         throw new DriverError('in_use', 'The machine runs, and may not be stopped for it.', { permanent: true });
       }
       instance.outgoing = { args, phase: 'sending', wasRunning };
-      await this.state.save();
     }
+    // The other node may be elsewhere than when it began.
+    instance.outgoing.args = args;
+    await this.state.save();
     const controller = new AbortController();
     this.running.set(ref.id, { operationId, controller });
     try {

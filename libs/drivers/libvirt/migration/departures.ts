@@ -15,7 +15,7 @@ import {
 import type { Runner } from '#libs/drivers/host';
 import type { Accelerator } from '../accelerator.js';
 import type { Disks } from '../disks.js';
-import { domainName, type Places } from '../places.js';
+import { domainName, type Place, type Places } from '../places.js';
 import { isActive, type Power, powerStateOf, startDomain, stopDomain } from '../power.js';
 import { ensureSeed } from '../seed.js';
 import type { SnapshotRecords } from '../snapshot-records.js';
@@ -100,7 +100,7 @@ export class Departures {
     const { places, virsh, context } = this.parts;
     const place = places.of(ref.id);
     const known = await outgoingOf(place);
-    if (known?.operationId === args.operationId) return known;
+    if (known?.operationId === args.operationId) return this.redirected(place, known, args);
     if (known && known.phase !== 'sending') {
       throw new DriverError('conflict', 'The machine has been sent to another node already.', { permanent: true });
     }
@@ -114,6 +114,14 @@ export class Departures {
       throw new DriverError('not_running', 'The machine is off; it can be moved as it is.', { permanent: true });
     }
     const outgoing: Outgoing = { operationId, to, mode, phase: 'sending', wasRunning };
+    await noteOutgoing(place, outgoing);
+    return outgoing;
+  }
+
+  /** The other node may be elsewhere than when it began. */
+  private async redirected(place: Place, known: Outgoing, { to }: MigrateArguments): Promise<Outgoing> {
+    if (known.to.address === to.address) return known;
+    const outgoing = { ...known, to };
     await noteOutgoing(place, outgoing);
     return outgoing;
   }
