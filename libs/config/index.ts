@@ -1,3 +1,4 @@
+export type { AgentConfig } from './agent-config.js';
 export { ConfigError, type ConfigErrorCode, type ConfigProblem } from './config-error.js';
 export {
   type ConnectionOptions,
@@ -8,13 +9,12 @@ export {
 } from './connection.js';
 export { type KeycloakConfig, keycloakSecret } from './keycloak-config.js';
 export { connectionOf, findConfig, type LoadedConfig, loadConfig, loadConfigOrExit } from './load-config.js';
+export type { PkiConfig } from './pki-config.js';
 export type {
-  AgentConfig,
   ApiConfig,
   GrpcConfig,
   ImagesConfig,
   LogLevel,
-  PkiConfig,
   RhyzomeConfig,
 } from './rhyzome-config.js';
 export { DEFAULT_AUDIENCE } from './rhyzome-config.js';

@@ -3,20 +3,18 @@
  * gets after defaults; the shapes say what a file may hold.
  */
 import ipaddr from 'ipaddr.js';
-import { domainOf, isIpv4 } from '#libs/core';
+import { domainOf } from '#libs/core';
+import { type AgentConfig, agentShape } from './agent-config.js';
 import { ConnectionStringError, parseConnection } from './connection.js';
 import { type KeycloakConfig, keycloakShape } from './keycloak-config.js';
+import { type IssuerConfig, type PkiConfig, pkiWithIssuerShape } from './pki-config.js';
 import {
   address,
-  duration,
   endpoint,
-  flag,
   integer,
   list,
-  map,
   object,
   oneOf,
-  oneOrMore,
   optional,
   path,
   required,
@@ -24,24 +22,6 @@ import {
   text,
   url,
 } from './shape.js';
-
-/** Paths of PEM files, absolute. */
-export interface PkiConfig {
-  ca: string;
-  cert: string;
-  key: string;
-}
-
-/** The CA by which rhyzome-grpc issues certificates to nodes and services. */
-export interface IssuerConfig {
-  cert: string;
-  key: string;
-  /** How long what is issued holds. */
-  validityMs: number;
-}
-
-const MIN_VALIDITY_MS = 20_000;
-const MAX_VALIDITY_MS = 10 * 365 * 24 * 60 * 60_000;
 
 /** What tokens must name where the settings say nothing else. */
 export const DEFAULT_AUDIENCE = 'urn:rhyzome:api';
@@ -101,66 +81,6 @@ export interface EnrollmentConfig {
   listen: string;
   /** host:port at which machines reach it; the server's certificate must hold for the host. */
   advertise?: string;
-}
-
-/** The way out of the tenants' networks. */
-export interface UplinkConfig {
-  /** The machine's link that outgoing traffic leaves by. */
-  interface: string;
-  /** Resolvers that the networks' routers ask. */
-  resolvers?: string[];
-  /** CIDRs that guests must not reach, beside those that are denied anyway. */
-  denied?: string[];
-}
-
-/** Where the node meets the others, for networks that are on several. */
-export interface UnderlayConfig {
-  /** The machine's IPv4 address at which other nodes reach it. */
-  address: string;
-  /** The only link by which they do; its MTU counts. Default: any; that of the address's link. */
-  interface?: string;
-  /** UDP; default 4789. */
-  port?: number;
-}
-
-/** Where other nodes bring machines to this one. */
-export interface MigrationConfig {
-  /** host:port; only the other nodes need to reach it. */
-  listen: string;
-  /** host:port at which they do; default: `listen`. */
-  advertise?: string;
-}
-
-/** Storage that several nodes share: disks are made there, and come up on another node when theirs is lost. */
-export interface SharedStorageConfig {
-  /** Its name, the same on all nodes that see its files. */
-  shared: string;
-  /** Folder where it is on this machine, absolute. */
-  dir: string;
-}
-
-export interface AgentConfig {
-  /** Where rhyzome-grpc listens: host:port, or unix:/path; several replicas of it where there are. */
-  controller: string[];
-  /** The name that the controllers' certificates must hold for; default: the host in `controller`, localhost for a socket. */
-  serverName?: string;
-  /** Folder of the agent's durable state, absolute. */
-  stateDir: string;
-  /** `auto`: libvirt where it works, else sim. */
-  driver: 'sim' | 'libvirt' | 'auto';
-  libvirt?: { uri: string };
-  network?: { uplink?: UplinkConfig; underlay?: UnderlayConfig };
-  /** Absent: this node takes in no machines from others. */
-  migration?: MigrationConfig;
-  /** Absent: disks are made in stateDir. */
-  storage?: SharedStorageConfig;
-  /** Folder for what can be made again, e.g. the outcome of the KVM probe, absolute; default: in stateDir. */
-  cacheDir?: string;
-  labels: Record<string, string>;
-  /** The node's certificate, where it is not the file's `pki`. */
-  pki?: PkiConfig;
-  /** Whether the agent renews its certificate by itself. */
-  renew: boolean;
 }
 
 /** Images that tenants bring in. */
@@ -224,15 +144,6 @@ const addressRange: Shape<string> = (value, place) => {
   return given;
 };
 
-const ipv4Address: Shape<string> = (value, place) => {
-  const given = text()(value, place);
-  if (given !== undefined && !isIpv4(given))
-    place.problems.push({ pointer: place.pointer, message: 'must be an IPv4 address, e.g. 192.0.2.10' });
-  return given;
-};
-
-const linkName = text({ pattern: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$/, expected: 'a link’s name, e.g. eth1' });
-
 /** A domain, in one form. */
 const domainName: Shape<string> = (value, place) => {
   const given = text()(value, place);
@@ -242,23 +153,6 @@ const domainName: Shape<string> = (value, place) => {
     place.problems.push({ pointer: place.pointer, message: 'must be a domain, e.g. api.example.org' });
   return domain ?? given;
 };
-
-const files = { ca: required(path()), cert: required(path()), key: required(path()) };
-const pki = object<PkiConfig>(files);
-
-const issuer = object<{ cert: string; key: string; validity: number }>({
-  cert: required(path()),
-  key: required(path()),
-  validity: optional(duration(MIN_VALIDITY_MS, MAX_VALIDITY_MS), () => '30d'),
-});
-
-const pkiWithIssuer = object<PkiConfig & { issuer?: IssuerConfig }>({
-  ...files,
-  issuer: optional((value, place) => {
-    const given = issuer(value, place);
-    return given && { cert: given.cert, key: given.key, validityMs: given.validity };
-  }),
-});
 
 const requests = (fallback: number) => optional(integer(1, 1_000_000), () => fallback);
 
@@ -296,43 +190,6 @@ const grpc = object<GrpcConfig>({
   enrollment: optional(object<EnrollmentConfig>({ listen: required(endpoint()), advertise: optional(address()) })),
 });
 
-const agent = object<AgentConfig>({
-  controller: required(oneOrMore(endpoint(), 16)),
-  serverName: optional(text()),
-  stateDir: required(path()),
-  driver: required(oneOf('sim', 'libvirt', 'auto')),
-  libvirt: optional(object<{ uri: string }>({ uri: required(text()) })),
-  network: optional(
-    object<{ uplink?: UplinkConfig; underlay?: UnderlayConfig }>({
-      underlay: optional(
-        object<UnderlayConfig>({
-          address: required(ipv4Address),
-          interface: optional(linkName),
-          port: optional(integer(1, 65_535)),
-        }),
-      ),
-      uplink: optional(
-        object<UplinkConfig>({
-          interface: required(text()),
-          resolvers: optional(list(text(), 8)),
-          denied: optional(list(text(), 256)),
-        }),
-      ),
-    }),
-  ),
-  migration: optional(object<MigrationConfig>({ listen: required(address()), advertise: optional(address()) })),
-  storage: optional(
-    object<SharedStorageConfig>({
-      shared: required(text({ pattern: /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, expected: 'a name, e.g. pool-a' })),
-      dir: required(path()),
-    }),
-  ),
-  cacheDir: optional(path()),
-  labels: optional(map(text(), 64), () => ({})),
-  pki: optional(pki),
-  renew: optional(flag(), () => true),
-});
-
 /** Sections that a process may need and that have a default for every member. */
 export const sectionsWithDefaults: ReadonlySet<string> = new Set(['api', 'grpc']);
 
@@ -340,10 +197,10 @@ export const configShape = object<RhyzomeConfig>({
   db: optional(connection()),
   dbOperator: optional(connection()),
   dbOwner: optional(connection()),
-  pki: optional(pkiWithIssuer),
+  pki: optional(pkiWithIssuerShape),
   api: optional(api),
   grpc: optional(grpc),
-  agent: optional(agent),
+  agent: optional(agentShape),
   storage: optional(object<{ dir: string }>({ dir: required(path()) })),
   images: optional(
     object<ImagesConfig>({
