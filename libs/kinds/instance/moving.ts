@@ -129,9 +129,9 @@ async function probeSent(tx: Tx, core: ResourceCore): Promise<'moved' | Waiting>
 
 /** The deed itself goes first, so that no later stream asks for it again. */
 async function askToAbandon(tx: Tx, core: ResourceCore): Promise<void> {
-  const { id: operationId, fromNode, abandonId } = await moveOf(tx, core);
+  const { id: operationId, fromNode, toName: node, address, abandonId } = await moveOf(tx, core);
   await withdrawDeed(tx, core, operationId);
-  const args: AbandonArguments = { operationId };
+  const args: AbandonArguments = { operationId, to: { node, address } };
   await askDeed(tx, core, { id: abandonId, nodeId: fromNode, verb: 'abandon', arguments: args, repeatable: true });
 }
 
