@@ -1038,6 +1038,7 @@ create table revocation (
   reason text,
   revoked_at timestamp(3) with time zone default clock_timestamp() not null,
   revoked_by text not null,
+  taken_over_at timestamp(3) with time zone,
   constraint revocation_pkey PRIMARY KEY (id),
   constraint revocation_kind_name_key UNIQUE (kind, name),
   constraint revocation_serial_key UNIQUE (serial),

@@ -61,7 +61,7 @@ afterAll(async () => {
 });
 
 /** A rhyzome-grpc, whose certificates hold for so long. */
-async function startServer(name: string, validity: string): Promise<Server> {
+async function startServer(name: string, validity: string, certificate = 'grpc'): Promise<Server> {
   const [port, enrollmentPort, monitoring] = await freePorts(3);
   const listen = `localhost:${port}`;
   const enrollment = `localhost:${enrollmentPort}`;
@@ -69,8 +69,8 @@ async function startServer(name: string, validity: string): Promise<Server> {
     ...rhyzome.connections,
     pki: {
       ca: file('server', 'ca.pem'),
-      cert: file('server', 'server-grpc.pem'),
-      key: file('server', 'server-grpc-key.pem'),
+      cert: file('server', `server-${certificate}.pem`),
+      key: file('server', `server-${certificate}-key.pem`),
       issuer: { cert: file('ca', 'issuer.pem'), key: file('ca', 'issuer-key.pem'), validity },
     },
     grpc: { listen: [listen], monitoring: `127.0.0.1:${monitoring}`, enrollment: { listen: enrollment } },
@@ -98,6 +98,11 @@ function start(program: 'grpc' | 'agent', config: string): ChildProcess {
   return child;
 }
 
+async function stopped(child: ChildProcess): Promise<void> {
+  child.kill('SIGTERM');
+  await once(child, 'exit');
+}
+
 /** A machine with settings for an agent, and nothing else yet. */
 class MachineFolder {
   readonly config: string;
@@ -114,6 +119,13 @@ class MachineFolder {
     const agent = { controller: server.listen, stateDir: file(name, 'state'), driver: 'sim', labels, pki: this.paths };
     this.config = file(name, 'rhyzome-api.json');
     writeFileSync(this.config, JSON.stringify({ agent, log: { level: 'debug' } }));
+  }
+
+  /** From its next start on. */
+  dials(...controllers: string[]): void {
+    const settings = JSON.parse(readFileSync(this.config, 'utf8'));
+    settings.agent.controller = controllers;
+    writeFileSync(this.config, JSON.stringify(settings));
   }
 
   enroll(...more: string[]): Promise<Ended> {
@@ -326,6 +338,64 @@ describe('what is revoked', () => {
     const told = await rhyzome.audit('system');
     expect(told.map(({ action }) => action)).toEqual(expect.arrayContaining(['service.revoke', 'certificate.revoke']));
   });
+
+  it('is no server for an agent any more; and what a restored database forgot comes back from the nodes', async () => {
+    const dir = file('ca');
+    const { serial } = await issueCertificate({
+      dir,
+      out: file('server'),
+      type: 'server',
+      name: 'fallen',
+      dns: ['localhost'],
+    });
+    const fallen = await startServer('fallen', '30d', 'fallen');
+    const machine = new MachineFolder('m9', first);
+    const made = await rhyzome.json('node', 'enroll', 'node-9');
+    expect(await machine.enroll(...trust(made))).toMatchObject({ status: 0 });
+    // Whom it dials first is chance: most likely that one.
+    machine.dials(...Array(9).fill(fallen.listen), first.listen);
+    let agent = start('agent', machine.config);
+    await until('it is with a server', async () => !!(await replicaOf('node-9')));
+    while ((await replicaOf('node-9')) !== fallen.listen) {
+      await stopped(agent);
+      await until('it is away', async () => !(await replicaOf('node-9')));
+      agent = start('agent', machine.config);
+      await until('it is with a server', async () => !!(await replicaOf('node-9')));
+    }
+
+    await rhyzome.ok('pki', 'revoke', serial, '--reason', 'stolen');
+    await until('it has gone to the other', async () => (await replicaOf('node-9')) === first.listen);
+    const refusals = () => machine.log.split('of server “fallen” was revoked').length - 1;
+    await stopped(agent);
+    const before = refusals();
+    machine.dials(fallen.listen);
+    agent = start('agent', machine.config);
+    await until('it refuses it from its start on', () => refusals() > before);
+    expect(await replicaOf('node-9')).toBeFalsy();
+    await stopped(agent);
+
+    // As in a backup that is older.
+    await sql`delete from revocation where serial = ${serial}`.execute(rhyzome.db.operator);
+    const rows = async () =>
+      (
+        await sql<{ by: string; isTaken: boolean }>`select revoked_by as by, taken_over_at is not null as "isTaken"
+          from revocation where serial = ${serial}`.execute(rhyzome.db.operator)
+      ).rows;
+    expect(await rows()).toEqual([]);
+    machine.dials(first.listen);
+    agent = start('agent', machine.config);
+    await until('the database knows again', async () => (await rows()).length === 1);
+    expect(await rows()).toEqual([{ by: expect.stringMatching(/^node:node-/), isTaken: true }]);
+    expect((await rhyzome.audit('system')).map(({ action }) => action)).toContain('certificate.takeOver');
+    expect(
+      await watchHealth(first.listen, {
+        ca: file('server', 'ca.pem'),
+        cert: file('server', 'server-fallen.pem'),
+        key: file('server', 'server-fallen-key.pem'),
+      }).ended,
+    ).toMatchObject({ code: grpc.status.UNAUTHENTICATED });
+    await stopped(agent);
+  }, 240_000);
 
   it('is a node’s certificate, too, when the node is removed', async () => {
     const machine = new MachineFolder('m1', first);

@@ -188,10 +188,16 @@ describe('a node', () => {
     for (const { name, node } of made) {
       if (node !== from) await rhyzome(stack, 'instance', 'migrate', `acme/${name}`, '--to', from);
     }
+    // Its networks' router, by order; it goes again before the machines have gone.
+    const { nodes: standing } = await rhyzome(stack, 'network', 'show', 'acme/lan');
+    expect(standing.map(({ name }: any) => name)).toContain(from);
+    expect(await rhyzome(stack, 'network', 'move-router', 'acme/lan', '--to', from)).toMatchObject({ to: from });
     const snapshot = await api.make('snapshots', { name: 'held', disk: made[2].bootDisk });
     const { status, stdout, stderr } = await drained(from);
     expect(status).toBe(1);
     const result = JSON.parse(stdout);
+    expect(result.movedRouters).toBe(1);
+    expect(stderr).toContain(`acme/lan: its router moved to ${other(from)}`);
     expect(result.left).toEqual([
       expect.objectContaining({ name: 'drained-three', why: expect.stringContaining('only while the machine is off') }),
     ]);

@@ -8,6 +8,7 @@ import { RhyzomeError } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
 import type { JobRow } from '#libs/jobs';
 import { type Moves, outcomeOf } from './moves.js';
+import { type MovableRouter, routersToMove } from './routers.js';
 
 export interface DrainOptions {
   nodeId: string;
@@ -16,10 +17,14 @@ export interface DrainOptions {
   /** Aborted: nothing more is begun, and what is under way is not waited for. */
   stopping: AbortSignal;
   tell(text: string): void;
+  /** Throws RhyzomeError where it stays. */
+  moveRouter(router: MovableRouter): Promise<unknown>;
 }
 
 export interface DrainResult {
   moved: number;
+  /** Of networks that are on another node, too; with the last machine of the others it goes by itself. */
+  movedRouters: number;
   /** What is still there, and why. */
   left: { kind: string; tenant: string; name: string; id: string; why: string }[];
 }
@@ -34,6 +39,7 @@ interface Machine {
 }
 
 const LOOK_MS = 500;
+const ROUTERS_AT_ONCE = 8;
 /** So long is somebody else's change of a machine waited for. */
 const BUSY_MS = 10 * 60_000;
 
@@ -41,6 +47,7 @@ export async function drain(db: Database, moves: Moves, options: DrainOptions): 
   const { stopping, tell } = options;
   const refused = new Map<string, string>();
   const running = new Map<string, Machine>();
+  const routers = new Routers(db, options);
   const since = Date.now();
   let moved = 0;
   const settle = async () => {
@@ -62,6 +69,8 @@ export async function drain(db: Database, moves: Moves, options: DrainOptions): 
       if (machine.job && machine.action === 'migrate') running.set(machine.job, machine);
     }
     if (stopping.aborted || (open.length === 0 && running.size === 0)) break;
+    // Before the last machine of their networks is gone, since guests miss a router for less time that moves on its own.
+    await routers.move();
     for (const machine of open.filter(({ job }) => job === null)) {
       if (running.size >= options.atOnce) break;
       const begun = await begin(moves, machine, options.mayStop);
@@ -73,7 +82,45 @@ export async function drain(db: Database, moves: Moves, options: DrainOptions): 
     }
     await sleep(LOOK_MS, undefined, { signal: stopping }).catch(() => undefined); // Only the wish to stop ends it early.
   }
-  return { moved, left: await db.operatorTransaction((tx) => leftOn(tx, options.nodeId, refused)) };
+  return {
+    moved,
+    movedRouters: routers.moved,
+    left: await db.operatorTransaction((tx) => leftOn(tx, options.nodeId, refused)),
+  };
+}
+
+/** Moves what routers of the node can go elsewhere by now, each once. */
+class Routers {
+  moved = 0;
+  private readonly tried = new Set<string>();
+
+  constructor(
+    private readonly db: Database,
+    private readonly options: DrainOptions,
+  ) {}
+
+  async move(): Promise<void> {
+    const { nodeId, stopping } = this.options;
+    const all = await this.db.operatorTransaction((tx) => routersToMove(tx, nodeId));
+    const open = all.filter(({ network }) => !this.tried.has(network));
+    while (open.length > 0 && !stopping.aborted) {
+      await Promise.all(open.splice(0, ROUTERS_AT_ONCE).map((router) => this.moveOne(router)));
+    }
+  }
+
+  private async moveOne(router: MovableRouter): Promise<void> {
+    const { moveRouter, tell } = this.options;
+    this.tried.add(router.network);
+    const what = `${router.tenantId}/${router.name}: its router`;
+    try {
+      await moveRouter(router);
+      this.moved += 1;
+      tell(`${what} moved to ${router.toName}`);
+    } catch (error) {
+      if (!(error instanceof RhyzomeError)) throw error;
+      tell(`${what} goes with the last machine: ${error.message}`);
+    }
+  }
 }
 
 function refuse(refused: Map<string, string>, machine: Machine, why: string, tell: (text: string) => void): void {

@@ -11,6 +11,19 @@ export function pair(text: string, before: Record<string, string> = {}): Record<
   return { ...before, [key]: text.slice(at + 1) };
 }
 
+export interface OfTenant {
+  tenantId: string;
+  /** Or an id. */
+  name: string;
+}
+
+/** `tenant/name`: a resource of one of all tenants. */
+export function ofTenant(text: string): OfTenant {
+  const [, tenantId, name] = /^([a-z0-9]{1,63})\/(.{1,63})$/.exec(text) ?? [];
+  if (!tenantId || !name) throw new InvalidArgumentError('It must be of the form TENANT/NAME.');
+  return { tenantId, name };
+}
+
 /** Repeatable. */
 export function collect(text: string, before: readonly string[] = []): string[] {
   return [...before, text];

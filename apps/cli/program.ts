@@ -11,6 +11,7 @@ import { instanceCommand } from './commands/instance.js';
 import { jobCommand } from './commands/job.js';
 import { loginCommand } from './commands/login.js';
 import { logoutCommand } from './commands/logout.js';
+import { networkCommand } from './commands/network.js';
 import { nodeCommand } from './commands/node.js';
 import { placementCommand } from './commands/placement.js';
 import { poolCommand } from './commands/pool.js';
@@ -39,6 +40,7 @@ const commands = [
   imageCommand,
   diskCommand,
   instanceCommand,
+  networkCommand,
   jobCommand,
   alarmCommand,
   auditCommand,

@@ -21,6 +21,7 @@ import { enrollmentService } from './enrollment.js';
 import { GrpcModule } from './grpc.module.js';
 import { openIssuer } from './issuer.js';
 import { grpcMetrics } from './metrics.js';
+import { NodesRevocations } from './revocations.js';
 import { addressOf } from './service-callers.js';
 
 const config = loadConfigOrExit('rhyzome-grpc', ['db', 'grpc']);
@@ -50,7 +51,14 @@ const installation = await whenReachable(log, async () => {
 
 const firstTcp = config.grpc.listen.find((address) => !address.startsWith('unix:'));
 const advertise = config.grpc.advertise ?? firstTcp ?? config.grpc.listen[0]!;
-const hub = new NodeHub(db, listener, registry, { installationId: installation.id, advertise, log });
+const revocations = new RevocationList(db, log);
+const toldRevocations = new NodesRevocations(db, revocations, issuer, credentials, log);
+const hub = new NodeHub(db, listener, registry, {
+  installationId: installation.id,
+  advertise,
+  log,
+  revocations: toldRevocations,
+});
 const runner = new JobRunner(db, listener, new ResourceJobs(db, registry), { workers: config.grpc.workers, log });
 const alarms = new AlarmWatch(db, log);
 const upkeep = new Upkeep(db, registry, log, undefined, [
@@ -81,7 +89,6 @@ if (!content) log.warn('“storage” is not configured: nodes cannot fetch imag
 grpcMetrics(monitoring.registry, db, hub, runner, numberer);
 
 const draining = new AbortController();
-const revocations = new RevocationList(db, log);
 const grpc = nestGrpcOptions({
   listen: config.grpc.listen,
   credentials,
@@ -89,7 +96,13 @@ const grpc = nestGrpcOptions({
   onRefused: ({ type, name }, source) =>
     unauthenticated.tell({ reason: 'revoked', source: addressOf(source), issuer: `${type}:${name}`, method: 'gRPC' }),
 });
-await whenReachable(log, () => revocations.follow(listener, () => grpc.gate.recheck()));
+await whenReachable(log, () =>
+  revocations.follow(listener, () => {
+    grpc.gate.recheck();
+    void toldRevocations.renew().then((isNew) => isNew && hub.tellRevocations());
+  }),
+);
+await toldRevocations.renew();
 const certificates = new Certificates(db, issuer);
 const module = GrpcModule.with({
   db,

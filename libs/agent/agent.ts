@@ -20,6 +20,7 @@ import { isRefusal, reasonOf } from './reasons.js';
 import { Relays } from './relays.js';
 import { CertificateRenewal } from './renewal.js';
 import { Returning } from './returning.js';
+import { KnownRevocations, refusingRevoked } from './revocations.js';
 import { type BackOff, backOffMs } from './schedule.js';
 import { Session } from './session.js';
 
@@ -64,10 +65,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await mkdir(options.stateDir, { recursive: true, mode: 0o755 });
   const unlock = await lockStateDir(options.stateDir);
   try {
-    const { credentials, migration, log, stateDir } = options;
+    const { migration, log, stateDir } = options;
     const [installation, epoch] = [await Installation.load(stateDir), await Epoch.load(stateDir)];
+    const revocations = await KnownRevocations.load(stateDir, log);
+    const credentials = refusingRevoked(options.credentials, revocations);
     const wire = await Wire.start({ credentials, listen: migration?.listen, log });
-    const agent = new NodeAgent(options, installation, epoch, wire);
+    const agent = new NodeAgent({ ...options, credentials }, installation, epoch, wire, revocations);
     const running = agent.run();
     const { controller, serverName, renews = false } = options;
     const renewal = new CertificateRenewal({ targets: [controller].flat(), serverName, credentials, log, renews });
@@ -109,6 +112,7 @@ class NodeAgent {
     private readonly installation: Installation,
     private readonly epoch: Epoch,
     private readonly wire: Wire,
+    private readonly revocations: KnownRevocations,
   ) {
     const { controller, serverName, credentials } = options;
     this.timing = {
@@ -215,6 +219,7 @@ class NodeAgent {
         capacity: () => joined().capacity(),
         inventory: async () => takeInventory(joined().driver, joined().reconciler),
         removeUnowned: async (refs) => joined().removeUnowned(refs),
+        revocations: (told) => this.revocations.take(told),
       },
     });
     this.session = session;
@@ -274,6 +279,7 @@ class NodeAgent {
       kinds: machine?.driver.capabilities.map(({ kind }) => kind) ?? [],
       underlay: await this.underlay(machine),
       epoch: this.epoch.known,
+      revocationsDigest: this.revocations.digest,
       sharedStorage: machine?.driver.sharedStorage?.() ?? undefined,
       migrationAddress: (this.wire.address && this.options.migration?.advertise) ?? this.wire.address ?? '',
     };

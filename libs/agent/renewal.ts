@@ -4,12 +4,12 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DriverLog } from '#libs/drivers/contract';
-import type { Credentials, CredentialsSource } from '#libs/pki';
+import type { Credentials, CredentialsSource, ShownCertificate } from '#libs/pki';
 import { problemOf, type RenewalTarget, renewCertificate } from '#libs/rpc';
 import { reasonOf } from './reasons.js';
 import { type BackOff, backOffMs } from './schedule.js';
 
-export interface RenewalOptions extends Omit<RenewalTarget, 'target'> {
+export interface RenewalOptions extends Omit<RenewalTarget, 'target' | 'refusalOf'> {
   /** Where rhyzome-grpc listens; at least one. They are tried in turn. */
   targets: readonly string[];
   credentials: CredentialsSource;
@@ -64,8 +64,9 @@ export class CertificateRenewal {
   private async tryOnce(current: Credentials): Promise<boolean> {
     const { credentials, log, targets, serverName } = this.options;
     const target = targets[this.at++ % targets.length]!;
+    const refusalOf = credentials.refusalOf && ((shown: ShownCertificate) => credentials.refusalOf?.(shown));
     try {
-      const { notAfter } = await renewCertificate({ target, serverName }, current);
+      const { notAfter } = await renewCertificate({ target, serverName, refusalOf }, current);
       log.info({ notAfter }, 'the certificate was renewed');
       // It looks by itself, but a moment later.
       await credentials.check();

@@ -19,6 +19,7 @@ import {
   type RelayChunk,
   type RelayInput,
   type RelayRequest,
+  type Revocations,
   send,
   type UnownedOutcome,
   type Welcome,
@@ -37,6 +38,8 @@ export interface SessionHandlers {
   capacity(): Promise<Capacity>;
   inventory(): Promise<Observed[]>;
   removeUnowned(refs: readonly Ref[]): Promise<UnownedOutcome[]>;
+  /** Resolves with what the controller lacks of what was revoked. */
+  revocations(told: Revocations): Promise<Revocations[]>;
 }
 
 export interface SessionOptions {
@@ -194,6 +197,10 @@ export class Session {
           (items) => this.write({ body: { $case: 'unownedOutcomes', value: { items } } }),
           (error: unknown) => log.error({ err: error }, 'what nobody owns could not be removed'),
         );
+        return;
+      case 'revocations':
+        for (const value of await handlers.revocations(body.value))
+          void this.write({ body: { $case: 'revocations', value } });
         return;
       case 'acknowledge':
         return;

@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { CertificateIssuer, type CheckedRequest, checkRequest, initPki, requestForNextKey } from '#libs/pki';
 import { type TestDatabase, testDatabase } from '#libs/testing';
@@ -16,6 +17,7 @@ import {
   revokeToken,
   serialFrom,
   successorsOf,
+  takeOverRevocations,
 } from './index.js';
 
 const trustDomain = 'rhyzome.internal';
@@ -181,5 +183,24 @@ describe('the list of what was revoked', () => {
     for (const text of ['', 'xyz', '0'.repeat(41)])
       expect(() => serialFrom(text)).toThrow(expect.objectContaining({ code: 'invalid' }));
     expect(await code(inTx((tx) => revokeSerial(tx, 'AA', { by, reason: 'two\nlines' })))).toBe('invalid');
+  });
+
+  test('comes back from a node that knows more than a restored database, once', async () => {
+    const list = new RevocationList(database.db, quiet, 20);
+    await inTx((tx) => revokeSerial(tx, 'F00D01', { by }));
+    await inTx((tx) => revokeSerial(tx, 'F00D02', { by }));
+    await inTx((tx) => revokeHolder(tx, { kind: 'node', name: 'forgotten' }, { by }));
+    await inTx((tx) => revokeHolder(tx, { kind: 'node', name: 'later' }, { by }));
+    await list.follow(database.listener, () => undefined);
+    const { known } = list;
+    await inTx(async (tx) => {
+      await sql`delete from revocation where serial = 'F00D02' or name = 'forgotten'`.execute(tx);
+      await sql`update revocation set revoked_at = revoked_at - interval '1 hour' where name = 'later'`.execute(tx);
+    });
+    await expect.poll(() => list.known.covers(known), { timeout: 20_000 }).toBe(false);
+    expect(await takeOverRevocations(database.db, known, 'n1')).toBe(3);
+    expect(await takeOverRevocations(database.db, known, 'n1')).toBe(0);
+    await expect.poll(() => list.known.covers(known), { timeout: 20_000 }).toBe(true);
+    await list.close();
   });
 });

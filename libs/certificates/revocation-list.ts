@@ -5,25 +5,12 @@
 import { sql } from 'kysely';
 import { RhyzomeError } from '#libs/core';
 import type { Database, Listener } from '#libs/db';
-import type { PeerIdentity } from '#libs/pki';
+import { type IdentityType, RevokedSet, type ShownCertificate } from '#libs/pki';
 
 const LOOK_MS = 5_000;
 /** Rows of certificates and tokens are kept for so long after their end. */
 const KEPT_DAYS = 90;
 const PRUNE_MS = 3_600_000;
-
-/** A certificate as a peer shows it. */
-export interface ShownCertificate extends Pick<PeerIdentity, 'type' | 'name'> {
-  /** Upper hex. */
-  serial: string;
-  notBefore: Date;
-}
-
-interface HolderEntry {
-  revokedAtMs: number;
-  /** Issued afterwards. */
-  spared: ReadonlySet<string>;
-}
 
 interface ListLog {
   warn(fields: object, message: string): void;
@@ -31,14 +18,14 @@ interface ListLog {
 
 interface Row {
   serial: string | null;
-  holder: string;
+  kind: IdentityType | null;
+  name: string | null;
   revoked_at: Date;
   spared: string[];
 }
 
 export class RevocationList {
-  private serials: ReadonlySet<string> = new Set();
-  private holders: ReadonlyMap<string, HolderEntry> = new Map();
+  private revoked = new RevokedSet();
   private reading: Promise<void> | undefined;
   private isStale = false;
   private prunedAt = 0;
@@ -70,15 +57,17 @@ export class RevocationList {
   }
 
   get size(): number {
-    return this.serials.size + this.holders.size;
+    return this.revoked.size;
+  }
+
+  /** As of the last reading. */
+  get known(): RevokedSet {
+    return this.revoked;
   }
 
   /** Why this certificate may not be used; undefined when nothing speaks against it. */
   refusalOf(shown: ShownCertificate): RhyzomeError | undefined {
-    const holder = this.holders.get(`${shown.type}/${shown.name}`);
-    // One that nobody recorded was made before or after, as it says itself.
-    const isCovered = holder && !holder.spared.has(shown.serial) && shown.notBefore.getTime() <= holder.revokedAtMs;
-    if (!isCovered && !this.serials.has(shown.serial)) return undefined;
+    if (!this.revoked.refuses(shown)) return undefined;
     return new RhyzomeError('unauthenticated', 'Your certificate was revoked. Enroll again, or have a new one issued.');
   }
 
@@ -109,21 +98,18 @@ export class RevocationList {
       async (tx) =>
         (
           await sql<Row>`
-            select r.serial, r.kind || '/' || r.name as holder, r.revoked_at,
+            select r.serial, r.kind, r.name, r.revoked_at,
               array(select c.serial from certificate c where c.kind = r.kind and c.name = r.name
-                and c.issued_at > r.revoked_at and c.not_after > now()) as spared
+                and c.issued_at > r.revoked_at and c.not_before <= r.revoked_at and c.not_after > now()) as spared
             from revocation r`.execute(tx)
         ).rows,
     );
-    this.serials = new Set(rows.flatMap(({ serial }) => serial ?? []));
-    this.holders = new Map(
-      rows
-        .filter(({ serial }) => serial === null)
-        .map(({ holder, revoked_at, spared }) => [
-          holder,
-          { revokedAtMs: revoked_at.getTime(), spared: new Set(spared) },
-        ]),
-    );
+    this.revoked = new RevokedSet({
+      serials: rows.flatMap(({ serial }) => serial ?? []),
+      holders: rows.flatMap(({ kind, name, revoked_at, spared }) =>
+        kind === null ? [] : [{ type: kind, name: name!, revokedAtMs: revoked_at.getTime(), spared }],
+      ),
+    });
   }
 
   /** Harmless when several do it at once. Revocations stay: a certificate that nobody recorded may last for years. */

@@ -12,6 +12,7 @@ import { InventoryClock } from './inventory-clock.js';
 import { inTurn, MAX_INVENTORY } from './inventory-taking.js';
 import { countFrom, labelsFrom, smallCountFrom, storageFrom, textFrom, underlayFrom } from './node-words.js';
 import { nodesWithNews, openSession } from './registry.js';
+import type { ToldRevocations } from './revocations.js';
 import { NodeStream, Together } from './stream.js';
 import type { StreamLog } from './stream-log.js';
 
@@ -25,6 +26,8 @@ export interface HubOptions {
   /** Between two inventories of a node. */
   inventoryEveryMs?: number;
   log: StreamLog;
+  /** What was revoked, for nodes to know; absent: they are told nothing. */
+  revocations?: ToldRevocations;
 }
 
 const HELLO_MS = 15_000;
@@ -116,6 +119,7 @@ export class NodeHub {
       signal,
       this.options.log,
       this.turn,
+      this.options.revocations,
     );
     this.streams.get(session.nodeId)?.end();
     this.streams.set(session.nodeId, stream);
@@ -136,11 +140,17 @@ export class NodeHub {
         epoch: BigInt(session.epoch),
       };
       await send(call, { body: { $case: 'welcome', value: welcome } }, signal);
+      await stream.tellRevocations(hello.revocationsDigest);
       await stream.run(hello);
     } finally {
       if (this.streams.get(session.nodeId) === stream) this.streams.delete(session.nodeId);
       this.options.log.info({ node: nodeName, session: session.session }, 'a node’s stream has ended');
     }
+  }
+
+  /** To all whose streams are held here: the list is another one. */
+  tellRevocations(): void {
+    for (const stream of this.streams.values()) void stream.tellRevocations();
   }
 
   /** What other nodes are told of this one may be different now. What fails here is done by the kinds' upkeep. */

@@ -10,6 +10,7 @@ export * from './placements.js';
 export * from './registry.js';
 export * from './relay.js';
 export * from './reports.js';
+export type { ToldRevocations } from './revocations.js';
 export * from './state.js';
 export * from './sweep.js';
 export { entombNow, heldFor, holdLeases, holdPublicAddress } from './tombstones.js';

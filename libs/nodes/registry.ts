@@ -85,8 +85,9 @@ export async function openSession(db: Database, hello: NodeHello, replica: strin
 async function tellSenders(tx: Tx, name: string, address: string): Promise<void> {
   const told = await sql<{ nodeId: string }>`
     update deed set arguments = jsonb_set(arguments, '{to,address}', to_jsonb(${address}::text))
-    where (tenant_id, id) in (select m.tenant_id, m.id from move m join node n on n.id = m.to_node where n.name = ${name})
-      and state = 'asked' and verb = 'migrate' and arguments #>> '{to,address}' <> ${address}
+    where (tenant_id, id) in (select m.tenant_id, unnest(array[m.id, m.abandon_id]) from move m
+        join node n on n.id = m.to_node where n.name = ${name})
+      and state = 'asked' and arguments #>> '{to,address}' <> ${address}
     returning node_id as "nodeId"`.execute(tx);
   for (const { nodeId } of told.rows) wakeAfterCommit('rhyzome_node', nodeId);
 }

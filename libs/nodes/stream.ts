@@ -7,6 +7,7 @@
 import type * as grpc from '@grpc/grpc-js';
 import { sql } from 'kysely';
 import type { Database } from '#libs/db';
+import { digestOf, type SignedRevocations } from '#libs/pki';
 import type { KindRegistry } from '#libs/resources';
 import {
   type Capacity,
@@ -28,6 +29,7 @@ import { QuietReports } from './quiet-reports.js';
 import { closeSession, holdsSession, type OpenedSession, takeBack } from './registry.js';
 import { Relays } from './relays.js';
 import { recordDeed, recordReport } from './reports.js';
+import type { ToldRevocations } from './revocations.js';
 import type { StreamLog } from './stream-log.js';
 import { type DeedRow, type DesiredRow, desiredRows, Unreached } from './unreached.js';
 
@@ -49,6 +51,8 @@ export class Together {
 
 /** Characters of specs in one message, far below the largest message (libs/rpc); one spec alone may be larger. */
 const BATCH_CHARACTERS = 512 * 1024;
+/** Lists of revocations that an agent may hand back after each that it was told. */
+const MOST_HANDED_BACK = 4;
 /** What an item has beside its spec. */
 const ITEM_CHARACTERS = 200;
 
@@ -65,6 +69,7 @@ export class NodeStream {
   private looking = false;
   private lookAgain = false;
   private ended = false;
+  private handedBack = 0;
   /** Until its agent has stopped what a fence took from the node, it is told what is desired, and nothing else. */
   private isReturning: boolean;
 
@@ -78,6 +83,7 @@ export class NodeStream {
     private readonly signal: AbortSignal,
     private readonly log: StreamLog,
     turn: Turn = inTurn(),
+    private readonly revocations?: ToldRevocations,
   ) {
     this.relays = new Relays((body) => this.send(body));
     this.inventory = new InventoryTaking(db, session, nodeName, (body) => this.send(body), log, turn);
@@ -107,6 +113,20 @@ export class NodeStream {
       this.relays.endAll();
       await closeSession(this.db, this.session);
     }
+  }
+
+  /** What was revoked, unless its agent has just said that it holds this very list. */
+  async tellRevocations(held?: Uint8Array): Promise<void> {
+    const current = this.revocations?.current;
+    if (!current || (held && digestOf(current).equals(held))) return;
+    this.handedBack = 0;
+    await this.send({ $case: 'revocations', value: current });
+  }
+
+  /** Once for each list that it was told: its signature costs something to verify. */
+  private async takeRevocations(known: SignedRevocations): Promise<void> {
+    if (this.handedBack++ >= MOST_HANDED_BACK) return;
+    await this.revocations?.takeOver(this.nodeName, known);
   }
 
   /** Ends the stream from this side, e.g. when a later one has taken over. */
@@ -153,6 +173,8 @@ export class NodeStream {
         return this.inventory.takeOutcomes(body.value.items);
       case 'metrics':
         return recordMetrics(this.db, this.session, body.value);
+      case 'revocations':
+        return this.takeRevocations(body.value);
       case 'heartbeat':
         return this.beat(body.value.capacity);
       default:

@@ -59,7 +59,7 @@ export async function loadAuthority(paths: { cert: string; key: string }, now = 
       paths.key,
     );
   }
-  const algorithm = algorithmOf(key, paths.key);
+  const algorithm = signatureAlgorithm(key, paths.key);
   const uri = subjectAltNames(own.subjectAltName ?? '').find(([type]) => type === 'URI')?.[1] ?? '';
   return {
     pem,
@@ -86,7 +86,8 @@ function parseCaKey(pem: Buffer, file: string): KeyObject {
   }
 }
 
-function algorithmOf(key: KeyObject, file: string) {
+/** By what a CA's key, or the public half of it, signs. Throws PkiError `key_unparsable`. */
+export function signatureAlgorithm(key: KeyObject, file: string) {
   const type = [key.asymmetricKeyType, key.asymmetricKeyDetails?.namedCurve].filter(Boolean).join(' ');
   const known = algorithms[type];
   if (known) return known;

@@ -22,7 +22,9 @@ export type PkiErrorCode =
   | 'identity_ambiguous'
   | 'identity_malformed'
   | 'name_malformed'
-  | 'request_refused';
+  | 'request_refused'
+  | 'certificate_revoked'
+  | 'revocations_malformed';
 
 /** Thrown by everything in libs/pki. */
 export class PkiError extends Error {

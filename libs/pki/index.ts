@@ -28,4 +28,15 @@ export { CertificateIssuer, ensureIssuer, type IssuedLeaf, type IssuerFiles, typ
 export { dialNode, listenForNodes, type NodeListener } from './node-link.js';
 export { checkAnyServer, checkServer, identifyClient } from './peer.js';
 export { type CheckedRequest, checkRequest, maxRequestBytes } from './request.js';
+export {
+  digestOf,
+  mostRevocations,
+  parseRevocations,
+  type Revocations,
+  type RevokedHolder,
+  RevokedSet,
+  type ShownCertificate,
+  type SignedRevocations,
+  verifyRevocations,
+} from './revocations.js';
 export { type CredentialsSource, fixedCredentials, type WatchOptions, watchCredentials } from './watch.js';

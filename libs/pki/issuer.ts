@@ -23,6 +23,7 @@ import { certificateMode, exists, keyMode, readPem, writeFileAtomically } from '
 import { trustDomainUri } from './identity.js';
 import { caPaths } from './issue.js';
 import type { CheckedRequest } from './request.js';
+import { type SignedRevocations, signRevocations } from './revocations.js';
 
 const dayMs = 24 * 60 * 60 * 1000;
 const issuerDays = 5 * 365;
@@ -130,6 +131,13 @@ export class CertificateIssuer {
       ...leaf,
       chain: [leaf.pem, ...between.map((certificate) => `${certificate.toString().trim()}\n`)].join(''),
     };
+  }
+
+  /** Vouches for a list. Throws PkiError `certificate_expired` when the issuer itself has. */
+  async signRevocations(list: Buffer): Promise<SignedRevocations> {
+    await this.follow();
+    assertValidAt(this.authority.parsed[0]!, this.options.cert, new Date());
+    return signRevocations(this.authority, list);
   }
 
   private async follow(): Promise<void> {

@@ -2,13 +2,13 @@
  * Connections from node to node: mutual TLS, both sides with their nodes' certificates. These are no servers' (their
  * extended key usage says clients only, RFC 5280 section 4.2.1.12), so that no node passes for one anywhere else; here,
  * and only here, one side is dialled all the same, and the side that dials checks the other's chain by itself. Says who
- * the other side is and nothing of what it may do.
+ * the other side is and nothing of what it may do; one that was revoked is nobody.
  */
 import { X509Certificate } from 'node:crypto';
 import { connect, createServer, type DetailedPeerCertificate, type PeerCertificate, type TLSSocket } from 'node:tls';
 import { assertChain, assertValidAt, parseCertificates } from './credentials.js';
 import { PkiError } from './errors.js';
-import { identifyClient } from './peer.js';
+import { identifyClient, shownBy } from './peer.js';
 import type { CredentialsSource } from './watch.js';
 
 export interface NodeListener {
@@ -129,7 +129,8 @@ function wrongNode(socket: TLSSocket, node: string, credentials: CredentialsSour
     assertValidAt(leaf, files.cert, now);
     const roots = parseCertificates(credentials.current.ca, files.ca, 'the CA');
     assertChain(leaf, intermediates, roots, files, now);
-    const name = nodeNameOf({ subjectaltname: leaf.subjectAltName }, credentials);
+    const { subjectAltName: subjectaltname, serialNumber, validFrom: valid_from } = leaf;
+    const name = nodeNameOf({ subjectaltname, serialNumber, valid_from }, credentials);
     return name === node ? undefined : new PkiError('identity_malformed', `There is node “${name}”, not “${node}”.`);
   } catch (error) {
     return error as Error;
@@ -148,10 +149,15 @@ function chainOf(socket: TLSSocket): X509Certificate[] {
   return chain;
 }
 
-/** Throws PkiError for what is no node of the same trust domain. */
-function nodeNameOf(certificate: Pick<PeerCertificate, 'subjectaltname'>, credentials: CredentialsSource): string {
+/** Throws PkiError for what is no node of the same trust domain, or was revoked. */
+function nodeNameOf(
+  certificate: Pick<PeerCertificate, 'subjectaltname' | 'serialNumber' | 'valid_from'>,
+  credentials: CredentialsSource,
+): string {
   const { trustDomain } = credentials.current.identity;
   const peer = identifyClient(certificate, trustDomain);
+  const refusal = credentials.refusalOf?.(shownBy(certificate, peer));
+  if (refusal) throw refusal;
   if (peer.type === 'node') return peer.name;
   throw new PkiError('identity_malformed', `The other side is ${peer.type} “${peer.name}”, not a node.`);
 }

@@ -6,6 +6,7 @@
 import { stat } from 'node:fs/promises';
 import { type CredentialPaths, type Credentials, loadCredentials } from './credentials.js';
 import type { PkiError } from './errors.js';
+import type { ShownCertificate } from './revocations.js';
 
 export interface WatchOptions {
   /** Called with each new, good set. */
@@ -24,6 +25,8 @@ export interface CredentialsSource {
   /** Looks now; resolves when a change, if any, was taken or refused. */
   check(): Promise<void>;
   close(): void;
+  /** Why a peer's certificate is not to be believed although its CA signed it; absent: nothing is known of any. */
+  refusalOf?(shown: ShownCertificate): PkiError | undefined;
 }
 
 /** Loads once (throws PkiError when that set cannot be used), then keeps looking. The timer keeps no process alive. */

@@ -83,6 +83,7 @@ export function strangerCredentials(ca?: string): grpc.ChannelCredentials {
 export function channelCredentials(source: CredentialsSource): grpc.ChannelCredentials {
   const provider = new SourceCertificateProvider(source);
   return grpc.experimental.createCertificateProviderChannelCredentials(provider, provider, {
-    checkServerIdentity: (host, certificate) => checkServer(host, certificate, source.current.identity.trustDomain),
+    checkServerIdentity: (host, certificate) =>
+      checkServer(host, certificate, source.current.identity.trustDomain, (shown) => source.refusalOf?.(shown)),
   });
 }

@@ -54,6 +54,7 @@ export {
   RemoveUnowned,
   Report,
   ResourceMetrics,
+  Revocations,
   SharedStorage,
   TellInventory,
   Underlay,

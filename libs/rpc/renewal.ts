@@ -1,6 +1,13 @@
 /** Another certificate for the one who has one: asked for over it, with a new key, and put in its place. */
 import * as grpc from '@grpc/grpc-js';
-import { type Credentials, fixedCredentials, installNext, PkiError, requestForNextKey } from '#libs/pki';
+import {
+  type Credentials,
+  type CredentialsSource,
+  fixedCredentials,
+  installNext,
+  PkiError,
+  requestForNextKey,
+} from '#libs/pki';
 import { createChannel } from './client.js';
 import { CertificateServiceClient, type RenewResponse } from './generated/rhyzome/v1/certificate.js';
 
@@ -8,6 +15,8 @@ export interface RenewalTarget {
   /** `host:port` or `unix:/path` of a rhyzome-grpc. */
   target: string;
   serverName?: string;
+  /** Which servers are not to be believed. */
+  refusalOf?: CredentialsSource['refusalOf'];
 }
 
 const CALL_MS = 20_000;
@@ -17,11 +26,12 @@ const CALL_MS = 20_000;
  * resolves; on any failure those before stay. Rejects with a ServiceError, PkiError or the file system's error.
  */
 export async function renewCertificate(
-  { target, serverName }: RenewalTarget,
+  { target, serverName, refusalOf }: RenewalTarget,
   present: Credentials,
 ): Promise<Credentials> {
   const request = await requestForNextKey(present.paths);
-  const channel = createChannel({ target, serverName, credentials: fixedCredentials(present), timeoutMs: CALL_MS });
+  const credentials = { ...fixedCredentials(present), ...(refusalOf && { refusalOf }) };
+  const channel = createChannel({ target, serverName, credentials, timeoutMs: CALL_MS });
   try {
     const client = channel.client(CertificateServiceClient);
     const { certificate } = await new Promise<RenewResponse>((resolve, reject) => {

@@ -38,6 +38,16 @@ export interface RestoreReport {
   missing: (MissingView & { isContent: boolean })[];
   different: Difference[];
   openJobs: number;
+  /** Certificates that were revoked after the backup and that nodes knew of. */
+  revocations: TakenRevocation[];
+}
+
+export interface TakenRevocation {
+  /** A serial number, or whose certificates up to then. */
+  what: string;
+  revokedAt: Date;
+  /** The node that knew. */
+  from: string;
 }
 
 /** Kinds whose content cannot be made again. */
@@ -68,7 +78,15 @@ export async function readReport(tx: Tx): Promise<RestoreReport> {
     missing: (await listMissing(tx)).map((one) => ({ ...one, isContent: CONTENT.includes(one.kind) })),
     different: await listDifferences(tx),
     openJobs: jobs.rows[0]!.open,
+    revocations: await listTaken(tx, restoration.restoredAt),
   };
+}
+
+async function listTaken(tx: Tx, since: Date): Promise<TakenRevocation[]> {
+  const found = await sql<TakenRevocation>`
+    select coalesce(serial, kind || '/' || name) as what, revoked_at as "revokedAt", substr(revoked_by, 6) as "from"
+    from revocation where taken_over_at >= ${since} order by revoked_at, 1 limit 1000`.execute(tx);
+  return found.rows;
 }
 
 /** Of what both know: a disk that has grown since, a machine that was started or stopped since. */

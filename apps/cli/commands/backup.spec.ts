@@ -314,7 +314,12 @@ describe('the comparison after a restore', patience, () => {
       { kind: 'network', id: made },
       { kind: 'disk', id: disk, status: { sizeBytes: 7 } },
     ]);
+    const serial = 'AB12';
+    await sql`insert into revocation (id, serial, revoked_by, taken_over_at) values (${newId()}, ${serial}, 'node:n1', now())`.execute(
+      rhyzome.db.operator,
+    );
     const report = await rhyzome.json('restore', 'report');
+    expect(report.revocations).toMatchObject([{ what: serial, from: 'n1' }]);
     expect(report).toMatchObject({
       silent: [],
       told: ['n1'],

@@ -1,22 +1,12 @@
 /** `rhyzome instance`: machines of all tenants, where the administrator decides about them. */
-import { Command, InvalidArgumentError } from 'commander';
+import { Command } from 'commander';
 import type { Context } from '../context.js';
 import { CliError, exitStatus } from '../exit-status.js';
 import { Moves, outcomeOf } from '../moves.js';
+import { type OfTenant, ofTenant } from '../option-values.js';
 
 export function instanceCommand(context: Context): Command {
   return new Command('instance').description('machines of all tenants').addCommand(migrate(context));
-}
-
-interface Address {
-  tenantId: string;
-  name: string;
-}
-
-function address(text: string): Address {
-  const [, tenantId, name] = /^([a-z0-9]{1,63})\/(.{1,63})$/.exec(text) ?? [];
-  if (!tenantId || !name) throw new InvalidArgumentError('It must be of the form TENANT/NAME.');
-  return { tenantId, name };
 }
 
 interface Flags {
@@ -28,11 +18,11 @@ interface Flags {
 function migrate(context: Context): Command {
   return new Command('migrate')
     .description('move a machine to another node, while it runs where that is possible')
-    .argument('<tenant/name>', 'whose it is, and its name or id', address)
+    .argument('<tenant/name>', 'whose it is, and its name or id', ofTenant)
     .option('--to <node>', 'to this node (default: one with room)')
     .option('--may-stop', 'it may be stopped for it and started again, where it cannot move while it runs')
     .option('--no-wait', 'do not wait for the end')
-    .action(async ({ tenantId, name }: Address, flags: Flags) => {
+    .action(async ({ tenantId, name }: OfTenant, flags: Flags) => {
       const { jobView } = await import('#libs/resources');
       await context.database(async (db) => {
         const moves = await Moves.open(db);

@@ -21,10 +21,11 @@ export function drainCommand(context: Context): Command {
       '\nCtrl-C begins no more moves; those under way end by themselves, and the same command goes on.',
     )
     .action(async (idOrName: string, flags: Flags) => {
-      const [{ drainNode, findNode }, { drain }, { Moves }] = await Promise.all([
+      const [{ drainNode, findNode }, { drain }, { Moves }, { moveRouter }] = await Promise.all([
         import('../nodes.js'),
         import('../drain.js'),
         import('../moves.js'),
+        import('../routers.js'),
       ]);
       const stop = new AbortController();
       const onSignal = () => stop.abort();
@@ -47,6 +48,7 @@ export function drainCommand(context: Context): Command {
             mayStop: flags.mayStop ?? false,
             stopping: stop.signal,
             tell: (text) => context.tell(text),
+            moveRouter: (router) => moveRouter(context, db, { ...router, wait: true }),
           });
           if (result.left.length > 0) context.status = exitStatus.refused;
           context.show({ node: node.name, stopped: stop.signal.aborted, ...result }, words(node.name, result));

@@ -140,7 +140,8 @@ function words(done: string, missing: string[] | null): string {
     '  1. Start rhyzome-grpc, and let all agents connect.',
     '  2. rhyzome restore report',
     '  3. rhyzome restore finish',
-    'What was withdrawn after the backup is valid again (API tokens, grants, accounts, certificates): withdraw it anew.',
+    'What was withdrawn after the backup is valid again (API tokens, grants, accounts): withdraw it anew.',
+    'Certificates that were revoked after it are, too, until a node has connected that knows of them: the report tells.',
     'Enrolment tokens that were not used are void.',
   ].join('\n');
 }
@@ -158,7 +159,7 @@ function report(context: Context): Command {
 const MOST_SHOWN = 100;
 
 function reportWords(found: RestoreReport): string {
-  const { restoration, told, silent, unknown, missing, different, openJobs } = found;
+  const { restoration, told, silent, unknown, missing, different, openJobs, revocations } = found;
   const done = restoration.finishedAt ? ` Finished at ${restoration.finishedAt.toISOString()}.` : '';
   const parts = [
     `As of ${restoration.backupAt.toISOString()}, restored at ${restoration.restoredAt.toISOString()} by ${restoration.restoredBy}.${done}`,
@@ -203,6 +204,11 @@ function reportWords(found: RestoreReport): string {
     );
   if (unknown.length + missing.length + different.length === 0)
     parts.push(silent.length > 0 ? 'Of those that have told, all agree.' : 'Nodes and database agree.');
+  parts.push(
+    revocations.length > 0
+      ? `Certificates that were revoked after the backup; nodes knew, and they are revoked again:\n${shown(['WHAT', 'REVOKED AT', 'FROM'], revocations, (r) => [r.what, r.revokedAt, r.from])}`
+      : 'No node knows of certificates that were revoked after the backup. If you know of any, revoke them again: `rhyzome pki revoke`.',
+  );
   if (!restoration.finishedAt) parts.push('Nodes are told nothing until `rhyzome restore finish`.');
   return parts.join('\n\n');
 }

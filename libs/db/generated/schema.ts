@@ -864,6 +864,7 @@ export interface Revocation {
   revoked_at: Generated<Timestamp>;
   revoked_by: string;
   serial: string | null;
+  taken_over_at: Timestamp | null;
 }
 
 export interface RoomGivenBack {

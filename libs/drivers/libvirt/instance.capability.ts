@@ -114,7 +114,7 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
       checkRef(context.installation, ref);
       if (verb === 'migrate') return known.during(ref.id, () => departures.migrate(ref, args, signal, progress));
       if (verb === 'abandon' && isAbandon(args)) {
-        return known.during(ref.id, () => departures.abandon(ref, args.operationId, signal));
+        return known.during(ref.id, () => departures.abandon(ref, args, signal));
       }
       const deed = deeds.get(verb);
       if (!deed) throw new DriverError('unknown_verb', `Unknown verb ${verb}.`, { permanent: true });

@@ -30,7 +30,11 @@ export async function apply(
   signal.throwIfAborted();
   const bridge = await ensureBridge(runner, installation, ref, spec.mtu, spec.overlay !== null);
   const { entries } = plan;
-  await parts.alone('', () => applyGuard(runner, installation, ref.id, staleGuard(before, plan), plan));
+  const stale = staleGuard(before, plan);
+  // A gateway elsewhere is heard until the one here stands.
+  const keepsGateway = plan.role === 'router' && stale.gateway !== null;
+  const guard = (gone: Guarded) => parts.alone('', () => applyGuard(runner, installation, ref.id, gone, plan));
+  await guard(keepsGateway ? { ...stale, gateway: null } : stale);
   if (bridge.isNew) await adoptPorts(runner, bridge.name, new Set(entries.map(({ port }) => port)));
   signal.throwIfAborted();
   // A bridge that is new has nothing of another role.
@@ -38,15 +42,17 @@ export async function apply(
   const after: Applied = { before, record, stale: staleLeases(before, entries) };
   let door: NetworkRecord['door'] = null;
   if (plan.role === 'annex') {
-    // A router that was here gives way at once: its port out of the way, then the way to where it is now.
-    if (isChange) await deleteLink(runner, routerPortName(installation, ref.id));
-    await applySpan(parts, ref, spec, after, plan);
+    // A router that was here gives way at the last moment: its port out of the way, then the way to where it is now.
+    await applySpan(parts, ref, spec, after, plan, async () => {
+      if (isChange) await deleteLink(runner, routerPortName(installation, ref.id));
+    });
     if (isChange) await leaveRole(parts, ref.id, before);
     await applyAnnex(parts, ref, spec);
   } else {
     if (isChange) await leaveRole(parts, ref.id, before);
     door = await applyRouter(parts, ref, spec, after, signal);
     await applySpan(parts, ref, spec, after, plan);
+    if (keepsGateway) await guard({ ...stale, entries: [] });
     const [opening = closed] = record.openings.slice(-1);
     await parts.announcer.tell(ref.id, opening.link, opening.addresses);
   }
@@ -56,19 +62,20 @@ export async function apply(
   return statusOf(installation, ref.id, door?.port ?? null, await uplinkAddress(parts));
 }
 
-/** The way to the other nodes, and what may come from there. Undo: in `remove`. */
+/** The way to the other nodes, and what may come from there. Undo: in `remove`. `beforeEntries`: as of applyOverlay. */
 async function applySpan(
   parts: Parts,
   { id }: Ref,
   spec: CheckedNetwork,
   { before, record }: Applied,
   { gates }: Plan,
+  beforeEntries?: () => Promise<void>,
 ) {
   if (!spec.overlay && !record.overlay) return;
   const { runner, context, options } = parts;
   const stale = staleGates(before, gates);
   await parts.alone('', () => applyGates(runner, context.installation, options.uplink, stale, gates));
-  await applyOverlay(runner, context.installation, id, spec, options.underlay);
+  await applyOverlay(runner, context.installation, id, spec, options.underlay, beforeEntries);
 }
 
 /** What a spec makes of this machine's part of the network. */

@@ -184,6 +184,28 @@ export class Lab {
     return (await this.orEmpty(`ip netns exec ${guest} busybox ping -c 1 -W 1 ${address}`)) !== '';
   }
 
+  /**
+   * Keeps pinging, 20 times a second; the result ends that and gives the longest time in which nothing came back (ms), and
+   * what share of all came back.
+   */
+  async keepPinging(guest: string, address: string): Promise<() => Promise<{ deafMs: number; answered: number }>> {
+    const everyMs = 50;
+    const argv = ['ip', 'netns', 'exec', guest, 'busybox', 'ping', '-i', String(everyMs / 1000), address];
+    const child = this.host.runner.spawn(argv);
+    let text = '';
+    child.stdout?.on('data', (data) => (text += data));
+    const closed = new Promise((resolve) => child.once('close', resolve));
+    for (let i = 0; i < 100 && !text.includes('seq='); i++) await sleep(50);
+    return async () => {
+      child.kill('SIGINT');
+      await closed;
+      const came = [...text.matchAll(/seq=(\d+)/g)].map(([, seq]) => Number(seq)).sort((a, b) => a - b);
+      const sent = Number(/(\d+) packets transmitted/.exec(text)?.[1] ?? 0);
+      const gaps = [...came, sent].map((seq, index) => seq - (index === 0 ? -1 : came[index - 1]!) - 1);
+      return { deafMs: Math.max(...gaps) * everyMs, answered: came.length / sent };
+    };
+  }
+
   /** Some tries: for what must be reached. */
   async reaches(guest: string, address: string): Promise<boolean> {
     for (let i = 0; i < 4; i++) if (await this.ping(guest, address)) return true;

@@ -1,11 +1,11 @@
 /** The metadata address: who asks is told to the agent's socket, and nobody can ask as somebody else. */
 import { readFile } from 'node:fs/promises';
-import { type AddressInfo, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { canHost, commandLine } from '#libs/drivers/host';
 import { Lab, lease, networkRef, networkSpec, never } from './lab.js';
+import { askMetadata, type MetadataServer, serveMetadata } from './lab-metadata.js';
 import { namespaceName } from './names.js';
 
 const ability = await canHost();
@@ -13,32 +13,12 @@ if (!ability.ok) console.warn(`skipped: metadata: ${ability.reason}`);
 
 describe.skipIf(!ability.ok)('the metadata address', () => {
   let lab: Lab;
-  let server: Server;
-  let answerMs = 0;
+  let server: MetadataServer;
   const [a, b] = [networkRef('acme'), networkRef('globex')];
-  const seen: string[] = [];
 
   beforeAll(async () => {
     lab = await Lab.open('rz-meta');
-    lab.metadataSocket = join(lab.dir, 'a directory: with, all!!', 'metadata.sock');
-    await lab.sh(`mkdir -p '${join(lab.dir, 'a directory: with, all!!')}'`);
-    server = createServer((socket) => {
-      let text = '';
-      socket.on('error', () => undefined);
-      socket.on('data', (data) => {
-        text += data;
-        if (!text.includes('\r\n\r\n')) return;
-        const [who = ''] = text.split('\n', 1);
-        seen.push(who);
-        const body = `you are ${who}`;
-        setTimeout(
-          () => socket.end(`HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`),
-          answerMs,
-        );
-      });
-    });
-    await new Promise<void>((resolve) => server.listen(lab.metadataSocket as string, resolve));
-    expect(server.address() as AddressInfo | string).toBe(lab.metadataSocket);
+    server = await serveMetadata(lab, join(lab.dir, 'a directory: with, all!!', 'metadata.sock'));
     for (const [guest, ref, n] of [
       ['a10', a, 10],
       ['a11', a, 11],
@@ -54,13 +34,7 @@ describe.skipIf(!ability.ok)('the metadata address', () => {
     await lab?.close();
   });
 
-  const ask = async (guest: string, bind = '', limitS = 15): Promise<string> => {
-    const request = `printf 'GET /latest HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'`;
-    const answer = await lab.sh(
-      `${request} | ip netns exec ${guest} timeout ${limitS} socat -t ${limitS} - TCP4:169.254.169.254:80${bind} 2>&1 || true`,
-    );
-    return answer.split('\r\n\r\n')[1] ?? '';
-  };
+  const ask = (guest: string, bind?: string, limitS?: number) => askMetadata(lab, guest, bind, limitS);
   const pids = async () =>
     (await lab.sh(`for n in ${namespaceName(lab.installation, a.id)}; do ip netns pids $n; done`)).trim().split('\n');
 
@@ -68,9 +42,9 @@ describe.skipIf(!ability.ok)('the metadata address', () => {
     expect(await ask('a10')).toBe(`you are ${a.id} 10.77.1.10`);
     expect(await ask('a11')).toBe(`you are ${a.id} 10.77.1.11`);
     expect(await ask('b10')).toBe(`you are ${b.id} 10.77.1.10`);
-    answerMs = 1500;
+    server.answerMs = 1500;
     expect(await ask('a10')).toBe(`you are ${a.id} 10.77.1.10`);
-    answerMs = 0;
+    server.answerMs = 0;
     const many = await Promise.all(Array.from({ length: 40 }, (_, i) => ask(i % 2 ? 'a10' : 'a11')));
     expect(many.filter((text) => text === '')).toEqual([]);
   }, 60_000);
@@ -78,7 +52,7 @@ describe.skipIf(!ability.ok)('the metadata address', () => {
   it('answers nobody who asks as another', async () => {
     await lab.run('ip -n a11 addr add 10.77.1.99/24 dev eth0');
     expect(await ask('a11', ',bind=10.77.1.99', 4)).toBe('');
-    expect(seen.filter((who) => who.includes('10.77.1.99'))).toEqual([]);
+    expect(server.seen.filter((who) => who.includes('10.77.1.99'))).toEqual([]);
   }, 20_000);
 
   it('comes back when its program ended, and goes with the network', async () => {

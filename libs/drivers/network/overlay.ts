@@ -39,13 +39,17 @@ interface Forwarding {
   flags?: string[];
 }
 
-/** Makes the port and its entries as the spec has them. Undo: removeOverlay. Throws `underlay_missing`, `underlay_mtu`. */
+/**
+ * Makes the port and its entries as the spec has them, after `beforeEntries`. Undo: removeOverlay. Throws `underlay_missing`,
+ * `underlay_mtu`.
+ */
 export async function applyOverlay(
   runner: Runner,
   installation: string,
   id: string,
   spec: CheckedNetwork,
   underlay: Underlay | undefined,
+  beforeEntries: () => Promise<void> = async () => undefined,
 ): Promise<void> {
   const { overlay } = spec;
   if (!overlay) return removeOverlay(runner, installation, id);
@@ -60,6 +64,7 @@ export async function applyOverlay(
   const words = Object.entries({ ...flags, neigh_suppress: 'on' }).flat();
   await runner.run(['bridge', 'link', 'set', 'dev', name, ...words]);
   await letBridgeAnswer(runner, bridge, spec.ipv6 !== null);
+  await beforeEntries();
   await applyForwarding(runner, name, spec, isSpeaker);
   await applyNeighbours(runner, bridge, spec);
 }

@@ -101,10 +101,11 @@ export class SimMoves {
     return this.letGo(instance, signal);
   }
 
-  async abandon(ref: Ref, { operationId }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
+  async abandon(ref: Ref, { operationId, to }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
     const instance = this.require(ref);
     const { outgoing } = instance;
     if (outgoing?.args.operationId !== operationId) return { moved: false };
+    if (to) outgoing.args.to = to;
     if (outgoing.phase !== 'sending') return this.letGo(instance, signal);
     delete instance.outgoing;
     await this.state.save();

@@ -136,6 +136,20 @@ describe('a network', () => {
     expect(first.ips).toHaveLength(1);
   });
 
+  test('begins to move its router at the node that is to have it, and ends by itself', async () => {
+    const [a, b] = nodes;
+    await machineOn(a);
+    await machineOn(b);
+    expect(await inTenant((tx) => moveRouter(tx, tenantId, net, b.id, true))).toBe(true);
+    // Both have one for as long as that takes.
+    expect((await told(b))!.overlay!.router).toBeNull();
+    expect((await told(a))!.overlay!.router).toBeNull();
+    // Whoever ordered it may be dead by now.
+    await tellMembers(platform.db, {});
+    expect((await told(a))!.overlay!.router).toBe(0);
+    expect((await told(b))!.overlay!.router).toBeNull();
+  });
+
   test('gives up a node that is fenced, with its router, and takes it in again', async () => {
     const [a, b, c] = nodes;
     await machineOn(a);

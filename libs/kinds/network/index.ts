@@ -17,4 +17,5 @@ export {
   setPart,
   takePart,
 } from './parts.js';
+export { type NetworkOnNode, type NetworkOnNodes, networkOnNodes, orderRouter } from './router-place.js';
 export { addressErrors } from './subnet.js';

@@ -73,23 +73,29 @@ async function read(tx: Tx, tenantId: string, id: string, joining: string | unde
   return { ...row, parts, leases: await leasesOf(tx, tenantId, id, withTags) };
 }
 
-/**
- * Tells every node that has the network, and `joining`, what it is now, each its part. Undo of joining: leaveNode.
- * `router`: the node that is to have its router, if it can.
- */
+interface Telling {
+  joining?: string;
+  /** The node that is to have its router, if it can. */
+  router?: string;
+  /** Only the router's node is told now; whoever looks next tells the others (`told_members`). */
+  routerOnly?: boolean;
+}
+
+/** Tells every node that has the network, and `joining`, what it is now, each its part. Undo of joining: leaveNode. */
 async function tellAll(
   tx: Tx,
   tenantId: string,
   id: string,
-  { joining, router }: { joining?: string; router?: string } = {},
+  { joining, router, routerOnly = false }: Telling = {},
 ): Promise<Span | null> {
   const known = await read(tx, tenantId, id, joining);
   if (!known) return null;
   const standing = known.standing ?? [];
   const span = spanOf(standing, known.routerId, router);
-  const told = standing.map((node) => [node.nodeId, desiredOf(id, node, span, known)] as const);
+  const heard = standing.filter(({ nodeId }) => !routerOnly || nodeId === span.routerId);
+  const told = heard.map((node) => [node.nodeId, desiredOf(id, node, span, known)] as const);
   await desireOnAll(tx, { tenantId, id, kind: KIND }, new Map(told));
-  const members = membersText(span);
+  const members = routerOnly ? null : membersText(span);
   if (span.routerId === known.routerId && members === known.toldMembers) return span;
   await tx
     .updateTable('network')
@@ -160,9 +166,19 @@ export async function refreshNetwork(tx: Tx, tenantId: string, id: string): Prom
   if (await isPlaced(tx, tenantId, id)) await tellAll(tx, tenantId, id);
 }
 
-/** Moves a network's router to another of its nodes; false: that node cannot have it. Open connections through it may break. */
-export async function moveRouter(tx: Tx, tenantId: string, id: string, nodeId: string): Promise<boolean> {
-  const span = await tellAll(tx, tenantId, id, { router: nodeId });
+/**
+ * Moves a network's router to another of its nodes; false: that node cannot have it. Open connections through it may break.
+ * `begin`: only that node is told, and makes it while the other still serves; `refreshNetwork` ends the move, and so does
+ * whatever tells the network's nodes next, upkeep within a minute.
+ */
+export async function moveRouter(
+  tx: Tx,
+  tenantId: string,
+  id: string,
+  nodeId: string,
+  begin = false,
+): Promise<boolean> {
+  const span = await tellAll(tx, tenantId, id, { router: nodeId, routerOnly: begin });
   return span?.routerId === nodeId;
 }
 

@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  type AbandonArguments,
   type DriverContext,
   DriverError,
   type MigrateArguments,
@@ -87,9 +88,11 @@ export class Departures {
   }
 
   /** Takes a send back, unless the machine is whole there and off here: then it moves on. */
-  async abandon(ref: Ref, operationId: string, signal: AbortSignal): Promise<MigrationOutcome> {
-    const outgoing = await outgoingOf(this.parts.places.of(ref.id));
-    if (outgoing?.operationId !== operationId) return { moved: false };
+  async abandon(ref: Ref, { operationId, to }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
+    const place = this.parts.places.of(ref.id);
+    const known = await outgoingOf(place);
+    if (known?.operationId !== operationId) return { moved: false };
+    const outgoing = await this.redirected(place, known, to);
     if (outgoing.phase !== 'sending') return this.letGo(ref, outgoing, signal);
     if (await this.hasLeft(ref, outgoing)) return this.letGo(ref, { ...outgoing, phase: 'gone' }, signal);
     await this.takeBack(ref);
@@ -100,7 +103,7 @@ export class Departures {
     const { places, virsh, context } = this.parts;
     const place = places.of(ref.id);
     const known = await outgoingOf(place);
-    if (known?.operationId === args.operationId) return this.redirected(place, known, args);
+    if (known?.operationId === args.operationId) return this.redirected(place, known, args.to);
     if (known && known.phase !== 'sending') {
       throw new DriverError('conflict', 'The machine has been sent to another node already.', { permanent: true });
     }
@@ -119,7 +122,7 @@ export class Departures {
   }
 
   /** The other node may be elsewhere than when it began. */
-  private async redirected(place: Place, known: Outgoing, { to }: MigrateArguments): Promise<Outgoing> {
+  private async redirected(place: Place, known: Outgoing, to = known.to): Promise<Outgoing> {
     if (known.to.address === to.address) return known;
     const outgoing = { ...known, to };
     await noteOutgoing(place, outgoing);

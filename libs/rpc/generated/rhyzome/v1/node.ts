@@ -84,6 +84,9 @@ export interface ConnectRequest {
     | { $case: "deedProgress"; value: DeedProgress }
     | { $case: "inventory"; value: Inventory }
     | { $case: "unownedOutcomes"; value: UnownedOutcomes }
+    | //
+    /** What the controller that told its own list lacks of it. */
+    { $case: "revocations"; value: Revocations }
     | undefined;
 }
 
@@ -98,6 +101,7 @@ export interface ConnectResponse {
     | { $case: "relayInput"; value: RelayInput }
     | { $case: "tellInventory"; value: TellInventory }
     | { $case: "removeUnowned"; value: RemoveUnowned }
+    | { $case: "revocations"; value: Revocations }
     | undefined;
 }
 
@@ -123,12 +127,25 @@ export interface Hello {
   /** host:port at which other nodes bring machines to this one; empty: it takes in none. */
   migrationAddress: string;
   /** Where it makes disks, if that is storage that several nodes share; absent: on its own. */
-  sharedStorage: SharedStorage | undefined;
+  sharedStorage:
+    | SharedStorage
+    | undefined;
+  /** SHA-256 of the list of revocations that the agent holds; empty: it holds none, or more than one. */
+  revocationsDigest: Buffer;
 }
 
 export interface Hello_LabelsEntry {
   key: string;
   value: string;
+}
+
+/** Revocations is a list of what was revoked, as libs/pki/revocations.ts writes it, and who vouches for it. */
+export interface Revocations {
+  list: Buffer;
+  /** Empty where the controller has no issuer. */
+  signature: Buffer;
+  /** PEM: the issuer, and what stands between it and the root. */
+  chain: string;
 }
 
 /** SharedStorage is named by the nodes' settings; its id stands in a file on it, the same for all that see the same files. */
@@ -419,6 +436,9 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
       case "unownedOutcomes":
         UnownedOutcomes.encode(message.body.value, writer.uint32(410).fork()).join();
         break;
+      case "revocations":
+        Revocations.encode(message.body.value, writer.uint32(762).fork()).join();
+        break;
     }
     return writer;
   },
@@ -516,6 +536,14 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
             message.body = { $case: "unownedOutcomes", value: UnownedOutcomes.decode(reader, reader.uint32()) };
             continue;
           }
+          case 95: {
+            if (tag !== 762) {
+              break;
+            }
+
+            message.body = { $case: "revocations", value: Revocations.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -594,6 +622,12 @@ export const ConnectRequest: MessageFns<ConnectRequest> = {
         }
         break;
       }
+      case "revocations": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "revocations", value: Revocations.fromPartial(object.body.value) };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -632,6 +666,9 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
         break;
       case "removeUnowned":
         RemoveUnowned.encode(message.body.value, writer.uint32(410).fork()).join();
+        break;
+      case "revocations":
+        Revocations.encode(message.body.value, writer.uint32(762).fork()).join();
         break;
     }
     return writer;
@@ -722,6 +759,14 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
             message.body = { $case: "removeUnowned", value: RemoveUnowned.decode(reader, reader.uint32()) };
             continue;
           }
+          case 95: {
+            if (tag !== 762) {
+              break;
+            }
+
+            message.body = { $case: "revocations", value: Revocations.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -794,6 +839,12 @@ export const ConnectResponse: MessageFns<ConnectResponse> = {
         }
         break;
       }
+      case "revocations": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "revocations", value: Revocations.fromPartial(object.body.value) };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -812,6 +863,7 @@ function createBaseHello(): Hello {
     epoch: 0n,
     migrationAddress: "",
     sharedStorage: undefined,
+    revocationsDigest: Buffer.alloc(0),
   };
 }
 
@@ -852,6 +904,9 @@ export const Hello: MessageFns<Hello> = {
     }
     if (message.sharedStorage !== undefined) {
       SharedStorage.encode(message.sharedStorage, writer.uint32(722).fork()).join();
+    }
+    if (message.revocationsDigest.length !== 0) {
+      writer.uint32(762).bytes(message.revocationsDigest);
     }
     return writer;
   },
@@ -960,6 +1015,14 @@ export const Hello: MessageFns<Hello> = {
             message.sharedStorage = SharedStorage.decode(reader, reader.uint32());
             continue;
           }
+          case 95: {
+            if (tag !== 762) {
+              break;
+            }
+
+            message.revocationsDigest = Buffer.from(reader.bytes());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1002,6 +1065,7 @@ export const Hello: MessageFns<Hello> = {
     message.sharedStorage = (object.sharedStorage !== undefined && object.sharedStorage !== null)
       ? SharedStorage.fromPartial(object.sharedStorage)
       : undefined;
+    message.revocationsDigest = object.revocationsDigest ?? Buffer.alloc(0);
     return message;
   },
 };
@@ -1069,6 +1133,85 @@ export const Hello_LabelsEntry: MessageFns<Hello_LabelsEntry> = {
     const message = createBaseHello_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseRevocations(): Revocations {
+  return { list: Buffer.alloc(0), signature: Buffer.alloc(0), chain: "" };
+}
+
+export const Revocations: MessageFns<Revocations> = {
+  encode(message: Revocations, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.list.length !== 0) {
+      writer.uint32(10).bytes(message.list);
+    }
+    if (message.signature.length !== 0) {
+      writer.uint32(18).bytes(message.signature);
+    }
+    if (message.chain !== "") {
+      writer.uint32(26).string(message.chain);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Revocations {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevocations();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.list = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.signature = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.chain = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Revocations>): Revocations {
+    return Revocations.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Revocations>): Revocations {
+    const message = createBaseRevocations();
+    message.list = object.list ?? Buffer.alloc(0);
+    message.signature = object.signature ?? Buffer.alloc(0);
+    message.chain = object.chain ?? "";
     return message;
   },
 };
