@@ -92,11 +92,11 @@ export class Departures {
 
   /** Takes a send back, unless the machine is whole there and off here: then it moves on. */
   async abandon(ref: Ref, { operationId, to }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
+    this.elsewhere.delete(operationId);
     const place = this.parts.places.of(ref.id);
     const known = await outgoingOf(place);
     if (known?.operationId !== operationId) return { moved: false };
     const outgoing = await this.redirected(place, known, to);
-    this.elsewhere.delete(operationId);
     if (outgoing.phase !== 'sending') return this.letGo(ref, outgoing, signal);
     if (await this.hasLeft(ref, outgoing)) return this.letGo(ref, { ...outgoing, phase: 'gone' }, signal);
     await this.takeBack(ref);
