@@ -108,7 +108,7 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
       return found;
     },
     interrupt(ref, verb, args) {
-      if (verb === 'abandon' && isAbandon(args)) departures.interrupt(ref.id, args.operationId);
+      if (verb === 'abandon' && isAbandon(args)) departures.interrupt(ref.id, args);
     },
     async operate(ref, verb, args, signal, progress = () => {}) {
       checkRef(context.installation, ref);

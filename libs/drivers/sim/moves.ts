@@ -59,8 +59,11 @@ export class SimMoves {
     if (awaited) this.wire.forget(awaited.operationId);
   }
 
-  interrupt(id: string, { operationId }: AbandonArguments): void {
+  interrupt(id: string, { operationId, to }: AbandonArguments): void {
     const running = this.running.get(id);
+    // One that is past its sending asks the other node until it answers, wherever that is now.
+    const outgoing = this.state.instances.get(id)?.outgoing;
+    if (to && outgoing?.args.operationId === operationId) outgoing.args.to = to;
     if (running?.operationId === operationId) running.controller.abort(new Error('the migration is abandoned'));
   }
 

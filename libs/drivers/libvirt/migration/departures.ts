@@ -46,12 +46,15 @@ const askAgainMs = 1000;
 
 export class Departures {
   private readonly running = new Map<string, { operationId: string; controller: AbortController }>();
+  /** By operation: where the other node is now, for one that asks it already. */
+  private readonly elsewhere = new Map<string, MigrateArguments['to']>();
 
   constructor(private readonly parts: DepartureParts) {}
 
-  /** Ends a send of this operation that is under way. */
-  interrupt(id: string, operationId: string): void {
+  /** Ends a send of this operation that is under way; one that is past that is told where the other node is. */
+  interrupt(id: string, { operationId, to }: AbandonArguments): void {
     const running = this.running.get(id);
+    if (to) this.elsewhere.set(operationId, to);
     if (running?.operationId === operationId) running.controller.abort(new Error('the migration is abandoned'));
   }
 
@@ -89,6 +92,7 @@ export class Departures {
 
   /** Takes a send back, unless the machine is whole there and off here: then it moves on. */
   async abandon(ref: Ref, { operationId, to }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
+    this.elsewhere.delete(operationId);
     const place = this.parts.places.of(ref.id);
     const known = await outgoingOf(place);
     if (known?.operationId !== operationId) return { moved: false };
@@ -201,8 +205,9 @@ export class Departures {
     limitMs: number,
     signal: AbortSignal,
   ): Promise<string> {
-    const { to, operationId } = outgoing;
+    const { operationId } = outgoing;
     for (const end = Date.now() + limitMs; ; await sleep(askAgainMs, undefined, { signal })) {
+      const to = this.elsewhere.get(operationId) ?? outgoing.to;
       try {
         const { answer, stream } = await this.parts.context.migration.open(to, operationId, channel, {}, signal);
         stream.destroy();
