@@ -672,12 +672,13 @@ create table move (
   may_stop boolean not null,
   abandon_id uuid not null,
   created_at timestamp(3) with time zone default now() not null,
+  asked_anew_at timestamp(3) with time zone,
   constraint move_pkey PRIMARY KEY (tenant_id, id),
   constraint move_tenant_id_resource_id_key UNIQUE (tenant_id, resource_id),
   constraint move_check CHECK ((from_node <> to_node)),
   constraint move_mode_check CHECK ((mode = ANY (ARRAY['live'::text, 'cold'::text]))),
   constraint move_from_node_fkey FOREIGN KEY (from_node) REFERENCES node(id),
-  constraint move_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES instance(tenant_id, id) ON DELETE CASCADE,
+  constraint move_tenant_id_resource_id_fkey FOREIGN KEY (tenant_id, resource_id) REFERENCES resource(tenant_id, id) ON DELETE CASCADE,
   constraint move_to_node_fkey FOREIGN KEY (to_node) REFERENCES node(id)
 );
 

@@ -4,6 +4,7 @@
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { SimFault } from '../libs/drivers/sim/faults.js';
 import { apiOf, type Client } from './harness/client.js';
@@ -55,6 +56,17 @@ const has = (name: string) => {
     disks: new Map<string, any>(state.disks),
     snapshots: new Map<string, any>(state.snapshots),
   };
+};
+/** Changes rows as what the servers do behind the API would. */
+const operator = async (statement: string, values: unknown[]) => {
+  const client = new pg.Client({ connectionString: JSON.parse(readFileSync(stack.dev.config, 'utf8')).dbOperator });
+  await client.connect();
+  try {
+    await client.query('set role rhyzome_operator');
+    await client.query(statement, values);
+  } finally {
+    await client.end();
+  }
 };
 const other = (name: string) => (name === 'east' ? 'west' : 'east');
 const machine = (name: string, more: object = {}) =>
@@ -169,6 +181,34 @@ describe('a machine', () => {
     }
   }, 120_000);
 
+  it('is not moved to where its networks do not reach the machines that are on them', async () => {
+    await api.make('networks', { name: 'wide', subnet: '10.42.0.0/24' });
+    const interfaces = [{ network: 'wide' }];
+    const first = await machine('wide-1', { interfaces });
+    await machine('wide-2', { interfaces });
+    const { node } = first;
+    if ((await shown('wide-2')).node !== node) {
+      await rhyzome(stack, 'instance', 'migrate', 'acme/wide-2', '--to', node);
+    }
+    // As if its underlay had become too narrow for the network.
+    const narrow = (mtu: number) => operator('update node set underlay_mtu = $1 where name = $2', [mtu, other(node)]);
+    await narrow(1_000);
+    for (const body of [{}, { node: other(node) }]) {
+      const refused = await api.post('/v1/instances/wide-1/migrate', body);
+      expectProblem(refused, 409, 'no_capacity');
+      expect(refused.text).toContain('interfaces');
+    }
+    expect(await shown('wide-1')).toMatchObject({ node, state: 'ready', powerState: 'running' });
+    // A network that nobody else is on goes along.
+    await api.remove('instances', 'wide-2');
+    const alone = await api.post('/v1/instances/wide-1/migrate?wait=30s', {});
+    expect(alone.body).toMatchObject({ node: other(node), job: { state: 'succeeded' } });
+    await isOnlyOn(first.id, other(node));
+    await narrow(9_000);
+    await api.remove('instances', 'wide-1');
+    await api.remove('networks', 'wide');
+  });
+
   it('can be deleted on its way', async () => {
     const { node, id } = await machine('short-lived');
     inject(node, { kind: 'instance', operation: 'operate', match: 'short-lived', delayMs: 60_000 });
@@ -178,6 +218,89 @@ describe('a machine', () => {
     calm();
     await until('it is nowhere', () => names.every((name) => !has(name).instances.has(id)));
   });
+});
+
+/** Empty disks that no machine has, on a node. */
+async function disksOn(node: string, ...wanted: string[]): Promise<any[]> {
+  const made = [];
+  for (const name of wanted) {
+    const disk = await api.make('disks', { name, sizeGiB: 1 });
+    if (disk.node !== node) await rhyzome(stack, 'disk', 'migrate', `acme/${name}`, '--to', node);
+    made.push(disk);
+  }
+  return made;
+}
+
+describe('a disk that no machine has', () => {
+  it('moves with its snapshots, by an administrator’s word or its tenant’s, and can be attached there', async () => {
+    const disk = await api.make('disks', { name: 'alone', sizeGiB: 1 });
+    const snapshot = await api.make('snapshots', { name: 'of-alone', disk: disk.id });
+    const to = other(disk.node);
+    expectProblem(await api.post('/v1/disks/alone/migrate', { node: 'nowhere' }), 422, 'invalid');
+    expectProblem(await api.post(`/v1/disks/${(await shown('web-1')).bootDisk}/migrate`, {}), 409, 'in_use');
+    const answer = await api.post('/v1/disks/alone/migrate?wait=30s', { node: to });
+    expect(answer.body).toMatchObject({ node: to, state: 'ready', job: { action: 'migrate', state: 'succeeded' } });
+    await until('it is there alone', () => has(to).disks.has(disk.id) && !has(disk.node).disks.has(disk.id));
+    expect(has(to).snapshots.has(snapshot.id)).toBe(true);
+    await until('its snapshot has left', () => !has(disk.node).snapshots.has(snapshot.id));
+    const { node } = await shown('web-1');
+    if (node !== to) await rhyzome(stack, 'disk', 'migrate', 'acme/alone', '--to', node);
+    const attached = await api.post('/v1/disks/alone/attach?wait=30s', { instance: 'web-1' });
+    expect(attached.body).toMatchObject({ job: { state: 'succeeded' } });
+    await api.post('/v1/disks/alone/detach?wait=30s', {});
+    await api.remove('snapshots', 'of-alone');
+  });
+
+  it('is left alone meanwhile, and stays where it was when it is cancelled or cannot be sent', async () => {
+    const disk = (await api.get('/v1/disks/alone')).body;
+    inject(disk.node, { kind: 'disk', operation: 'operate', match: disk.id, delayMs: 60_000 });
+    const { body } = await api.post('/v1/disks/alone/migrate', {});
+    await until('it is being sent', async () =>
+      (await jobOf(body.job.id)).steps.some(({ name }: any) => name === 'send it'),
+    );
+    expectProblem(await api.post('/v1/disks/alone/attach', { instance: 'web-1' }), 409, 'busy');
+    expectProblem(await api.post('/v1/snapshots', { name: 'late', disk: disk.id }), 409, 'busy');
+    await api.post(`/v1/jobs/${body.job.id}/cancel`, {});
+    expect(await ended(body.job.id)).toMatchObject({ state: 'cancelled' });
+    await until('the other has nothing of it', () => !has(other(disk.node)).disks.has(disk.id));
+    inject(disk.node, { kind: 'disk', operation: 'operate', match: disk.id, times: 1, code: 'disk_failed' });
+    const failing = await api.post('/v1/disks/alone/migrate?wait=30s', {});
+    expect(failing.body.job).toMatchObject({ state: 'failed' });
+    calm();
+    expect((await api.get('/v1/disks/alone')).body).toMatchObject({ node: disk.node, state: 'ready' });
+    expect(has(disk.node).disks.has(disk.id)).toBe(true);
+  });
+
+  it('moves once, whichever agent dies in the middle, and can be deleted on its way', async () => {
+    for (const victim of ['sender', 'taker'] as const) {
+      const disk = (await api.get('/v1/disks/alone')).body;
+      await until('nothing of it is left there', () => !has(other(disk.node)).disks.has(disk.id));
+      inject(disk.node, { kind: 'disk', operation: 'operate', match: disk.id, times: 1, delayMs: 2_000 });
+      const { body } = await api.post('/v1/disks/alone/migrate', {});
+      await until('it is being sent', async () =>
+        (await jobOf(body.job.id)).steps.some(({ name }: any) => name === 'send it'),
+      );
+      const dying = nodes.get(victim === 'sender' ? disk.node : other(disk.node))!;
+      await dying.kill();
+      dying.launch();
+      const { state } = await ended(body.job.id);
+      calm();
+      const at = state === 'succeeded' ? other(disk.node) : disk.node;
+      expect((await api.get('/v1/disks/alone')).body).toMatchObject({ node: at, state: 'ready' });
+      await until('it is there alone', () => has(at).disks.has(disk.id) && !has(other(at)).disks.has(disk.id));
+    }
+    const disk = (await api.get('/v1/disks/alone')).body;
+    inject(disk.node, { kind: 'disk', operation: 'operate', match: disk.id, delayMs: 60_000 });
+    await api.post('/v1/disks/alone/migrate', {});
+    await until('the other awaits it', () => has(other(disk.node)).disks.has(disk.id));
+    await api.remove('disks', 'alone');
+    calm();
+    expect((await api.get(`/v1/deleted-disks`)).body.items.map(({ id }: any) => id)).toContain(disk.id);
+    await until('the other has nothing of it', () => !has(other(disk.node)).disks.has(disk.id));
+    expect(has(disk.node).disks.has(disk.id)).toBe(true);
+    expect((await api.delete(`/v1/deleted-disks/${disk.id}`)).status).toBe(204);
+    await until('it is nowhere', () => names.every((name) => !has(name).disks.has(disk.id)));
+  }, 120_000);
 });
 
 describe('a node', () => {
@@ -193,20 +316,38 @@ describe('a node', () => {
     expect(standing.map(({ name }: any) => name)).toContain(from);
     expect(await rhyzome(stack, 'network', 'move-router', 'acme/lan', '--to', from)).toMatchObject({ to: from });
     const snapshot = await api.make('snapshots', { name: 'held', disk: made[2].bootDisk });
+    const [loose, gone] = await disksOn(from, 'loose', 'gone');
+    const ofLoose = await api.make('snapshots', { name: 'of-loose', disk: loose.id });
+    await api.remove('disks', gone.name);
     const { status, stdout, stderr } = await drained(from);
     expect(status).toBe(1);
     const result = JSON.parse(stdout);
-    expect(result.movedRouters).toBe(1);
+    expect(result).toMatchObject({ movedDisks: 1, movedRouters: 1, purged: 0 });
     expect(stderr).toContain(`acme/lan: its router moved to ${other(from)}`);
     expect(result.left).toEqual([
       expect.objectContaining({ name: 'drained-three', why: expect.stringContaining('only while the machine is off') }),
+      expect.objectContaining({ kind: 'deleted disk', name: gone.name }),
     ]);
+    expect(stderr).toMatch(/acme\/loose: moved in/);
+    expect((await api.get(`/v1/disks/${loose.id}`)).body).toMatchObject({ node: other(from), state: 'ready' });
+    expect(has(other(from)).disks.get(loose.id).lineage).toEqual(['empty']);
+    expect(has(other(from)).snapshots.has(ofLoose.id)).toBe(true);
     expect(stderr).toMatch(/acme\/drained-one: moved in \d+\.\d s/);
     expect(await rhyzome(stack, 'node', 'show', from)).toMatchObject({ state: 'draining' });
-    const rest = await drained(from, '--may-stop');
+    const rest = await drained(from, '--may-stop', '--purge-deleted');
     expect(rest.status, rest.stderr).toBe(0);
-    expect(JSON.parse(rest.stdout)).toMatchObject({ moved: 1, left: [] });
+    expect(JSON.parse(rest.stdout)).toMatchObject({ moved: 1, purged: 1, left: [] });
     for (const { id } of made) await isOnlyOn(id, other(from));
+    // It holds nothing any more: neither machines nor disks, nor what the database knows of any.
+    await until('it is empty', () => {
+      const { instances, disks, snapshots } = has(from);
+      return instances.size + disks.size + snapshots.size === 0;
+    });
+    await until('nothing is placed there', async () => (await rhyzome(stack, 'node', 'show', from)).placed === 0);
+    const { items } = (await api.get(`/v1/audit?resource=${gone.id}`)).body;
+    expect(items.map(({ action }: any) => action)).toContain('disk.purge');
+    await api.remove('snapshots', ofLoose.id);
+    await api.remove('disks', loose.id);
     // Nothing new comes, until it is let.
     expect(await machine('elsewhere')).toMatchObject({ node: other(from) });
     expect(await rhyzome(stack, 'node', 'uncordon', from)).toMatchObject({ state: 'up', draining: false });
@@ -217,6 +358,59 @@ describe('a node', () => {
 function drained(node: string, ...flags: string[]) {
   return runProgram('cli', ['--config', stack.dev.config, 'node', 'drain', node, ...flags, '--json'], 120_000);
 }
+
+describe('a node that dies while it sends', () => {
+  /** Behind a fence, and on again when what became of its machine is known. */
+  const fenced = async (name: string) => {
+    await nodes.get(name)!.kill();
+    await rhyzome(stack, 'node', 'fence', name, '--confirm-off', '--force');
+  };
+  const back = async (name: string) => {
+    calm();
+    nodes.get(name)!.launch();
+    await until(
+      `${name} is back`,
+      async () => (await rhyzome(stack, 'node', 'show', name)).state === 'cordoned',
+      60_000,
+    );
+    await rhyzome(stack, 'node', 'uncordon', name);
+  };
+
+  it('has its machine still, if that was not let go', async () => {
+    const { node, id } = await machine('kept-back');
+    inject(node, { kind: 'instance', operation: 'operate', match: 'kept-back', delayMs: 60_000 });
+    const { body } = await api.post('/v1/instances/kept-back/migrate', {});
+    await until('the sending has begun', () => has(node).instances.get(id)?.outgoing !== undefined);
+    await fenced(node);
+    expect(await ended(body.job.id)).toMatchObject({ state: 'failed' });
+    await until('the other has nothing of it', () => !has(other(node)).instances.has(id));
+    expect(await shown('kept-back')).toMatchObject({ node });
+    await back(node);
+    await isOnlyOn(id, node);
+    await until('it runs there', () => has(node).instances.get(id).powerState === 'running', 60_000);
+    expect(has(node).instances.get(id).outgoing).toBeUndefined();
+    await api.remove('instances', 'kept-back');
+  }, 180_000);
+
+  it('has lost it to the other, if that runs it, whatever was heard of that', async () => {
+    const { node, id, bootDisk } = await machine('let-go');
+    // Dies between letting go and hearing that it was taken; the servers last heard that it waits there.
+    inject(other(node), { kind: 'release', operation: 'apply', match: 'let-go', times: 1, delayMs: 3_000 });
+    const { body } = await api.post('/v1/instances/let-go/migrate', {});
+    await until('it is off here', () => has(node).instances.get(id)?.outgoing?.phase === 'gone');
+    await nodes.get(node)!.kill();
+    await until('it runs there', () => has(other(node)).instances.get(id)?.powerState === 'running');
+    await fenced(node);
+    await ended(body.job.id);
+    expect(await shown('let-go')).toMatchObject({ node: other(node), state: 'ready', powerState: 'running' });
+    expect(has(other(node)).instances.get(id)).toMatchObject({ powerState: 'running', boots: 1 });
+    await back(node);
+    await isOnlyOn(id, other(node));
+    await until('its disk has left', () => !has(node).disks.has(bootDisk));
+    expect(has(other(node)).instances.get(id)).toMatchObject({ powerState: 'running', boots: 1 });
+    await api.remove('instances', 'let-go');
+  }, 180_000);
+});
 
 describe('a node that is gone', () => {
   it('is evacuated, after it was said what is lost', async () => {

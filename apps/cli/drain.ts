@@ -1,19 +1,23 @@
 /**
- * A node is emptied: its machines move to others, a few at a time, until none is left that can. What is done stands in
- * the database, so that a drain that was stopped goes on where it was, and what was under way ends without it.
+ * A node is emptied: its machines, and the disks that no machine has, move to others, a few at a time, until none is left that
+ * can. Deleted disks that can still be had back go only where that was said. What is done stands in the database, so that a
+ * drain that was stopped goes on where it was, and what was under way ends without it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sql } from 'kysely';
 import { RhyzomeError } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
 import type { JobRow } from '#libs/jobs';
-import { type Moves, outcomeOf } from './moves.js';
+import { administrator } from './context.js';
+import { type MovableKind, type Moves, outcomeOf } from './moves.js';
 import { type MovableRouter, routersToMove } from './routers.js';
 
 export interface DrainOptions {
   nodeId: string;
   atOnce: number;
   mayStop: boolean;
+  /** Deleted disks are not kept any longer. */
+  purge: boolean;
   /** Aborted: nothing more is begun, and what is under way is not waited for. */
   stopping: AbortSignal;
   tell(text: string): void;
@@ -22,14 +26,20 @@ export interface DrainOptions {
 }
 
 export interface DrainResult {
+  /** Machines. */
   moved: number;
+  /** Disks that no machine has. */
+  movedDisks: number;
+  /** Deleted disks that cannot be had back any more. */
+  purged: number;
   /** Of networks that are on another node, too; with the last machine of the others it goes by itself. */
   movedRouters: number;
   /** What is still there, and why. */
   left: { kind: string; tenant: string; name: string; id: string; why: string }[];
 }
 
-interface Machine {
+interface Movable {
+  kind: MovableKind;
   tenant: string;
   id: string;
   name: string;
@@ -40,29 +50,30 @@ interface Machine {
 
 const LOOK_MS = 500;
 const ROUTERS_AT_ONCE = 8;
-/** So long is somebody else's change of a machine waited for. */
+/** So long is somebody else's change of one waited for. */
 const BUSY_MS = 10 * 60_000;
 
 export async function drain(db: Database, moves: Moves, options: DrainOptions): Promise<DrainResult> {
   const { stopping, tell } = options;
   const refused = new Map<string, string>();
-  const running = new Map<string, Machine>();
+  const running = new Map<string, Movable>();
   const routers = new Routers(db, options);
   const since = Date.now();
-  let moved = 0;
+  const moved = { instance: 0, disk: 0 };
+  const purged = options.purge ? await purgeDeletedOn(db, options.nodeId, tell) : 0;
   const settle = async () => {
     for (const [jobId, machine] of running) {
       const job = await moves.job(jobId);
       if (!job.finished_at) continue;
       running.delete(jobId);
-      if (job.state === 'succeeded') moved += 1;
+      if (job.state === 'succeeded') moved[machine.kind] += 1;
       else refused.set(machine.id, outcomeOf(job));
       tell(`${machine.tenant}/${machine.name}: ${outcomeOf(job)}${movedTo(job)}`);
     }
   };
   for (;;) {
     await settle();
-    const there = await db.operatorTransaction((tx) => machinesOn(tx, options.nodeId));
+    const there = await db.operatorTransaction((tx) => movablesOn(tx, options.nodeId));
     const open = there.filter(({ id }) => !refused.has(id));
     // What moves already (a drain before this one asked for it) is waited for like what is begun here.
     for (const machine of open) {
@@ -82,11 +93,9 @@ export async function drain(db: Database, moves: Moves, options: DrainOptions): 
     }
     await sleep(LOOK_MS, undefined, { signal: stopping }).catch(() => undefined); // Only the wish to stop ends it early.
   }
-  return {
-    moved,
-    movedRouters: routers.moved,
-    left: await db.operatorTransaction((tx) => leftOn(tx, options.nodeId, refused)),
-  };
+  const { instance: machines, disk: movedDisks } = moved;
+  const left = await db.operatorTransaction((tx) => leftOn(tx, options.nodeId, refused));
+  return { moved: machines, movedDisks, movedRouters: routers.moved, purged, left };
 }
 
 /** Moves what routers of the node can go elsewhere by now, each once. */
@@ -115,7 +124,7 @@ class Routers {
     try {
       await moveRouter(router);
       this.moved += 1;
-      tell(`${what} moved to ${router.toName}`);
+      tell(`${what} moved to ${router.to.name}`);
     } catch (error) {
       if (!(error instanceof RhyzomeError)) throw error;
       tell(`${what} goes with the last machine: ${error.message}`);
@@ -123,7 +132,7 @@ class Routers {
   }
 }
 
-function refuse(refused: Map<string, string>, machine: Machine, why: string, tell: (text: string) => void): void {
+function refuse(refused: Map<string, string>, machine: Movable, why: string, tell: (text: string) => void): void {
   refused.set(machine.id, why);
   tell(`${machine.tenant}/${machine.name}: stays: ${why}`);
 }
@@ -131,11 +140,11 @@ function refuse(refused: Map<string, string>, machine: Machine, why: string, tel
 /** Neither: another change has come first, and is waited for. */
 async function begin(
   moves: Moves,
-  { tenant, id }: Machine,
+  { kind, tenant, id }: Movable,
   mayStop: boolean,
 ): Promise<{ job?: string; refusal?: string }> {
   try {
-    return { job: await moves.begin(tenant, id, { mayStop }) };
+    return { job: await moves.begin(kind, tenant, id, kind === 'instance' ? { mayStop } : {}) };
   } catch (error) {
     if (!(error instanceof RhyzomeError)) throw error;
     if (error.code === 'busy') return {};
@@ -148,36 +157,53 @@ function movedTo({ state, started_at, finished_at }: JobRow): string {
   return ` in ${((finished_at.getTime() - started_at.getTime()) / 1000).toFixed(1)} s`;
 }
 
-async function machinesOn(tx: Tx, nodeId: string): Promise<Machine[]> {
-  const result = await sql<Machine>`
-    select k.tenant_id as tenant, k.id, r.name, j.id as job, j.action
-    from instance k join resource r on r.tenant_id = k.tenant_id and r.id = k.id
-    left join job j on j.tenant_id = k.tenant_id and j.resource_id = k.id and j.finished_at is null
-    where k.node_id = ${nodeId} and exists (select 1 from placement p
-      where p.tenant_id = k.tenant_id and p.resource_id = k.id and p.node_id = k.node_id and p.present)
-    order by k.tenant_id, r.name`.execute(tx);
+/** Machines, and disks that none has. A machine's disks go with it, and one that waits for it is none of these. */
+async function movablesOn(tx: Tx, nodeId: string): Promise<Movable[]> {
+  const result = await sql<Movable>`
+    select here.kind, here.tenant, here.id, r.name, j.id as job, j.action
+    from (
+      select 'instance' as kind, k.tenant_id as tenant, k.id from instance k where k.node_id = ${nodeId}
+      union all
+      select 'disk', d.tenant_id, d.id from disk d where d.node_id = ${nodeId} and d.instance_id is null) here
+    join resource r on r.tenant_id = here.tenant and r.id = here.id
+    left join job j on j.tenant_id = here.tenant and j.resource_id = here.id and j.finished_at is null
+    where exists (select 1 from placement p
+      where p.tenant_id = here.tenant and p.resource_id = here.id and p.node_id = ${nodeId} and p.present)
+    order by here.kind desc, here.tenant, r.name`.execute(tx);
   return result.rows;
 }
 
 /** All that is on the node and does not move by itself. */
 async function leftOn(tx: Tx, nodeId: string, refused: ReadonlyMap<string, string>): Promise<DrainResult['left']> {
-  const machines = (await machinesOn(tx, nodeId)).map(({ tenant, id, name }) => ({
-    ...{ kind: 'instance', tenant, name, id },
+  const movables = (await movablesOn(tx, nodeId)).map(({ kind, tenant, id, name }) => ({
+    ...{ kind, tenant, name, id },
     why: refused.get(id) ?? 'not moved yet',
   }));
-  const disks = await sql<{ tenant: string; id: string; name: string; until: Date | null }>`
-    select k.tenant_id as tenant, k.id, r.name, null as until
-    from disk k join resource r on r.tenant_id = k.tenant_id and r.id = k.id
-    where k.node_id = ${nodeId} and k.instance_id is null and exists (select 1 from placement p
-      where p.tenant_id = k.tenant_id and p.resource_id = k.id and p.node_id = k.node_id and p.present)
-    union all
-    select d.tenant_id, d.id, d.name, d.expires_at from deleted_disk d where d.node_id = ${nodeId}
+  const deleted = await sql<{ tenant: string; id: string; name: string; until: Date }>`
+    select d.tenant_id as tenant, d.id, d.name, d.expires_at as until from deleted_disk d where d.node_id = ${nodeId}
     order by 1, 3`.execute(tx);
-  const left = disks.rows.map(({ tenant, id, name, until }) => ({
-    ...{ kind: until ? 'deleted disk' : 'disk', tenant, name, id },
-    why: until
-      ? `deleted; it can be had back until ${until.toISOString()}`
-      : 'no machine has it; it moves with one that it is attached to',
+  const kept = deleted.rows.map(({ tenant, id, name, until }) => ({
+    ...{ kind: 'deleted disk', tenant, name, id },
+    why: `deleted; it can be had back until ${until.toISOString()}`,
   }));
-  return [...machines, ...left];
+  return [...movables, ...kept];
+}
+
+/** Each in a transaction of its own, in its tenant's audit. */
+async function purgeDeletedOn(db: Database, nodeId: string, tell: (text: string) => void): Promise<number> {
+  const [{ purgeDeletedAs }, { adminActor }, { newId }] = await Promise.all([
+    import('#libs/kinds/disk'),
+    import('#libs/auth'),
+    import('#libs/core'),
+  ]);
+  const { rows } = await sql<{ tenant: string; id: string; name: string }>`
+    select tenant_id as tenant, id, name from deleted_disk where node_id = ${nodeId} order by 1, 3`.execute(
+    db.operator,
+  );
+  for (const { tenant, id, name } of rows) {
+    const caller = { actor: adminActor(tenant, administrator()), requestId: newId() };
+    await db.tenantTransaction(tenant, (tx) => purgeDeletedAs(tx, caller, { id, name }));
+    tell(`${tenant}/${name}: purged`);
+  }
+  return rows.length;
 }

@@ -1,4 +1,4 @@
-/** Machines moved by the administrator: asks the pipeline as the administrator in their tenant, and looks at their jobs. */
+/** Machines and disks moved by the administrator: asks the pipeline as the administrator in their tenant, and looks at their jobs. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Database } from '#libs/db';
 import type { JobRow } from '#libs/jobs';
@@ -12,11 +12,13 @@ export interface MoveBody {
   mayStop?: boolean;
 }
 
+export type MovableKind = 'instance' | 'disk';
+
 export class Moves {
   private constructor(
     private readonly db: Database,
     private readonly pipeline: Pipeline,
-    private readonly instance: KindDefinition,
+    private readonly kinds: Record<MovableKind, KindDefinition>,
   ) {}
 
   static async open(db: Database): Promise<Moves> {
@@ -25,14 +27,15 @@ export class Moves {
       import('#libs/kinds'),
     ]);
     const registry = new KindRegistry(kinds);
-    return new Moves(db, new Pipeline(db, registry), registry.get('instance'));
+    const both = { instance: registry.get('instance'), disk: registry.get('disk') };
+    return new Moves(db, new Pipeline(db, registry), both);
   }
 
   /** Asks for a move; gives its job's id. Throws RhyzomeError as the action does. */
-  async begin(tenantId: string, idOrName: string, body: MoveBody): Promise<string> {
+  async begin(kind: MovableKind, tenantId: string, idOrName: string, body: MoveBody): Promise<string> {
     const [{ adminActor }, { newId }] = await Promise.all([import('#libs/auth'), import('#libs/core')]);
     const caller = { actor: adminActor(tenantId, administrator()), requestId: newId() };
-    const { jobId } = await this.pipeline.act(caller, this.instance, idOrName, 'migrate', body);
+    const { jobId } = await this.pipeline.act(caller, this.kinds[kind], idOrName, 'migrate', body);
     return jobId!;
   }
 

@@ -20,8 +20,7 @@ export interface RouterMove {
   tenantId: string;
   /** The network's id or name. */
   network: string;
-  /** Id of the node. */
-  to: string;
+  to: { id: string; name: string };
   /** False: all nodes are told at once, and nobody waits. */
   wait: boolean;
 }
@@ -37,7 +36,7 @@ export interface MovedRouter extends NetworkOnNodes {
 export async function moveRouter(context: Context, db: Database, move: RouterMove): Promise<MovedRouter> {
   const { orderRouter, refreshNetworks } = await import('#libs/kinds/network');
   const { tenantId, wait } = move;
-  const order = (to: string, begin: boolean) =>
+  const order = (to: RouterMove['to'], begin: boolean) =>
     context.changeOn(db, async ({ tx, audit }) => {
       await actInTenant(tx, tenantId);
       const ordered = await orderRouter(tx, tenantId, move.network, to, begin);
@@ -47,10 +46,11 @@ export async function moveRouter(context: Context, db: Database, move: RouterMov
   const { network, from, to, isChange } = await order(move.to, wait);
   const done = { from, to, changed: isChange };
   if (!wait || !isChange) return { ...network, ...done };
-  const made = await settled(db, network, ({ id }) => id === move.to);
+  const made = await settled(db, network, ({ id }) => id === move.to.id);
   const [missing] = made.late;
   if (missing) {
-    if (from !== null) await order(network.nodes.find(({ name }) => name === from)!.id, false);
+    const back = network.nodes.find(({ name }) => name === from);
+    if (back) await order(back, false);
     const why = missing.failure ?? `it has not said so within ${MAKE_MS / 1000} s`;
     throw new RhyzomeError('conflict', `Node ${missing.name} does not make the router of ${network.name}: ${why}`);
   }
@@ -95,14 +95,13 @@ export interface MovableRouter {
   network: string;
   name: string;
   /** Another node that is up and has the network. */
-  to: string;
-  toName: string;
+  to: { id: string; name: string };
 }
 
 /** The networks whose router a node has and another of their nodes can have. */
 export async function routersToMove(tx: Tx, nodeId: string): Promise<MovableRouter[]> {
   const result = await sql<MovableRouter>`
-    select distinct on (k.tenant_id, k.id) k.tenant_id as "tenantId", k.id as network, k.resource_name as name, n.id as to, n.name as "toName"
+    select distinct on (k.tenant_id, k.id) k.tenant_id as "tenantId", k.id as network, k.resource_name as name, json_build_object('id', n.id, 'name', n.name) as to
     from network k
     join placement p on p.tenant_id = k.tenant_id and p.resource_id = k.id and p.present and p.node_id <> ${nodeId}
     join node n on n.id = p.node_id

@@ -1,14 +1,19 @@
-/** `rhyzome disk`: for how long deleted disks can be had back. */
+/** `rhyzome disk`: for how long deleted disks can be had back, and where disks are. */
 import { Command, InvalidArgumentError } from 'commander';
 import { sql } from 'kysely';
 import { SYSTEM_TENANT } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { Context } from '../context.js';
+import { moved } from '../moving.js';
+import { type OfTenant, ofTenant } from '../option-values.js';
 
 const MAX_HOURS = 24 * 366;
 
 export function diskCommand(context: Context): Command {
-  return new Command('disk').description('disks of all tenants').addCommand(retention(context));
+  return new Command('disk')
+    .description('disks of all tenants')
+    .addCommand(retention(context))
+    .addCommand(migrate(context));
 }
 
 function hours(text: string): number {
@@ -20,6 +25,17 @@ function hours(text: string): number {
 interface Flags {
   hours?: number;
   off?: boolean;
+}
+
+function migrate(context: Context): Command {
+  return new Command('migrate')
+    .description('move a disk that no machine has to another node, with its snapshots')
+    .argument('<tenant/name>', 'whose it is, and its name or id', ofTenant)
+    .option('--to <node>', 'to this node (default: one with room)')
+    .option('--no-wait', 'do not wait for the end')
+    .action((whose: OfTenant, { to, wait }: { to?: string; wait: boolean }) =>
+      moved(context, 'disk', whose, to === undefined ? {} : { node: to }, wait),
+    );
 }
 
 function retention(context: Context): Command {

@@ -152,8 +152,8 @@ describe('rhyzome network', () => {
   }, 60_000);
 
   it.each([
-    ['n3', 'has no machine of network lan, which is on n1, n2, apart'],
-    ['apart', 'has no underlay that carries network lan'],
+    ['n3', 'Node n3 has no machine of network lan, which is on n1, n2, apart'],
+    ['apart', 'Node apart has no underlay that carries network lan'],
   ])('refuses node %s', async (node, why) => {
     const { status, err } = await rhyzome.run('network', 'move-router', 'acme/lan', '--to', node);
     expect(err).toContain(why);

@@ -37,7 +37,7 @@ function moveRouter(context: Context): Command {
       const [{ findNode }, routers] = await Promise.all([import('../nodes.js'), import('../routers.js')]);
       const moved = await context.database(async (db) => {
         const node = await db.operatorTransaction((tx) => findNode(tx, to));
-        return routers.moveRouter(context, db, { tenantId, network: name, to: node.id, wait });
+        return routers.moveRouter(context, db, { tenantId, network: name, to: node, wait });
       });
       const what = `the router of ${tenantId}/${moved.name}`;
       const told = moved.changed

@@ -548,6 +548,7 @@ export interface MissingPlacement {
 
 export interface Move {
   abandon_id: string;
+  asked_anew_at: Timestamp | null;
   created_at: Generated<Timestamp>;
   from_node: string;
   id: string;

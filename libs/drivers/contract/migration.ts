@@ -14,6 +14,8 @@ export interface Incoming {
   mode: MigrationMode;
   /** Of a disk: its file is on storage that both nodes share, and stays where it is. */
   stays?: boolean;
+  /** Of a disk: it comes without a machine, by a deed of its own. */
+  alone?: boolean;
 }
 
 export type MigrationMode = 'live' | 'cold';

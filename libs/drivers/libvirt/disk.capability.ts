@@ -3,19 +3,28 @@
  * into an image. One that was made and is gone is a failure: making it anew would pass for the tenant's data.
  */
 import { existsSync } from 'node:fs';
-import { type Capability, type DiskSpec, type DiskStatus, DriverError, type Ref } from '#libs/drivers/contract';
+import {
+  type Capability,
+  type DiskSpec,
+  type DiskStatus,
+  type DriverContext,
+  DriverError,
+  type Ref,
+} from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
 import { checkRef } from '#libs/drivers/network';
 import { checkDiskSpec } from './disk-spec.js';
 import type { Disks } from './disks.js';
 import type { LongWork } from './long-work.js';
+import { isAbandon } from './migration/arguments.js';
 import { awaitDisk, refuseAwaited } from './migration/disk.js';
+import { LoneDisks } from './migration/lone.js';
 import { copySnapshot, createDisk, growDisk, makeAside, toDiskError, virtualSizeOf, wholeSectors } from './qcow2.js';
 import type { SnapshotRecords } from './snapshot-records.js';
 import type { Virsh } from './virsh.js';
 
 export interface DiskParts {
-  installation: string;
+  context: DriverContext;
   runner: Runner;
   virsh: Virsh;
   disks: Disks;
@@ -24,16 +33,23 @@ export interface DiskParts {
   copies: LongWork;
 }
 
-/** Kind `disk`. Its images in use are those that files here build on. */
+/** Kind `disk`. Its images in use are those that files here build on. Verbs: `migrate` and `abandon`, with the contract's arguments. */
 export function createDiskCapability(parts: DiskParts): Capability<DiskSpec, DiskStatus> {
-  const { installation, disks, snapshots, copies } = parts;
+  const { disks, snapshots, copies } = parts;
+  const { installation } = parts.context;
+  const lone = new LoneDisks(parts);
   return {
     kind: 'disk',
     after: [],
     async apply(ref, spec, signal) {
       checkRef(installation, ref);
       checkDiskSpec(spec);
-      if (spec.incoming) return awaitDisk(parts, ref, spec, spec.incoming, signal);
+      if (spec.incoming) {
+        const status = await awaitDisk(parts, ref, spec, spec.incoming, signal);
+        if (spec.incoming.alone) lone.expect(ref, spec.incoming);
+        return status;
+      }
+      lone.forget(ref.id);
       await refuseAwaited(disks, ref.id);
       if (await isAsWanted(parts, ref.id, spec)) return { sizeBytes: spec.sizeBytes };
       try {
@@ -52,6 +68,7 @@ export function createDiskCapability(parts: DiskParts): Capability<DiskSpec, Dis
     async remove(ref, signal) {
       checkRef(installation, ref);
       await copies.cancel(ref.id);
+      lone.forget(ref.id);
       await disks.changing([ref.id], signal, async () => {
         const user = await disks.userOf(ref.id);
         if (user) throw new DriverError('in_use', `The disk is still attached to instance ${user}.`);
@@ -70,6 +87,15 @@ export function createDiskCapability(parts: DiskParts): Capability<DiskSpec, Dis
           found.push({ ref, status: { sizeBytes: sizeBytes ?? 0 }, ...(sizeBytes === null && { damaged: true }) });
       }
       return found;
+    },
+    interrupt(ref, verb, args) {
+      if (verb === 'abandon' && isAbandon(args)) lone.interrupt(ref.id, args);
+    },
+    async operate(ref, verb, args, signal, progress = () => {}) {
+      checkRef(installation, ref);
+      if (verb === 'migrate') return lone.migrate(ref, args, signal, progress);
+      if (verb === 'abandon' && isAbandon(args)) return { moved: false };
+      throw new DriverError('unknown_verb', `Unknown verb ${verb}.`, { permanent: true });
     },
     async imagesInUse() {
       const used = new Set<string>();

@@ -75,7 +75,7 @@ export async function createLibvirtDriver(context: DriverContext, options: Libvi
     name: 'libvirt',
     capabilities: [
       createNetworkCapability(context, options),
-      createDiskCapability({ installation: context.installation, runner, virsh, disks, snapshots, copies }),
+      createDiskCapability({ context, runner, virsh, disks, snapshots, copies }),
       createSnapshotCapability({ context, runner, virsh, disks, snapshots }),
       instances,
     ],

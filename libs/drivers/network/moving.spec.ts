@@ -87,7 +87,21 @@ describe.skipIf(!ability.ok)('a router that moves', () => {
     expect(Math.max(...rounds.flat())).toBeLessThan(10_000);
   }, 60_000);
 
-  it('is missed for less when the new one stands before the old one is told', async () => {
+  /** A connection from the world to the guest's public address, which says a number five times a second; gives the last one that came back. */
+  const conversation = async () => {
+    await pair.a.sh(
+      'ip netns exec web setsid -f socat TCP-LISTEN:7,fork,reuseaddr EXEC:cat >/dev/null 2>&1 </dev/null',
+    );
+    const numbers = 'i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done';
+    const talk = ['ip', 'netns', 'exec', 'world', 'sh', '-c', `${numbers} | socat - TCP4:${publicIp}:7`];
+    let text = '';
+    pair.a.host.runner.spawn(talk).stdout?.on('data', (data) => (text += data));
+    return () => Number(text.trim().split('\n').at(-1));
+  };
+
+  it('is missed for less when the new one stands before the old one is told, and keeps connections by a public address', async () => {
+    const answered = await conversation();
+    await expect.poll(answered, { timeout: 10_000 }).toBeGreaterThan(2);
     const apply = (side: Side) => pair.networks(side, uplink).apply(ref, toldTo(side, spanning('a')), never);
     const deaf = await deafWhile(both, async () => {
       await apply('a');
@@ -98,6 +112,8 @@ describe.skipIf(!ability.ok)('a router that moves', () => {
     console.info(`moved by order, the new one first: guests of a and b were deaf for ${deaf.join(' and ')} ms`);
     expect(Math.max(...deaf)).toBeLessThan(5_000);
     await isFoundAt('a');
+    const until = answered() + 10;
+    await expect.poll(answered, { timeout: 20_000 }).toBeGreaterThan(until);
     await move('b');
   }, 60_000);
 

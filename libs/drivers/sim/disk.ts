@@ -1,5 +1,6 @@
 /** Disks of the simulated machine: no bytes, but a size, where their content came from, and the same refusals. */
 import {
+  type AbandonArguments,
   type Capability,
   type DiskSpec,
   type DiskStatus,
@@ -7,9 +8,12 @@ import {
   type Found,
   type ImageSource,
   type Incoming,
+  type MigrateArguments,
+  type MigrationOutcome,
   type Ref,
 } from '#libs/drivers/contract';
 import type { SimFaults } from './faults.js';
+import type { SimLoneDisks } from './lone-disks.js';
 import type { SharedContent } from './shared-content.js';
 import type { SimDisk, SimState } from './state.js';
 
@@ -22,6 +26,7 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
     private readonly faults: SimFaults,
     private readonly images: ImageSource | undefined,
     private readonly shared: SharedContent,
+    private readonly lone: SimLoneDisks,
   ) {}
 
   async apply(ref: Ref, spec: DiskSpec, signal: AbortSignal): Promise<DiskStatus> {
@@ -47,6 +52,7 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
       sizeBytes: spec.sizeBytes,
     };
     await this.shared.keep(disk);
+    this.lone.forget(before);
     this.state.disks.set(ref.id, disk);
     await this.state.save();
     return { sizeBytes: spec.sizeBytes };
@@ -62,12 +68,9 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
   }
 
   /** Nothing is there yet, and nothing is made. */
-  private async wait(
-    ref: Ref,
-    spec: DiskSpec,
-    { operationId, stays }: Incoming,
-    before: SimDisk | undefined,
-  ): Promise<DiskStatus> {
+  private async wait(ref: Ref, spec: DiskSpec, incoming: Incoming, before: SimDisk | undefined): Promise<DiskStatus> {
+    const { operationId, stays, alone } = incoming;
+    if (alone) this.lone.expect(ref.id, incoming);
     const status = { sizeBytes: spec.sizeBytes };
     if (before?.spec.incoming?.operationId === operationId) return status;
     if (before) throw new DriverError('in_use', 'An older copy of the disk is still on this node; it goes first.');
@@ -91,6 +94,7 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
       throw new DriverError('in_use', 'The disk still has snapshots.');
     }
     const disk = this.state.disks.get(ref.id);
+    this.lone.forget(disk);
     if (disk) await this.shared.release(disk);
     this.state.disks.delete(ref.id);
     await this.state.save();
@@ -99,6 +103,17 @@ export class SimDiskCapability implements Capability<DiskSpec, DiskStatus> {
   async inventory(): Promise<Found<DiskStatus>[]> {
     await this.faults.strike('inventory', { kind: this.kind, id: '' });
     return [...this.state.disks.values()].map(({ ref, sizeBytes }) => ({ ref, status: { sizeBytes } }));
+  }
+
+  interrupt(ref: Ref, verb: string, args: unknown): void {
+    if (verb === 'abandon') this.lone.interrupt(ref.id, args as AbandonArguments);
+  }
+
+  /** Verbs: `migrate` and `abandon`, with the contract's arguments. */
+  async operate(ref: Ref, verb: string, args: unknown, signal: AbortSignal): Promise<MigrationOutcome> {
+    if (verb === 'migrate') return this.lone.migrate(ref, args as MigrateArguments, signal);
+    if (verb === 'abandon') return { moved: false };
+    throw new DriverError('unknown_verb', `A disk knows no “${verb}”.`, { permanent: true });
   }
 
   async imagesInUse(): Promise<ReadonlySet<string>> {

@@ -9,6 +9,7 @@ import { SharedStorage, type SharedStorageOptions } from '#libs/drivers/shared';
 import { SimDiskCapability } from './disk.js';
 import { SimFaults } from './faults.js';
 import { SimInstanceCapability } from './instance.js';
+import { SimLoneDisks } from './lone-disks.js';
 import { SimMoves } from './moves.js';
 import { SimNetworkCapability } from './network.js';
 import { SharedContent } from './shared-content.js';
@@ -54,7 +55,7 @@ export async function createSimDriver(ctx: DriverContext, options: SimOptions = 
   );
   const capabilities: Capability<any, any>[] = [
     new SimNetworkCapability(state, faults),
-    new SimDiskCapability(state, faults, images, shared),
+    new SimDiskCapability(state, faults, images, shared, new SimLoneDisks(state, faults, ctx.migration, shared)),
     new SimSnapshotCapability(state, faults, ctx, shared),
     instances,
   ];

@@ -19,17 +19,16 @@ import {
   type Ref,
 } from '#libs/drivers/contract';
 import type { SimFaults } from './faults.js';
+import { type SentDisks, sentDisks, takeInDisks } from './lone-disks.js';
 import type { SharedContent } from './shared-content.js';
-import type { SimDisk, SimInstance, SimSnapshot, SimState } from './state.js';
+import type { SimInstance, SimState } from './state.js';
 
 const askAgainMs = 200;
 
 /** What goes over in place of memory and disks. */
-interface Luggage {
+interface Luggage extends SentDisks {
   boots: number;
   startedAt: number;
-  disks: SimDisk[];
-  snapshots: SimSnapshot[];
 }
 
 export class SimMoves {
@@ -158,20 +157,7 @@ export class SimMoves {
   }
 
   private async takeIn(instance: SimInstance, { boots, startedAt, disks, snapshots }: Luggage): Promise<void> {
-    for (const disk of disks) {
-      const known = this.state.disks.get(disk.ref.id);
-      if (known?.incoming !== instance.awaited!.operationId) {
-        throw new DriverError('not_expected', 'The disk is not awaited here.', { permanent: true });
-      }
-      const { incoming: _incoming, ...rest } = known;
-      const taken = { ...rest, image: disk.image, lineage: disk.lineage };
-      await this.shared.keep(taken);
-      this.state.disks.set(disk.ref.id, taken);
-    }
-    for (const snapshot of snapshots) {
-      await this.shared.keepSnapshot(this.state.disks.get(snapshot.diskId)!, snapshot);
-      this.state.snapshots.set(snapshot.ref.id, snapshot);
-    }
+    await takeInDisks(this.state, this.shared, instance.awaited!.operationId, { disks, snapshots });
     Object.assign(instance, { boots, startedAt });
     instance.awaited!.phase = 'arrived';
   }
@@ -187,10 +173,8 @@ export class SimMoves {
     await this.faults.strike('operate', { ...instance.ref, name: instance.spec.name }, signal);
     signal.throwIfAborted();
     const sent = args.disks.filter((id) => !args.shared?.includes(id));
-    const disks = sent.flatMap((id) => this.state.disks.get(id) ?? []);
-    const snapshots = [...this.state.snapshots.values()].filter(({ diskId }) => sent.includes(diskId));
     const { boots, startedAt } = instance;
-    await this.ask(args, 'luggage', { boots, startedAt, disks, snapshots }, signal);
+    await this.ask(args, 'luggage', { boots, startedAt, ...sentDisks(this.state, sent) }, signal);
     onProgress({ doneBytes: totalBytes, totalBytes });
     instance.outgoing!.phase = 'gone';
     instance.powerState = 'stopped';

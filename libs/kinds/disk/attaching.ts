@@ -66,7 +66,7 @@ export async function attachTo(tx: Tx, disk: Who, instanceId: string): Promise<v
   if (node !== machine.nodeId) {
     throw new RhyzomeError(
       'conflict',
-      'The disk and the instance are on different nodes; make the disk anew from a snapshot.',
+      'The disk and the instance are on different nodes; the disk has to move there first, or is made anew from a snapshot.',
     );
   }
   if (slots.length >= MAX_DISKS) {

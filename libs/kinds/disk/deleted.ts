@@ -6,7 +6,7 @@ import { sql } from 'kysely';
 import { type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
 import { releaseReservation, withdraw } from '#libs/nodes';
-import { addEdges, refuseHeldName, takingName, type Who } from '#libs/resources';
+import { addEdges, auditDone, type Caller, refuseHeldName, takingName, type Who } from '#libs/resources';
 import { tellDisk } from './on-node.js';
 import { type DiskRow, type ImageColumns, imageEdge, imageOf } from './rows.js';
 
@@ -97,6 +97,18 @@ export async function purgeDeleted(tx: Tx, who: Who): Promise<void> {
   await tx.deleteFrom('deleted_disk').where('tenant_id', '=', who.tenantId).where('id', '=', who.id).execute();
   await withdraw(tx, who);
   await releaseReservation(tx, who);
+}
+
+/** The same by an administrator's word, in the transaction's tenant, with its row of audit. */
+export async function purgeDeletedAs(
+  tx: Tx,
+  caller: Caller,
+  { id, name }: { id: string; name: string },
+): Promise<void> {
+  const { tenantId } = caller.actor;
+  if (!(await lockDeleted(tx, { tenantId, id }))) return;
+  await purgeDeleted(tx, { tenantId, id });
+  await auditDone(tx, caller, 'purge', { kind: 'disk', resourceId: id, resourceName: name });
 }
 
 const PURGED_AT_ONCE = 100;

@@ -1,6 +1,6 @@
 /** What users write and read of a disk. */
 
-import { IsInt, IsOptional, IsString, Max, Min } from 'class-validator';
+import { IsInt, IsOptional, IsString, Matches, Max, MaxLength, Min } from 'class-validator';
 import { Describe, Optional } from '#libs/openapi';
 import { CoreCreate, IsReference } from '#libs/resources';
 
@@ -63,4 +63,14 @@ export class AttachBody {
   @IsString()
   @IsReference()
   instance!: string;
+}
+
+export class DiskMigrateBody {
+  @Describe('Name of the node to move to; default: one with room.', { example: 'node-2' })
+  @Optional()
+  @IsString()
+  @MaxLength(63)
+  // As certificates name nodes (migration 0002).
+  @Matches(/^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/, { message: 'must be the name of a node' })
+  node?: string;
 }

@@ -8,7 +8,7 @@ import { findMachine } from './attaching.js';
 import { DeletedDiskController } from './deleted.controller.js';
 import { purgeExpired } from './deleted.js';
 import { deletedDiskPaths, deletedDiskSchemas } from './deleted.openapi.js';
-import { AttachBody, DiskCreate, DiskUpdate, DiskView } from './disk.dto.js';
+import { AttachBody, DiskCreate, DiskMigrateBody, DiskUpdate, DiskView } from './disk.dto.js';
 import { type DiskDocument, DiskResource } from './disk.resource.js';
 import { tellDisk } from './on-node.js';
 import { type DiskRow, deviceOf, lockUsableDisk } from './rows.js';
@@ -64,6 +64,14 @@ export const disk: KindDefinition<DiskRow> = defineKind<DiskRow>({
     detach: {
       summary: 'Detaches it from its instance, also from one that runs; its guest has to let go of it.',
       claim: (resource) => detach(resource as DiskResource),
+    },
+    migrate: {
+      summary: 'Moves it to another node, with its snapshots, while no instance has it.',
+      dto: DiskMigrateBody,
+      claim: async (resource, tx, body: DiskMigrateBody) => {
+        await (resource as DiskResource).claimMove(tx, body.node);
+        return undefined;
+      },
     },
   },
   refresh: (tx, tenantId, id) => tellDisk(tx, { tenantId, id }),

@@ -16,6 +16,8 @@ import {
 } from '#libs/resources';
 import { attachTo, detachFrom, findMachine } from './attaching.js';
 import { keepDeleted } from './deleted.js';
+import { endMove } from './moves.js';
+import { claimDiskMove, moveAlone } from './moving-alone.js';
 import { MAKE_DISK_MS, tellDisk } from './on-node.js';
 import {
   type DiskImage,
@@ -153,12 +155,23 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
   }
 
   async release(tx: Tx): Promise<void> {
+    await endMove(tx, this.core);
     const row = await this.fresh(tx);
     if (!(await keepDeleted(tx, row))) await releaseReservation(tx, this.core);
     await dropEdges(tx, this.core);
   }
 
+  /** Throws RhyzomeError as claimDiskMove does. */
+  async claimMove(tx: Tx, toNode: string | undefined): Promise<void> {
+    await claimDiskMove(tx, this.core, await this.fresh(tx), toNode, this.scope.actor);
+  }
+
+  async perform(_action: string, job: Job<Tx>): Promise<void> {
+    await moveAlone(job, this.core);
+  }
+
   async settled(tx: Tx, action: string, outcome: string): Promise<void> {
+    if (action === 'migrate') await endMove(tx, this.core);
     if (action !== 'create') return;
     if (outcome === 'failed') await releaseReservation(tx, this.core);
     if (outcome !== 'succeeded') return;

@@ -7,7 +7,9 @@ export {
   settleBootDisk,
   takeDisks,
 } from './boot-disk.js';
+export { purgeDeletedAs } from './deleted.js';
 export { disk } from './disk.kind.js';
+export { endMove, findMove, type Move, nodesFor, refuseTenant } from './moves.js';
 export {
   awaitDisk,
   forgetTaken,

@@ -2,7 +2,7 @@
  * Disks of an instance that moves to another node: what is desired of them on both, with their snapshots. While a move is
  * under way nothing else is done to them.
  */
-import { sql } from 'kysely';
+import { type RawBuilder, sql } from 'kysely';
 import { RhyzomeError } from '#libs/core';
 import { type Tx, wakeAfterCommit } from '#libs/db';
 import type { Incoming } from '#libs/drivers/contract';
@@ -25,28 +25,48 @@ export interface MovableDisk {
  * The disks of an instance, locked, in the order of their slots. Throws RhyzomeError `busy` while something else is under
  * way with one of them or its snapshots, `not_ready` for one that is not whole.
  */
-export async function lockMovable(tx: Tx, tenantId: string, instanceId: string): Promise<MovableDisk[]> {
+export function lockMovable(tx: Tx, tenantId: string, instanceId: string): Promise<MovableDisk[]> {
+  return lockMovableWhere(tx, sql`d.tenant_id = ${tenantId} and d.instance_id = ${instanceId}`);
+}
+
+/** A disk that moves alone, locked. Throws RhyzomeError as `lockMovable`, and `in_use` when an instance has it. */
+export async function lockMovableAlone(tx: Tx, { tenantId, id }: Who): Promise<MovableDisk> {
+  const [disk] = await lockMovableWhere(tx, sql`d.tenant_id = ${tenantId} and d.id = ${id}`);
+  if (!disk) throw new RhyzomeError('not_ready', 'The disk is being removed.');
+  if (disk.instance === null) return disk;
+  throw new RhyzomeError('in_use', 'An instance has the disk: it moves with that, or else detach it first.', {
+    blockers: [{ kind: 'instance', id: disk.instance, name: '', relation: 'has attached' }],
+  });
+}
+
+/** What is being made from a snapshot of one needs it where it is. */
+async function lockMovableWhere(
+  tx: Tx,
+  which: RawBuilder<unknown>,
+): Promise<(MovableDisk & { instance: string | null })[]> {
   await sql`
     select 1 from resource r join disk d on d.tenant_id = r.tenant_id and d.id = r.id
-    where r.tenant_id = ${tenantId} and d.instance_id = ${instanceId} order by r.id for no key update of r`.execute(tx);
-  const result = await sql<MovableDisk & { state: string; made: boolean; job: string | null }>`
-    select d.id, r.name, d.size_gib as "sizeGiB", d.storage, r.state, d.made,
+    where ${which} order by r.id for no key update of r`.execute(tx);
+  const result = await sql<MovableDisk & { instance: string | null; state: string; made: boolean; job: string | null }>`
+    select d.id, r.name, d.size_gib as "sizeGiB", d.storage, d.instance_id as instance, r.state, d.made,
       array(select s.id from snapshot s where s.tenant_id = d.tenant_id and s.disk_id = d.id order by s.id) as snapshots,
       (select j.id from job j where j.tenant_id = d.tenant_id and j.finished_at is null and (j.resource_id = d.id
-        or j.resource_id in (select s.id from snapshot s where s.tenant_id = d.tenant_id and s.disk_id = d.id)) limit 1) as job
+        or j.resource_id in (select s.id from snapshot s where s.tenant_id = d.tenant_id and s.disk_id = d.id)
+        or j.resource_id in (select c.id from disk c
+          where c.tenant_id = d.tenant_id and c.snapshot_disk_id = d.id and not c.made)) limit 1) as job
     from disk d join resource r on r.tenant_id = d.tenant_id and r.id = d.id
-    where d.tenant_id = ${tenantId} and d.instance_id = ${instanceId} order by d.slot`.execute(tx);
+    where ${which} order by d.slot, d.id`.execute(tx);
   for (const { name, state, made, job } of result.rows) {
     if (job) {
-      throw new RhyzomeError('busy', `Job ${job} of the disk “${name}” or a snapshot of it has not ended.`, {
+      throw new RhyzomeError('busy', `Job ${job} of the disk “${name}” or of something made from it has not ended.`, {
         blockers: [{ kind: 'job', id: job, name: '', relation: 'running' }],
         retryAfterSeconds: 1,
       });
     }
     if (!made || state !== 'ready') throw new RhyzomeError('not_ready', `The disk “${name}” is ${state}.`);
   }
-  return result.rows.map(({ id, name, sizeGiB, storage, snapshots }) => ({
-    ...{ id, name, sizeGiB, storage, snapshots },
+  return result.rows.map(({ id, name, sizeGiB, storage, instance, snapshots }) => ({
+    ...{ id, name, sizeGiB, storage, instance, snapshots },
   }));
 }
 
@@ -101,7 +121,16 @@ export async function takeOverDisk(tx: Tx, disk: Who, { fromNode, toNode }: { fr
 }
 
 /** The disks of an instance that were taken over are their node's now: those that had them forget them, and leave the files. */
-export async function forgetTaken(tx: Tx, tenantId: string, instanceId: string): Promise<void> {
+export function forgetTaken(tx: Tx, tenantId: string, instanceId: string): Promise<void> {
+  return forgetTakenWhere(tx, sql`d.tenant_id = ${tenantId} and d.instance_id = ${instanceId}`);
+}
+
+/** The same of a disk that moved alone. */
+export function forgetTakenAlone(tx: Tx, { tenantId, id }: Who): Promise<void> {
+  return forgetTakenWhere(tx, sql`d.tenant_id = ${tenantId} and d.id = ${id}`);
+}
+
+async function forgetTakenWhere(tx: Tx, which: RawBuilder<unknown>): Promise<void> {
   const told = await sql<{ nodeId: string }>`
     insert into placement (tenant_id, resource_id, node_id, kind, generation, present, spec)
     select t.tenant_id, t.id, n.id, t.kind, t.generation, false, null
@@ -109,7 +138,7 @@ export async function forgetTaken(tx: Tx, tenantId: string, instanceId: string):
     cross join lateral (
       select r.tenant_id, r.id, r.kind, r.generation from resource r where r.tenant_id = d.tenant_id and (r.id = d.id
         or r.id in (select s.id from snapshot s where s.tenant_id = d.tenant_id and s.disk_id = d.id))) t
-    where d.tenant_id = ${tenantId} and d.instance_id = ${instanceId} and n.id <> d.node_id
+    where ${which} and n.id <> d.node_id
     on conflict (tenant_id, resource_id, node_id) do nothing returning node_id as "nodeId"`.execute(tx);
   for (const { nodeId } of told.rows) wakeAfterCommit('rhyzome_node', nodeId);
 }

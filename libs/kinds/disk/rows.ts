@@ -158,16 +158,18 @@ export async function lockUsableDisk(tx: Tx, tenantId: string, id: string): Prom
   return disk;
 }
 
-/** Throws RhyzomeError `busy` while the instance that has the disk moves to another node. */
+/** Throws RhyzomeError `busy` while the disk, or the instance that has it, moves to another node. */
 export async function refuseMoving(tx: Tx, disk: Who): Promise<void> {
-  const result = await sql<{ id: string; name: string }>`
-    select r.id, r.name from disk d join move m on m.tenant_id = d.tenant_id and m.resource_id = d.instance_id
+  const result = await sql<{ kind: string; id: string; name: string }>`
+    select r.kind, r.id, r.name from disk d
+    join move m on m.tenant_id = d.tenant_id and m.resource_id in (d.id, d.instance_id)
     join resource r on r.tenant_id = m.tenant_id and r.id = m.resource_id
     where d.tenant_id = ${disk.tenantId} and d.id = ${disk.id}`.execute(tx);
-  const [machine] = result.rows;
-  if (!machine) return;
-  throw new RhyzomeError('busy', 'The instance that has the disk is being moved to another node; wait for that.', {
-    blockers: [{ kind: 'instance', id: machine.id, name: machine.name, relation: 'is being moved' }],
+  const [moving] = result.rows;
+  if (!moving) return;
+  const what = moving.kind === 'disk' ? 'The disk' : 'The instance that has the disk';
+  throw new RhyzomeError('busy', `${what} is being moved to another node; wait for that.`, {
+    blockers: [{ kind: moving.kind, id: moving.id, name: moving.name, relation: 'is being moved' }],
     retryAfterSeconds: 1,
   });
 }

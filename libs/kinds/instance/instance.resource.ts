@@ -4,6 +4,7 @@ import type { Tx } from '#libs/db';
 import {
   addBootDisk,
   detachAll,
+  endMove,
   forgetTaken,
   MAKE_DISK_MS,
   ownBootDisk,
@@ -37,7 +38,7 @@ import {
 import { addEdges, type Claim, dropEdges, type Job, RowResource } from '#libs/resources';
 import { claimAddresses, claimNode } from './claims.js';
 import { move } from './moving.js';
-import { claimMove, endMove, type MoveWish } from './moving-claim.js';
+import { claimMove, type MoveWish } from './moving-claim.js';
 import { tellInstance, tellInstanceAgain } from './on-node.js';
 import { checkReferences, type References } from './references.js';
 import { obeyRestartPolicy } from './restart-policy.js';

@@ -7,11 +7,10 @@ import { sql } from 'kysely';
 import { newId, type ResourceCore, RhyzomeError, Waiting } from '#libs/core';
 import type { Tx } from '#libs/db';
 import type { AbandonArguments, Incoming, MigrateArguments } from '#libs/drivers/contract';
-import { awaitDisk, leaveDisk, MAKE_DISK_MS, moveDisk, sharedWith } from '#libs/kinds/disk';
+import { awaitDisk, findMove, leaveDisk, MAKE_DISK_MS, type Move, moveDisk, sharedWith } from '#libs/kinds/disk';
 import { leaveNode, lockNetworks, placeNetworks, refreshNetworks } from '#libs/kinds/network';
 import { askDeed, placementsOf, probeDeed, probeReady, withdraw, withdrawDeed } from '#libs/nodes';
 import type { Job, Who } from '#libs/resources';
-import { findMove, type Move } from './moving-claim.js';
 import { awaitInstance, tellInstance } from './on-node.js';
 
 /** What of an instance lies on its node. */
@@ -161,12 +160,37 @@ async function probeAbandoned(tx: Tx, core: ResourceCore): Promise<true | Waitin
   return true;
 }
 
-/** The node that had it says nothing any more: whether it was let go shows on the other, where nothing else can start it. */
-async function settleWithout(tx: Tx, core: ResourceCore): Promise<true> {
-  const { toNode } = await moveOf(tx, core);
+/**
+ * The node that had it says nothing any more: whether it was let go shows on the other, where nothing else can start it. That
+ * one is asked now: what it said last may be older than the last word of the node that is gone.
+ */
+async function settleWithout(tx: Tx, core: ResourceCore): Promise<true | Waiting> {
+  const { abandonId, toNode, toName, isAskedAnew } = await moveOf(tx, core);
   const there = (await placementsOf(tx, core)).find(({ nodeId }) => nodeId === toNode);
-  if (there?.status && there.status.powerState !== 'paused') await switchOver(tx, core);
+  if (!there?.isPresent || there.isGone) return true;
+  if (!isAskedAnew) await askAnew(tx, core);
+  if (!isAskedAnew || !there.isCurrent || (there.phase === 'progressing' && !there.failure)) {
+    return new Waiting(`Node ${toName} is asked what has come of it.`, !there.isConnected, core.id);
+  }
+  if (!there.status || there.status.powerState === 'paused') return true;
+  await switchOver(tx, core);
+  // It would have the machine back for want of an answer.
+  await withdrawDeed(tx, core, abandonId);
   return true;
+}
+
+async function askAnew(tx: Tx, core: ResourceCore): Promise<void> {
+  const { id: operationId, abandonId, fromName: from, toNode, mode } = await moveOf(tx, core);
+  await awaitInstance(tx, core, toNode, { operationId, from, mode }, true);
+  // The fence may have ended the deed; the node is to hear of it when it comes back.
+  await withdrawDeed(tx, core, abandonId);
+  await tx
+    .updateTable('move')
+    .set({ abandon_id: newId(), asked_anew_at: new Date() })
+    .where('tenant_id', '=', core.tenantId)
+    .where('id', '=', operationId)
+    .execute();
+  await askToAbandon(tx, core);
 }
 
 /** It is the other node's: all that says where it is, says so from this transaction on. */

@@ -26,12 +26,18 @@ export async function tellInstance(tx: Tx, who: Who, again = false): Promise<voi
   if (told) await desire(tx, subjectOf(who), told.nodeId, { ...told, again });
 }
 
-/** Has it awaited on a node that it moves to. Undo: withdrawing it there. */
-export async function awaitInstance(tx: Tx, who: Who, nodeId: string, incoming: Incoming): Promise<void> {
+/** Has it awaited on a node that it moves to; `again`: that one says anew what it has of it. Undo: withdrawing it there. */
+export async function awaitInstance(
+  tx: Tx,
+  who: Who,
+  nodeId: string,
+  incoming: Incoming,
+  again = false,
+): Promise<void> {
   const told = await instanceDesire(tx, who);
   if (!told) return;
   const { generation, spec } = told;
-  await desire(tx, subjectOf(who), nodeId, { generation, spec: { ...spec, incoming } });
+  await desire(tx, subjectOf(who), nodeId, { generation, spec: { ...spec, incoming }, again });
 }
 
 const subjectOf = ({ tenantId, id }: Who) => ({ tenantId, id, kind: 'instance' });

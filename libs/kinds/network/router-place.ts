@@ -66,15 +66,15 @@ export async function orderRouter(
   tx: Tx,
   tenantId: string,
   idOrName: string,
-  to: string,
+  to: { id: string; name: string },
   begin: boolean,
 ): Promise<OrderedRouter> {
   const { id } = await networkOnNodes(tx, tenantId, idOrName);
   await lockNetworks(tx, tenantId, [id]);
   const network = await networkOnNodes(tx, tenantId, id);
   const from = network.nodes.find(({ hasRouter }) => hasRouter);
-  const target = network.nodes.find((node) => node.id === to || node.name === to);
-  refuse(network, from, target, to);
+  const target = network.nodes.find((node) => node.id === to.id);
+  refuse(network, from, target, to.name);
   const isChange = target!.id !== from?.id;
   if (isChange && !(await moveRouter(tx, tenantId, id, target!.id, begin))) {
     throw new RhyzomeError(

@@ -25,7 +25,7 @@ import { destroyDomain, isActive } from '../power.js';
 import { seedFiles, wantSeed } from '../seed.js';
 import type { SnapshotRecords } from '../snapshot-records.js';
 import { domainState, isNoDomain, type Virsh } from '../virsh.js';
-import { emptyDisk, noteSnapshots, settleDisk } from './disk.js';
+import { emptyDisk, settleDisk, takeDisk } from './disk.js';
 import { takeFile } from './incoming-file.js';
 import { awaitedOf, dropAwaited, noteAwaited } from './records.js';
 import { carryBothWays, channels, MigrationSockets, type SocketChannel } from './sockets.js';
@@ -191,7 +191,7 @@ export class Arrivals {
   }
 
   private async takeFile(ref: Ref, spec: InstanceSpec, incoming: Incoming, question: Message, asked: Asked) {
-    const { disks, snapshots, places, context } = this.parts;
+    const { places } = this.parts;
     if (question.name === 'seed') {
       const { seed } = places.of(ref.id);
       return takeFile(seed, question, asked, async () => undefined);
@@ -200,17 +200,7 @@ export class Arrivals {
     if (!spec.disks.some(({ diskId }) => diskId === id)) {
       throw new DriverError('not_expected', 'The disk is none of the machine’s.', { permanent: true });
     }
-    const { operationId } = incoming;
-    const record = await disks.record(id);
-    const isThere = record?.arrived === operationId;
-    if (!isThere && record?.incoming !== operationId) {
-      throw new DriverError('not_expected', 'The disk is not awaited here.', { permanent: true });
-    }
-    const arrived = async () => {
-      await noteSnapshots(snapshots, context.installation, { ...ref, kind: 'disk', id }, question);
-      await settleDisk(disks, id, operationId);
-    };
-    await takeFile(disks.path(id), question, asked, arrived, isThere);
+    await takeDisk(this.parts, { ...ref, kind: 'disk', id }, incoming.operationId, asked);
   }
 }
 

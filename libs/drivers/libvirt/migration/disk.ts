@@ -2,8 +2,10 @@
 import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import {
+  type Asked,
   type DiskSpec,
   type DiskStatus,
+  type DriverContext,
   DriverError,
   type Incoming,
   type Message,
@@ -12,8 +14,10 @@ import {
 import type { Runner } from '#libs/drivers/host';
 import { checkRef } from '#libs/drivers/network';
 import type { Disks } from '../disks.js';
+import { writeJson } from '../folders.js';
 import { createDisk, makeAside, toDiskError, wholeSectors } from '../qcow2.js';
 import type { SnapshotRecord, SnapshotRecords } from '../snapshot-records.js';
+import { takeFile } from './incoming-file.js';
 
 /**
  * Notes that a disk is awaited, and fetches what it builds on. What is written into a running machine's empty copy is
@@ -83,9 +87,27 @@ export async function snapshotsOf(snapshots: SnapshotRecords, diskId: string): P
   return sent;
 }
 
+/** Takes in a disk's file that an operation brings, with the snapshots in it. Throws DriverError `not_expected`. */
+export async function takeDisk(
+  { disks, snapshots, context }: { disks: Disks; snapshots: SnapshotRecords; context: DriverContext },
+  ref: Ref,
+  operationId: string,
+  asked: Asked,
+): Promise<void> {
+  const { question } = asked;
+  const record = await disks.record(ref.id);
+  const isThere = record?.arrived === operationId;
+  if (question.diskId !== ref.id || (!isThere && record?.incoming !== operationId)) throw notAwaited(ref.id);
+  const arrived = async () => {
+    await noteSnapshots({ disks, snapshots }, context.installation, ref, question);
+    await settleDisk(disks, ref.id, operationId);
+  };
+  await takeFile(disks.path(ref.id), question, asked, arrived, isThere);
+}
+
 /** Notes the snapshots that came in a disk's file, before the disk counts as there. */
-export async function noteSnapshots(
-  snapshots: SnapshotRecords,
+async function noteSnapshots(
+  { disks, snapshots }: { disks: Disks; snapshots: SnapshotRecords },
   installation: string,
   disk: Ref,
   question: Message,
@@ -97,7 +119,10 @@ export async function noteSnapshots(
     }
     const { diskId, sizeBytes, virtualSizeBytes } = record;
     await snapshots.folders.claim(ref);
-    await snapshots.save(ref.id, { diskId, made: true, sizeBytes, virtualSizeBytes });
+    const noted = { diskId, made: true, sizeBytes, virtualSizeBytes };
+    await snapshots.save(ref.id, noted);
+    const note = disks.snapshotNote(diskId, ref.id);
+    if (note) await writeJson(note, noted);
   }
 }
 

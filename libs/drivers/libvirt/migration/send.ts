@@ -20,7 +20,7 @@ const retryMs = 500;
 export async function sendDisk(
   { context, disks, snapshots }: SendParts,
   id: string,
-  outgoing: Outgoing,
+  outgoing: Pick<Outgoing, 'operationId' | 'to'>,
   signal: AbortSignal,
   onBytes: (done: number, all: number) => void,
 ): Promise<void> {
@@ -45,7 +45,7 @@ export async function sendSeed(context: DriverContext, outgoing: Outgoing, path:
 
 async function sendOnce(
   context: DriverContext,
-  { to, operationId }: Outgoing,
+  { to, operationId }: Pick<Outgoing, 'operationId' | 'to'>,
   path: string,
   word: FileWord,
   question: object,

@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { chmod, mkdtemp, rm, stat } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -171,6 +171,29 @@ describe.skipIf(!(await canLab('machines on storage that two libvirts share')))(
     await move(made, 'cold');
     expect((await stat(fileOf(made.disk))).ino).toBe(ino);
     await removeAll(two, made);
+  }, 120_000);
+
+  it('a disk that no machine has goes to a host that does not share as a file, with its snapshots', async () => {
+    const [disk, snapshot] = [refTo('disk'), refTo('snapshot')];
+    const spec: DiskSpec = { sizeBytes: GIB, image: one.image, snapshot: null };
+    await one.disks.apply(disk, spec, never);
+    const held = await one.snapshots.apply(snapshot, { diskId: disk.id }, never);
+    const incoming: Incoming = { operationId: randomUUID(), from: 'node-1', mode: 'cold', alone: true };
+    await two.disks.apply(disk, { ...spec, incoming }, never);
+    const to = { node: 'node-2', address: wires[1]!.address! };
+    const [disks, operationId] = [[disk.id], incoming.operationId];
+    const args = { operationId, to, mode: 'cold' as const, disks, mayStop: false };
+    const sent = await readFile(one.diskPath(disk));
+    expect(await one.disks.operate?.(disk, 'migrate', args, never)).toEqual({ moved: true });
+    expect((await readFile(two.diskPath(disk))).equals(sent)).toBe(true);
+    // Again, as after the death of an agent that had not told of it.
+    expect(await one.disks.operate?.(disk, 'migrate', args, never)).toEqual({ moved: true });
+    await two.disks.apply(disk, spec, never);
+    expect(await two.snapshots.apply(snapshot, { diskId: disk.id }, never)).toEqual(held);
+    await one.snapshots.remove(snapshot, never);
+    await one.disks.remove(disk, never);
+    await two.snapshots.remove(snapshot, never);
+    await two.disks.remove(disk, never);
   }, 120_000);
 
   it('a move that is taken back leaves the file to the one that had it', async () => {
