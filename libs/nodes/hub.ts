@@ -53,7 +53,7 @@ export class NodeHub {
     listener.on('rhyzome_session', (nodeId) => nodeId !== null && this.tellKinds(nodeId));
     this.timer = setInterval(() => void this.wakeDue(), LOOK_MS);
     this.timer.unref();
-    this.together = new Together(db, registry);
+    this.together = new Together(db, registry, options.log);
     this.inventories = new InventoryClock(db, listener, this.streams, options.log, options.inventoryEveryMs);
   }
 

@@ -14,4 +14,5 @@ export type { ToldRevocations } from './revocations.js';
 export * from './state.js';
 export * from './sweep.js';
 export { entombNow, heldFor, holdLeases, holdPublicAddress } from './tombstones.js';
+export { desiredRows } from './unreached.js';
 export * from './watch.js';

@@ -13,9 +13,10 @@ import { Heartbeats } from './heartbeats.js';
 import { newsOf } from './known-reports.js';
 import { QuietReports } from './quiet-reports.js';
 import { nodesWithNews } from './registry.js';
-import { Unreached } from './unreached.js';
+import { desiredRows, Unreached } from './unreached.js';
 
 const statements: string[] = [];
+const quiet = { info: () => undefined, warn: () => undefined, debug: () => undefined };
 let database: TestDatabase;
 let db: Database;
 let sessions: NodeSession[];
@@ -157,11 +158,30 @@ test('a change is told to all nodes that have something by one statement, and fo
   await tell();
   const after = await sql`select * from placement where resource_id = ${who.id} order by node_id`.execute(db.operator);
   expect(after.rows).toEqual(before.rows);
-  const unreached = new Unreached(db);
+  const unreached = new Unreached(db, new KindRegistry(kinds), quiet);
   const [found, count] = await statementsOf(() => Promise.all(sessions.map(({ nodeId }) => unreached.of(nodeId))));
   const specs = found.map(({ placements }) => placements.find(({ resource_id }) => resource_id === who.id)?.spec);
   expect(specs).toEqual([{ n: 0 }, { n: 1 }, { n: 2 }]);
   expect(count).toBe(2);
+});
+
+test('what cannot be composed is left out and said, and keeps nothing else from being told', async () => {
+  const [one] = sessions as [NodeSession];
+  const [odd, plain] = [await placed(one), await placed(one)];
+  await sql`update placement set spec = '{"composed":"x"}' where resource_id = ${odd.id}`.execute(db.operator);
+  const told: object[] = [];
+  const failing = {
+    ...kinds.find(({ name }) => name === 'network')!,
+    compose: () => Promise.reject(new Error('no luck')),
+  };
+  const log = { warn: (fields: object) => told.push(fields) };
+  const rows = await desiredRows({ db, registry: new KindRegistry([failing]), log }, [one.nodeId], {
+    onlyUnreached: true,
+  });
+  const ids = rows.map(({ resource_id }) => resource_id);
+  expect(ids).toContain(plain.id);
+  expect(ids).not.toContain(odd.id);
+  expect(told).toMatchObject([{ id: odd.id, kind: 'network', tenant: TENANT }]);
 });
 
 test('reports that no job waits for are written down together', async () => {

@@ -230,7 +230,7 @@ test('what is desired goes out in messages that are never too large together', a
   };
   const log = { info: () => undefined, warn: () => undefined, debug: () => undefined };
   const { signal } = new AbortController();
-  const together = new Together(database.db, registry);
+  const together = new Together(database.db, registry, log);
   const stream = new NodeStream(database.db, registry, together, session, name, call as never, signal, log);
   await stream.run({ inventory: [] } as never);
   const sizes = messages.map(({ body }) => body.value.items.reduce((sum, { specJson }) => sum + specJson.length, 0));

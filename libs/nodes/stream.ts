@@ -42,10 +42,10 @@ export class Together {
   readonly quietReports: QuietReports;
   readonly unreached: Unreached;
 
-  constructor(db: Database, registry: KindRegistry) {
+  constructor(db: Database, registry: KindRegistry, log: StreamLog) {
     this.heartbeats = new Heartbeats(db);
     this.quietReports = new QuietReports(db, registry);
-    this.unreached = new Unreached(db);
+    this.unreached = new Unreached(db, registry, log);
   }
 }
 
@@ -228,7 +228,7 @@ export class NodeStream {
   private async sendSnapshot(): Promise<void> {
     const held = await sql<{ held: boolean }>`select nodes_are_held() as held`.execute(this.db.operator);
     if (held.rows[0]!.held) return;
-    await this.sendDesired(await desiredRows(this.db, [this.session.nodeId], { onlyUnreached: false }));
+    await this.sendDesired(await desiredRows(this.together.unreached, [this.session.nodeId], { onlyUnreached: false }));
     await this.send({ $case: 'desire', value: { items: [], snapshotEnd: true } });
     this.hasSnapshot = true;
   }
@@ -285,8 +285,8 @@ export class NodeStream {
 
   private async sendDeeds(deeds: readonly DeedRow[]): Promise<void> {
     for (const deed of deeds) {
-      // A deed that was resolved as “redo” is repeatable from then on and is sent again.
-      const key = `${deed.id}/${deed.repeatable}`;
+      // Sent again: one that was resolved as “redo” and is repeatable from then on, and one that is to go elsewhere.
+      const key = `${deed.id}/${deed.repeatable}/${JSON.stringify(deed.arguments)}`;
       if (this.askedDeeds.has(key)) continue;
       this.askedDeeds.add(key);
       await this.send({

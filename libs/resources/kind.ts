@@ -121,6 +121,11 @@ export interface FilterDefinition {
   description: string;
 }
 
+/** The spec of a placement that is put together when it is sent (KindDefinition.compose): what stands here changes with it. */
+export interface Composed {
+  composed: string;
+}
+
 export interface PlacementReport {
   resourceId: string;
   nodeId: string;
@@ -194,6 +199,16 @@ export interface KindDefinition<Row extends CoreRow = any> {
    * is returned, and done in a transaction of its own right after.
    */
   observed?(tx: Tx, tenantId: string, report: PlacementReport): Promise<FollowUp | void>;
+  /**
+   * The specs that these nodes are told of one of its resources now, for placements whose spec is Composed. Nodes on which it
+   * does not stand any more are left out. In a transaction of its own, in the tenant's scope.
+   */
+  compose?(
+    db: Database,
+    tenantId: string,
+    id: string,
+    nodeIds: readonly string[],
+  ): Promise<ReadonlyMap<string, object>>;
   /**
    * Whether `observed` makes nothing of a report with this status, whatever else it says. Kinds of which one change tells
    * many nodes say so: then reports that no job waits for are written down together (libs/nodes/quiet-reports.ts).

@@ -108,13 +108,13 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
       return found;
     },
     interrupt(ref, verb, args) {
-      if (verb === 'abandon' && isAbandon(args)) departures.interrupt(ref.id, args.operationId);
+      if (verb === 'abandon' && isAbandon(args)) departures.interrupt(ref.id, args);
     },
     async operate(ref, verb, args, signal, progress = () => {}) {
       checkRef(context.installation, ref);
       if (verb === 'migrate') return known.during(ref.id, () => departures.migrate(ref, args, signal, progress));
       if (verb === 'abandon' && isAbandon(args)) {
-        return known.during(ref.id, () => departures.abandon(ref, args.operationId, signal));
+        return known.during(ref.id, () => departures.abandon(ref, args, signal));
       }
       const deed = deeds.get(verb);
       if (!deed) throw new DriverError('unknown_verb', `Unknown verb ${verb}.`, { permanent: true });

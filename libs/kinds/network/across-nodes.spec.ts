@@ -4,10 +4,19 @@ import { sql } from 'kysely';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { NetworkSpec } from '#libs/drivers/contract';
 import { kinds } from '#libs/kinds';
+import { desiredRows } from '#libs/nodes';
 import type { Caller } from '#libs/resources';
 import { guestOn, ObedientNode, type Platform, publicPool, startPlatform } from '#libs/testing';
 import { checkNetworkSpec } from '../../drivers/network/network-spec.js';
-import { leaveNode, moveRouter, nodesWithin, placeNetworks, refreshNetworks, tellMembers } from './index.js';
+import {
+  composeSpecs,
+  leaveNode,
+  moveRouter,
+  nodesWithin,
+  placeNetworks,
+  refreshNetworks,
+  tellMembers,
+} from './index.js';
 
 let platform: Platform;
 let caller: Caller;
@@ -51,13 +60,16 @@ const machineOn = async (node: ObedientNode) => {
   return guest;
 };
 
+const unexpected = (fields: object, message?: string) => {
+  throw new Error(message, { cause: fields });
+};
+
 /** What a node is told, by the rows; undefined: nothing. */
 async function told(node: ObedientNode, id = net): Promise<NetworkSpec | undefined> {
-  const result = await sql<{ spec: NetworkSpec }>`
-    select spec from placement where node_id = ${node.id} and resource_id = ${id} and present`.execute(
-    platform.db.operator,
-  );
-  const spec = result.rows[0]?.spec;
+  const { db, registry } = platform;
+  const rows = await desiredRows({ db, registry, log: { warn: unexpected } }, [node.id], { onlyUnreached: false });
+  const row = rows.find(({ resource_id, present }) => resource_id === id && present);
+  const spec = row?.spec as NetworkSpec | undefined;
   if (spec) checkNetworkSpec(spec);
   return spec;
 }
@@ -93,6 +105,37 @@ describe('a network', () => {
     expect(atA.leases.every(({ hostname }) => hostname !== null)).toBe(true);
     expect(atB.leases.every(({ hostname }) => hostname === null)).toBe(true);
     expect(atB.gatewayMac).toBe(atA.gatewayMac);
+  });
+
+  test('tells only the router’s node of what is only the router’s', async () => {
+    const [a, b] = nodes;
+    const guest = await machineOn(a);
+    await machineOn(b);
+    const before = await revisions();
+    await make('publicaddress', { name: 'www', instance: guest.id });
+    await sql`update lease set hostname = 'renamed' where instance_id = ${guest.id}`.execute(platform.db.operator);
+    await inTenant((tx) => refreshNetworks(tx, tenantId, [net]));
+    const [atA, atB] = await revisions();
+    expect(atA).toBeGreaterThan(before[0]!);
+    expect(atB).toBe(before[1]);
+    expect((await told(a))!.leases).toContainEqual(expect.objectContaining({ hostname: 'renamed' }));
+  });
+
+  test('is written small for each of its nodes, and sent as it is when it is sent', async () => {
+    const [a, b] = nodes;
+    await machineOn(a);
+    const placed = async () => {
+      const { rows } = await sql<{ spec: object }>`
+        select spec from placement where resource_id = ${net} and present`.execute(platform.db.operator);
+      return rows.map(({ spec }) => spec);
+    };
+    // On one node it stands in the row as ever, for servers of the version before.
+    expect(await placed()).toEqual([await told(a)]);
+    await machineOn(b);
+    expect(await placed()).toEqual([{ composed: expect.any(String) }, { composed: expect.any(String) }]);
+    const [wanted, other] = [a.id, b.id];
+    expect([...(await composeSpecs(platform.db, tenantId, net, [wanted])).keys()]).toEqual([wanted]);
+    expect(await composeSpecs(platform.db, tenantId, other, [wanted])).toEqual(new Map());
   });
 
   test('has a number of its own', async () => {
@@ -140,12 +183,16 @@ describe('a network', () => {
     const [a, b] = nodes;
     await machineOn(a);
     await machineOn(b);
+    const before = await revisions();
     expect(await inTenant((tx) => moveRouter(tx, tenantId, net, b.id, true))).toBe(true);
-    // Both have one for as long as that takes.
+    // Both have one for as long as that takes: the other is told nothing yet.
+    const [atA, atB] = await revisions();
+    expect(atA).toBe(before[0]);
+    expect(atB).toBeGreaterThan(before[1]!);
     expect((await told(b))!.overlay!.router).toBeNull();
-    expect((await told(a))!.overlay!.router).toBeNull();
     // Whoever ordered it may be dead by now.
     await tellMembers(platform.db, {});
+    expect((await revisions())[0]).toBeGreaterThan(atA!);
     expect((await told(a))!.overlay!.router).toBe(0);
     expect((await told(b))!.overlay!.router).toBeNull();
   });

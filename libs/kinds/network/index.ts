@@ -4,6 +4,7 @@ export { claimLease, randomMac, releaseLeasesOf, renameLeasesOf } from './leases
 export { nodesWithin, tellMembers } from './members.js';
 export { IsIpv4Address } from './network.dto.js';
 export { network } from './network.kind.js';
+export { composeSpecs } from './node-specs.js';
 export { leaveNode, lockNetworks, moveRouter, placeNetworks, refreshNetworks } from './on-nodes.js';
 export { doorAddress } from './part-specs.js';
 export {

@@ -8,6 +8,7 @@ import { tellMembers } from './members.js';
 import { NetworkCreate, NetworkUpdate, NetworkView } from './network.dto.js';
 import { disregards, observed } from './network.observed.js';
 import { NetworkResource, type NetworkRow } from './network.resource.js';
+import { composeSpecs } from './node-specs.js';
 
 export const network: KindDefinition<NetworkRow> = defineKind<NetworkRow>({
   name: 'network',
@@ -39,6 +40,7 @@ export const network: KindDefinition<NetworkRow> = defineKind<NetworkRow>({
   make: (scope) => new NetworkResource(scope, network),
   observed,
   disregards,
+  compose: composeSpecs,
   nodeChanged: (db, nodeId) => tellMembers(db, { nodeId }),
   upkeep: (db, signal) => tellMembers(db, { signal }),
   controllers: [LeaseController],

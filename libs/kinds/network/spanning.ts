@@ -44,16 +44,22 @@ export interface Part {
   indexOf: ReadonlyMap<string, number>;
 }
 
+/** Whether the network does not go beyond this node. */
+export function standsAlone(node: Standing, { members }: Span): boolean {
+  return node.address === null || members.every(({ nodeId }) => nodeId === node.nodeId);
+}
+
 /** What one node's part is. */
-export function partOf(node: Standing, { members, routerId }: Span, known: { vni: number; walled: boolean }): Part {
+export function partOf(node: Standing, span: Span, known: { vni: number; walled: boolean }): Part {
+  const { members, routerId } = span;
   const alone: Part = { overlay: null, isRouter: true, served: new Set([node.nodeId]), indexOf: new Map() };
   const others = members.filter(({ nodeId }) => nodeId !== node.nodeId);
-  if (node.address === null || others.length === 0) return alone;
+  if (standsAlone(node, span)) return alone;
   // One that is fenced is told of the others, too, so that it gives up a router; they know nothing of it.
   const indexOf = new Map(others.map(({ nodeId }, index) => [nodeId, index]));
   const overlay: OverlaySpec = {
     ...known,
-    address: node.address,
+    address: node.address!,
     port: node.port!,
     nodes: others.map(({ address, port }) => ({ address: address!, port: port! })),
     router: routerId === null ? null : (indexOf.get(routerId) ?? null),
