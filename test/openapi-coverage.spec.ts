@@ -255,7 +255,7 @@ async function live(plural: string, recipe: KindRecipe): Promise<void> {
 }
 
 describe('routes of their own', () => {
-  test('machines move', { timeout: 120_000 }, async () => {
+  test('machines and disks move', { timeout: 120_000 }, async () => {
     for (const name of ['east', 'west']) {
       const node = await simNode(stack, name, [{ address: stack.dev.grpc }]);
       node.launch();
@@ -270,6 +270,10 @@ describe('routes of their own', () => {
     expect((await admin.post('/v1/instances/mover/migrate?dryRun=true', {})).status).toBe(200);
     await succeeded(await admin.post('/v1/instances/mover/migrate', {}));
     await admin.remove('instances', 'mover');
+    await admin.make('disks', { name: 'mover', sizeGiB: 1 });
+    expect((await admin.post('/v1/disks/mover/migrate?dryRun=true', {})).status).toBe(200);
+    await succeeded(await admin.post('/v1/disks/mover/migrate', {}));
+    await admin.remove('disks', 'mover');
     // What else there is here stays together.
     for (const name of ['east', 'west']) await rhyzome(stack, 'node', 'cordon', name);
     await rhyzome(stack, 'node', 'uncordon', 'node1');

@@ -105,6 +105,10 @@ describe('on shared storage', () => {
     await api.post('/v1/instances/web/start?wait=30s', {});
     const { lineage } = has(from).disks.get(made.bootDisk);
     expect(lineage).toHaveLength(2);
+    // A disk that no machine has moves without a byte, too.
+    const loose = await api.make('disks', { name: 'loose', sizeGiB: 1 });
+    if (loose.node !== from) await rhyzome(stack, 'disk', 'migrate', 'acme/loose', '--to', from);
+    await isHeldBy(loose.id, from);
     await nodes.get(from)!.kill();
     await rhyzome(stack, 'node', 'fence', from, '--confirm-off', '--force');
     const plan = JSON.parse((await evacuated(from)).stdout).plan.find(({ id }: any) => id === made.id);
@@ -120,12 +124,15 @@ describe('on shared storage', () => {
     );
     expect(has(to).disks.get(made.bootDisk).lineage).toEqual(lineage);
     await until('its snapshot is there', () => has(to).snapshots.size === 1);
+    expect(await rhyzome(stack, 'disk', 'migrate', 'acme/loose')).toMatchObject({ state: 'succeeded' });
+    expect((await api.get('/v1/disks/loose')).body).toMatchObject({ node: to, state: 'ready' });
     expect((await api.get('/v1/snapshots/before')).body).toMatchObject({ state: 'ready' });
 
     // The node that was lost is back: it forgets the machine and its disk, and leaves the file to the one that has it.
     nodes.get(from)!.launch();
     await until('it has forgotten the machine', () => !has(from).instances.has(made.id), 60_000);
     await isHeldBy(made.bootDisk, to);
+    await isHeldBy(loose.id, to);
     expect(has(from).snapshots.size).toBe(0);
     const swept = await rhyzome(stack, 'sweep');
     expect(swept.orphans).toEqual([]);
@@ -138,6 +145,11 @@ describe('on shared storage', () => {
     await api.remove('instances', 'web');
     const folder = folderOf(made.bootDisk);
     await until('the file has gone', () => !existsSync(folder));
+    await api.remove('disks', 'loose');
+    // Deleted, it can be had back, and lies where it lay.
+    expect(await api.post(`/v1/deleted-disks/${loose.id}/restore`, {})).toMatchObject({ status: 200 });
+    await isHeldBy(loose.id, to);
+    await api.remove('disks', 'loose');
   }, 180_000);
 
   it('a machine is not evacuated to a node that does not see its disks', async () => {

@@ -1,4 +1,5 @@
 /** What a deed gives back, and what is said of one whose agent died in the middle. */
+import { once } from 'node:events';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -52,6 +53,28 @@ test('a deed that failed says why and is not tried again', async () => {
   expect(failed).toMatchObject({ outcome: DeedOutcome.DEED_OUTCOME_FAILED, failure: { code: 'disk_full' } });
   expect(await (await open()).perform(deed('op-1', 'fail'))).toEqual(failed);
   expect(asked).toHaveLength(1);
+});
+
+test('one that is asked for with other arguments while it lasts is begun again with those, and both askers learn its end', async () => {
+  const tried: unknown[] = [];
+  const waiting = {
+    kind: 'snapshot',
+    async operate(_ref: unknown, _verb: string, args: { to: string }, signal: AbortSignal) {
+      tried.push(args.to);
+      if (args.to === 'old') await once(signal, 'abort');
+      signal.throwIfAborted();
+      return { to: args.to };
+    },
+  } as unknown as Capability<unknown, unknown>;
+  const deeds = await Deeds.open(dir, [waiting], new KeyedQueue(), quiet, new AbortController().signal);
+  const to = (where: string) => ({ ...deed('op-1', 'send', true), argumentsJson: JSON.stringify({ to: where }) });
+  const first = deeds.perform(to('old'));
+  await expect.poll(() => tried).toEqual(['old']);
+  expect(deeds.perform(to('old'))).toBe(first);
+  const second = await deeds.perform(to('new'));
+  expect(second).toMatchObject({ outcome: DeedOutcome.DEED_OUTCOME_DONE, resultJson: '{"to":"new"}' });
+  expect(await first).toEqual(second);
+  expect(tried).toEqual(['old', 'new']);
 });
 
 test('one that was begun and not ended is unclear, unless repeating it does no harm', async () => {

@@ -1,7 +1,8 @@
 /**
  * Deeds (a reboot) happen at most once: their id is stored durably before and after the effect. A known id is answered
  * from the record; one that was begun and not ended belongs to an agent that died: a repeatable one is repeated, any
- * other is unclear until an administrator decides; who says “redo” sends it again as repeatable.
+ * other is unclear until an administrator decides; who says “redo” sends it again as repeatable. A repeatable one that is asked for
+ * with other arguments while it lasts (the node that a machine is sent to has another address) is begun again with those.
  */
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -36,8 +37,15 @@ const timeoutMs = 24 * 60 * 60 * 1000;
 const progressMs = 1000;
 const mostResultBytes = 16 * 1024;
 
+interface Running {
+  argumentsJson: string;
+  /** Aborted when it is asked for with other arguments. */
+  superseded: AbortController;
+  result: Promise<DeedResult>;
+}
+
 export class Deeds {
-  private readonly running = new Map<string, Promise<DeedResult>>();
+  private readonly running = new Map<string, Running>();
 
   private constructor(
     private readonly dir: string,
@@ -65,11 +73,27 @@ export class Deeds {
 
   /** The deed's outcome, from now or from the record. Rejects only when the agent ends or its disk fails. */
   perform(deed: Deed): Promise<DeedResult> {
-    const known = this.running.get(deed.operationId);
-    if (known) return known;
-    const result = this.performOnce(deed).finally(() => this.running.delete(deed.operationId));
-    this.running.set(deed.operationId, result);
+    const { operationId, argumentsJson } = deed;
+    const known = this.running.get(operationId);
+    if (known && (known.argumentsJson === argumentsJson || !deed.repeatable)) return known.result;
+    const superseded = new AbortController();
+    known?.superseded.abort(new Error('it was asked for with other arguments'));
+    const result = this.performLatest(deed, superseded.signal).finally(() => {
+      if (this.running.get(operationId)?.superseded === superseded) this.running.delete(operationId);
+    });
+    this.running.set(operationId, { argumentsJson, superseded, result });
     return result;
+  }
+
+  /** One that was superseded ends as the one that took its place. */
+  private async performLatest(deed: Deed, superseded: AbortSignal): Promise<DeedResult> {
+    try {
+      return await this.performOnce(deed, superseded);
+    } catch (error) {
+      const later = superseded.aborted ? this.running.get(deed.operationId) : undefined;
+      if (later) return later.result;
+      throw error;
+    }
   }
 
   /** Takes away records that are older than a month. */
@@ -81,7 +105,7 @@ export class Deeds {
     }
   }
 
-  private async performOnce(deed: Deed): Promise<DeedResult> {
+  private async performOnce(deed: Deed, superseded: AbortSignal): Promise<DeedResult> {
     const { operationId, ref, verb } = deed;
     if (!/^[A-Za-z0-9_-]{1,128}$/.test(operationId) || !ref) {
       const failure = { code: 'invalid_deed', message: 'The deed has no proper id or no resource.' };
@@ -102,9 +126,10 @@ export class Deeds {
     this.interrupt(deed, ref);
     return this.queue.run(itemKey(ref), async () => {
       this.closing.throwIfAborted();
+      superseded.throwIfAborted();
       const begun: DeedRecord = { operationId, ref: { ...ref }, verb, state: 'started' };
       await writeJsonDurably(file, begun);
-      const ended = { ...begun, ...(await this.effect(deed, begun.ref)) };
+      const ended = { ...begun, ...(await this.effect(deed, begun.ref, superseded)) };
       await writeJsonDurably(file, ended);
       return resultOf(ended);
     });
@@ -134,16 +159,22 @@ export class Deeds {
     };
   }
 
-  private async effect(deed: Deed, ref: Ref): Promise<Pick<DeedRecord, 'state' | 'failure' | 'result'>> {
+  private async effect(
+    deed: Deed,
+    ref: Ref,
+    superseded: AbortSignal,
+  ): Promise<Pick<DeedRecord, 'state' | 'failure' | 'result'>> {
     try {
       const capability = this.capability(ref);
       if (!capability?.operate) throw new DriverError('unknown_verb', `Nothing here can ${deed.verb} a ${ref.kind}.`);
-      const signal = AbortSignal.any([this.closing, AbortSignal.timeout(timeoutMs)]);
+      const signal = AbortSignal.any([this.closing, superseded, AbortSignal.timeout(timeoutMs)]);
       const teller = this.teller(deed.operationId);
       const result = await capability.operate(ref, deed.verb, argumentsOf(deed), signal, teller);
       return { state: 'done', ...(result && { result: bounded(result) }) };
     } catch (error) {
-      this.closing.throwIfAborted(); // Cut short by our own end: it stays begun, and the next agent sees that.
+      // Cut short by our own end, or to be begun again: it stays begun, and whoever comes next sees that.
+      this.closing.throwIfAborted();
+      superseded.throwIfAborted();
       this.log.warn({ err: error, operationId: deed.operationId, ref, verb: deed.verb }, 'a deed failed');
       const { failure } = failureOf(error);
       return { state: failure.code === 'unclear' ? 'unclear' : 'failed', failure };

@@ -1,6 +1,7 @@
 /**
  * Looks every now and then whether what was reached is still there: what vanished is made again. A kind that reports its
  * changes by itself is then compared by status, and changes are told; a kind that does not is applied again, some at a time.
+ * What failed for good is tried again, too: where it is desired all the same, its cause may have gone.
  */
 import type { Capability, Driver, DriverLog } from '#libs/drivers/contract';
 import { type Observed, Phase } from '#libs/rpc';
@@ -13,7 +14,8 @@ export async function checkDrift(driver: Driver, reconciler: Reconciler, log: Dr
   for (const capability of driver.capabilities) {
     try {
       await compareWithInventory(capability, reconciler);
-      if (!capability.watch) reapplyOldest(capability, reconciler);
+      const phases = capability.watch ? [Phase.PHASE_FAILED] : [Phase.PHASE_FAILED, Phase.PHASE_READY];
+      reapplyOldest(capability, reconciler, phases);
     } catch (error) {
       log.error({ err: error, kind: capability.kind }, 'the inventory cannot be read');
     }
@@ -23,11 +25,11 @@ export async function checkDrift(driver: Driver, reconciler: Reconciler, log: Dr
 /** Applying a network again takes a tenth of a second of a core: with many of them, each has its turn more rarely. */
 const reapplyAtOnce = 20;
 
-function reapplyOldest(capability: Capability<any, any>, reconciler: Reconciler): void {
-  const ready = [...reconciler.all()].filter(
-    ({ ref, outcome }) => ref.kind === capability.kind && outcome?.phase === Phase.PHASE_READY,
+function reapplyOldest(capability: Capability<any, any>, reconciler: Reconciler, phases: readonly Phase[]): void {
+  const standing = [...reconciler.all()].filter(
+    ({ ref, outcome }) => ref.kind === capability.kind && outcome !== undefined && phases.includes(outcome.phase),
   );
-  const oldest = ready.sort((a, b) => a.triedAt - b.triedAt).slice(0, reapplyAtOnce);
+  const oldest = standing.sort((a, b) => a.triedAt - b.triedAt).slice(0, reapplyAtOnce);
   for (const item of oldest) reconciler.reapply(item);
 }
 

@@ -11,7 +11,13 @@ import { desired } from './testing/index.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
-class Recorder implements Capability<{ fails?: number; hangs?: boolean }, { value: string }> {
+interface Wish {
+  fails?: number;
+  forGood?: boolean;
+  hangs?: boolean;
+}
+
+class Recorder implements Capability<Wish, { value: string }> {
   readonly machine = new Map<string, Found<{ value: string }>>();
   inventories = 0;
   private readonly failures = new Map<string, number>();
@@ -22,13 +28,13 @@ class Recorder implements Capability<{ fails?: number; hangs?: boolean }, { valu
     private readonly calls: string[],
   ) {}
 
-  async apply(ref: Ref, spec: { fails?: number; hangs?: boolean }, signal: AbortSignal): Promise<{ value: string }> {
+  async apply(ref: Ref, spec: Wish, signal: AbortSignal): Promise<{ value: string }> {
     this.calls.push(`+${ref.id}`);
     if (spec.hangs) await sleep(60_000, undefined, { signal });
     await sleep(1);
     const failed = this.failures.get(ref.id) ?? 0;
     this.failures.set(ref.id, failed + 1);
-    if (failed < (spec.fails ?? 0)) throw new DriverError('not_now', 'Not now.');
+    if (failed < (spec.fails ?? 0)) throw new DriverError('not_now', 'Not now.', { permanent: spec.forGood });
     this.machine.set(ref.id, { ref, status: { value: 'on' } });
     return { value: 'on' };
   }
@@ -203,6 +209,19 @@ describe('changes by themselves', () => {
     await checkDrift(driver, reconciler, quiet);
     await expect.poll(() => instances.machine.has('i')).toBe(false);
     expect(calls).toEqual(['+i', '+i', '-i', '-i']);
+  });
+
+  test('what failed for good is told once, and made when its cause has gone', async () => {
+    const { calls, instances, networks, reconciler, phases } = setUp();
+    const driver = { name: 'x', capabilities: [networks, instances], capacity: async () => ({}) as never, close() {} };
+    reconciler.desire([desired(ref('instance', 'i'), 1n, { fails: 2, forGood: true })], true);
+    await expect.poll(() => phases('i')).toEqual([Phase.PHASE_FAILED]);
+    await checkDrift(driver as never, reconciler, quiet);
+    await expect.poll(() => calls).toEqual(['+i', '+i']);
+    await expect.poll(() => reconciler.item(ref('instance', 'i'))?.running).toBeUndefined();
+    expect(phases('i')).toEqual([Phase.PHASE_FAILED]);
+    await checkDrift(driver as never, reconciler, quiet);
+    await expect.poll(() => phases('i')).toEqual([Phase.PHASE_FAILED, Phase.PHASE_READY]);
   });
 
   test('what a snapshot does not mention is forgotten and stays as it is', async () => {

@@ -114,9 +114,10 @@ export class Reconciler {
     if (fresh.damaged) this.reapply(item);
   }
 
-  /** Tries again what was reached already; its outcome stands until the try says otherwise. */
+  /** Tries again what was reached already, or failed for good; its outcome stands until the try says otherwise. */
   reapply(item: Item): void {
-    if (item.settled && item.outcome?.phase !== Phase.PHASE_FAILED) this.enqueue(item, true);
+    const isReadable = !item.wanted?.present || item.wanted.spec !== undefined;
+    if (item.settled && isReadable) this.enqueue(item, true);
   }
 
   private desireOne(ref: Ref, desired: Desired): void {
@@ -222,12 +223,14 @@ export class Reconciler {
     const { failure, permanent } = failureOf(error);
     const delayMs = backOffMs(item.attempts, this.options.retry);
     item.attempts += 1;
+    const before = JSON.stringify(item.outcome);
     item.outcome = { phase: permanent ? Phase.PHASE_FAILED : Phase.PHASE_PROGRESSING, failure };
-    this.options.log.warn(
+    const isKnown = permanent && JSON.stringify(item.outcome) === before;
+    this.options.log[isKnown ? 'debug' : 'warn'](
       { ref: item.ref, err: error, attempts: item.attempts, permanent },
       'a resource is not as wanted',
     );
-    this.options.onObserved(item.observed());
+    if (!isKnown) this.options.onObserved(item.observed());
     if (!permanent) this.schedule(item, delayMs);
   }
 

@@ -66,6 +66,7 @@ export async function openSession(db: Database, hello: NodeHello, replica: strin
       returning id, epoch, gone_at is not null as gone`.execute(tx);
     const { id: nodeId, epoch, gone } = node.rows[0]!;
     await keepUnderlay(tx, nodeId, hello.underlay);
+    if (hello.migrationAddress) await tellSenders(tx, hello.name, hello.migrationAddress);
     await keepStorage(tx, nodeId, hello.storage);
     const session = await sql<{ session: number }>`
       insert into node_session as s (node_id, session, replica, epoch) values (${nodeId}, 1, ${replica}, ${known})
@@ -78,6 +79,17 @@ export async function openSession(db: Database, hello: NodeHello, replica: strin
   // It had stopped for this epoch, and the stream ended before its word of it arrived.
   if (gone && !session.isReturning) await takeBack(db, session, known);
   return session;
+}
+
+/** Nodes that are sending machines to it are told where it is now, if that is not where it was. */
+async function tellSenders(tx: Tx, name: string, address: string): Promise<void> {
+  const told = await sql<{ nodeId: string }>`
+    update deed set arguments = jsonb_set(arguments, '{to,address}', to_jsonb(${address}::text))
+    where (tenant_id, id) in (select m.tenant_id, unnest(array[m.id, m.abandon_id]) from move m
+        join node n on n.id = m.to_node where n.name = ${name})
+      and state = 'asked' and arguments #>> '{to,address}' <> ${address}
+    returning node_id as "nodeId"`.execute(tx);
+  for (const { nodeId } of told.rows) wakeAfterCommit('rhyzome_node', nodeId);
 }
 
 /**

@@ -285,8 +285,8 @@ export class NodeStream {
 
   private async sendDeeds(deeds: readonly DeedRow[]): Promise<void> {
     for (const deed of deeds) {
-      // A deed that was resolved as “redo” is repeatable from then on and is sent again.
-      const key = `${deed.id}/${deed.repeatable}`;
+      // Sent again: one that was resolved as “redo” and is repeatable from then on, and one that is to go elsewhere.
+      const key = `${deed.id}/${deed.repeatable}/${JSON.stringify(deed.arguments)}`;
       if (this.askedDeeds.has(key)) continue;
       this.askedDeeds.add(key);
       await this.send({

@@ -43,3 +43,8 @@ export async function publicPool(platform: Pick<Platform, 'db'>, name: string, f
       values (${name}, ${first}, ${last}, ${first}) on conflict do nothing`.execute(tx);
   });
 }
+
+/** What makes a small machine on a network; it wants the image `tiny`. */
+export function machineOn(network: string) {
+  return { name: 'machine', image: 'tiny', vcpus: 1, memoryMiB: 64, interfaces: [{ network }] };
+}

@@ -32,6 +32,8 @@ export interface Platform extends TestDatabase {
   events: EventReader;
   runner: JobRunner;
   node: ObedientNode;
+  /** That one, and those that were added. */
+  nodes: readonly ObedientNode[];
   /** Another node, which comes and goes with the platform. */
   addNode(): Promise<ObedientNode>;
   /** Makes a tenant and returns a caller in it. */
@@ -90,6 +92,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
     events: new EventReader(db),
     runner,
     node,
+    nodes,
     addNode,
     tenant: async (id = `t${newId().replaceAll('-', '').slice(-12)}`, role = 'admin') => {
       await sql`insert into tenant (id, display_name) values (${id}, ${id}) on conflict do nothing`.execute(

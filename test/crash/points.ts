@@ -43,10 +43,10 @@ function replace(owner: any, method: string, made: (original: any) => (this: any
 
 /** Of the jobs: each transaction of the engine, and what it does outside of the database. */
 async function instrumentJobs(): Promise<void> {
-  const [{ JobRunner }, { JobEndings }, { JobRun }, { OutsideWork }] = await Promise.all([
+  const [{ JobRunner }, { JobEndings }, { HeldJob }, { OutsideWork }] = await Promise.all([
     load('libs/jobs/runner.js'),
     load('libs/jobs/endings.js'),
-    load('libs/jobs/run.js'),
+    load('libs/jobs/held-job.js'),
     load('libs/jobs/outside.js'),
   ]);
   replace(
@@ -69,12 +69,12 @@ async function instrumentJobs(): Promise<void> {
       },
   );
   replace(
-    JobRun,
+    HeldJob,
     'write',
     (write) =>
       async function (...given) {
         const result = await write.apply(this, given);
-        await point(this.lease.tenant_id, this.phase === 'undo' ? 'committed an undo' : 'committed a step');
+        await point(this.row.tenant_id, 'committed a step, an undo or a look');
         return result;
       },
   );
@@ -96,21 +96,24 @@ async function instrumentJobs(): Promise<void> {
 
 /** Of a node: each effect of its drivers, each durable record of a deed around one, and what is told of them. */
 async function instrumentAgent(): Promise<void> {
-  const [{ Reconciler }, { Deeds }, { Session }, { Slots }] = await Promise.all([
+  const [{ Reconciler }, { Deeds }, { Session }, { Slots }, { Controllers }, { Wire }] = await Promise.all([
     load('libs/agent/reconciler.js'),
     load('libs/agent/deeds.js'),
     load('libs/agent/session.js'),
     load('libs/agent/schedule.js'),
+    load('libs/agent/controllers.js'),
+    load('libs/agent/migration/index.js'),
   ]);
-  const deedOf = new AsyncLocalStorage<string>();
+  /** Whose work it is, in what is called from there. */
+  const tenantOf = new AsyncLocalStorage<string>();
   replace(
     Reconciler,
     'make',
     (make) =>
-      async function (ref, wanted, signal) {
+      async function (ref, wanted, ...rest) {
         const what = `${wanted.present ? 'apply' : 'remove'} ${ref.kind}`;
         await point(ref.tenantId, `about to ${what}`);
-        const status = await make.call(this, ref, wanted, signal);
+        const status = await tenantOf.run(ref.tenantId, () => make.call(this, ref, wanted, ...rest));
         await point(ref.tenantId, `did ${what}`);
         return status;
       },
@@ -119,19 +122,44 @@ async function instrumentAgent(): Promise<void> {
     Deeds,
     'performOnce',
     (perform) =>
-      function (deed) {
-        return deedOf.run(deed.ref?.tenantId, () => perform.call(this, deed));
+      function (deed, ...rest) {
+        return tenantOf.run(deed.ref?.tenantId, () => perform.call(this, deed, ...rest));
       },
   );
   replace(
     Deeds,
     'effect',
     (effect) =>
-      async function (deed, ref) {
+      async function (deed, ref, ...rest) {
         await point(ref.tenantId, `about to ${deed.verb}`);
-        const result = await effect.call(this, deed, ref);
+        const result = await effect.call(this, deed, ref, ...rest);
         await point(ref.tenantId, `did ${deed.verb}`);
         return result;
+      },
+  );
+  replace(
+    Wire,
+    'open',
+    (open) =>
+      async function (peer, operationId, channel, ...rest) {
+        const tenant = tenantOf.getStore();
+        await point(tenant, `about to ask the other node for ${channel}`);
+        const answer = await open.call(this, peer, operationId, channel, ...rest);
+        await point(tenant, `asked the other node for ${channel}`);
+        return answer;
+      },
+  );
+  replace(
+    Wire,
+    'expect',
+    (expect) =>
+      function (operationId, from, serve) {
+        const tenant = tenantOf.getStore();
+        return expect.call(this, operationId, from, async (asked: any) => {
+          await point(tenant, `about to serve ${asked.channel}`);
+          await serve(asked);
+          await point(tenant, `served ${asked.channel}`);
+        });
       },
   );
   replace(
@@ -145,11 +173,13 @@ async function instrumentAgent(): Promise<void> {
         for (const tenant of new Set<string>(tenants)) void point(tenant, 'sent a report');
       },
   );
+  // A server that was killed is back at once, and so is its node: as if there were always another to ask.
+  Object.defineProperty(Controllers.prototype, 'size', { get: () => Number.MAX_SAFE_INTEGER });
   // What is held must not keep others from their turn.
   replace(Slots, 'run', () => (work) => work());
   const { rename } = promises;
   promises.rename = async (from, to) => {
-    const tenant = deedOf.getStore();
+    const tenant = tenantOf.getStore();
     if (!String(to).includes('/deeds/')) return rename(from, to);
     await point(tenant, 'wrote a deed aside');
     await rename(from, to);

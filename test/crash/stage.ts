@@ -7,20 +7,31 @@ import { join } from 'node:path';
 import { sql } from 'kysely';
 import { newId } from '#libs/core';
 import { Database, Listener } from '#libs/db';
-import { startIssuer } from '#libs/devissuer';
+import { type DevIssuer, startIssuer } from '#libs/devissuer';
 import { kinds } from '#libs/kinds';
 import { JobService, KindRegistry, Pipeline, ResourceReader, readInstallation } from '#libs/resources';
 import { callerIn, type Platform } from '#libs/testing';
 import { rhyzome } from '../harness/grpc.js';
+import type { SimNodeState } from '../harness/invariants.js';
+import { NodeHost } from '../harness/node-host.js';
+import { nodeState, simNode } from '../harness/replica.js';
 import { type Stack, stackNamed } from '../harness/stack.js';
 import { until } from '../harness/until.js';
 import { Victims } from './victims.js';
 
+const SECOND = 'node2';
+
 export interface Stage {
   stack: Stack;
   platform: Platform;
-  grpc: Victims;
-  agent: Victims;
+  /** Absent where the stack's own runs on. */
+  grpc?: Victims;
+  /** Of the stack's node, and of the one that machines move to. */
+  agents: readonly Victims[];
+  /** What the invariants look at. */
+  nodes: readonly SimNodeState[];
+  /** Whether the second node takes in what is new; while it does not, all is made on the first. */
+  openSecond(isOpen: boolean): Promise<void>;
   /** The dead ones' leases run out. */
   expireLeases(): Promise<void>;
   /** What `rhyzome job resolve --redo` is for: deeds that may have happened. */
@@ -28,53 +39,113 @@ export interface Stage {
   close(): Promise<void>;
 }
 
-export async function openStage(name: string, driver: 'sim' | 'libvirt'): Promise<Stage> {
-  const stack = await stackNamed(name, { driver, tenants: ['acme'] });
+/** With simulated machines. */
+export async function openStage(name: string): Promise<Stage & { grpc: Victims }> {
+  const stack = await stackNamed(name, { driver: 'sim', tenants: ['acme'] });
   const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
   const supervisor = stack.dev.pid;
   // It starts again what dies: it sleeps while its place is taken.
   process.kill(supervisor, 'SIGSTOP');
   for (const program of ['grpc', 'agent'] as const) stack.kill(program);
-  // Its token issuer, which keeps people, is in its process; these lives have one of their own.
+  // The stack's token issuer, which keeps people, sleeps with its process.
   const issuer = await startIssuer({ port: 0, tenants: [], dataDir: mkdtempSync(join(stack.data, 'issuer-')) });
-  const { clientId, secretFile: clientSecretFile } = issuer.admin;
-  const keycloak = { ...settings.keycloak, url: issuer.url, clientId, clientSecretFile };
-  const config = join(stack.data, 'victims.json');
-  const grpc = { ...settings.grpc, workers: 1_000 };
-  const images = { ...settings.images, allowedSources: ['127.0.0.0/8'] };
-  writeFileSync(config, JSON.stringify({ ...settings, grpc, images, keycloak }), { mode: 0o600 });
+  const config = configOf(stack, settings, issuer);
   const platform = await asker(settings);
+  const { name: first } = platform.node;
   const log = (program: string) => join(stack.data, `victims-${program}.log`);
-  const victims = {
-    grpc: new Victims('grpc', config, log('grpc'), () => isReady(settings.grpc.monitoring)),
-    agent: new Victims('agent', config, log('agent'), () => isConnected(platform)),
-  };
-  await victims.grpc.next();
-  await victims.agent.next();
-  return {
+  const grpc = new Victims('grpc', config, log('grpc'), () => isReady(settings.grpc.monitoring));
+  const second = await simNode(stack, SECOND, [{ address: stack.dev.grpc }]);
+  const agents = [
+    new Victims('agent', config, log(first), () => isConnected(platform, first)),
+    new Victims('agent', second.config, log(SECOND), () => isConnected(platform, SECOND)),
+  ];
+  await grpc.next();
+  for (const agent of agents) await agent.next();
+  let isSecondOpen = true;
+  const stage = {
     stack,
     platform,
-    ...victims,
-    expireLeases: async () => {
-      await sql`update job set lease_until = now() - interval '1 second', run_at = least(run_at, now())
-        where finished_at is null and lease_until is not null`.execute(platform.db.operator);
-      await sql`select pg_notify('rhyzome_job', '')`.execute(platform.db.operator);
+    grpc,
+    agents,
+    nodes: [
+      { name: first, stateDir: join(stack.data, 'agent') },
+      { name: SECOND, stateDir: nodeState(stack, SECOND) },
+    ],
+    openSecond: async (isOpen: boolean) => {
+      if (isOpen !== isSecondOpen) await rhyzome(stack, 'node', isOpen ? 'uncordon' : 'cordon', SECOND);
+      isSecondOpen = isOpen;
     },
-    resolveUnclear: async () => {
-      const { rows } = await sql<{ id: string }>`select id from deed where state = 'unclear'`.execute(
-        platform.db.operator,
-      );
-      for (const { id } of rows) await rhyzome(stack, 'job', 'resolve', id, '--redo');
-      return rows.length;
-    },
+    ...timeAndWord(stack, platform),
     close: async () => {
-      await Promise.all([victims.grpc.close(), victims.agent.close()]);
+      for (const victims of [grpc, ...agents]) await victims.close();
       await platform.close();
       await issuer.stop();
       rmSync(config);
       process.kill(supervisor, 'SIGCONT');
     },
   };
+  await stage.openSecond(false);
+  return stage;
+}
+
+/** With the machines of a hypervisor: the stack's own node, whose agent is there to be killed. The stack is given back as it was. */
+export async function openLibvirtStage(stack: Stack): Promise<Stage> {
+  const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
+  const host = NodeHost.of(stack);
+  const before = stack.identity('agent');
+  const supervisor = stack.dev.pid;
+  process.kill(supervisor, 'SIGSTOP');
+  stack.kill('agent');
+  const platform = await asker(settings);
+  const { name } = platform.node;
+  const log = join(stack.data, `victims-${name}.log`);
+  const agent = new Victims('agent', stack.dev.config, log, () => isConnected(platform, name), host.command);
+  await agent.next();
+  return {
+    stack,
+    platform,
+    agents: [agent],
+    nodes: [],
+    openSecond: async () => undefined,
+    ...timeAndWord(stack, platform),
+    close: async () => {
+      await agent.close();
+      process.kill(supervisor, 'SIGCONT');
+      await stack.restarted('agent', before);
+      await until('the stack’s own agent', () => isConnected(platform, name));
+      await platform.close();
+    },
+  };
+}
+
+/** What hours and an administrator do. */
+function timeAndWord(stack: Stack, { db }: Platform): Pick<Stage, 'expireLeases' | 'resolveUnclear'> {
+  return {
+    expireLeases: async () => {
+      await sql`update job set lease_until = now() - interval '1 second', run_at = least(run_at, now())
+        where finished_at is null and lease_until is not null`.execute(db.operator);
+      await sql`select pg_notify('rhyzome_job', '')`.execute(db.operator);
+    },
+    resolveUnclear: async () => {
+      const { rows } = await sql<{ id: string }>`select id from deed where state = 'unclear'`.execute(db.operator);
+      for (const { id } of rows) await rhyzome(stack, 'job', 'resolve', id, '--redo');
+      return rows.length;
+    },
+  };
+}
+
+/**
+ * The stack's settings with another issuer, and with room for all that is held. Each agent takes in machines at another address
+ * than the one before it.
+ */
+function configOf(stack: Stack, settings: any, { url, admin }: DevIssuer): string {
+  const keycloak = { ...settings.keycloak, url, clientId: admin.clientId, clientSecretFile: admin.secretFile };
+  const grpc = { ...settings.grpc, workers: 1_000 };
+  const images = { ...settings.images, allowedSources: ['127.0.0.0/8'] };
+  const agent = { ...settings.agent, migration: { listen: '127.0.0.1:0' } };
+  const config = join(stack.data, 'victims.json');
+  writeFileSync(config, JSON.stringify({ ...settings, grpc, images, keycloak, agent }), { mode: 0o600 });
+  return config;
 }
 
 function isReady(monitoring: string): Promise<boolean> {
@@ -84,8 +155,8 @@ function isReady(monitoring: string): Promise<boolean> {
   );
 }
 
-async function isConnected({ db }: Pick<Platform, 'db'>): Promise<boolean> {
-  const { rows } = await sql`select 1 from node n where node_connected(n)`.execute(db.operator);
+async function isConnected({ db }: Pick<Platform, 'db'>, name: string): Promise<boolean> {
+  const { rows } = await sql`select 1 from node n where n.name = ${name} and node_connected(n)`.execute(db.operator);
   return rows.length > 0;
 }
 

@@ -35,6 +35,8 @@ export class Victims {
     private readonly logFile: string,
     /** Whether the one that was told to go serves. */
     private readonly serves: () => Promise<boolean>,
+    /** The argv that runs another where it has to run. */
+    private readonly where: (argv: readonly string[]) => string[] = (argv) => [...argv],
   ) {}
 
   /** What the one that runs has told since it was armed. */
@@ -42,12 +44,13 @@ export class Victims {
     return this.current?.reached ?? [];
   }
 
-  /** Lets a spare take the place; resolves when it serves. */
-  async next(): Promise<void> {
+  /** Lets a spare take the place, armed before it does anything; resolves when it serves. */
+  async next(points?: Record<string, number>): Promise<void> {
     while (this.spares.length <= SPARES) this.spares.push(this.spawn());
     const worker = this.spares.shift()!;
     this.current = worker;
     await this.untilIt('has loaded', worker, () => worker.isLoaded);
+    if (points) await this.arm(points);
     worker.child.send({ go: true });
     await this.untilIt('serves', worker, this.serves);
   }
@@ -80,7 +83,8 @@ export class Victims {
     const log = openSync(this.logFile, 'a', 0o600);
     const main = join(root, 'dist', 'apps', this.program, 'main.js');
     const points = join(import.meta.dirname, 'points.ts');
-    const child = spawn(process.execPath, ['--import', points, main, '--config', this.config], {
+    const [program, ...argv] = this.where([process.execPath, '--import', points, main, '--config', this.config]);
+    const child = spawn(program!, argv, {
       cwd: root,
       stdio: ['ignore', log, log, 'ipc'],
     });

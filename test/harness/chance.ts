@@ -28,6 +28,14 @@ export class Chance {
     return least + Math.floor(this.fraction() * (most - least + 1));
   }
 
+  /** So many of them, each once, in their order; all, where there are no more. */
+  some<T>(list: readonly T[], count: number): T[] {
+    const left = list.map((_, at) => at);
+    const chosen: number[] = [];
+    while (left.length > 0 && chosen.length < count) chosen.push(...left.splice(this.whole(0, left.length - 1), 1));
+    return chosen.sort((a, b) => a - b).map((at) => list[at]!);
+  }
+
   pick<T>(list: readonly T[]): T {
     return list[this.whole(0, list.length - 1)] as T;
   }

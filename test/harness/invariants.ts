@@ -33,6 +33,11 @@ const forbidden: Record<string, string> = {
     from network n where n.address_used <>
       (select count(*) from lease l where l.tenant_id = n.tenant_id and l.network_id = n.id)`,
   'a quota that is not what is used': 'select * from quota_drift',
+  'room on a node that is not the sum of what is taken there':
+    "select 'system' as tenant_id, d.* from node_room_drift d",
+  'an open alarm of a job that has ended': `
+    select a.tenant_id, a.code, a.message from alarm a join job j on j.tenant_id = a.tenant_id and j.id = a.job_id
+    where a.cleared_at is null and j.finished_at is not null`,
   'a reservation of nothing': `
     select v.* from reservation v left join resource r on r.tenant_id = v.tenant_id and r.id = v.resource_id
     where r.id is null and not exists (select from deleted_disk d where d.tenant_id = v.tenant_id and d.id = v.resource_id)`,

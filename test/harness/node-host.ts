@@ -12,6 +12,7 @@ export class NodeHost {
   private constructor(
     private readonly runner: Runner,
     private readonly uts: string,
+    private readonly enter: readonly string[],
   ) {}
 
   /** Found by the agent, which runs inside; from then on the host is known whatever happens to the agent. */
@@ -19,11 +20,15 @@ export class NodeHost {
     const uts = utsOf(stack.pid('agent'));
     const holder = processesIn(uts).find(({ command }) => command.startsWith('sleep infinity'));
     if (!uts || !holder) throw new Error('the agent runs in no host of its own');
-    return new NodeHost(createRunner(['nsenter', '-t', String(holder.pid), '-n', '-m', '-u', '--']), uts);
+    const enter = ['nsenter', '-t', String(holder.pid), '-n', '-m', '-u', '--'];
+    return new NodeHost(createRunner(enter), uts, enter);
   }
 
+  /** The argv that runs `argv` inside. */
+  readonly command = (argv: readonly string[]): string[] => [...this.enter, ...argv];
+
   static within(host: Host): NodeHost {
-    return new NodeHost(host.runner, utsOf(host.pid));
+    return new NodeHost(host.runner, utsOf(host.pid), host.command([]));
   }
 
   exec(...argv: string[]): Promise<string> {

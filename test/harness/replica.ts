@@ -36,6 +36,11 @@ export class Replica {
     return `http://${this.address}`;
   }
 
+  /** The file with its settings. */
+  get config(): string {
+    return join(this.folder, 'rhyzome-api.json');
+  }
+
   get isRunning(): boolean {
     return this.child !== undefined && this.child.exitCode === null && this.child.signalCode === null;
   }
@@ -56,7 +61,7 @@ export class Replica {
     if (this.isRunning) throw new Error(`${this.name} runs already`);
     const log = openSync(join(this.folder, 'log'), 'a', 0o600);
     const main = join(dist, 'apps', this.program, 'main.js');
-    const node = [process.execPath, '--import', endWithParent, main, '--config', join(this.folder, 'rhyzome-api.json')];
+    const node = [process.execPath, '--import', endWithParent, main, '--config', this.config];
     const [file = '', ...argv] = this.inside(node);
     this.child = spawn(file, argv, { cwd: root, stdio: ['ignore', log, log, 'ipc'] });
     closeSync(log);

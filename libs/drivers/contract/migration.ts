@@ -87,6 +87,8 @@ export interface MigrateArguments {
 /** The deed that takes that back, as far as it can be: `abandon`. */
 export interface AbandonArguments {
   operationId: string;
+  /** Where the other node is now, should it have to be asked; default: where it was. */
+  to?: MigrateArguments['to'];
 }
 
 /** What became of it. `moved`: the machine is the other node's, and is not here any more. */

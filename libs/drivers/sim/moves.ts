@@ -58,8 +58,11 @@ export class SimMoves {
     if (awaited) this.wire.forget(awaited.operationId);
   }
 
-  interrupt(id: string, { operationId }: AbandonArguments): void {
+  interrupt(id: string, { operationId, to }: AbandonArguments): void {
     const running = this.running.get(id);
+    // One that is past its sending asks the other node until it answers, wherever that is now.
+    const outgoing = this.state.instances.get(id)?.outgoing;
+    if (to && outgoing?.args.operationId === operationId) outgoing.args.to = to;
     if (running?.operationId === operationId) running.controller.abort(new Error('the migration is abandoned'));
   }
 
@@ -77,8 +80,10 @@ export class SimMoves {
         throw new DriverError('in_use', 'The machine runs, and may not be stopped for it.', { permanent: true });
       }
       instance.outgoing = { args, phase: 'sending', wasRunning };
-      await this.state.save();
     }
+    // The other node may be elsewhere than when it began.
+    instance.outgoing.args = args;
+    await this.state.save();
     const controller = new AbortController();
     this.running.set(ref.id, { operationId, controller });
     try {
@@ -98,10 +103,11 @@ export class SimMoves {
     return this.letGo(instance, signal);
   }
 
-  async abandon(ref: Ref, { operationId }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
+  async abandon(ref: Ref, { operationId, to }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
     const instance = this.require(ref);
     const { outgoing } = instance;
     if (outgoing?.args.operationId !== operationId) return { moved: false };
+    if (to) outgoing.args.to = to;
     if (outgoing.phase !== 'sending') return this.letGo(instance, signal);
     delete instance.outgoing;
     await this.state.save();

@@ -1,4 +1,5 @@
 /** Kind firewallrule before the contract suite. */
+import { machineOn } from '#libs/testing';
 import { kindContract } from '#libs/testing/contract';
 
 const MISSING = '01890000-0000-7000-8000-000000000000';
@@ -6,6 +7,11 @@ const MISSING = '01890000-0000-7000-8000-000000000000';
 export const contract = kindContract({
   prepare: async (ctx) => {
     await ctx.make('network', { name: 'lan', subnet: '10.64.0.0/24' });
+  },
+  standing: {
+    prepare: async (ctx) => {
+      await ctx.make('instance', machineOn('lan'));
+    },
   },
   create: (ctx) => ({
     name: ctx.unique(),

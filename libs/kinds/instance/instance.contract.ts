@@ -7,8 +7,14 @@ const MISSING = '01890000-0000-7000-8000-000000000000';
 export const contract = kindContract({
   install: async (platform) => {
     await globalImage(platform);
+    await platform.addNode();
   },
   prepare: async (ctx) => {
+    await ctx.platform.db.operator
+      .updateTable('tenant')
+      .set({ may_migrate: true })
+      .where('id', '=', ctx.caller.actor.tenantId)
+      .execute();
     await ctx.make('network', { name: 'lan', subnet: '10.61.0.0/24' });
   },
   create: (ctx) => ({
@@ -19,9 +25,9 @@ export const contract = kindContract({
     interfaces: [{ network: 'lan' }, { network: 'lan' }],
   }),
   patch: { desiredPowerState: 'stopped', tags: { tier: 'back' } },
-  actions: { start: {}, reboot: {}, reset: {}, stop: {}, resize: { vcpus: 2, memoryMiB: 256 } },
-  // It needs two nodes: test/moving.spec.ts.
-  elsewhere: ['migrate'],
+  actions: { start: {}, reboot: {}, reset: {}, migrate: {}, stop: {}, resize: { vcpus: 2, memoryMiB: 256 } },
+  // Off this time.
+  standing: { more: [['migrate', {}]] },
   invalid: [
     { change: { image: 'no-such-image' }, pointer: '/image' },
     { change: { image: MISSING }, pointer: '/image' },

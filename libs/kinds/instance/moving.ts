@@ -128,9 +128,10 @@ async function probeSent(tx: Tx, core: ResourceCore): Promise<'moved' | Waiting>
 
 /** The deed itself goes first, so that no later stream asks for it again. */
 async function askToAbandon(tx: Tx, core: ResourceCore): Promise<void> {
-  const { id: operationId, fromNode, abandonId } = await moveOf(tx, core);
+  const { id: operationId, fromNode, toName: node, address, abandonId } = await moveOf(tx, core);
   await withdrawDeed(tx, core, operationId);
-  const args: AbandonArguments = { operationId };
+  // It may take in nothing any more.
+  const args: AbandonArguments = { operationId, ...(address && { to: { node, address } }) };
   await askDeed(tx, core, { id: abandonId, nodeId: fromNode, verb: 'abandon', arguments: args, repeatable: true });
 }
 

@@ -8,6 +8,7 @@ export const contract = kindContract({
   },
   create: (ctx) => ({ name: ctx.unique(), subnet: '10.60.0.0/24', subnet6: 'fd00:60::/64' }),
   patch: { mtu: 1400, tags: { tier: 'back' } },
+  standing: { isDependant: true, more: [['update', { dns: ['10.60.0.53'] }]] },
   dependant: (ctx, id) => ({
     kind: 'instance',
     body: { name: ctx.unique(), image: 'tiny', vcpus: 1, memoryMiB: 64, interfaces: [{ network: id }] },

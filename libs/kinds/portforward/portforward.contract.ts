@@ -1,10 +1,10 @@
 /** Kind portforward before the contract suite. */
-import { guestOn, publicPool } from '#libs/testing';
+import { guestOn, machineOn, publicPool } from '#libs/testing';
 import { kindContract } from '#libs/testing/contract';
 
 const MISSING = '01890000-0000-7000-8000-000000000000';
-/** Of the last case that was prepared. */
-let instance: string;
+/** By tenant: the machine that its forwards lead to. */
+const machines = new Map<string, string>();
 let port = 0;
 
 export const contract = kindContract({
@@ -12,9 +12,21 @@ export const contract = kindContract({
   prepare: async (ctx) => {
     const network = await ctx.make('network', { name: 'lan', subnet: '10.63.0.0/24' });
     await ctx.make('publicaddress', { name: 'front', pool: 'public' });
-    instance = (await guestOn(ctx.platform, ctx.caller.actor.tenantId, [network])).id;
+    const { tenantId } = ctx.caller.actor;
+    machines.set(tenantId, (await guestOn(ctx.platform, tenantId, [network])).id);
   },
-  create: (ctx) => ({ name: ctx.unique(), publicAddress: 'front', protocol: 'tcp', port: ++port, instance }),
+  standing: {
+    prepare: async (ctx) => {
+      machines.set(ctx.caller.actor.tenantId, await ctx.make('instance', machineOn('lan')));
+    },
+  },
+  create: (ctx) => ({
+    name: ctx.unique(),
+    publicAddress: 'front',
+    protocol: 'tcp',
+    port: (++port % 50_000) + 1,
+    instance: machines.get(ctx.caller.actor.tenantId),
+  }),
   patch: { port: 60_000, targetPort: 80, tags: { tier: 'front' } },
   invalid: [
     { change: { publicAddress: 'no-such-address' }, pointer: '/publicAddress' },

@@ -1,11 +1,22 @@
 /** Kind publicaddress before the contract suite. */
-import { publicPool } from '#libs/testing';
+import { machineOn, publicPool } from '#libs/testing';
 import { kindContract } from '#libs/testing/contract';
 
 const MISSING = '01890000-0000-7000-8000-000000000000';
 
 export const contract = kindContract({
   install: (platform) => publicPool(platform, 'public', '203.0.113.0', '203.0.113.255'),
+  standing: {
+    prepare: async (ctx) => {
+      await ctx.make('network', { name: 'lan', subnet: '10.66.0.0/24' });
+      await ctx.make('instance', machineOn('lan'));
+    },
+    more: [
+      ['update', { instance: 'machine' }],
+      ['update', { instance: null }],
+      ['update', { instance: 'machine' }],
+    ],
+  },
   create: (ctx) => ({ name: ctx.unique(), pool: 'public' }),
   patch: { tags: { tier: 'front' } },
   invalid: [

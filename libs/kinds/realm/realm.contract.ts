@@ -15,4 +15,16 @@ export const contract = kindContract({
     await platform.done(admin, made);
     return { id: made.body.id, name: REALM_NAME, caller };
   },
+  administered: {
+    install: async () => {
+      memoryIdentity();
+    },
+    create: () => ({ name: REALM_NAME, mode: 'realm' }),
+    patch: { tags: { tier: 'front' } },
+    more: [
+      ['update', { mode: 'organization' }],
+      ['update', { leftPlace: null }],
+    ],
+    invalid: [],
+  },
 });

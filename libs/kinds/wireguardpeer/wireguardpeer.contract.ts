@@ -1,4 +1,5 @@
 /** Kind wireguardpeer before the contract suite. */
+import { machineOn } from '#libs/testing';
 import { kindContract } from '#libs/testing/contract';
 import { openDoor } from './door.js';
 
@@ -10,6 +11,11 @@ export const contract = kindContract({
     // The first peer would make it, and it stays.
     const { tenantId } = ctx.caller.actor;
     await ctx.platform.db.tenantTransaction(tenantId, (tx) => openDoor(tx, tenantId, network));
+  },
+  standing: {
+    prepare: async (ctx) => {
+      await ctx.make('instance', machineOn('lan'));
+    },
   },
   create: (ctx) => ({ name: ctx.unique(), network: 'lan' }),
   patch: { allowedAddresses: ['10.65.0.0/25'], tags: { tier: 'front' } },

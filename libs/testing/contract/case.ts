@@ -1,6 +1,7 @@
 /** One case of the contract suite: a tenant of its own, and what is asked about its rows. */
 import { sql } from 'kysely';
 import { expect } from 'vitest';
+import { adminActor } from '#libs/auth';
 import { newId } from '#libs/core';
 import type { Caller, ChangeResult, JobView, KindDefinition } from '#libs/resources';
 import { quotaNames, setQuotas } from '#libs/tenants';
@@ -17,8 +18,10 @@ export async function openCase(
   fixture: ChangeableKind,
   finish: Finish = (caller, change) => platform.ended(caller, change.jobId!),
 ): Promise<ContractContext> {
-  const caller = await platform.tenant();
-  await limitAll(platform, caller.actor.tenantId);
+  const tenant = await platform.tenant();
+  const { tenantId } = tenant.actor;
+  await limitAll(platform, tenantId);
+  const caller = kind.administered ? { ...tenant, actor: adminActor(tenantId, 'admin:test') } : tenant;
   const ctx: ContractContext = {
     platform,
     kind,
@@ -33,6 +36,29 @@ export async function openCase(
   };
   await fixture.prepare?.(ctx);
   return ctx;
+}
+
+export interface Change {
+  name: string;
+  ask(): Promise<ChangeResult>;
+}
+
+/** Every change of a resource that is there, in turn: its update, its actions, what else is given, and its removal. */
+export function changesIn(
+  { platform: { pipeline }, caller, kind }: ContractContext,
+  { patch, actions }: ChangeableKind,
+  id: () => string,
+  more: ChangeableKind['more'] = [],
+): Change[] {
+  const changes = [['update', patch] as const, ...Object.entries(actions ?? {}), ...more];
+  return [
+    ...changes.map(([name, body]) => ({
+      name,
+      ask: () =>
+        name === 'update' ? pipeline.update(caller, kind, id(), body) : pipeline.act(caller, kind, id(), name, body),
+    })),
+    { name: 'remove', ask: () => pipeline.remove(caller, kind, id()) },
+  ];
 }
 
 /** Limits that nothing reaches, on all that there is to limit: so the books are kept, and can be wrong. */

@@ -1,9 +1,10 @@
 /** Steps that run twice, and workers that die at each of their transactions: the end is whole, or undone. */
 import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { ChangeResult, KindDefinition, ResourceView } from '#libs/resources';
+import type { KindDefinition, ResourceView } from '#libs/resources';
+import type { ObedientNode } from '../obedient-node.js';
 import { type Platform, startPlatform } from '../platform.js';
-import { expectAsBefore, expectWhole, openCase, present } from './case.js';
+import { changesIn, expectAsBefore, expectWhole, openCase, present } from './case.js';
 import { type Crash, CrashLab } from './crash-lab.js';
 import type { ChangeableKind, ContractContext } from './fixture.js';
 
@@ -25,18 +26,15 @@ export function describeCrashes(kind: KindDefinition, kinds: readonly KindDefini
     const open = () =>
       openCase(platform, kind, fixture, async (caller, change) => (await lab.finish(caller, change)).job);
 
-    /** Every change of the kind in turn. */
-    function changesOf(ctx: ContractContext, id: string): Record<string, () => Promise<ChangeResult>> {
-      const { pipeline } = platform;
-      const actions = Object.entries(fixture.actions ?? {}).map(
-        ([name, body]) => [name, () => pipeline.act(ctx.caller, kind, id, name, body)] as const,
-      );
-      return {
-        update: () => pipeline.update(ctx.caller, kind, id, fixture.patch),
-        ...Object.fromEntries(actions),
-        remove: () => pipeline.remove(ctx.caller, kind, id),
-      };
+    /** What no node makes from now on. */
+    function refuse(refused: (row: Parameters<ObedientNode['refuse']>[0]) => boolean): void {
+      for (const node of platform.nodes) {
+        node.refuse = (row) => (refused(row) ? { code: 'refused', message: 'the test says no' } : undefined);
+      }
     }
+
+    /** Every change of the kind in turn. */
+    const changesOf = (ctx: ContractContext, id: string) => changesIn(ctx, fixture, () => id, fixture.more);
 
     /** Calls `work` with later and later deaths until one is past the end; returns how many were before it. */
     async function atEachTransaction(work: (crash: Crash) => Promise<boolean>): Promise<number> {
@@ -58,7 +56,7 @@ export function describeCrashes(kind: KindDefinition, kinds: readonly KindDefini
         expect(created.job.state, `create, death ${what}`).toBe('succeeded');
         await expectWhole(ctx, fixture);
         let died = created.died;
-        for (const [name, ask] of Object.entries(changesOf(ctx, create.body.id))) {
+        for (const { name, ask } of changesOf(ctx, create.body.id)) {
           const { job, died: diedHere } = await lab.finish(ctx.caller, await ask(), crash);
           expect(job.state, `${name}, death ${what}`).toBe('succeeded');
           died ||= diedHere;
@@ -118,11 +116,10 @@ export function describeCrashes(kind: KindDefinition, kinds: readonly KindDefini
       await atEachTransaction(async (crash) => {
         const ctx = await open();
         const before = await present(ctx);
-        platform.node.refuse = (row) =>
-          row.kind === kind.name ? { code: 'refused', message: 'the test says no' } : undefined;
+        refuse((row) => row.kind === kind.name);
         const create = await platform.pipeline.create(ctx.caller, kind, fixture.create(ctx));
         const { job, died } = await lab.finish(ctx.caller, create, crash);
-        platform.node.refuse = () => undefined;
+        refuse(() => false);
         await expectWhole(ctx, fixture);
         if (job.state === 'failed') {
           expect((await platform.reader.get(ctx.caller, kind, create.body.id)).body.state).toBe('failed');
@@ -203,10 +200,9 @@ export function describeCrashes(kind: KindDefinition, kinds: readonly KindDefini
         const id = await ctx.make(kind.name, fixture.create(ctx));
         const before = (await platform.reader.get(ctx.caller, kind, id)).body;
         const change = await platform.pipeline.update(ctx.caller, kind, id, fixture.patch);
-        platform.node.refuse = (row) =>
-          row.resource_id === id ? { code: 'refused', message: 'the test says no' } : undefined;
+        refuse((row) => row.resource_id === id);
         const { job, died } = await lab.finish(ctx.caller, change, crash);
-        platform.node.refuse = () => undefined;
+        refuse(() => false);
         if (job.state === 'failed') await expectRestored(ctx, before);
         else expect(job.state).toBe('succeeded');
         return died;
@@ -219,7 +215,7 @@ export function describeCrashes(kind: KindDefinition, kinds: readonly KindDefini
       const create = await platform.pipeline.create(ctx.caller, kind, fixture.create(ctx));
       await lab.run(ctx.caller, create.jobId!, undefined, true);
       expect((await platform.jobs.get(ctx.caller, create.jobId!)).state).toBe('succeeded');
-      for (const [name, ask] of Object.entries(changesOf(ctx, create.body.id))) {
+      for (const { name, ask } of changesOf(ctx, create.body.id)) {
         const change = await ask();
         await lab.run(ctx.caller, change.jobId!, undefined, true);
         expect((await platform.jobs.get(ctx.caller, change.jobId!)).state, name).toBe('succeeded');

@@ -19,6 +19,15 @@ export interface Dependant {
   body: object;
 }
 
+export interface Standing {
+  /** What is made before it, after the fixture's own `prepare`. */
+  prepare?(ctx: ContractContext): Promise<void>;
+  /** What stands on it while it is changed, where it cannot be made before. */
+  isDependant?: true;
+  /** Further changes, as in `more`, which need the machine. */
+  more?: ChangeableKind['more'];
+}
+
 /** The fixture of a kind that users can change. */
 export interface ChangeableKind {
   /** True: whoever has a token makes them, for himself; only he and administrators see them. */
@@ -33,8 +42,10 @@ export interface ChangeableKind {
   patch: object;
   /** Bodies of the kind's actions, in an order in which they can be done. */
   actions?: Record<string, object>;
-  /** Actions that need more than this platform has, and have a suite of their own. */
-  elsewhere?: readonly string[];
+  /** For suites of crashes: further changes after those, `update` or an action each, with its body. */
+  more?: readonly (readonly [change: string, body: object])[];
+  /** For suites with real nodes: a machine in the case's tenant, by which nodes come to have a part in it. */
+  standing?: Standing;
   /** Something that needs the resource, so that it cannot be removed. */
   dependant?(ctx: ContractContext, id: string): Dependant;
   /** What is wrong in the kind's own way: laid over a valid body, and where the refusal points. */
@@ -48,6 +59,8 @@ export interface ReadOnlyKind {
   /** Makes a resource by the administrator's way, of the tenant of `caller` where it has one; every tenant may read it if `isPublic`. */
   insert(platform: Platform): Promise<{ id: string; name: string; caller?: Caller }>;
   isPublic: boolean;
+  /** What administrators do with it by jobs, for suites of crashes. */
+  administered?: ChangeableKind;
 }
 
 export type KindContract = ChangeableKind | ReadOnlyKind;

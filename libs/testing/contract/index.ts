@@ -9,7 +9,7 @@ import { describeLife } from './life.js';
 import { describeReading } from './reading.js';
 import { describeRefusals } from './refusals.js';
 
-export { expectWhole, openCase, present } from './case.js';
+export { changesIn, expectWhole, openCase, present } from './case.js';
 export { type ContractContext, type KindContract, kindContract } from './fixture.js';
 
 /** Registers the suite of one kind. `kinds`: all there are, since kinds refer to each other. */
@@ -28,7 +28,10 @@ export function describeKindContract(
     afterAll(() => platform?.close());
     const at = () => platform;
     describeReading(kind, at, fixture);
-    if ('insert' in fixture) return;
+    if ('insert' in fixture) {
+      if (fixture.administered) describeCrashes(kind, kinds, fixture.administered);
+      return;
+    }
     describeLife(kind, at, fixture);
     describeChanges(kind, at, fixture);
     describeRefusals(kind, at, fixture);

@@ -7,8 +7,7 @@ export function isMigrate(args: unknown): args is MigrateArguments {
   const { operationId, to, mode, disks, shared = [], mayStop } = (args ?? {}) as Partial<MigrateArguments>;
   return (
     isOperation(operationId) &&
-    typeof to?.node === 'string' &&
-    typeof to.address === 'string' &&
+    isPeer(to) &&
     (mode === 'live' || mode === 'cold') &&
     typeof mayStop === 'boolean' &&
     Array.isArray(disks) &&
@@ -19,7 +18,12 @@ export function isMigrate(args: unknown): args is MigrateArguments {
 }
 
 export function isAbandon(args: unknown): args is AbandonArguments {
-  return isOperation((args as Partial<AbandonArguments> | null)?.operationId);
+  const { operationId, to } = (args ?? {}) as Partial<AbandonArguments>;
+  return isOperation(operationId) && (to === undefined || isPeer(to));
+}
+
+function isPeer(to: Partial<MigrateArguments['to']> | undefined): boolean {
+  return typeof to?.node === 'string' && typeof to.address === 'string';
 }
 
 export function isOperation(operationId: unknown): operationId is string {

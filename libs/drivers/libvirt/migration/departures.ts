@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  type AbandonArguments,
   type DriverContext,
   DriverError,
   type MigrateArguments,
@@ -15,7 +16,7 @@ import {
 import type { Runner } from '#libs/drivers/host';
 import type { Accelerator } from '../accelerator.js';
 import type { Disks } from '../disks.js';
-import { domainName, type Places } from '../places.js';
+import { domainName, type Place, type Places } from '../places.js';
 import { isActive, type Power, powerStateOf, startDomain, stopDomain } from '../power.js';
 import { ensureSeed } from '../seed.js';
 import type { SnapshotRecords } from '../snapshot-records.js';
@@ -45,12 +46,15 @@ const askAgainMs = 1000;
 
 export class Departures {
   private readonly running = new Map<string, { operationId: string; controller: AbortController }>();
+  /** By operation: where the other node is now, for one that asks it already. */
+  private readonly elsewhere = new Map<string, MigrateArguments['to']>();
 
   constructor(private readonly parts: DepartureParts) {}
 
-  /** Ends a send of this operation that is under way. */
-  interrupt(id: string, operationId: string): void {
+  /** Ends a send of this operation that is under way; one that is past that is told where the other node is. */
+  interrupt(id: string, { operationId, to }: AbandonArguments): void {
     const running = this.running.get(id);
+    if (to) this.elsewhere.set(operationId, to);
     if (running?.operationId === operationId) running.controller.abort(new Error('the migration is abandoned'));
   }
 
@@ -87,9 +91,12 @@ export class Departures {
   }
 
   /** Takes a send back, unless the machine is whole there and off here: then it moves on. */
-  async abandon(ref: Ref, operationId: string, signal: AbortSignal): Promise<MigrationOutcome> {
-    const outgoing = await outgoingOf(this.parts.places.of(ref.id));
-    if (outgoing?.operationId !== operationId) return { moved: false };
+  async abandon(ref: Ref, { operationId, to }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
+    this.elsewhere.delete(operationId);
+    const place = this.parts.places.of(ref.id);
+    const known = await outgoingOf(place);
+    if (known?.operationId !== operationId) return { moved: false };
+    const outgoing = await this.redirected(place, known, to);
     if (outgoing.phase !== 'sending') return this.letGo(ref, outgoing, signal);
     if (await this.hasLeft(ref, outgoing)) return this.letGo(ref, { ...outgoing, phase: 'gone' }, signal);
     await this.takeBack(ref);
@@ -100,7 +107,7 @@ export class Departures {
     const { places, virsh, context } = this.parts;
     const place = places.of(ref.id);
     const known = await outgoingOf(place);
-    if (known?.operationId === args.operationId) return known;
+    if (known?.operationId === args.operationId) return this.redirected(place, known, args.to);
     if (known && known.phase !== 'sending') {
       throw new DriverError('conflict', 'The machine has been sent to another node already.', { permanent: true });
     }
@@ -114,6 +121,14 @@ export class Departures {
       throw new DriverError('not_running', 'The machine is off; it can be moved as it is.', { permanent: true });
     }
     const outgoing: Outgoing = { operationId, to, mode, phase: 'sending', wasRunning };
+    await noteOutgoing(place, outgoing);
+    return outgoing;
+  }
+
+  /** The other node may be elsewhere than when it began. */
+  private async redirected(place: Place, known: Outgoing, to = known.to): Promise<Outgoing> {
+    if (known.to.address === to.address) return known;
+    const outgoing = { ...known, to };
     await noteOutgoing(place, outgoing);
     return outgoing;
   }
@@ -190,8 +205,9 @@ export class Departures {
     limitMs: number,
     signal: AbortSignal,
   ): Promise<string> {
-    const { to, operationId } = outgoing;
+    const { operationId } = outgoing;
     for (const end = Date.now() + limitMs; ; await sleep(askAgainMs, undefined, { signal })) {
+      const to = this.elsewhere.get(operationId) ?? outgoing.to;
       try {
         const { answer, stream } = await this.parts.context.migration.open(to, operationId, channel, {}, signal);
         stream.destroy();
