@@ -1,5 +1,9 @@
 /** Jobs that fail, are retried, cancelled, or give way: what a user sees of them, and what is left of what they did. */
+import { readFileSync } from 'node:fs';
+import { sql } from 'kysely';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { connectionOf } from '#libs/config';
+import { Database } from '#libs/db';
 import { type Answer, apiOf, type Client } from './harness/client.js';
 import { expectProblem } from './harness/expect-problem.js';
 import { clearFaults, injectFaults } from './harness/faults.js';
@@ -8,10 +12,15 @@ import { until } from './harness/until.js';
 
 let stack: Stack;
 let api: Client;
+let db: Database;
 beforeAll(async () => {
   stack = await sharedStack('sim');
   api = await apiOf(stack, 'initech');
+  const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
+  const connection = (name: string) => connectionOf(settings[name], stack.data);
+  db = new Database({ app: connection('db'), operator: connection('dbOperator'), maxConnections: 2 });
 }, 120_000);
+afterAll(() => db?.close());
 
 const machine = (name: string, network: string) => ({
   name,
@@ -121,4 +130,62 @@ describe('a job', () => {
     await api.make('instances', machine('never', 'work'));
     await api.remove('instances', 'never');
   });
+
+  it('that took too long fails, is undone, and succeeds when its user asks again once the cause is gone', async () => {
+    injectFaults(stack, [{ kind: 'instance', operation: 'apply', match: 'tardy', delayMs: 120_000 }]);
+    const made = await api.post('/v1/instances', machine('tardy', 'work'));
+    const { id } = made.body.job;
+    // As if its time had passed: a step has ten minutes and more.
+    await until('its step’s time is over', async () => {
+      const passed = await sql`update job_step set deadline_at = now() - interval '1 second'
+        where tenant_id = 'initech' and job_id = ${id} and name = 'machine runs' and deadline_at is not null`.execute(
+        db.operator,
+      );
+      await sql`update job set run_at = now() where tenant_id = 'initech' and id = ${id} and finished_at is null`.execute(
+        db.operator,
+      );
+      return passed.numAffectedRows! > 0n;
+    });
+    const failed = await ended(made);
+    expect(failed).toMatchObject({ state: 'failed', error: { code: 'step_timed_out' } });
+    expect((await api.get('/v1/instances/tardy')).body).toMatchObject({
+      state: 'failed',
+      interfaces: made.body.interfaces,
+    });
+    clearFaults(stack);
+    expect((await api.post(`/v1/jobs/${id}/retry`, {})).status).toBe(202);
+    expect((await api.get(`/v1/jobs/${id}?wait=30s`)).body).toMatchObject({ state: 'succeeded', error: null });
+    expect((await api.get('/v1/instances/tardy')).body).toMatchObject({
+      state: 'ready',
+      powerState: 'running',
+      interfaces: made.body.interfaces,
+    });
+    await api.remove('instances', 'tardy');
+  }, 90_000);
+
+  it('is cancelled at any moment: then nothing is left of it, or it was done already', async () => {
+    const outcomes: string[] = [];
+    for (const [n, afterMs] of [0, 15, 30, 60, 90, 120, 180, 250, 350, 500].entries()) {
+      const name = `moment-${n}`;
+      const made = await api.post('/v1/instances', machine(name, 'work'));
+      expect(made.status).toBe(202);
+      await new Promise((resolve) => setTimeout(resolve, afterMs));
+      const cancel = await api.post(`/v1/jobs/${made.body.job.id}/cancel`, {});
+      if (cancel.status !== 202) expectProblem(cancel, 409, 'not_cancellable');
+      const { state } = await ended(made);
+      expect(['cancelled', 'succeeded'], `cancelled ${afterMs} ms after`).toContain(state);
+      if (cancel.status === 202) expect(state).toBe('cancelled');
+      outcomes.push(state);
+      if (state === 'succeeded') await api.remove('instances', name);
+      else expectProblem(await api.get(`/v1/instances/${name}`), 404, 'not_found');
+      expect((await api.get('/v1/networks/work')).body.addresses.used).toBe(0);
+      expect((await api.get('/v1/disks')).body.items).toEqual([]);
+    }
+    expect(outcomes[0]).toBe('cancelled');
+    const left = await sql`select from placement p join resource r on r.tenant_id = p.tenant_id and r.id = p.resource_id
+      where p.tenant_id = 'initech' and r.name like 'moment-%'`.execute(db.operator);
+    expect(left.rows).toEqual([]);
+    const reserved = await sql`select from reservation where tenant_id = 'initech'`.execute(db.operator);
+    expect(reserved.rows).toEqual([]);
+  }, 120_000);
 });

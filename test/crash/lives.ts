@@ -46,7 +46,7 @@ const withLogin = ['user', 'group'];
  * asked in the end. What a sweep saw once, of a thing on its way, stays until it looks again. An address that was public
  * is held a while before somebody else gets it.
  */
-const byTime = { audit_digest: 0, metric_sample: 0, leftover: 0, alarm: 0 };
+const byTime = { audit_digest: 0, metric_sample: 0, leftover: 0, login_inventory: 0, account_orphan: 0, alarm: 0 };
 /** A started stack has the image. */
 const installedAlready = ['instance', 'disk', 'network'];
 

@@ -34,7 +34,7 @@ import { toDiskError } from './qcow2.js';
 import { ensureSeed, seedFiles, wantSeed } from './seed.js';
 import { SerialLines } from './serial-line.js';
 import type { SnapshotRecords } from './snapshot-records.js';
-import { isNoDomain, type Virsh } from './virsh.js';
+import { isNoDomain, isNoMetadata, type Virsh } from './virsh.js';
 import { Known, watchInstances } from './watch.js';
 
 export interface InstanceParts {
@@ -267,9 +267,15 @@ async function metrics({ virsh, places, disks, context }: InstanceParts): Promis
   return all;
 }
 
-/** Whose a domain is, by what its definition says. */
+/** Whose a domain is, by what its definition says. Null: somebody defined it by hand, or it is gone since. */
 async function refFromMetadata(virsh: Virsh, domain: string, id: string): Promise<Ref | null> {
-  const xml = await virsh.run(['metadata', domain, '--uri', metadataNamespace]);
+  let xml: string;
+  try {
+    xml = await virsh.run(['metadata', domain, '--uri', metadataNamespace]);
+  } catch (error) {
+    if (isNoMetadata(error) || isNoDomain(error)) return null;
+    throw error;
+  }
   const tenantId = /\btenant=["']([a-z0-9]{1,63})["']/.exec(xml)?.[1];
   return tenantId ? { tenantId, kind: 'instance', id } : null;
 }

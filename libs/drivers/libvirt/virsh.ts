@@ -94,6 +94,11 @@ export function isNoDomain(error: unknown): boolean {
   );
 }
 
+/** Whether the failure says that the domain does not carry what was asked for. */
+export function isNoMetadata(error: unknown): boolean {
+  return error instanceof DriverError && /metadata not found/i.test(error.message);
+}
+
 function toDriverError(error: CommandError): DriverError {
   const message = error.stderr.replaceAll(/^error: /gm, '').trim() || error.message;
   if (error.timedOut || /failed to connect|Cannot recv data|End of file|client socket is closed/i.test(message)) {
