@@ -13,8 +13,9 @@ import { inTurn, MAX_INVENTORY } from './inventory-taking.js';
 import { countFrom, labelsFrom, smallCountFrom, storageFrom, textFrom, underlayFrom } from './node-words.js';
 import { nodesWithNews, openSession } from './registry.js';
 import type { ToldRevocations } from './revocations.js';
-import { NodeStream, Together } from './stream.js';
+import { NodeStream } from './stream.js';
 import type { StreamLog } from './stream-log.js';
+import { Together } from './together.js';
 
 type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
 

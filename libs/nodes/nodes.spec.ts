@@ -19,7 +19,8 @@ import {
 import { KindRegistry } from '#libs/resources';
 import { type Observed, Phase } from '#libs/rpc';
 import { nodeHello, TENANT, type TestDatabase, type TwoNodes, twoNodes } from '#libs/testing';
-import { NodeStream, Together } from './stream.js';
+import { NodeStream } from './stream.js';
+import { Together } from './together.js';
 
 const registry = new KindRegistry(kinds);
 let database: TestDatabase;

@@ -20,34 +20,20 @@ import {
   send,
 } from '#libs/rpc';
 import { recordDeedProgress } from './deed-progress.js';
-import { Heartbeats } from './heartbeats.js';
 import { InventoryTaking, inTurn, type Turn } from './inventory-taking.js';
 import { newsOf } from './known-reports.js';
 import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
-import { QuietReports } from './quiet-reports.js';
 import { closeSession, holdsSession, type OpenedSession, takeBack } from './registry.js';
 import { Relays } from './relays.js';
 import { recordDeed, recordReport } from './reports.js';
 import type { ToldRevocations } from './revocations.js';
 import type { StreamLog } from './stream-log.js';
-import { type DeedRow, type DesiredRow, desiredRows, Unreached } from './unreached.js';
+import type { Together } from './together.js';
+import { type DeedRow, type DesiredRow, desiredRows } from './unreached.js';
 
 type Call = grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
 type Body = NonNullable<ConnectResponse['body']>;
-
-/** What a replica does for all its streams at once. */
-export class Together {
-  readonly heartbeats: Heartbeats;
-  readonly quietReports: QuietReports;
-  readonly unreached: Unreached;
-
-  constructor(db: Database, registry: KindRegistry, log: StreamLog) {
-    this.heartbeats = new Heartbeats(db);
-    this.quietReports = new QuietReports(db, registry);
-    this.unreached = new Unreached(db, registry, log);
-  }
-}
 
 /** Characters of specs in one message, far below the largest message (libs/rpc); one spec alone may be larger. */
 const BATCH_CHARACTERS = 512 * 1024;

@@ -53,7 +53,8 @@ const forbidden: Record<string, string> = {
   'a ready resource that its node has not made': `
     select p.tenant_id, p.resource_id, p.kind, p.node_id, p.present, p.phase, p.revision, p.observed_revision, p.failure
     from placement p join resource r on r.tenant_id = p.tenant_id and r.id = p.resource_id and r.state = 'ready'
-    where not p.present or p.observed_revision <> p.revision or p.phase <> 'ready'`,
+    where (not p.present or p.observed_revision <> p.revision or p.phase <> 'ready')
+      and not exists (select from node n where n.id = p.node_id and n.gone_at is not null)`,
   'a ready machine that is placed nowhere': `
     select i.tenant_id, i.id from instance i join resource r on r.tenant_id = i.tenant_id and r.id = i.id and r.state = 'ready'
     where (select count(*) from placement p where p.tenant_id = i.tenant_id and p.resource_id = i.id and p.node_id = i.node_id) <> 1`,

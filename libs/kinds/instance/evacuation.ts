@@ -7,7 +7,7 @@ import { sql } from 'kysely';
 import { type ResourceCore, RhyzomeError } from '#libs/core';
 import type { Tx } from '#libs/db';
 import { remakeDisk, takeOverDisk } from '#libs/kinds/disk';
-import { lockNetworks, placeNetworks, refreshNetworks } from '#libs/kinds/network';
+import { leaveNode, lockNetworks, placeNetworks, refreshNetworks } from '#libs/kinds/network';
 import { type Requirement, reserveNode, splitReservation, withdraw } from '#libs/nodes';
 import {
   type Caller,
@@ -148,6 +148,8 @@ export async function evacuate(
     .where('state', '!=', 'done')
     .execute();
   await placeNetworks(tx, tenantId, toNode, networks);
+  // They stand there for nobody when the node comes back.
+  await leaveNode(tx, tenantId, node.id, networks, id);
   await updateResource(tx, core, {
     state: 'updating',
     raiseGeneration: true,

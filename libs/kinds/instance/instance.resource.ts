@@ -29,8 +29,6 @@ import {
   probeDeed,
   probeReady,
   releaseReservation,
-  reserveNode,
-  shrinkReservation,
   splitReservation,
   withdraw,
   withdrawDeed,
@@ -43,6 +41,7 @@ import { tellInstance, tellInstanceAgain } from './on-node.js';
 import { checkReferences, type References } from './references.js';
 import { obeyRestartPolicy } from './restart-policy.js';
 import { type InstanceDocument, type InstanceRow, insertInstance, refuseRestoring } from './rows.js';
+import { claimSize, holdSize } from './size.js';
 
 export class InstanceResource extends RowResource<InstanceDocument, InstanceRow> {
   private references: References | undefined;
@@ -143,41 +142,10 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
       await refreshNetworks(tx, tenantId, ids);
     }
     // After the networks, as a create takes them: two that lock the same things do it in one order.
-    await this.claimSize(tx, isRestore);
+    const { vcpus, memoryMiB } = this.asked;
+    await claimSize(tx, this.core, { vcpus, memoryMiB }, await this.fresh(tx), isRestore);
     // The steps of the job that failed or was cancelled told the node; restored values have to be told, too.
     if (isRestore) await tellInstanceAgain(tx, this.core);
-  }
-
-  /** While a resize is under way, the larger of both sizes is spoken for. */
-  private async claimSize(tx: Tx, isRestore: boolean): Promise<void> {
-    const { vcpus, memoryMiB } = this.asked;
-    const now = await this.fresh(tx);
-    if (!isRestore && vcpus === now.vcpus && memoryMiB === now.memory_mib) return;
-    const held = isRestore
-      ? { vcpus, memoryMiB }
-      : { vcpus: Math.max(vcpus, now.vcpus), memoryMiB: Math.max(memoryMiB, now.memory_mib) };
-    if (!isRestore) {
-      await reserveNode(
-        tx,
-        this.core,
-        { ...held, diskGiB: 0 },
-        { only: now.node_id ? [now.node_id] : [], stays: true },
-      );
-    }
-    await this.writeSize(tx, { vcpus, memory_mib: memoryMiB, held_vcpus: held.vcpus, held_memory_mib: held.memoryMiB });
-    if (isRestore) await shrinkReservation(tx, this.core.id, { ...this.size, diskGiB: 0 });
-  }
-
-  private async writeSize(
-    tx: Tx,
-    values: { vcpus?: number; memory_mib?: number; held_vcpus: number; held_memory_mib: number },
-  ): Promise<void> {
-    await tx
-      .updateTable('instance')
-      .set(values)
-      .where('tenant_id', '=', this.core.tenantId)
-      .where('id', '=', this.core.id)
-      .execute();
   }
 
   async release(tx: Tx): Promise<void> {
@@ -199,8 +167,7 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
     const row = await this.fresh(tx);
     if (action === 'create') await this.settleCreate(tx, outcome);
     else if (outcome === 'succeeded') {
-      await this.writeSize(tx, { held_vcpus: row.vcpus, held_memory_mib: row.memory_mib });
-      await shrinkReservation(tx, this.core.id, { vcpus: row.vcpus, memoryMiB: row.memory_mib, diskGiB: 0 });
+      await holdSize(tx, this.core, { vcpus: row.vcpus, memoryMiB: row.memory_mib });
     }
     // A guest that left while the job was under way: nobody has acted on it yet.
     const placements = await placementsOf(tx, this.core);
