@@ -24,7 +24,7 @@ export const contract = kindContract({
   create: (ctx) => ({ name: ctx.unique(), image: 'tiny', sizeGiB: 2 }),
   patch: { sizeGiB: 3, tags: { tier: 'back' } },
   actions: { attach: { instance: 'machine' }, detach: {} },
-  // It takes a second node: test/moving.spec.ts.
+  // It takes a second node, and a machine would find its disks on either: test/moving.spec.ts.
   elsewhere: ['migrate'],
   dependant: (ctx, id) => ({ kind: 'snapshot', body: { name: ctx.unique(), disk: id } }),
   invalid: [

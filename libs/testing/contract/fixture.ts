@@ -42,6 +42,8 @@ export interface ChangeableKind {
   patch: object;
   /** Bodies of the kind's actions, in an order in which they can be done. */
   actions?: Record<string, object>;
+  /** Actions that the suite's order of bodies cannot come to, with a test of their own. */
+  elsewhere?: readonly string[];
   /** For suites of crashes: further changes after those, `update` or an action each, with its body. */
   more?: readonly (readonly [change: string, body: object])[];
   /** For suites with real nodes: a machine in the case's tenant, by which nodes come to have a part in it. */

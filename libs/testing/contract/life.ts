@@ -36,7 +36,7 @@ export function describeLife(kind: KindDefinition, at: () => Platform, fixture: 
         expect((await reader.get(caller, kind, id)).body.state, action).toBe('ready');
       }
       expect(Object.keys(kind.actions ?? {}).sort(), 'each action has a body in the fixture').toEqual(
-        Object.keys(fixture.actions ?? {}).sort(),
+        [...Object.keys(fixture.actions ?? {}), ...(fixture.elsewhere ?? [])].sort(),
       );
       await expectWhole(ctx, fixture);
 
