@@ -54,6 +54,12 @@ export class SimFaults {
     return entry?.fault;
   }
 
+  /** Whether any is left of this operation, whatever it matches: asked once for all machines. */
+  async isInjected(operation: SimFault['operation']): Promise<boolean> {
+    await this.reload();
+    return this.faults.some(({ fault, left }) => left > 0 && fault.operation === operation);
+  }
+
   private async reload(): Promise<void> {
     const status = await stat(this.file).catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return undefined;

@@ -165,6 +165,7 @@ export class SimInstanceCapability implements Capability<InstanceSpec, InstanceS
   }
 
   private async shutDownInjected(): Promise<void> {
+    if (!(await this.faults.isInjected('shutdown'))) return;
     for (const { ref, spec, powerState } of [...this.state.instances.values()]) {
       if (powerState !== 'running') continue;
       if (await this.faults.take('shutdown', { ...ref, name: spec.name })) await this.shutDownGuest(ref.id);
