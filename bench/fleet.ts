@@ -1,8 +1,8 @@
 /**
  * `npm run bench:fleet`: many simulated agents with machines of their own on one rhyzome-grpc. Measures how long it takes until all
  * machines are made, what the fleet costs while nothing happens, how soon all are back after the server was killed, how
- * long jobs wait at 20 creates a second, and how many creates there can be. `-- --agents 200` makes it smaller, `--made` begins with machines that run already, `--json`
- * is for machines.
+ * long jobs wait at 20 creates a second (or `--rate`), and how many creates there can be. `-- --agents 200` makes it smaller, `--made` begins with
+ * machines that run already, `--json` is for machines.
  */
 import 'reflect-metadata';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,6 +15,7 @@ const { values: asked } = parseArgs({
     agents: { type: 'string', default: '1000' },
     machines: { type: 'string', default: '20' },
     seconds: { type: 'string', default: '30' },
+    rate: { type: 'string', default: '20' },
     made: { type: 'boolean' },
     json: { type: 'boolean' },
   },
@@ -25,7 +26,7 @@ const options = {
   areMade: asked.made ?? false,
 };
 const seconds = Number(asked.seconds);
-const RATE = 20;
+const rate = Number(asked.rate);
 const CLIENTS = 16;
 const LIMIT_MS = 15 * 60_000;
 
@@ -135,7 +136,7 @@ async function measure(stack: FleetStack) {
   const steadySince = await now(stack);
   const steadyCost = await costOf(stack, () => steady(stack));
   const steadyTimes = await timesSince(stack, steadySince);
-  say(`${RATE} creates a second`, { ...steadyTimes, ...steadyCost });
+  say(`${rate} creates a second`, { ...steadyTimes, ...steadyCost });
   const fullSince = await now(stack);
   const fullTimes: Record<string, number> = {};
   const fullCost = await costOf(stack, async () => {
@@ -152,8 +153,8 @@ async function measure(stack: FleetStack) {
 async function steady(stack: FleetStack): Promise<void> {
   const asked: Promise<unknown>[] = [];
   const began = performance.now();
-  for (let n = 0; n < seconds * RATE; n += 1) {
-    const dueMs = (n * 1000) / RATE - (performance.now() - began);
+  for (let n = 0; n < seconds * rate; n += 1) {
+    const dueMs = (n * 1000) / rate - (performance.now() - began);
     if (dueMs > 0) await sleep(dueMs);
     asked.push(create(stack, n % CLIENTS));
   }
