@@ -58,3 +58,15 @@ test('what goes wrong is thrown to all who asked, and the next are answered', as
   fails = false;
   expect(await gathering.ask(3)).toBe(3);
 });
+
+test('an answer that never comes is given up, and the next are answered', async () => {
+  let isDead = true;
+  const gathering = new Gathering<number, number>(
+    (asks) => (isDead ? new Promise(() => undefined) : Promise.resolve(asks)),
+    { limitMs: 50 },
+  );
+  const lost = gathering.ask(1);
+  await expect(lost).rejects.toThrow('no answer within 50 ms');
+  isDead = false;
+  expect(await gathering.ask(2)).toBe(2);
+});

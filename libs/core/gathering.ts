@@ -7,6 +7,8 @@ export interface GatheringOptions {
   waitMs?: number;
   /** More than these go in the next. */
   atOnce?: number;
+  /** An answer that takes longer is given up: whoever asks later does not wait for a connection that is dead. */
+  limitMs?: number;
 }
 
 interface Asked<Ask, Answer> {
@@ -20,14 +22,16 @@ export class Gathering<Ask, Answer> {
   private isUnderWay = false;
   private readonly waitMs: number;
   private readonly atOnce: number;
+  private readonly limitMs: number;
 
   /** `answerAll` gives an answer for each ask, in their order; what it throws is thrown to all of them. */
   constructor(
     private readonly answerAll: (asks: readonly Ask[]) => Promise<readonly Answer[]>,
-    { waitMs = 0, atOnce = 500 }: GatheringOptions = {},
+    { waitMs = 0, atOnce = 500, limitMs = 40_000 }: GatheringOptions = {},
   ) {
     this.waitMs = waitMs;
     this.atOnce = atOnce;
+    this.limitMs = limitMs;
   }
 
   ask(ask: Ask): Promise<Answer> {
@@ -44,7 +48,7 @@ export class Gathering<Ask, Answer> {
     for (;;) {
       const asked = this.waiting.splice(0, this.atOnce);
       try {
-        const answers = await this.answerAll(asked.map(({ ask }) => ask));
+        const answers = await this.inTime(this.answerAll(asked.map(({ ask }) => ask)));
         for (const [n, { resolve }] of asked.entries()) resolve(answers[n]!);
       } catch (error) {
         for (const { reject } of asked) reject(error);
@@ -54,5 +58,13 @@ export class Gathering<Ask, Answer> {
         await new Promise((resolve) => setTimeout(resolve, this.waitMs));
     }
     this.isUnderWay = false;
+  }
+
+  private async inTime<T>(answer: Promise<T>): Promise<T> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`no answer within ${this.limitMs} ms`)), this.limitMs);
+    });
+    return Promise.race([answer, late]).finally(() => clearTimeout(timer));
   }
 }
