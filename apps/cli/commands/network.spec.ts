@@ -4,6 +4,8 @@ import { sql } from 'kysely';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { newId } from '#libs/core';
 import { createDatabase, ensureLogin, testCluster } from '#libs/devdb';
+import type { NetworkSpec } from '#libs/drivers/contract';
+import { composeSpecs } from '#libs/kinds/network';
 import { TestInstallation } from '../test-harness.js';
 
 let rhyzome: TestInstallation;
@@ -89,11 +91,19 @@ async function heard(node: string, seconds: number): Promise<void> {
   );
 }
 
-const told = async (node: string) =>
-  (
-    await sql<{ router: number | null }>`select spec #> '{overlay,router}' as router from placement
-      where resource_id = ${lan} and node_id = ${nodes[node]!}`.execute(rhyzome.db.operator)
-  ).rows[0]!.router;
+/** Which of the others has the router, as a node is told now; null: it has it itself. */
+async function told(node: string): Promise<number | null> {
+  const specs = await composeSpecs(rhyzome.db, 'acme', lan, [nodes[node]!]);
+  return (specs.get(nodes[node]!) as NetworkSpec).overlay!.router;
+}
+
+/** Of what n1 and n2 were told last. */
+async function revisions(): Promise<number[]> {
+  const { rows } = await sql<{ revision: number }>`
+    select p.revision from placement p join node n on n.id = p.node_id
+    where p.resource_id = ${lan} and n.name in ('n1', 'n2') order by n.name`.execute(rhyzome.db.operator);
+  return rows.map(({ revision }) => revision);
+}
 
 describe('rhyzome network', () => {
   beforeEach(async () => {
@@ -131,14 +141,20 @@ describe('rhyzome network', () => {
   });
 
   it('lets the new node make it first, then tells the others, and waits for both', async () => {
-    const seen: unknown[] = [];
-    const stop = obey(makeAll, async () => seen.push([await told('n1'), await told('n2')]));
+    const [old1, old2] = (await revisions()) as [number, number];
+    const seen: boolean[][] = [];
+    const stop = obey(makeAll, async () => {
+      const [new1, new2] = (await revisions()) as [number, number];
+      seen.push([new1 > old1, new2 > old2]);
+    });
     expect(await rhyzome.ok('network', 'move-router', 'acme/lan', '--to', 'n1')).toBe(
       'Moved the router of acme/lan from n2 to n1.\n',
     );
     await stop();
-    // Both have it for a while.
-    expect(seen).toContainEqual([null, null]);
+    // Both have it for a while: the one that had it is told last.
+    expect(seen).toContainEqual([true, false]);
+    expect(seen).not.toContainEqual([false, true]);
+    expect(seen.at(-1)).toEqual([true, true]);
     expect([await told('n1'), await told('n2')]).toEqual([null, 0]);
   }, 60_000);
 
