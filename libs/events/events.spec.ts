@@ -86,7 +86,7 @@ describe('numbering', () => {
       tenants.flatMap((id) => [1, 2, 3].map(async () => [id, await makeResource(id)] as const)),
     );
     const first = startNumberer();
-    await expect.poll(() => first.isLeader).toBe(true);
+    await expect.poll(() => first.isLeader, { timeout: 15_000 }).toBe(true);
     const second = startNumberer();
     const writes = 30;
     const seen = new Map<string, TenantEvent[]>(tenants.map((id) => [id, []]));
@@ -131,7 +131,7 @@ describe('numbering', () => {
   test('gives one leader, and another when it leaves', async () => {
     await endNumberers();
     const one = startNumberer();
-    await expect.poll(() => one.isLeader).toBe(true);
+    await expect.poll(() => one.isLeader, { timeout: 15_000 }).toBe(true);
     const two = startNumberer();
     const id = await tenant();
     await makeResource(id);
@@ -142,6 +142,18 @@ describe('numbering', () => {
     await makeResource(id);
     dense(await allEvents(id, 2));
     expect(two.isLeader).toBe(true);
+  });
+
+  test('one that ends while it stands for election leaves no office behind', async () => {
+    await endNumberers();
+    for (let round = 0; round < 12; round++) {
+      const brief = new EventNumberer(database.connection, database.listener);
+      brief.start();
+      await new Promise((resolve) => setTimeout(resolve, round * 2));
+      await brief.close();
+    }
+    const next = startNumberer();
+    await expect.poll(() => next.isLeader, { timeout: 15_000 }).toBe(true);
   });
 
   test('an event of a transaction that rolled back is none', async () => {

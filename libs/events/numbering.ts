@@ -112,12 +112,13 @@ export class EventNumberer {
     const client = await this.pool.connect();
     try {
       const answer = await client.query<{ ok: boolean }>(`select pg_try_advisory_lock(${LOCK}) as ok`);
-      if (answer.rows[0]?.ok) {
+      if (answer.rows[0]?.ok && !this.closed) {
         this.client = client;
         client.once('end', () => this.resign(true));
         return true;
       }
-      client.release();
+      // One that ended meanwhile gives up with its connection what it was given: nobody else would be elected.
+      client.release(this.closed);
       return false;
     } catch (error) {
       client.release(true);
