@@ -1,3 +1,7 @@
+/**
+ * A network on the nodes: it stands wherever an instance that uses it is placed, and leaves with the last one; its router
+ * is on one of them. What is desired there always follows from the rows as they are in the caller's transaction.
+ */
 import { sql } from 'kysely';
 import type { Tx } from '#libs/db';
 import { desireOnAll, withdraw } from '#libs/nodes';
