@@ -138,6 +138,17 @@ describe('a network', () => {
     expect(await composeSpecs(platform.db, tenantId, other, [wanted])).toEqual(new Map());
   });
 
+  test('is sent with its nodes as they were told last, until they are told anew', async () => {
+    const [a, b] = nodes;
+    await machineOn(a);
+    await machineOn(b);
+    const before = await told(a);
+    await sql`update node set underlay = '192.0.2.99' where id = ${b.id}`.execute(platform.db.operator);
+    expect(await told(a)).toEqual(before);
+    await tellMembers(platform.db, { nodeId: b.id });
+    expect((await told(a))!.overlay!.nodes).toEqual([{ address: '192.0.2.99', port: 4789 }]);
+  });
+
   test('has a number of its own', async () => {
     const [a, b] = nodes;
     const other = await make('network', { name: 'other', subnet: '10.7.0.0/24' });

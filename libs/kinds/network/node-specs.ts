@@ -9,7 +9,16 @@ import type { NetworkSpec } from '#libs/drivers/contract';
 import type { Composed } from '#libs/resources';
 import { type Known, readNetwork } from './known-network.js';
 import { noParts, partFields } from './part-specs.js';
-import { leasesFor, membersText, partOf, type Span, type Standing, spanOf, standsAlone } from './spanning.js';
+import {
+  leasesFor,
+  membersText,
+  partOf,
+  type Span,
+  type Standing,
+  spanOf,
+  standingAsTold,
+  standsAlone,
+} from './spanning.js';
 
 /** The gateway's MAC follows from the network's id, so that a router can move to another node unnoticed. */
 export function gatewayMacOf(networkId: string): string {
@@ -72,7 +81,10 @@ function digestOf(value: object): string {
   return createHash('sha256').update(JSON.stringify(value)).digest('base64url').slice(0, 22);
 }
 
-/** The specs that these nodes are told, by the rows as they are now; a node that it does not stand on has none. */
+/**
+ * The specs that these nodes are told, by the rows as they are now, and by its nodes as they were told last; a node that it
+ * does not stand on has none.
+ */
 export async function composeSpecs(
   db: Database,
   tenantId: string,
@@ -81,7 +93,9 @@ export async function composeSpecs(
 ): Promise<Map<string, object>> {
   const known = await db.tenantTransaction(tenantId, (tx) => readNetwork(tx, tenantId, id));
   if (!known) return new Map();
-  const span = spanOf(known.standing, known.routerId);
-  const asked = known.standing.filter(({ nodeId }) => nodeIds.includes(nodeId));
+  const { toldMembers, routerId } = known;
+  const standing = toldMembers === null ? known.standing : standingAsTold(known.standing, toldMembers);
+  const span = spanOf(standing, routerId);
+  const asked = standing.filter(({ nodeId }) => nodeIds.includes(nodeId));
   return new Map(asked.map((node) => [node.nodeId, specOf(id, node, span, known)]));
 }

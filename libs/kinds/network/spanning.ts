@@ -30,8 +30,23 @@ export function spanOf(standing: readonly Standing[], current: string | null, wa
 
 /** As network_members() of the database has them: told otherwise, nodes are told anew. */
 export function membersText({ members }: Span): string {
-  const texts = members.map(({ nodeId, address, port }) => `${nodeId}@${address}:${port}`);
-  return texts.sort().join(' ');
+  return members.map(memberText).sort().join(' ');
+}
+
+const memberText = ({ nodeId, address, port }: Standing) => `${nodeId}@${address}:${port}`;
+
+/**
+ * The nodes as they were when they were told last (`membersText`): what is sent between two tellings is what was decided, and
+ * not what a node's state or underlay has become since, which nobody else has been told.
+ */
+export function standingAsTold(standing: readonly Standing[], toldMembers: string): Standing[] {
+  const told = new Map(toldMembers.split(' ').map((text) => [text.split('@')[0], text] as const));
+  return standing.map((node) => {
+    const [, place = ''] = told.get(node.nodeId)?.split('@') ?? [];
+    const [address, port] = place.split(':');
+    if (!address) return { ...node, state: 'gone' };
+    return { ...node, address, port: Number(port), state: node.state === 'gone' ? 'unreachable' : node.state };
+  });
 }
 
 export interface Part {
