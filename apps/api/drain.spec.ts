@@ -1,5 +1,6 @@
 /** The end of an HTTP server as clients with connections of their own meet it. */
 import { Agent, get, type IncomingMessage } from 'node:http';
+import { setImmediate as immediate } from 'node:timers/promises';
 import { fastify } from 'fastify';
 import { afterEach, expect, test } from 'vitest';
 import { HttpDrain } from './drain.js';
@@ -45,6 +46,7 @@ test('answers on connections that stand, asks for their end, takes no new ones',
   await new Promise((resolve) => setTimeout(resolve, 100));
   const drained = drain.run();
   expect(drain.signal.aborted).toBe(true);
+  for (let turn = 0; turn < 4; turn += 1) await immediate();
   await expect(late('/quick')).rejects.toMatchObject({ code: 'ECONNREFUSED' });
   expect(await idle('/quick')).toEqual({ status: 200, connection: 'close', text: 'quick' });
   expect(await running).toMatchObject({ status: 200, text: 'slow' });
@@ -62,4 +64,17 @@ test('waits no longer than it may for a connection that nobody uses', async () =
   await app.close();
   const refusal = () => idle('/quick').catch((error: NodeJS.ErrnoException) => error.code);
   await expect.poll(refusal).toBe('ECONNREFUSED');
+});
+
+test('answers whoever waited to be accepted when its end began', async () => {
+  const { app, drain, base } = await server(200);
+  const waiting = Array.from({ length: 20 }, () => client(base)('/quick'));
+  // Not before they are connected as far as the system is concerned, and without a look at the network meanwhile.
+  await Promise.resolve();
+  const until = Date.now() + 50;
+  while (Date.now() < until);
+  const drained = drain.run();
+  expect(await Promise.all(waiting)).toEqual(waiting.map(() => expect.objectContaining({ status: 200 })));
+  await drained;
+  await app.close();
 });

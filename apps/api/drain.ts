@@ -5,7 +5,7 @@
  */
 import { Server as HttpServer } from 'node:http';
 import { Server } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises';
 import type { FastifyInstance } from 'fastify';
 
 /**
@@ -36,12 +36,29 @@ export class HttpDrain {
   /** Resolves when nobody is connected any more, or the time for that is up. Then the server may be closed. */
   async run(): Promise<void> {
     const server = this.fastify.server as HttpServer;
-    // Not that of http, which cuts idle connections before their clients have heard of anything.
-    Server.prototype.close.call(server);
     this.draining.abort();
     const end = Date.now() + this.keepMs;
+    await acceptWaiting(server, end);
+    // Not that of http, which cuts idle connections before their clients have heard of anything.
+    Server.prototype.close.call(server);
     while (Date.now() < end && (await connectionsOf(server)) > 0) await sleep(LOOK_MS);
   }
+}
+
+/** Resolves when nobody waits to be accepted any more, or at its end (ms since 1970): the system resets those that still do when their server closes. */
+async function acceptWaiting(server: Server, end: number): Promise<void> {
+  let accepted = 0;
+  const count = () => {
+    accepted += 1;
+  };
+  server.on('connection', count);
+  // A turn of the loop accepts one, and the first one here may have looked already.
+  for (let before = -1; accepted > before && Date.now() < end; ) {
+    before = accepted;
+    await immediate();
+    await immediate();
+  }
+  server.off('connection', count);
 }
 
 function connectionsOf(server: Server): Promise<number> {

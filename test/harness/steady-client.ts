@@ -64,8 +64,9 @@ export class SteadyClient {
         return answer;
       } catch (error) {
         const { code, message } = error as NodeJS.ErrnoException;
-        if (code !== 'ECONNREFUSED') this.tally.cut.push(`${method} ${path}: ${code ?? message}`);
-        if (code !== 'ECONNREFUSED' || Date.now() > end) throw error;
+        const refused = isRefusal(error as NodeJS.ErrnoException);
+        if (!refused) this.tally.cut.push(`${method} ${path}: ${code ?? message}`);
+        if (!refused || Date.now() > end) throw error;
         this.tally.refused += 1;
         this.at += 1;
         if (this.at % bases.length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
@@ -93,6 +94,11 @@ export class SteadyClient {
       sent.end(body);
     });
   }
+}
+
+/** Nothing was sent. A connection that waits to be accepted while its server ceases to listen is reset by the system. */
+function isRefusal({ code, syscall }: NodeJS.ErrnoException): boolean {
+  return code === 'ECONNREFUSED' || (code === 'ECONNRESET' && syscall === 'connect');
 }
 
 async function read(response: IncomingMessage): Promise<Answer> {
