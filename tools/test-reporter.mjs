@@ -5,9 +5,15 @@ import { writeFileSync } from 'node:fs';
 // biome-ignore lint/style/noDefaultExport: vitest loads a reporter by its default export.
 export default class CountingReporter {
   onTestRunEnd(modules, unhandledErrors) {
-    // What no file can be blamed for.
-    const result = { failures: unhandledErrors.map(String), files: {} };
+    const result = { failures: [], files: {} };
     for (const module of modules) result.files[module.relativeModuleId] = countFile(module);
+    const idOf = new Map(modules.map(({ moduleId, relativeModuleId }) => [moduleId, relativeModuleId]));
+    for (const error of unhandledErrors) {
+      // A plain object, as it came from the process of a file; what names none, no file can be blamed for.
+      const file = result.files[idOf.get(error.VITEST_TEST_PATH)];
+      const said = `${error.type ?? 'Unhandled Error'}: ${error.message}`;
+      (file ?? result).failures.push(file ? `${idOf.get(error.VITEST_TEST_PATH)}: ${said}` : said);
+    }
     if (process.env.RHYZOME_TEST_RESULT) writeFileSync(process.env.RHYZOME_TEST_RESULT, JSON.stringify(result));
   }
 }

@@ -66,6 +66,16 @@ it('counts a file that cannot be loaded, and a suite whose preparation fails, as
   expect(filesToRepeat(counted)).toEqual(['b.spec.ts', 'c.spec.ts']);
 });
 
+it('counts what nobody has caught as failed, of the file that it comes from', async () => {
+  const counted = await count({
+    'd.spec.ts': "it('passes', () => void Promise.reject(new Error('nobody awaits it')));",
+    'e.spec.ts': "it('passes', () => {});",
+  });
+  expect(figuresOf(counted)).toMatchObject({ passed: 2, failed: 1 });
+  expect(counted.files['d.spec.ts'].failures).toEqual([expect.stringContaining('nobody awaits it')]);
+  expect(filesToRepeat(counted)).toEqual(['d.spec.ts']);
+});
+
 const file = (...failures: string[]) => ({ passed: 1, skipped: [], failures });
 
 it('says what passed only when it was run once more, and fails what failed twice', () => {
