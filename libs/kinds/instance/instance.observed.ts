@@ -10,9 +10,10 @@ export async function observed(kind: KindDefinition, tx: Tx, tenantId: string, r
   const core = { id: report.resourceId, tenantId, kind: kind.name, name: '', tags: {} };
   const row = (await lockResource(tx, kind, core, 'no key update')) as InstanceRow | undefined;
   if (!row || row.node_id !== report.nodeId) return;
+  // A machine that has just come to this node was the copy that waited for it, and paused, in what the node was told before.
+  if (!report.isCurrent) return;
   const seen = report.phase === 'absent' ? 'stopped' : String(report.status?.powerState ?? row.power_state);
-  const leftByItself =
-    report.isCurrent && report.phase === 'ready' && seen === 'stopped' && row.desired_power_state === 'running';
+  const leftByItself = report.phase === 'ready' && seen === 'stopped' && row.desired_power_state === 'running';
   // While a job is under way, its end decides.
   const acts = leftByItself && !(await unendedJob(tx, tenantId, row.id));
   if (seen === row.power_state && !acts) return;

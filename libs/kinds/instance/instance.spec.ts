@@ -207,6 +207,29 @@ describe('the life of an instance', () => {
   });
 });
 
+test('what a node says of a machine as it was told before does not count', async () => {
+  const caller = await platform.tenant();
+  await network(caller, 'lan', '10.25.0.0/24');
+  await platform.done(caller, await platform.pipeline.create(caller, kind('instance'), machine('m', 'lan')));
+  const { body } = await platform.reader.get(caller, kind('instance'), 'm');
+  const powerState = async () => (await platform.reader.get(caller, kind('instance'), 'm')).body.powerState;
+  platform.node.isStillAt = ({ resource_id }) => resource_id === body.id;
+  const stop = await platform.pipeline.update(caller, kind('instance'), 'm', { desiredPowerState: 'stopped' });
+  const told = () =>
+    sql`select from placement where resource_id = ${body.id} and observed_revision < revision`.execute(
+      platform.db.operator,
+    );
+  await expect.poll(async () => (await told()).rows.length).toBe(1);
+  await platform.node.guestIs(body.id, 'paused');
+  expect(await powerState()).toBe('running');
+  platform.node.isStillAt = () => false;
+  await platform.node.look();
+  await platform.done(caller, stop);
+  expect(await powerState()).toBe('stopped');
+  await platform.node.guestIs(body.id, 'paused');
+  expect(await powerState()).toBe('paused');
+});
+
 test('a network whose create is not done cannot be cancelled away under an instance', async () => {
   const idle = await startPlatform({ kinds, workers: false });
   try {
