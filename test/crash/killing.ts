@@ -88,6 +88,7 @@ export class Killing {
   /** One life a kind without a crash. */
   async explore(kinds: readonly KindDefinition[]): Promise<Known> {
     const { victims } = this;
+    await this.stage.openSecond(false);
     const lives = await each(kinds, (kind) => openLife(this.stage.platform, kind, this.options));
     const known: Known = new Map(kinds.map(({ name }) => [name, new Map()]));
     for (let turn = 0; turn < turnsOf(lives); turn++) {
@@ -110,6 +111,8 @@ export class Killing {
     const tried: Tried = { jobs: 0, cancelled: 0, back: 0 };
     for (let from = 0; from < wanted.length; from += BATCH) {
       const batch = wanted.slice(from, from + BATCH);
+      // What is made for them is made on the first node.
+      await this.stage.openSecond(false);
       const led = await each(batch, async (one) => ({
         ...one,
         life: await openLife(this.stage.platform, one.kind, this.options),
