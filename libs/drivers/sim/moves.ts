@@ -134,8 +134,12 @@ export class SimMoves {
     const { outgoing } = instance;
     if (outgoing?.args.operationId !== operationId) return { moved: false };
     if (to) outgoing.args.to = to;
-    if (settled === 'there') outgoing.phase = 'released';
-    else if (outgoing.phase === 'sending' || (settled === 'here' && outgoing.phase !== 'released')) {
+    if (settled === 'there') {
+      outgoing.phase = 'released';
+      await this.state.save();
+      return { moved: true };
+    }
+    if (outgoing.phase === 'sending' || (settled === 'here' && outgoing.phase !== 'released')) {
       await this.takeBack(instance);
       return { moved: false };
     }
@@ -161,9 +165,9 @@ export class SimMoves {
     const instance = await this.note(ref, spec, incoming, this.state.instances.get(ref.id));
     const awaited = instance.awaited!;
     awaited.closed = true;
-    await this.state.save();
     const isLetGo = awaited.phase === 'released' || (awaited.phase === 'arrived' && awaited.left && mayRun);
     if (isLetGo) await this.letRun(instance, awaited);
+    await this.state.save();
     return statusOf(instance);
   }
 
@@ -200,7 +204,6 @@ export class SimMoves {
     awaited.phase = 'released';
     for (const { diskId } of instance.spec.disks) await this.takeOver(diskId, awaited.operationId);
     if (awaited.mode === 'live') instance.powerState = 'running';
-    await this.state.save();
   }
 
   /** A disk that stayed on shared storage is this node's, since the other has let go of it. Again: the same. */
@@ -263,7 +266,6 @@ export class SimMoves {
       else await sleep(askAgainMs);
       await this.state.save();
     }
-    await this.state.save();
     return { moved: true };
   }
 
