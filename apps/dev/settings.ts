@@ -55,8 +55,7 @@ export function writeSettings(folder: DataFolder, input: SettingsInput): void {
       renew: false,
       ...(input.libvirtUri
         ? { libvirt: { uri: input.libvirtUri }, network: { uplink: { interface: worldLink.interface } } }
-        : // Real ones would need an underlay between the machines first.
-          { migration: { listen: outside(0) } }),
+        : {}),
     },
     storage: { dir: folder.storage },
     keycloak: { ...input.issuer, redirectUris: ['http://127.0.0.1/*', 'http://localhost/*'] },
