@@ -1,6 +1,9 @@
 /** The way of a tenant from a token to a running machine and back to nothing, on the simulated node. */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { beforeAll, expect, it } from 'vitest';
 import { apiOf, type Client } from './harness/client.js';
 import { expectProblem } from './harness/expect-problem.js';
@@ -56,6 +59,23 @@ it('goes from a network over a machine that runs with an address of its own to n
   await api.remove('networks', 'way');
   expect(onNode().instances.filter(([id]) => id === machine.id)).toEqual([]);
   expect(onNode().networks.filter(([id]) => id === network)).toEqual([]);
+});
+
+it('lets a further machine enroll, as `npm start` says', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'rhyzome-enrolled-'));
+  const bin = (program: string, ...argv: string[]) =>
+    promisify(execFile)(process.execPath, [resolve(import.meta.dirname, '..', 'bin', `${program}.js`), ...argv]);
+  try {
+    const { stdout } = await bin('rhyzome', '--config', stack.dev.config, 'node', 'enroll', 'joins');
+    const [, command] = /rhyzome-agent (enroll .*)$/m.exec(stdout) ?? [];
+    const pki = { ca: 'ca.pem', cert: 'node.pem', key: 'node-key.pem' };
+    const agent = { controller: stack.dev.grpc, stateDir: 'state', driver: 'sim', pki };
+    writeFileSync(join(dir, 'agent.json'), JSON.stringify({ agent }));
+    const joined = await bin('rhyzome-agent', ...command!.split(' '), '--config', join(dir, 'agent.json'));
+    expect(joined.stdout).toContain('This machine is now the node joins');
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
 });
 
 it('gives an address again at once after it was freed', async () => {

@@ -60,7 +60,7 @@ describe('choosePorts', () => {
       return ports;
     };
     const first = await choose(wish);
-    expect(new Set(Object.values(first)).size).toBe(6);
+    expect(new Set(Object.values(first)).size).toBe(7);
     expect(await choose(wish)).toEqual(first);
     const other = createServer().listen(first.api, '127.0.0.1');
     await once(other, 'listening');
@@ -83,6 +83,6 @@ describe('choosePorts', () => {
     for (const name of ['a.json', 'b.json']) writeWhole(join(root, name), first);
     const both = await Promise.all(['a.json', 'b.json'].map((name) => choosePorts(wish, join(root, name))));
     for (const { release } of both) release();
-    expect(new Set(both.flatMap(({ ports }) => Object.values(ports))).size).toBe(12);
+    expect(new Set(both.flatMap(({ ports }) => Object.values(ports))).size).toBe(14);
   });
 });

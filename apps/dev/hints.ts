@@ -15,6 +15,7 @@ Rhyzome serves; Ctrl-C stops it.
   issuer     ${dev.issuer}
   node       ${dev.driver}
   admin      npx rhyzome --config ${dev.config} tenant list
+  more nodes npx rhyzome --config ${dev.config} node enroll node2  (docs/nodes.md, “A second node”)
 
 Try, as tenant ${tenant}:
 

@@ -1,4 +1,6 @@
 /** The command line of `npm start`. */
+import { isIP } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 
@@ -10,6 +12,8 @@ export interface DevOptions {
   /** Undefined: libvirt where it works, else sim. */
   driver?: 'sim' | 'libvirt';
   tenants: string[];
+  /** An address of this machine at which nodes on others reach it; undefined: only nodes here do. */
+  nodesAt?: string;
 }
 
 /** What is wrong with the command line, in words. */
@@ -27,6 +31,7 @@ Starts all of Rhyzome on this machine, for development and for trying it out; Ct
   --issuer-port N        port of the development token issuer (default 8180, likewise)
   --driver sim|libvirt   what the node drives (default libvirt if it works here, else sim)
   --tenants A,B          tenants to make (default acme,globex)
+  --nodes-at ADDRESS     address of this machine at which nodes on other machines reach it (default: none do)
   --help                 this text
 `;
 
@@ -51,6 +56,7 @@ export function parseOptions(argv: readonly string[], checkout: string): DevOpti
     },
     driver,
     tenants: [...new Set(tenants)],
+    nodesAt: ownAddress(values['nodes-at']),
   };
 }
 
@@ -66,6 +72,7 @@ function parse(argv: readonly string[]) {
         'issuer-port': text,
         driver: text,
         tenants: text,
+        'nodes-at': text,
         help: { type: 'boolean', short: 'h' },
       },
     }).values;
@@ -79,4 +86,11 @@ function port(flag: string, given: string | undefined): number | undefined {
   const value = /^\d{1,5}$/.test(given) ? Number(given) : Number.NaN;
   if (!(value <= 65535)) throw new UsageError(`${flag} takes a port from 0 to 65535`);
   return value;
+}
+
+function ownAddress(given: string | undefined): string | undefined {
+  if (given === undefined) return undefined;
+  const own = Object.values(networkInterfaces()).flatMap((found) => found?.map(({ address }) => address) ?? []);
+  if (isIP(given) && own.includes(given)) return given;
+  throw new UsageError(`--nodes-at takes an address of this machine; it has ${own.join(', ')}`);
 }

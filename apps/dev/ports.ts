@@ -12,6 +12,8 @@ export interface Ports {
   apiMonitoring: number;
   grpc: number;
   grpcMonitoring: number;
+  /** Where machines enroll as nodes. */
+  enrollment: number;
   issuer: number;
   database: number;
 }
@@ -23,8 +25,8 @@ export interface ChosenPorts {
 }
 
 /** Undefined: any. Only what users type has a usual port. */
-const usual: Partial<Ports> = { api: 8080, grpc: 7443, issuer: 8180 };
-const names: (keyof Ports)[] = ['api', 'apiMonitoring', 'grpc', 'grpcMonitoring', 'issuer', 'database'];
+const usual: Partial<Ports> = { api: 8080, grpc: 7443, enrollment: 7444, issuer: 8180 };
+const names: (keyof Ports)[] = ['api', 'apiMonitoring', 'grpc', 'grpcMonitoring', 'enrollment', 'issuer', 'database'];
 const serving = '127.0.0.1';
 /** Whoever listens on a port here has claimed it there. The kernel gives a claim back however its holder ends. */
 const claiming = '127.0.99.1';

@@ -1,4 +1,5 @@
 /** The settings file of the development stack: one for all its processes, and what `npx rhyzome --config` takes. */
+import { isIPv6 } from 'node:net';
 import type { RhyzomeConfig } from '#libs/config';
 import { worldLink } from '#libs/drivers/host';
 import type { DevCertificates } from './certificates.js';
@@ -12,25 +13,34 @@ export interface SettingsInput {
   ports: Ports;
   driver: 'sim' | 'libvirt';
   libvirtUri?: string;
+  /** The address at which nodes on other machines reach rhyzome-grpc; undefined: none do. */
+  nodesAt?: string;
   /** The token issuer, whose admin API is Keycloak's. */
   issuer: { url: string; clientId: string; clientSecretFile: string };
 }
 
 /** Writes it with mode 0600: it holds the database's passwords. */
 export function writeSettings(folder: DataFolder, input: SettingsInput): void {
-  const { ports, certificates } = input;
+  const { ports, certificates, nodesAt } = input;
   const local = (port: number) => `127.0.0.1:${port}`;
-  const settings: Omit<RhyzomeConfig, 'log' | 'api' | 'images' | 'keycloak'> & {
+  const outside = (port: number) =>
+    isIPv6(nodesAt ?? '') ? `[${nodesAt}]:${port}` : `${nodesAt ?? '127.0.0.1'}:${port}`;
+  const settings: Omit<RhyzomeConfig, 'log' | 'api' | 'images' | 'keycloak' | 'pki'> & {
     api: object;
     grpc: object;
     keycloak: object;
+    pki: object;
   } = {
     ...input.connections,
-    pki: certificates.server,
+    pki: { ...certificates.server, issuer: { cert: certificates.issuer.cert, key: certificates.issuer.key } },
     api: { listen: local(ports.api), monitoring: local(ports.apiMonitoring), publicUrl: `http://${local(ports.api)}` },
     grpc: {
-      listen: [local(ports.grpc), `unix:${folder.grpcSocket}`],
+      listen: [local(ports.grpc), `unix:${folder.grpcSocket}`, ...(nodesAt === undefined ? [] : [outside(ports.grpc)])],
       advertise: local(ports.grpc),
+      enrollment: {
+        listen: outside(ports.enrollment),
+        advertise: nodesAt === undefined ? `localhost:${ports.enrollment}` : outside(ports.enrollment),
+      },
       monitoring: local(ports.grpcMonitoring),
       workers: 10,
     },

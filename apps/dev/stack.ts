@@ -63,7 +63,7 @@ export async function startStack(
   const [host, database, certificates, issuer] = await allOrNothing([
     choice.driver === 'libvirt' ? startHost(folder, checkout, progress, undo) : Promise.resolve(undefined),
     startPostgres(folder, ports, processes, progress, undo),
-    progress.step('certificates', () => ensureCertificates(folder.pki)),
+    progress.step('certificates', () => ensureCertificates(folder.pki, options.nodesAt)),
     openIssuer(folder, ports, options.tenants, progress, undo),
   ]);
   signal.throwIfAborted();
@@ -71,7 +71,9 @@ export async function startStack(
   const { connections } = database;
   const { url, admin: client } = issuer;
   const keycloak = { url, clientId: client.clientId, clientSecretFile: client.secretFile };
-  writeSettings(folder, { connections, certificates, ports, driver, libvirtUri: host?.libvirtUri, issuer: keycloak });
+  const { nodesAt } = options;
+  const libvirtUri = host?.libvirtUri;
+  writeSettings(folder, { connections, certificates, ports, driver, libvirtUri, nodesAt, issuer: keycloak });
   const admin = adminCommand(checkout.dist, folder.config);
   await progress.step('database schema', () => migrate(admin, folder));
   signal.throwIfAborted();

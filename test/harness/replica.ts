@@ -206,6 +206,8 @@ export function nodeState(stack: Stack, name: string): string {
 
 function settingsOf(stack: Stack, { databaseAt, allowedSources }: ReplicaOptions): any {
   const settings = JSON.parse(readFileSync(stack.dev.config, 'utf8'));
+  // Its address is the stack's own.
+  delete settings.grpc.enrollment;
   if (allowedSources) settings.images = { ...settings.images, allowedSources };
   if (!databaseAt) return settings;
   const moved = (connection: string) => Object.assign(new URL(connection), { host: databaseAt }).href;

@@ -29,7 +29,7 @@ export async function startSecondReplica(stack: Stack, name = 'second'): Promise
   const second = {
     ...settings,
     api: { ...settings.api, listen: at(0), monitoring: at(1), publicUrl: `http://${at(0)}` },
-    grpc: { ...settings.grpc, listen: [at(2)], advertise: at(2), monitoring: at(3) },
+    grpc: { ...settings.grpc, enrollment: undefined, listen: [at(2)], advertise: at(2), monitoring: at(3) },
   };
   writeFileSync(config, JSON.stringify(second), { mode: 0o600 });
   const children = { api: run('api', config, folder), grpc: run('grpc', config, folder) };

@@ -9,6 +9,7 @@ import { CommandError, type Runner, sendSignal } from '#libs/drivers/host';
 import { configuration, filesOf, hostLine, names, options } from './dnsmasq-files.js';
 import {
   forgetInFile,
+  type Held,
   heldWithoutRight,
   holdsStale6,
   packetBytes,
@@ -18,6 +19,11 @@ import {
 import { letThrough, readOr, replaceFile, unprivilegedUser } from './files.js';
 import type { CheckedNetwork } from './network-spec.js';
 import { endResident, type Resident, recordedPid, runningPid } from './resident.js';
+
+/** Of more, a restart is sooner done. All of them lie in the pipe at once, so that socat reads whole blocks. */
+const mostReleased = 64;
+/** Sending them takes a few; a restart is the way out (ms). */
+const sendMs = 5_000;
 
 export interface Dnsmasq {
   /** Directory of this network's files. */
@@ -85,20 +91,35 @@ async function start(runner: Runner, dnsmasq: Dnsmasq): Promise<void> {
   }
 }
 
-/** Releases leases; when one still shows in the file after 1 s, by a restart. */
+/** Releases leases; where that does not come about, by a restart. */
 async function forget(runner: Runner, dnsmasq: Dnsmasq, spec: CheckedNetwork, stale: Stale): Promise<void> {
-  const file = filesOf(dnsmasq.dir);
-  // dd writes block by block, and each write is a datagram.
-  const send = `exec dd bs=${packetBytes} iflag=fullblock status=none > "/dev/udp/$0/67"`;
-  const input = Buffer.concat(stale.leases.map((lease) => releasePacket(lease, spec.gateway)));
-  await runner.run(['ip', 'netns', 'exec', dnsmasq.namespace, 'bash', '-c', send, spec.gateway], { input });
+  if (stale.leases.length <= mostReleased && (await release(runner, dnsmasq, spec, stale.leases))) return;
+  await stopDnsmasq(runner, dnsmasq);
+  await forgetInFile(filesOf(dnsmasq.dir).leases, spec, stale);
+  await start(runner, dnsmasq);
+}
+
+/** Whether none of them shows in the file any more within 1 s. */
+async function release(
+  runner: Runner,
+  { dir, namespace }: Dnsmasq,
+  spec: CheckedNetwork,
+  leases: readonly Held[],
+): Promise<boolean> {
+  const input = Buffer.concat(leases.map((lease) => releasePacket(lease, spec.gateway)));
+  // No shell: bash takes a child's standard input for a network's and then runs root's .bashrc first. A block is a datagram.
+  const send = ['socat', '-u', '-b', String(packetBytes), '-', `UDP4-SENDTO:${spec.gateway}:67`];
+  try {
+    await runner.run(['ip', 'netns', 'exec', namespace, ...send], { input, timeoutMs: sendMs });
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    return false;
+  }
   for (let i = 0, clean = 0; i < 30; i++) {
     await sleep(30);
-    clean = (await heldWithoutRight(file.leases, spec)).length === 0 ? clean + 1 : 0;
+    clean = (await heldWithoutRight(filesOf(dir).leases, spec)).length === 0 ? clean + 1 : 0;
     // Once may have been the moment in which the file is written.
-    if (clean === 2) return;
+    if (clean === 2) return true;
   }
-  await stopDnsmasq(runner, dnsmasq);
-  await forgetInFile(file.leases, spec, stale);
-  await start(runner, dnsmasq);
+  return false;
 }

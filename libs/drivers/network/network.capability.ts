@@ -19,8 +19,8 @@ import { lacksProgram } from './role.js';
 import { checkUplink } from './uplink.js';
 
 /**
- * Kind `network`. Needs root, ip, nft, sysctl, dnsmasq; socat where there is a metadata socket or public addresses; wg, and wireguard-go
- * where the kernel has no WireGuard, for networks with a VPN door. Throws when the options are wrong.
+ * Kind `network`. Needs root, ip, nft, sysctl, dnsmasq and socat; wg, and wireguard-go where the kernel has no WireGuard,
+ * for networks with a VPN door. Throws when the options are wrong.
  */
 export function createNetworkCapability(
   context: DriverContext,

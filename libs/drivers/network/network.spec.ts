@@ -1,5 +1,5 @@
 /** Networks on the real kernel, inside a host of namespaces. */
-import { readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Capability, NetworkSpec } from '#libs/drivers/contract';
@@ -101,6 +101,9 @@ describe.skipIf(!ability.ok)('networks', () => {
   }, 60_000);
 
   it('gives a freed address to another MAC at once, without a restart under its neighbours', async () => {
+    // A shell would run this first, as it does for whoever starts it over a network.
+    await writeFile(join(lab.dir, '.bashrc'), 'sleep 60\n');
+    const networks = lab.networks(undefined, ['env', `HOME=${lab.dir}`, 'SHLVL=0']);
     const ref = networkRef('acme');
     const old = lease(10, 'old');
     await networks.apply(ref, networkSpec(old, lease(11)), never);
@@ -123,6 +126,33 @@ describe.skipIf(!ability.ok)('networks', () => {
     await lab.unplug('neighbour');
     await networks.remove(ref, never);
   }, 60_000);
+
+  it.each([1, 80])(
+    'forgets %i leases by a restart where they cannot be released, or are too many',
+    async (count) => {
+      await mkdir(join(lab.dir, 'bin'), { recursive: true });
+      await writeFile(join(lab.dir, 'bin', 'socat'), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+      const networks = lab.networks(
+        undefined,
+        count === 1 ? ['env', `PATH=${lab.dir}/bin:/usr/sbin:/usr/bin:/sbin:/bin`] : [],
+      );
+      const ref = networkRef('acme');
+      const old = Array.from({ length: count }, (_, i) => lease(10 + i));
+      await networks.apply(ref, networkSpec(...old), never);
+      await lab.plug('old', ref, old[0]!.mac);
+      expect(await lab.dhcp('old')).toContain('10.77.1.10');
+      const pid = await readFile(stateOf(ref.id, 'dnsmasq.pid'), 'utf8');
+      await lab.unplug('old');
+      const fresh = { ip: '10.77.1.10', mac: '52:54:00:00:02:01', hostname: null, ip6: null };
+      await networks.apply(ref, networkSpec(fresh), never);
+      expect(await readFile(stateOf(ref.id, 'dnsmasq.pid'), 'utf8')).not.toBe(pid);
+      await lab.plug('fresh', ref, fresh.mac);
+      expect(await lab.dhcp('fresh')).toContain('10.77.1.10');
+      await lab.unplug('fresh');
+      await networks.remove(ref, never);
+    },
+    60_000,
+  );
 
   it('comes back from any half-made state, with its guests plugged in, and leaves nothing behind', async () => {
     const empty = await outside();
