@@ -673,6 +673,7 @@ create table move (
   abandon_id uuid not null,
   created_at timestamp(3) with time zone default now() not null,
   asked_anew_at timestamp(3) with time zone,
+  told_back_at timestamp(3) with time zone,
   constraint move_pkey PRIMARY KEY (tenant_id, id),
   constraint move_tenant_id_resource_id_key UNIQUE (tenant_id, resource_id),
   constraint move_check CHECK ((from_node <> to_node)),

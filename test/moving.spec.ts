@@ -63,7 +63,7 @@ const operator = async (statement: string, values: unknown[]) => {
   await client.connect();
   try {
     await client.query('set role rhyzome_operator');
-    await client.query(statement, values);
+    return await client.query(statement, values);
   } finally {
     await client.end();
   }
@@ -368,6 +368,9 @@ describe('a node that dies while it sends', () => {
   const back = async (name: string) => {
     calm();
     nodes.get(name)!.launch();
+    await stopped(name);
+  };
+  const stopped = async (name: string) => {
     await until(
       `${name} is back`,
       async () => (await rhyzome(stack, 'node', 'show', name)).state === 'cordoned',
@@ -375,6 +378,16 @@ describe('a node that dies while it sends', () => {
     );
     await rhyzome(stack, 'node', 'uncordon', name);
   };
+  const isAt = (node: string, id: string, phase: string) =>
+    until(`it is ${phase} on ${node}`, () => has(node).instances.get(id)?.outgoing?.phase === phase, 60_000);
+  const machineOn = async (node: string, name: string) => {
+    const made = await machine(name);
+    if (made.node !== node) await rhyzome(stack, 'instance', 'migrate', `acme/${name}`, '--to', node);
+    await isOnlyOn(made.id, node);
+    return shown(name);
+  };
+  const tellings = async (id: string) =>
+    (await operator('select 1 from deed where resource_id = $1 and verb = $2', [id, 'abandon'])).rows.length;
 
   it('has its machine still, if that was not let go', async () => {
     const { node, id } = await machine('kept-back');
@@ -397,11 +410,11 @@ describe('a node that dies while it sends', () => {
     // Dies between letting go and hearing that it was taken; the servers last heard that it waits there.
     inject(other(node), { kind: 'release', operation: 'apply', match: 'let-go', times: 1, delayMs: 3_000 });
     const { body } = await api.post('/v1/instances/let-go/migrate', {});
-    await until('it is off here', () => has(node).instances.get(id)?.outgoing?.phase === 'gone');
+    await isAt(node, id, 'releasing');
     await nodes.get(node)!.kill();
     await until('it runs there', () => has(other(node)).instances.get(id)?.powerState === 'running');
     await fenced(node);
-    await ended(body.job.id);
+    expect(await ended(body.job.id)).toMatchObject({ state: 'succeeded' });
     expect(await shown('let-go')).toMatchObject({ node: other(node), state: 'ready', powerState: 'running' });
     expect(has(other(node)).instances.get(id)).toMatchObject({ powerState: 'running', boots: 1 });
     await back(node);
@@ -409,6 +422,85 @@ describe('a node that dies while it sends', () => {
     await until('its disk has left', () => !has(node).disks.has(bootDisk));
     expect(has(other(node)).instances.get(id)).toMatchObject({ powerState: 'running', boots: 1 });
     await api.remove('instances', 'let-go');
+  }, 180_000);
+
+  it('has lost what is whole there and off here, though it could not let go of it any more', async () => {
+    const live = await machine('whole-live');
+    const cold = await machineOn(live.node, 'whole-cold');
+    const snapshot = await api.make('snapshots', { name: 'of-whole', disk: cold.bootDisk });
+    const { node } = live;
+    inject(other(node), { kind: 'release', operation: 'apply', match: 'whole-*', code: 'deaf' });
+    const jobs = [];
+    for (const name of ['whole-live', 'whole-cold']) {
+      jobs.push((await api.post(`/v1/instances/${name}/migrate`, { mayStop: true })).body.job.id);
+    }
+    for (const { id } of [live, cold]) await isAt(node, id, 'releasing');
+    // The other one starts anew meanwhile, too: what it knows is on its disk.
+    await nodes.get(other(node))!.kill();
+    await fenced(node);
+    nodes.get(other(node))!.launch();
+    for (const job of jobs) expect(await ended(job)).toMatchObject({ state: 'succeeded' });
+    for (const name of ['whole-live', 'whole-cold']) {
+      expect(await shown(name)).toMatchObject({ node: other(node), state: 'ready', powerState: 'running' });
+    }
+    expect(has(other(node)).instances.get(live.id)).toMatchObject({ powerState: 'running', boots: 1 });
+    expect(has(other(node)).instances.get(cold.id)).toMatchObject({ powerState: 'running', boots: 2 });
+    expect(has(other(node)).snapshots.has(snapshot.id)).toBe(true);
+    await back(node);
+    for (const { id, bootDisk } of [live, cold]) {
+      await isOnlyOn(id, other(node));
+      await until('its disk has left', () => !has(node).disks.has(bootDisk));
+    }
+    expect(has(other(node)).instances.get(live.id)).toMatchObject({ powerState: 'running', boots: 1 });
+    await api.remove('snapshots', 'of-whole');
+    for (const name of ['whole-live', 'whole-cold']) await api.remove('instances', name);
+  }, 180_000);
+
+  it('has its machine back when it is back, if it had not said that it is off, or was told to have it back', async () => {
+    const unsaid = await machine('unsaid');
+    const cancelled = await machineOn(unsaid.node, 'cancelled');
+    const { node } = unsaid;
+    inject(
+      other(node),
+      { kind: 'state', operation: 'apply', match: 'unsaid', code: 'deaf' },
+      { kind: 'release', operation: 'apply', match: 'cancelled', code: 'deaf' },
+    );
+    const first = (await api.post('/v1/instances/unsaid/migrate', {})).body.job.id;
+    const second = (await api.post('/v1/instances/cancelled/migrate', {})).body.job.id;
+    await isAt(node, unsaid.id, 'gone');
+    await isAt(node, cancelled.id, 'releasing');
+    await api.post(`/v1/jobs/${second}/cancel`, {});
+    await until('it is told to have it back', async () => (await tellings(cancelled.id)) > 0);
+    await fenced(node);
+    expect(await ended(first)).toMatchObject({ state: 'failed', error: { reason: 'node_gone' } });
+    expect(await ended(second)).toMatchObject({ state: 'cancelled' });
+    for (const { id } of [unsaid, cancelled]) {
+      await until('the other has nothing of it', () => !has(other(node)).instances.has(id));
+    }
+    await back(node);
+    for (const { id, name, bootDisk } of [unsaid, cancelled]) {
+      await until('it runs there again', () => has(node).instances.get(id).outgoing === undefined, 60_000);
+      expect(has(node).instances.get(id)).toMatchObject({ powerState: 'running', boots: 2 });
+      expect(has(node).disks.has(bootDisk)).toBe(true);
+      await isOnlyOn(id, node);
+      expect(await shown(name)).toMatchObject({ node, state: 'ready' });
+      await api.remove('instances', name);
+    }
+  }, 180_000);
+
+  it('has lost it as well when it lives, and only its administrator takes it for dead', async () => {
+    const { node, id, bootDisk } = await machine('said-dead');
+    inject(other(node), { kind: 'release', operation: 'apply', match: 'said-dead', code: 'deaf' });
+    const { body } = await api.post('/v1/instances/said-dead/migrate', {});
+    await isAt(node, id, 'releasing');
+    await rhyzome(stack, 'node', 'fence', node, '--confirm-off', '--force');
+    expect(await ended(body.job.id)).toMatchObject({ state: 'succeeded' });
+    expect(await shown('said-dead')).toMatchObject({ node: other(node), state: 'ready', powerState: 'running' });
+    await stopped(node);
+    await isOnlyOn(id, other(node));
+    await until('its disk has left', () => !has(node).disks.has(bootDisk));
+    expect(has(other(node)).instances.get(id)).toMatchObject({ powerState: 'running', boots: 1 });
+    await api.remove('instances', 'said-dead');
   }, 180_000);
 });
 

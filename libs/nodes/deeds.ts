@@ -98,14 +98,18 @@ export async function raiseUnclear(
   });
 }
 
-/** Takes back what a node has not done yet. */
+/** Takes back what a node has not done yet; nobody has to say any more what came of it. */
 export async function withdrawDeed(tx: Tx, core: Pick<ResourceCore, 'tenantId'>, id: string): Promise<void> {
-  await tx
+  const taken = await tx
     .deleteFrom('deed')
     .where('tenant_id', '=', core.tenantId)
     .where('id', '=', id)
     .where('state', '!=', 'done')
+    .returning('state')
     .execute();
+  if (taken.some(({ state }) => state === 'unclear')) {
+    await clearAlarm(tx, { tenantId: core.tenantId, code: 'outcome_unclear', cause: id });
+  }
 }
 
 /**

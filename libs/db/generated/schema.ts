@@ -557,6 +557,7 @@ export interface Move {
   resource_id: string;
   tenant_id: string;
   to_node: string;
+  told_back_at: Timestamp | null;
 }
 
 export interface Network {

@@ -91,4 +91,6 @@ export interface InterfaceSpec {
 
 export interface InstanceStatus {
   powerState: 'running' | 'stopped' | 'paused' | 'unknown';
+  /** It is awaited from a node behind a fence: from now on only the controller's word has it run here. */
+  closed?: true;
 }

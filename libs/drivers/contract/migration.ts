@@ -16,6 +16,11 @@ export interface Incoming {
   stays?: boolean;
   /** Of a disk: it comes without a machine, by a deed of its own. */
   alone?: boolean;
+  /**
+   * Of a machine: the node that sends is behind a fence. Nothing of it is taken in or heard any more; what it said before counts.
+   * `mayRun`: what is whole, and off there as it said itself, is let run. Else it may have been told to have it back.
+   */
+  fenced?: { mayRun: boolean };
 }
 
 export type MigrationMode = 'live' | 'cold';
@@ -84,9 +89,14 @@ export interface MigrateArguments {
   mayStop: boolean;
 }
 
-/** The deed that takes that back, as far as it can be: `abandon`. */
+/**
+ * The deed that takes that back, as far as it can be: `abandon`. Once a machine is off here, nothing else has it back but the
+ * other node's word that it is not whole there.
+ */
 export interface AbandonArguments {
   operationId: string;
+  /** Whose it is, once and for all: this node's, and the other will not run it; or the other's. Nobody has to be asked. */
+  settled?: 'here' | 'there';
   /** Where the other node is now, should it have to be asked; default: where it was. */
   to?: MigrateArguments['to'];
 }

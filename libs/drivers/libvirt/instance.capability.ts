@@ -78,7 +78,11 @@ export function createInstanceCapability(parts: InstanceParts): Capability<Insta
           if (spec.incoming) {
             await arrivals.expect(ref, spec, spec.incoming);
             const state = await virsh.state(domainName(context.installation, ref.id));
-            return noted(ref, { powerState: (await movingState(places.of(ref.id))) ?? powerStateOf(state) });
+            const place = places.of(ref.id);
+            return noted(ref, {
+              powerState: (await movingState(place)) ?? powerStateOf(state),
+              ...(await closedNote(place)),
+            });
           }
           await arrivals.settle(ref.id);
           return noted(ref, await apply(parts, ref, spec, signal));
@@ -233,7 +237,8 @@ async function inventory(parts: InstanceParts): Promise<Found<InstanceStatus>[]>
     const isRebooting = !isActive(state) && existsSync(places.of(id).rebooting);
     const powerState = moving ?? (isRebooting ? 'unknown' : powerStateOf(state));
     const damaged = powerState === 'unknown' && { damaged: true };
-    if (ref) found.push({ ref, status: { powerState }, ...damaged });
+    const status = { powerState, ...(await closedNote(places.of(id))) };
+    if (ref) found.push({ ref, status, ...damaged });
     else context.log.warn({ instance: id }, 'something with an instance’s name is nobody’s; left as it is');
   }
   return found;
@@ -247,6 +252,10 @@ async function movingState(place: Place): Promise<InstanceStatus['powerState'] |
   if (!awaited) return null;
   if (!awaited.released) return 'paused';
   return awaited.mode === 'cold' ? 'stopped' : null;
+}
+
+async function closedNote(place: Place): Promise<Pick<InstanceStatus, 'closed'>> {
+  return (await awaitedOf(place))?.closed ? { closed: true } : {};
 }
 
 const deeds = new Map<string, (parts: InstanceParts, ref: Ref, signal: AbortSignal) => Promise<void>>([

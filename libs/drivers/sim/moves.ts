@@ -24,6 +24,8 @@ import type { SharedContent } from './shared-content.js';
 import type { SimInstance, SimState } from './state.js';
 
 const askAgainMs = 200;
+/** How long the other node may be silent before one that is to be had back is. */
+const silenceMs = 5_000;
 
 /** What goes over in place of memory and disks. */
 interface Luggage extends SentDisks {
@@ -31,8 +33,17 @@ interface Luggage extends SentDisks {
   startedAt: number;
 }
 
+/** A deed that sends or lets go, and what ends it. */
+interface Running {
+  operationId: string;
+  /** The sending is not to go on. */
+  abandoned: AbortController;
+  /** The controller knows whose it is: there is nothing to wait for. */
+  settled: AbortController;
+}
+
 export class SimMoves {
-  private readonly running = new Map<string, { operationId: string; controller: AbortController }>();
+  private readonly running = new Map<string, Running>();
 
   constructor(
     private readonly state: SimState,
@@ -46,6 +57,7 @@ export class SimMoves {
   async apply(ref: Ref, spec: InstanceSpec): Promise<InstanceStatus | undefined> {
     const before = this.state.instances.get(ref.id);
     if (before?.outgoing) return statusOf(before);
+    if (spec.incoming?.fenced) return this.close(ref, spec, spec.incoming, spec.incoming.fenced);
     if (spec.incoming) return this.wait(ref, spec, spec.incoming, before);
     if (!before?.awaited) return undefined;
     this.wire.forget(before.awaited.operationId);
@@ -58,12 +70,15 @@ export class SimMoves {
     if (awaited) this.wire.forget(awaited.operationId);
   }
 
-  interrupt(id: string, { operationId, to }: AbandonArguments): void {
-    const running = this.running.get(id);
+  interrupt(id: string, { operationId, to, settled }: AbandonArguments): void {
     // One that is past its sending asks the other node until it answers, wherever that is now.
     const outgoing = this.state.instances.get(id)?.outgoing;
     if (to && outgoing?.args.operationId === operationId) outgoing.args.to = to;
-    if (running?.operationId === operationId) running.controller.abort(new Error('the migration is abandoned'));
+    const running = this.running.get(id);
+    if (running?.operationId !== operationId) return;
+    const reason = new DriverError('migration_failed', 'The migration is abandoned.', { permanent: true });
+    running.abandoned.abort(reason);
+    if (settled) running.settled.abort(reason);
   }
 
   async migrate(
@@ -84,37 +99,79 @@ export class SimMoves {
     // The other node may be elsewhere than when it began.
     instance.outgoing.args = args;
     await this.state.save();
-    const controller = new AbortController();
-    this.running.set(ref.id, { operationId, controller });
-    try {
-      if (instance.outgoing.phase === 'sending') {
-        await this.send(instance, args, AbortSignal.any([signal, controller.signal]), onProgress);
+    return this.during(ref.id, operationId, async ({ abandoned, settled }) => {
+      try {
+        if (instance.outgoing!.phase === 'sending') {
+          await this.send(instance, args, AbortSignal.any([signal, abandoned.signal]), onProgress);
+        }
+      } catch (error) {
+        signal.throwIfAborted();
+        await this.takeBack(instance);
+        const message = error instanceof Error ? error.message : String(error);
+        const code = error instanceof DriverError ? error.code : 'migration_failed';
+        throw new DriverError(code, message, { permanent: true, cause: error });
       }
-    } catch (error) {
-      signal.throwIfAborted();
-      delete instance.outgoing;
-      await this.state.save();
-      const message = error instanceof Error ? error.message : String(error);
-      const code = error instanceof DriverError ? error.code : 'migration_failed';
-      throw new DriverError(code, message, { permanent: true, cause: error });
-    } finally {
-      this.running.delete(ref.id);
-    }
-    return this.letGo(instance, signal);
+      return this.letGo(instance, AbortSignal.any([signal, settled.signal]));
+    });
   }
 
-  async abandon(ref: Ref, { operationId, to }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
+  private async during<T>(id: string, operationId: string, work: (running: Running) => Promise<T>): Promise<T> {
+    const running = { operationId, abandoned: new AbortController(), settled: new AbortController() };
+    this.running.set(id, running);
+    try {
+      return await work(running);
+    } finally {
+      this.running.delete(id);
+    }
+  }
+
+  async abandon(
+    ref: Ref,
+    { operationId, to, settled }: AbandonArguments,
+    signal: AbortSignal,
+  ): Promise<MigrationOutcome> {
     const instance = this.require(ref);
     const { outgoing } = instance;
     if (outgoing?.args.operationId !== operationId) return { moved: false };
     if (to) outgoing.args.to = to;
-    if (outgoing.phase !== 'sending') return this.letGo(instance, signal);
-    delete instance.outgoing;
-    await this.state.save();
-    return { moved: false };
+    if (settled === 'there') {
+      outgoing.phase = 'released';
+      await this.state.save();
+      return { moved: true };
+    }
+    if (outgoing.phase === 'sending' || (settled === 'here' && outgoing.phase !== 'released')) {
+      await this.takeBack(instance);
+      return { moved: false };
+    }
+    return this.during(ref.id, operationId, (running) =>
+      this.letGo(instance, AbortSignal.any([signal, running.settled.signal]), silenceMs),
+    );
   }
 
   private async wait(ref: Ref, spec: InstanceSpec, incoming: Incoming, before: SimInstance | undefined) {
+    const instance = await this.note(ref, spec, incoming, before);
+    this.wire.expect(incoming.operationId, incoming.from, (asked) => this.serve(instance, asked));
+    return statusOf(instance);
+  }
+
+  /** The sender is behind a fence, and heard no more: what it has said and sent until now decides whether it runs here. */
+  private async close(
+    ref: Ref,
+    spec: InstanceSpec,
+    incoming: Incoming,
+    { mayRun }: NonNullable<Incoming['fenced']>,
+  ): Promise<InstanceStatus> {
+    this.wire.forget(incoming.operationId);
+    const instance = await this.note(ref, spec, incoming, this.state.instances.get(ref.id));
+    const awaited = instance.awaited!;
+    awaited.closed = true;
+    const isLetGo = awaited.phase === 'released' || (awaited.phase === 'arrived' && awaited.left && mayRun);
+    if (isLetGo) await this.letRun(instance, awaited);
+    await this.state.save();
+    return statusOf(instance);
+  }
+
+  private async note(ref: Ref, spec: InstanceSpec, incoming: Incoming, before: SimInstance | undefined) {
     if (before && before.awaited?.operationId !== incoming.operationId) {
       throw new DriverError('in_use', 'An older copy of the machine is still on this node; it goes first.');
     }
@@ -124,23 +181,29 @@ export class SimMoves {
     };
     this.state.instances.set(ref.id, instance);
     await this.state.save();
-    this.wire.expect(incoming.operationId, incoming.from, (asked) => this.serve(instance, asked));
-    return statusOf(instance);
+    return instance;
   }
 
   private async serve(instance: SimInstance, { channel, question, accept }: Asked): Promise<void> {
     const { awaited } = instance;
-    if (!awaited) throw new DriverError('not_expected', 'The machine is not awaited here.', { permanent: true });
-    await this.faults.strike('apply', { kind: channel, id: instance.ref.id, name: instance.spec.name });
+    const target = { kind: channel, id: instance.ref.id, name: instance.spec.name };
+    if (awaited) await this.faults.strike('apply', target);
+    if (!awaited || awaited.closed) {
+      throw new DriverError('not_expected', 'The machine is not awaited here.', { permanent: true });
+    }
     if (channel === 'luggage' && awaited.phase === 'waiting')
       await this.takeIn(instance, question as unknown as Luggage);
-    if (channel === 'release' && awaited.phase !== 'waiting') {
-      awaited.phase = 'released';
-      for (const { diskId } of instance.spec.disks) await this.takeOver(diskId, awaited.operationId);
-      if (awaited.mode === 'live') instance.powerState = 'running';
-    }
+    if (channel === 'state' && question.off === true && awaited.phase === 'arrived') awaited.left = true;
+    if (channel === 'release' && awaited.phase !== 'waiting') await this.letRun(instance, awaited);
     await this.state.save();
     (await accept({ phase: awaited.phase })).end();
+  }
+
+  /** Again: the same. */
+  private async letRun(instance: SimInstance, awaited: NonNullable<SimInstance['awaited']>): Promise<void> {
+    awaited.phase = 'released';
+    for (const { diskId } of instance.spec.disks) await this.takeOver(diskId, awaited.operationId);
+    if (awaited.mode === 'live') instance.powerState = 'running';
   }
 
   /** A disk that stayed on shared storage is this node's, since the other has let go of it. Again: the same. */
@@ -181,27 +244,46 @@ export class SimMoves {
     await this.state.save();
   }
 
-  private async letGo(instance: SimInstance, signal: AbortSignal): Promise<MigrationOutcome> {
-    while (instance.outgoing?.phase === 'gone') {
-      const { args, wasRunning } = instance.outgoing;
-      const phase = await this.released(args, signal);
-      if (phase === 'released') instance.outgoing.phase = phase;
-      else if (phase === 'waiting') {
-        if (wasRunning) Object.assign(instance, { powerState: 'running', boots: instance.boots + 1 });
-        delete instance.outgoing;
-        await this.state.save();
+  /** Until it is the other's. It is had back by the other's word, or by its silence for so long while it has not been let go. */
+  private async letGo(
+    instance: SimInstance,
+    signal: AbortSignal,
+    patienceMs = Number.POSITIVE_INFINITY,
+  ): Promise<MigrationOutcome> {
+    const end = Date.now() + patienceMs;
+    while (instance.outgoing && instance.outgoing.phase !== 'released') {
+      const { args, phase } = instance.outgoing;
+      const said = await (phase === 'gone'
+        ? this.heard(args, 'state', { off: true }, signal)
+        : this.heard(args, 'release', {}, signal));
+      if (said === 'waiting' || (said === undefined && phase === 'gone' && Date.now() > end)) {
+        await this.takeBack(instance);
         const message = `Node ${args.to.node} has lost the machine that it was sent; here it starts again.`;
         throw new DriverError('migration_failed', message, { permanent: true });
-      } else await sleep(askAgainMs, undefined, { signal });
+      }
+      if (said === 'released') instance.outgoing.phase = said;
+      else if (said === 'arrived' && phase === 'gone') instance.outgoing.phase = 'releasing';
+      else await sleep(askAgainMs);
       await this.state.save();
     }
     return { moved: true };
   }
 
-  /** What the other node says to letting it go there; undefined: nothing yet. */
-  private async released(args: MigrateArguments, signal: AbortSignal): Promise<unknown> {
+  /** This node's again: as it runs, or from its disks. */
+  private async takeBack(instance: SimInstance): Promise<void> {
+    const { phase, wasRunning } = instance.outgoing!;
+    if (phase !== 'sending' && wasRunning) {
+      Object.assign(instance, { powerState: 'running', boots: instance.boots + 1 });
+    }
+    delete instance.outgoing;
+    await this.state.save();
+  }
+
+  /** How far it has come there; undefined: no answer yet. */
+  private async heard(args: MigrateArguments, channel: string, question: object, signal: AbortSignal) {
+    signal.throwIfAborted();
     try {
-      return (await this.ask(args, 'release', {}, signal)).phase;
+      return (await this.ask(args, channel, question, signal)).phase;
     } catch (error) {
       signal.throwIfAborted();
       this.log.warn({ err: error, operationId: args.operationId }, 'the other node does not answer yet');
@@ -226,6 +308,8 @@ export class SimMoves {
 /** What is told of one, also while it is on its way. */
 export function statusOf({ powerState, outgoing, awaited }: SimInstance): InstanceStatus {
   if (outgoing) return { powerState: outgoing.wasRunning ? 'running' : 'stopped' };
-  if (awaited?.phase === 'released') return { powerState: awaited.mode === 'cold' ? 'stopped' : powerState };
-  return { powerState: awaited ? 'paused' : powerState };
+  if (!awaited) return { powerState };
+  const closed = awaited.closed && { closed: awaited.closed };
+  if (awaited.phase === 'released') return { powerState: awaited.mode === 'cold' ? 'stopped' : powerState, ...closed };
+  return { powerState: 'paused', ...closed };
 }

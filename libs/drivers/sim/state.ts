@@ -52,10 +52,10 @@ export interface SimInstance {
   boots: number;
   /** When it was last switched on (ms since 1970). */
   startedAt: number;
-  /** On its way to another node; `gone`: it is off here, and is let go there. */
-  outgoing?: { args: MigrateArguments; phase: 'sending' | 'gone' | 'released'; wasRunning: boolean };
-  /** On its way from another node. */
-  awaited?: Incoming & { phase: 'waiting' | 'arrived' | 'released' };
+  /** On its way to another node; `gone`: it is off here, and that is said there; `releasing`: it is let go there. */
+  outgoing?: { args: MigrateArguments; phase: 'sending' | 'gone' | 'releasing' | 'released'; wasRunning: boolean };
+  /** On its way from another node. `left`: that one has said that it is off there; `closed`: that one is heard no more. */
+  awaited?: Incoming & { phase: 'waiting' | 'arrived' | 'released'; left?: true; closed?: true };
 }
 
 type Maps = 'networks' | 'disks' | 'snapshots' | 'instances';

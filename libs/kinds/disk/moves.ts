@@ -24,7 +24,9 @@ export interface Move {
   mode: MigrationMode;
   mayStop: boolean;
   abandonId: string;
-  /** The sender is gone, and the other node is asked anew what it has. */
+  /** The sender was told that it has it back, or may have been. */
+  isToldBack: boolean;
+  /** The sender is gone, or was, and the other node is asked anew what it has: its answer decides, whoever comes back. */
   isAskedAnew: boolean;
 }
 
@@ -99,7 +101,8 @@ export async function findMove(tx: Tx, who: Who): Promise<Move | undefined> {
     select m.id, m.from_node as "fromNode", f.name as "fromName",
       f.gone_at is not null as "isFromGone", m.to_node as "toNode", t.name as "toName",
       t.migration_address as address, m.mode, m.may_stop as "mayStop", m.abandon_id as "abandonId",
-      m.asked_anew_at is not null as "isAskedAnew"
+      m.told_back_at is not null or exists (select from deed d where d.tenant_id = m.tenant_id and d.id = m.abandon_id)
+        as "isToldBack", m.asked_anew_at is not null as "isAskedAnew"
     from move m join node f on f.id = m.from_node join node t on t.id = m.to_node
     where m.tenant_id = ${who.tenantId} and m.resource_id = ${who.id}`.execute(tx);
   return result.rows[0];
@@ -110,8 +113,8 @@ export async function endMove(tx: Tx, who: Who): Promise<void> {
   const move = await findMove(tx, who);
   if (!move) return;
   await releaseReservation(tx, { tenantId: who.tenantId, id: move.id });
-  // A node that is gone is told when it comes back that it may have its machine again.
-  const deeds = move.isFromGone ? [move.id] : [move.id, move.abandonId];
+  // A node that is gone is told when it comes back that it may have its machine again; one that was, is told just now.
+  const deeds = move.isFromGone || move.isAskedAnew ? [move.id] : [move.id, move.abandonId];
   await tx.deleteFrom('deed').where('tenant_id', '=', who.tenantId).where('id', 'in', deeds).execute();
   await tx.deleteFrom('move').where('tenant_id', '=', who.tenantId).where('id', '=', move.id).execute();
 }

@@ -113,46 +113,80 @@ async function askToSend(tx: Tx, core: ResourceCore): Promise<void> {
 }
 
 async function probeSent(tx: Tx, core: ResourceCore): Promise<'moved' | Waiting> {
-  const { id, fromName, isFromGone } = await moveOf(tx, core);
-  const answer = await probeDeed(tx, core, id);
-  if (answer instanceof Waiting) {
-    if (isFromGone) {
-      throw new RhyzomeError('job_failed', `Node ${fromName} is gone; what it was sending has not come whole.`, {
-        extensions: { reason: 'node_gone', node: fromName },
-      });
-    }
-    return answer.outside ? answer : new Waiting(`Node ${fromName} is sending it.`);
+  const move = await moveOf(tx, core);
+  const { id, fromName } = move;
+  let answer: Awaited<ReturnType<typeof probeDeed>> | undefined;
+  try {
+    answer = await probeDeed(tx, core, id);
+  } catch (error) {
+    // A fence ends what a node was asked for.
+    const isEnded = error instanceof RhyzomeError && error.details.extensions?.reason === 'node_gone';
+    if (!isEnded || !isLost(move)) throw error;
   }
-  return 'moved';
+  if (answer && !(answer instanceof Waiting)) return 'moved';
+  if (isLost(move)) {
+    const whose = await settleWithout(tx, core);
+    if (whose instanceof Waiting) return whose;
+    if (whose.isThere) {
+      await tellAnew(tx, core, 'there');
+      return 'moved';
+    }
+    throw new RhyzomeError('job_failed', `Node ${fromName} is gone; what it was sending has not come whole.`, {
+      extensions: { reason: 'node_gone', node: fromName },
+    });
+  }
+  return answer?.outside ? answer : new Waiting(`Node ${fromName} is sending it.`);
 }
 
-/** The deed itself goes first, so that no later stream asks for it again. */
+/** What the node that had it says does not count any more: it is behind a fence, or was, and the other one is asked. */
+function isLost({ isFromGone, isAskedAnew }: Move): boolean {
+  return isFromGone || isAskedAnew;
+}
+
+/**
+ * The deed itself goes first, so that no later stream asks for it again. A node that is gone is told nothing: should it come
+ * back, it is to find what was settled without it.
+ */
 async function askToAbandon(tx: Tx, core: ResourceCore): Promise<void> {
+  const move = await moveOf(tx, core);
+  await withdrawDeed(tx, core, move.id);
+  if (!isLost(move)) await tellToAbandon(tx, core);
+}
+
+/** Whoever asks the other node without this one from now on, knows that it may have it back. */
+async function tellToAbandon(tx: Tx, core: ResourceCore, settled?: AbandonArguments['settled']): Promise<void> {
   const { id: operationId, fromNode, toName: node, address, abandonId } = await moveOf(tx, core);
-  await withdrawDeed(tx, core, operationId);
+  await tx
+    .updateTable('move')
+    .set({ told_back_at: new Date() })
+    .where('tenant_id', '=', core.tenantId)
+    .where('id', '=', operationId)
+    .execute();
   // It may take in nothing any more.
-  const args: AbandonArguments = { operationId, ...(address && { to: { node, address } }) };
+  const args: AbandonArguments = {
+    operationId,
+    ...(address && { to: { node, address } }),
+    ...(settled && { settled }),
+  };
   await askDeed(tx, core, { id: abandonId, nodeId: fromNode, verb: 'abandon', arguments: args, repeatable: true });
 }
 
 /** Taken back; or it was there already, and is let be there. */
 async function probeAbandoned(tx: Tx, core: ResourceCore): Promise<true | Waiting> {
-  const { id, abandonId, fromName, isFromGone } = await moveOf(tx, core);
-  if (isFromGone) return settleWithout(tx, core);
+  const move = await moveOf(tx, core);
+  const { abandonId, fromName } = move;
+  if (isLost(move)) return abandonWithout(tx, core);
+  // It was gone when the way back began.
+  if (!move.isToldBack) {
+    await tellToAbandon(tx, core);
+    return new Waiting(`Node ${fromName} is asked to have it back.`);
+  }
   let answer: Awaited<ReturnType<typeof probeDeed>>;
   try {
     answer = await probeDeed(tx, core, abandonId);
   } catch (error) {
     if (!(error instanceof RhyzomeError)) throw error;
-    // A node keeps what became of a deed: another try is another deed.
-    await withdrawDeed(tx, core, abandonId);
-    await tx
-      .updateTable('move')
-      .set({ abandon_id: newId() })
-      .where('tenant_id', '=', core.tenantId)
-      .where('id', '=', id)
-      .execute();
-    await askToAbandon(tx, core);
+    await tellAnew(tx, core);
     return new Waiting(`Node ${fromName} is asked again: ${error.message}`);
   }
   if (answer instanceof Waiting) return answer;
@@ -160,37 +194,65 @@ async function probeAbandoned(tx: Tx, core: ResourceCore): Promise<true | Waitin
   return true;
 }
 
-/**
- * The node that had it says nothing any more: whether it was let go shows on the other, where nothing else can start it. That
- * one is asked now: what it said last may be older than the last word of the node that is gone.
- */
-async function settleWithout(tx: Tx, core: ResourceCore): Promise<true | Waiting> {
-  const { abandonId, toNode, toName, isAskedAnew } = await moveOf(tx, core);
-  const there = (await placementsOf(tx, core)).find(({ nodeId }) => nodeId === toNode);
-  if (!there?.isPresent || there.isGone) return true;
-  if (!isAskedAnew) await askAnew(tx, core);
-  if (!isAskedAnew || !there.isCurrent || (there.phase === 'progressing' && !there.failure)) {
-    return new Waiting(`Node ${toName} is asked what has come of it.`, !there.isConnected, core.id);
-  }
-  if (!there.status || there.status.powerState === 'paused') return true;
-  await switchOver(tx, core);
-  // It would have the machine back for want of an answer.
-  await withdrawDeed(tx, core, abandonId);
-  return true;
-}
-
-async function askAnew(tx: Tx, core: ResourceCore): Promise<void> {
-  const { id: operationId, abandonId, fromName: from, toNode, mode } = await moveOf(tx, core);
-  await awaitInstance(tx, core, toNode, { operationId, from, mode }, true);
-  // The fence may have ended the deed; the node is to hear of it when it comes back.
+/** A node keeps what became of a deed: another try is another deed. */
+async function tellAnew(tx: Tx, core: ResourceCore, settled?: AbandonArguments['settled']): Promise<void> {
+  const { id, abandonId } = await moveOf(tx, core);
   await withdrawDeed(tx, core, abandonId);
   await tx
     .updateTable('move')
-    .set({ abandon_id: newId(), asked_anew_at: new Date() })
+    .set({ abandon_id: newId() })
+    .where('tenant_id', '=', core.tenantId)
+    .where('id', '=', id)
+    .execute();
+  await tellToAbandon(tx, core, settled);
+}
+
+/** Nobody waits for the node that had it; it is told whose the machine is when it is back, or now if it lives in spite of its fence. */
+async function abandonWithout(tx: Tx, core: ResourceCore): Promise<true | Waiting> {
+  const whose = await settleWithout(tx, core);
+  if (whose instanceof Waiting) return whose;
+  await tellAnew(tx, core, whose.isThere ? 'there' : whose.isForGood ? 'here' : undefined);
+  if (whose.isThere) await switchOver(tx, core);
+  return true;
+}
+
+interface Settled {
+  /** It is the other node's. */
+  isThere: boolean;
+  /** That one has said that it never will be. */
+  isForGood: boolean;
+}
+
+/**
+ * The node that had it says nothing any more. The other one is told that: from then on it hears only the controller, and what it
+ * was told until then decides, once and for all, also when the first one is back meanwhile. What is whole there, and off where
+ * it was by that node's own word, is let run there, unless that node was told afterwards that it may have it back.
+ */
+async function settleWithout(tx: Tx, core: ResourceCore): Promise<Settled | Waiting> {
+  const { toNode, toName, isAskedAnew } = await moveOf(tx, core);
+  const there = (await placementsOf(tx, core)).find(({ nodeId }) => nodeId === toNode);
+  if (!there?.isPresent || there.isGone) return { isThere: false, isForGood: false };
+  if (!isAskedAnew) await askAnew(tx, core);
+  if (!isAskedAnew || !there.isCurrent || there.phase === 'progressing') {
+    const why =
+      isAskedAnew && there.failure ? ` tries again: ${there.failure.message}` : ' is asked what has come of it.';
+    return new Waiting(`Node ${toName}${why}`, !there.isConnected, core.id);
+  }
+  const { powerState = 'paused', closed } = there.status ?? {};
+  return { isThere: powerState !== 'paused', isForGood: closed === true };
+}
+
+async function askAnew(tx: Tx, core: ResourceCore): Promise<void> {
+  const { id: operationId, abandonId, fromName: from, toNode, mode, isToldBack } = await moveOf(tx, core);
+  await awaitInstance(tx, core, toNode, { operationId, from, mode, fenced: { mayRun: !isToldBack } }, true);
+  // Whatever it is to do about it when it is back, it is told then.
+  for (const id of [operationId, abandonId]) await withdrawDeed(tx, core, id);
+  await tx
+    .updateTable('move')
+    .set({ asked_anew_at: new Date() })
     .where('tenant_id', '=', core.tenantId)
     .where('id', '=', operationId)
     .execute();
-  await askToAbandon(tx, core);
 }
 
 /** It is the other node's: all that says where it is, says so from this transaction on. */

@@ -18,8 +18,8 @@ export function isMigrate(args: unknown): args is MigrateArguments {
 }
 
 export function isAbandon(args: unknown): args is AbandonArguments {
-  const { operationId, to } = (args ?? {}) as Partial<AbandonArguments>;
-  return isOperation(operationId) && (to === undefined || isPeer(to));
+  const { operationId, to, settled = 'here' } = (args ?? {}) as Partial<AbandonArguments>;
+  return isOperation(operationId) && (to === undefined || isPeer(to)) && (settled === 'here' || settled === 'there');
 }
 
 function isPeer(to: Partial<MigrateArguments['to']> | undefined): boolean {

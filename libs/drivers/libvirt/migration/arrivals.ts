@@ -1,7 +1,7 @@
 /**
  * The side that a machine comes to: all is made ready for it, QEMU takes in its memory and disks, or their files come; and
- * then it waits, paused or off, until the node that sent it says that it is off there. Only then it runs here. Knows
- * nothing of why it moves.
+ * then it waits, paused or off, until the node that sent it says that it is off there. Only then it runs here. Behind that
+ * node's fence the controller's word takes the place of its last one. Knows nothing of why it moves.
  */
 import { existsSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -65,6 +65,7 @@ export class Arrivals {
     await places.claim(ref);
     if (known?.operationId !== incoming.operationId) await noteAwaited(place, { ...incoming, released: false });
     await wantSeed(place, seedFiles(ref, spec));
+    if (incoming.fenced) return this.close(ref, spec, incoming, incoming.fenced);
     context.migration.expect(incoming.operationId, incoming.from, (asked) => this.serve(ref, spec, incoming, asked));
   }
 
@@ -87,6 +88,25 @@ export class Arrivals {
     await this.settle(id);
   }
 
+  /**
+   * The sender is behind a fence: nobody hears it from now on, and what it has said until now decides. What is whole here and off
+   * there is let run, unless the sender may have been told since to have it back. Again: the same.
+   */
+  private async close(
+    ref: Ref,
+    spec: InstanceSpec,
+    incoming: Incoming,
+    { mayRun }: NonNullable<Incoming['fenced']>,
+  ): Promise<void> {
+    const place = this.parts.places.of(ref.id);
+    this.parts.context.migration.forget(incoming.operationId);
+    await this.locks.hold([ref.id], never, async () => {
+      const known = (await awaitedOf(place))!;
+      if (!known.closed) await noteAwaited(place, { ...known, closed: true });
+      if (known.released || (known.left && mayRun)) await this.release(ref.id, spec, incoming);
+    });
+  }
+
   private async isHere(id: string): Promise<boolean> {
     const { places, virsh, context } = this.parts;
     return existsSync(places.of(id).dir) || (await virsh.state(domainName(context.installation, id))) !== null;
@@ -96,15 +116,26 @@ export class Arrivals {
     const { channel, question } = asked;
     if ((channels as readonly string[]).includes(channel)) return this.carry(incoming, channel as SocketChannel, asked);
     if (channel === 'file') return this.takeFile(ref, spec, incoming, question, asked);
-    const answer = await this.locks.hold([ref.id], never, () => this.answer(channel, ref, spec, incoming));
+    const answer = await this.locks.hold([ref.id], never, () => this.answer(channel, question, ref, spec, incoming));
     const stream = await asked.accept(answer);
     stream.end();
   }
 
-  private async answer(channel: string, ref: Ref, spec: InstanceSpec, incoming: Incoming): Promise<Message> {
+  private async answer(
+    channel: string,
+    question: Message,
+    ref: Ref,
+    spec: InstanceSpec,
+    incoming: Incoming,
+  ): Promise<Message> {
+    if ((await awaitedOf(this.parts.places.of(ref.id)))?.closed) {
+      throw new DriverError('not_expected', 'This node expects nothing of that operation any more.', {
+        permanent: true,
+      });
+    }
     switch (channel) {
       case 'state':
-        return { phase: await this.phase(ref.id, spec, incoming) };
+        return { phase: await this.state(ref.id, spec, incoming, question.off === true) };
       case 'prepare':
         return this.prepare(ref, spec, incoming);
       case 'release':
@@ -112,6 +143,16 @@ export class Arrivals {
       default:
         throw new DriverError('unknown_channel', `There is no channel ${channel}.`, { permanent: true });
     }
+  }
+
+  /** `isOff`: the sender says that it is off there. Written down before it is answered, so that it holds whatever becomes of it. */
+  private async state(id: string, spec: InstanceSpec, incoming: Incoming, isOff: boolean): Promise<Phase> {
+    const place = this.parts.places.of(id);
+    const phase = await this.phase(id, spec, incoming);
+    const known = await awaitedOf(place);
+    const left = isOff && phase === 'arrived';
+    if (known && !known.released && (known.left ?? false) !== left) await noteAwaited(place, { ...known, left });
+    return phase;
   }
 
   private async phase(id: string, spec: InstanceSpec, incoming: Incoming): Promise<Phase> {
@@ -135,6 +176,7 @@ export class Arrivals {
     if ((await this.phase(ref.id, spec, incoming)) === 'released') {
       throw new DriverError('conflict', 'The machine runs here already.', { permanent: true });
     }
+    await noteAwaited(places.of(ref.id), { ...incoming, released: false });
     await this.clear(ref.id);
     const wanted = spec.disks.map((disk) => ({ ...disk, path: disks.path(disk.diskId) }));
     const stay: string[] = [];
@@ -173,7 +215,7 @@ export class Arrivals {
     const phase = await this.phase(id, spec, incoming);
     if (phase === 'waiting') return phase;
     const place = places.of(id);
-    if (phase === 'arrived') await noteAwaited(place, { ...incoming, released: true });
+    if (phase === 'arrived') await noteAwaited(place, { ...(await awaitedOf(place)), ...incoming, released: true });
     for (const { diskId } of spec.disks) await settleDisk(disks, diskId, incoming.operationId);
     const domain = domainName(context.installation, id);
     const state = await virsh.state(domain);

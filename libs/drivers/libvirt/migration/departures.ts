@@ -8,6 +8,7 @@ import {
   type AbandonArguments,
   type DriverContext,
   DriverError,
+  type Message,
   type MigrateArguments,
   type MigrationOutcome,
   type MigrationProgress,
@@ -39,28 +40,41 @@ export interface DepartureParts extends Power {
 
 /** libvirt's virDomainShutoffReason. */
 const migratedAway = 4;
-/** How long the other node may be away before a machine is had back, or before it is not clear whether it runs there (ms). */
+/** How long the other node may be silent: before the controller has to say what becomes of it, and before that is not clear (ms). */
 const goneLimitMs = 60_000;
 const releaseLimitMs = 60 * 60_000;
 const askAgainMs = 1000;
 
+/** A deed that sends or lets go, and what ends it. */
+interface Running {
+  operationId: string;
+  /** The sending is not to go on. */
+  abandoned: AbortController;
+  /** The controller knows whose it is: there is nothing to wait for. */
+  settled: AbortController;
+}
+
 export class Departures {
-  private readonly running = new Map<string, { operationId: string; controller: AbortController }>();
+  private readonly running = new Map<string, Running>();
   /** By operation: where the other node is now, for one that asks it already. */
   private readonly elsewhere = new Map<string, MigrateArguments['to']>();
 
   constructor(private readonly parts: DepartureParts) {}
 
   /** Ends a send of this operation that is under way; one that is past that is told where the other node is. */
-  interrupt(id: string, { operationId, to }: AbandonArguments): void {
-    const running = this.running.get(id);
+  interrupt(id: string, { operationId, to, settled }: AbandonArguments): void {
     if (to) this.elsewhere.set(operationId, to);
-    if (running?.operationId === operationId) running.controller.abort(new Error('the migration is abandoned'));
+    const running = this.running.get(id);
+    if (running?.operationId !== operationId) return;
+    const reason = new DriverError('migration_failed', 'The migration is abandoned.', { permanent: true });
+    running.abandoned.abort(reason);
+    if (settled) running.settled.abort(reason);
   }
 
   /**
    * Sends it away; resolves when it is the other node's. Throws DriverError when it is still this node's, and as it was;
-   * `unclear` when the other node cannot say whether it runs there.
+   * `peer_unreachable` when it is off and the other node is silent, so that the controller has to say; `unclear` when that one
+   * cannot say whether it runs there.
    */
   async migrate(
     ref: Ref,
@@ -72,35 +86,57 @@ export class Departures {
       throw new DriverError('invalid_spec', 'The migration’s arguments are wrong.', { permanent: true });
     }
     const outgoing = await this.begin(ref, args);
-    const controller = new AbortController();
-    this.running.set(ref.id, { operationId: args.operationId, controller });
-    try {
-      const both = AbortSignal.any([signal, controller.signal]);
-      if (outgoing.phase === 'sending') {
-        await this.parts.disks.changing(args.disks, both, () => this.send(ref, args, outgoing, both, onProgress));
+    return this.during(ref.id, args.operationId, async ({ abandoned, settled }) => {
+      try {
+        const both = AbortSignal.any([signal, abandoned.signal]);
+        if (outgoing.phase === 'sending') {
+          await this.parts.disks.changing(args.disks, both, () => this.send(ref, args, outgoing, both, onProgress));
+        }
+      } catch (error) {
+        // Cut short by the agent's end: the next one goes on.
+        signal.throwIfAborted();
+        await this.takeBack(ref);
+        throw asFailure(error);
       }
-    } catch (error) {
-      // Cut short by the agent's end: the next one goes on.
-      signal.throwIfAborted();
-      await this.takeBack(ref);
-      throw asFailure(error);
+      const left: Outgoing = outgoing.phase === 'sending' ? { ...outgoing, phase: 'gone' } : outgoing;
+      return this.letGo(ref, left, AbortSignal.any([signal, settled.signal]), false);
+    });
+  }
+
+  private async during<T>(id: string, operationId: string, work: (running: Running) => Promise<T>): Promise<T> {
+    const running = { operationId, abandoned: new AbortController(), settled: new AbortController() };
+    this.running.set(id, running);
+    try {
+      return await work(running);
     } finally {
-      this.running.delete(ref.id);
+      this.running.delete(id);
     }
-    return this.letGo(ref, outgoing.phase === 'sending' ? { ...outgoing, phase: 'gone' } : outgoing, signal);
   }
 
   /** Takes a send back, unless the machine is whole there and off here: then it moves on. */
-  async abandon(ref: Ref, { operationId, to }: AbandonArguments, signal: AbortSignal): Promise<MigrationOutcome> {
+  async abandon(
+    ref: Ref,
+    { operationId, to, settled }: AbandonArguments,
+    signal: AbortSignal,
+  ): Promise<MigrationOutcome> {
     this.elsewhere.delete(operationId);
     const place = this.parts.places.of(ref.id);
     const known = await outgoingOf(place);
     if (known?.operationId !== operationId) return { moved: false };
     const outgoing = await this.redirected(place, known, to);
-    if (outgoing.phase !== 'sending') return this.letGo(ref, outgoing, signal);
-    if (await this.hasLeft(ref, outgoing)) return this.letGo(ref, { ...outgoing, phase: 'gone' }, signal);
-    await this.takeBack(ref);
-    return { moved: false };
+    if (settled === 'there') {
+      await noteOutgoing(place, { ...outgoing, phase: 'released' });
+      return { moved: true };
+    }
+    const isHere = outgoing.phase === 'sending' && !(await this.hasLeft(ref, outgoing));
+    if (isHere || (settled === 'here' && outgoing.phase !== 'released')) {
+      await this.takeBack(ref);
+      return { moved: false };
+    }
+    const left: Outgoing = outgoing.phase === 'sending' ? { ...outgoing, phase: 'gone' } : outgoing;
+    return this.during(ref.id, operationId, (running) =>
+      this.letGo(ref, left, AbortSignal.any([signal, running.settled.signal]), true),
+    );
   }
 
   private async begin(ref: Ref, args: MigrateArguments): Promise<Outgoing> {
@@ -177,45 +213,61 @@ export class Departures {
     }
   }
 
-  /** The last part. From `releasing` on there is no way back. */
-  private async letGo(ref: Ref, outgoing: Outgoing, signal: AbortSignal): Promise<MigrationOutcome> {
+  /**
+   * The last part. From `releasing` on there is no way back but by the controller's word. `isAbandoned`: before that
+   * the other node's silence is enough. By itself this node does not go by silence: what it said may have been heard, and would let
+   * the machine run there once this node is behind a fence.
+   */
+  private async letGo(
+    ref: Ref,
+    outgoing: Outgoing,
+    signal: AbortSignal,
+    isAbandoned: boolean,
+  ): Promise<MigrationOutcome> {
     const place = this.parts.places.of(ref.id);
     const { node } = outgoing.to;
     if (outgoing.phase === 'released') return { moved: true };
     if (outgoing.phase === 'gone') {
       await noteOutgoing(place, outgoing);
-      if ((await this.ask(outgoing, 'state', goneLimitMs, signal)) === 'waiting') {
+      const said = await this.ask(outgoing, 'state', { off: true }, goneLimitMs, signal);
+      if (said === null && !isAbandoned) {
+        const message = `The machine is off, and node ${node} does not say whether it is whole there.`;
+        throw new DriverError('peer_unreachable', message, { permanent: true });
+      }
+      if (said === null || said === 'waiting') {
         await this.takeBack(ref);
         const message = `Node ${node} has lost the machine that it was sent; here it starts again, as after a power cut.`;
         throw new DriverError('migration_failed', message, { permanent: true });
       }
     }
     await noteOutgoing(place, { ...outgoing, phase: 'releasing' });
-    if ((await this.ask(outgoing, 'release', releaseLimitMs, signal)) !== 'released') {
+    if ((await this.ask(outgoing, 'release', {}, releaseLimitMs, signal)) !== 'released') {
       throw new DriverError('unclear', `Node ${node} does not say whether it runs the machine that it was sent.`);
     }
     await noteOutgoing(place, { ...outgoing, phase: 'released' });
     return { moved: true };
   }
 
-  /** The other node's phase; `waiting`, too, when it does not answer within the limit. */
+  /** The other node's phase; null: it does not answer within the limit. */
   private async ask(
     outgoing: Outgoing,
     channel: 'state' | 'release',
+    question: Message,
     limitMs: number,
     signal: AbortSignal,
-  ): Promise<string> {
+  ): Promise<string | null> {
     const { operationId } = outgoing;
-    for (const end = Date.now() + limitMs; ; await sleep(askAgainMs, undefined, { signal })) {
+    for (const end = Date.now() + limitMs; ; await sleep(askAgainMs)) {
+      signal.throwIfAborted();
       const to = this.elsewhere.get(operationId) ?? outgoing.to;
       try {
-        const { answer, stream } = await this.parts.context.migration.open(to, operationId, channel, {}, signal);
+        const { answer, stream } = await this.parts.context.migration.open(to, operationId, channel, question, signal);
         stream.destroy();
         return String(answer.phase);
       } catch (error) {
         signal.throwIfAborted();
         this.parts.context.log.warn({ err: error, operationId, channel }, 'the other node does not answer yet');
-        if (Date.now() > end) return 'waiting';
+        if (Date.now() > end) return null;
       }
     }
   }

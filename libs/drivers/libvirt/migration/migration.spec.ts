@@ -1,6 +1,6 @@
 /**
  * Machines from one real libvirt to another, each in a host of namespaces of its own, over the agents' own way with
- * mutual TLS: live with memory and disks, cold with snapshots, broken off in the middle.
+ * mutual TLS: live with memory and disks, cold with snapshots, broken off in the middle, and with the sender lost in its last.
  */
 
 import { randomUUID } from 'node:crypto';
@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Wire } from '#libs/agent';
 import type {
   DiskSpec,
@@ -16,12 +16,14 @@ import type {
   InstanceSpec,
   MigrateArguments,
   MigrationProgress,
+  MigrationWire,
   Ref,
 } from '#libs/drivers/contract';
 import { machineState } from '#libs/drivers/host';
 import { type CredentialsSource, initPki, issueCertificate, watchCredentials } from '#libs/pki';
 import { canLab, never, refTo, Shell, until, VirtLab } from '../lab.js';
-import { domainName } from '../places.js';
+import { domainName, openPlaces } from '../places.js';
+import { type Outgoing, outgoingOf } from './records.js';
 
 const log = { info() {}, warn() {}, error() {}, debug() {} };
 const GIB = 1024 ** 3;
@@ -33,6 +35,8 @@ describe.skipIf(!(await canLab('machines that move between two libvirts')))('a m
   let two: VirtLab;
   const wires: Wire[] = [];
   const credentials: CredentialsSource[] = [];
+  /** Channels on which the second host does not hear the first one. */
+  const deaf = new Set<string>();
 
   const wireOf = async (name: string) => {
     const files = await issueCertificate({ dir, type: 'node', name });
@@ -48,7 +52,14 @@ describe.skipIf(!(await canLab('machines that move between two libvirts')))('a m
     dir = await mkdtemp(join(tmpdir(), 'rz-moving-'));
     await initPki({ dir });
     const installation = randomUUID().slice(0, 8);
-    one = await VirtLab.open('rz-move-1', { installation, migration: await wireOf('node-1') });
+    const wire = await wireOf('node-1');
+    const migration: MigrationWire = {
+      expect: (...given) => wire.expect(...given),
+      forget: (id) => wire.forget(id),
+      open: (peer, id, channel, ...rest) =>
+        deaf.has(channel) ? Promise.reject(new Error('deaf')) : wire.open(peer, id, channel, ...rest),
+    };
+    one = await VirtLab.open('rz-move-1', { installation, migration });
     two = await VirtLab.open('rz-move-2', { installation, migration: await wireOf('node-2') });
   }, 240_000);
   afterAll(async () => {
@@ -193,4 +204,72 @@ describe.skipIf(!(await canLab('machines that move between two libvirts')))('a m
     await removeOn(two, made);
     await removeOn(one, made);
   }, 300_000);
+
+  /** Sends it until it has come so far that the sender does not get past, where its agent dies. */
+  const sendUntil = async (made: Made, move: Incoming, phase: Outgoing['phase'], channel: string) => {
+    deaf.add(channel);
+    await awaitOn(two, made, move);
+    const agent = new AbortController();
+    const sending = one.instances.operate?.(made.instance, 'migrate', argumentsFor(made, move), agent.signal);
+    const place = openPlaces(one.context.stateDir).of(made.instance.id);
+    await until(`it is ${phase}`, async () => (await outgoingOf(place))?.phase === phase);
+    agent.abort(new Error('the agent dies'));
+    await expect(sending).rejects.toThrow('the agent dies');
+    deaf.clear();
+  };
+  afterEach(() => deaf.clear());
+  const fenced = (move: Incoming, mayRun = true): Incoming => ({ ...move, fenced: { mayRun } });
+
+  it('and is let run where it is whole, when the one that had it is lost before it could let go', async () => {
+    const made = await machine();
+    const shell = await Shell.open(one, made.instance);
+    await shell.run('kept=in-memory');
+    // It had not said that it is off there: it may have gone on since, for all that is known here.
+    const unsaid = newMove('live');
+    await sendUntil(made, unsaid, 'gone', 'state');
+    expect(await runsOn(made.instance)).toEqual({ one: false, two: false });
+    const closed = { powerState: 'paused', closed: true };
+    expect(await awaitOn(two, made, fenced(unsaid))).toEqual(closed);
+    const { operationId } = unsaid;
+    const late = one.context.migration.open(argumentsFor(made, unsaid).to, operationId, 'release', {}, never);
+    await expect(late).rejects.toMatchObject({ code: 'not_expected' });
+    const back = { operationId, settled: 'here' };
+    expect(await one.instances.operate?.(made.instance, 'abandon', back, never)).toEqual({ moved: false });
+    expect(await runsOn(made.instance)).toEqual({ one: true, two: false });
+    await removeOn(two, made);
+
+    shell.close();
+    const again = await Shell.open(one, made.instance);
+    await again.run('kept=anew');
+    const said = newMove('live');
+    await sendUntil(made, said, 'releasing', 'release');
+    expect(await runsOn(made.instance)).toEqual({ one: false, two: false });
+    expect(await awaitOn(two, made, fenced(said, false))).toEqual(closed);
+    expect(await awaitOn(two, made, fenced(said))).toEqual({ powerState: 'running', closed: true });
+    expect(await awaitOn(two, made, fenced(said))).toEqual({ powerState: 'running', closed: true });
+    expect(await runsOn(made.instance)).toEqual({ one: false, two: true });
+    await two.disks.apply(made.disk, made.diskSpec, never);
+    expect(await two.instances.apply(made.instance, made.spec, never)).toEqual({ powerState: 'running' });
+    expect(await (await Shell.open(two, made.instance)).run('echo $kept')).toBe('anew');
+    // The first one is back.
+    await one.instances.apply(made.instance, made.spec, never);
+    const theirs = { operationId: said.operationId, settled: 'there' };
+    expect(await one.instances.operate?.(made.instance, 'abandon', theirs, never)).toEqual({ moved: true });
+    expect(await runsOn(made.instance)).toEqual({ one: false, two: true });
+    await removeOn(one, made);
+    expect(await runsOn(made.instance)).toEqual({ one: false, two: true });
+    await removeOn(two, made);
+  }, 300_000);
+
+  it('and so is one that was off, with its disk', async () => {
+    const made = await machine({ powerState: 'stopped' });
+    const move = newMove('cold');
+    await sendUntil(made, move, 'releasing', 'release');
+    expect(await awaitOn(two, made, fenced(move))).toEqual({ powerState: 'stopped', closed: true });
+    await two.disks.apply(made.disk, made.diskSpec, never);
+    expect(await two.instances.apply(made.instance, made.spec, never)).toEqual({ powerState: 'stopped' });
+    expect(existsSync(two.diskPath(made.disk))).toBe(true);
+    await removeOn(one, made);
+    await removeOn(two, made);
+  }, 120_000);
 });

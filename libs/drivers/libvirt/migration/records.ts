@@ -14,8 +14,9 @@ export interface Outgoing {
   to: MigrationPeer;
   mode: MigrationMode;
   /**
-   * `sending`: it is this node's. `gone`: it is off here and whole there, and waits there to be let go; this node may
-   * still have it back. `releasing`: it may run there; never again here. `released`: it does.
+   * `sending`: it is this node's. `gone`: it is off here and whole there, and waits there to be let go; this node has it
+   * back only by the other's word or the controller's. `releasing`: it may run there; here only when the controller says that it
+   * never will there. `released`: it does.
    */
   phase: 'sending' | 'gone' | 'releasing' | 'released';
   /** Whether it ran here when it was sent away. */
@@ -25,6 +26,10 @@ export interface Outgoing {
 export interface Awaited extends Incoming {
   /** The sender has let it go: it is this node's. */
   released: boolean;
+  /** The sender has said that it is off there, and that it has it back by nobody's silence. Of what is here now. */
+  left?: boolean;
+  /** The sender is behind a fence, and heard no more. */
+  closed?: boolean;
 }
 
 const outgoingFile = (place: Place) => join(place.dir, 'outgoing.json');

@@ -173,6 +173,29 @@ describe.skipIf(!(await canLab('machines on storage that two libvirts share')))(
     await removeAll(two, made);
   }, 120_000);
 
+  it('one whose host is lost before it could let go of it is the other’s, with its file', async () => {
+    const made = await machine('stopped');
+    const { disk, instance, diskSpec, spec } = made;
+    const incoming: Incoming = { operationId: randomUUID(), from: 'node-1', mode: 'cold' };
+    await two.disks.apply(disk, { ...diskSpec, ...on(twoId), incoming: { ...incoming, stays: true } }, never);
+    await two.instances.apply(instance, { ...spec, incoming }, never);
+    const to = { node: 'node-2', address: wires[1]!.address! };
+    const { stream } = await wires[0]!.open(to, incoming.operationId, 'state', { off: true }, never);
+    stream.destroy();
+    const fenced = { ...incoming, fenced: { mayRun: true } };
+    expect(await two.instances.apply(instance, { ...spec, incoming: fenced }, never)).toMatchObject({
+      powerState: 'stopped',
+    });
+    expect(await readJson(join(fileOf(disk), '..', 'owner.json'))).toEqual({ node: twoId });
+    await two.disks.apply(disk, { ...diskSpec, ...on(twoId) }, never);
+    await two.instances.apply(instance, spec, never);
+    // The first one is back, and forgets it.
+    await one.instances.remove(instance, never);
+    await one.disks.remove(disk, never);
+    expect(existsSync(fileOf(disk))).toBe(true);
+    await removeAll(two, made);
+  }, 120_000);
+
   it('a disk that no machine has goes to a host that does not share as a file, with its snapshots', async () => {
     const [disk, snapshot] = [refTo('disk'), refTo('snapshot')];
     const spec: DiskSpec = { sizeBytes: GIB, image: one.image, snapshot: null };
