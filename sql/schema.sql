@@ -2566,6 +2566,13 @@ begin
   return chosen;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.revoked_servers()
+ RETURNS TABLE(serial text, kind text, name text, revoked_at timestamp with time zone)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$ select serial, kind, name, revoked_at from revocation where kind is null or kind = 'server' $function$;
+
 CREATE OR REPLACE PROCEDURE public.set_quota(IN p_tenant text, IN p_name text, IN p_max bigint)
  LANGUAGE plpgsql
 AS $procedure$
@@ -3541,6 +3548,10 @@ alter function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memo
 grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to public;
 grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to rhyzome_app;
 grant execute on function reserve_room(p_resource uuid, p_kind text, p_vcpus bigint, p_memory_mib bigint, p_disk_gib bigint, p_only uuid[], p_never uuid[], p_ranks jsonb, p_stays boolean) to rhyzome_operator;
+
+alter function revoked_servers() owner to rhyzome_owner;
+grant execute on function revoked_servers() to rhyzome_app;
+grant execute on function revoked_servers() to rhyzome_operator;
 
 alter function show_alarm() owner to rhyzome_owner;
 grant execute on function show_alarm() to public;

@@ -36,7 +36,7 @@ beforeAll(async () => {
   await globalImage(platform);
   for (const id of ['acme', 'globex']) await platform.tenant(id);
   const { db, registry } = platform;
-  relay = new PlayedRelay(db, undefined as never);
+  relay = new PlayedRelay(db, {} as never);
   app = await serve(platform, generous, { relay, tokens: new RevocableTokens() });
   base = await app.getUrl();
   const caller = callerIn('acme');

@@ -20,6 +20,7 @@ import { acceptUpgrades, addGate, createAdapter, recordRoutes } from './http-ser
 import { httpMetrics } from './metrics.js';
 import { ProtectedResource } from './protected-resource.js';
 import { recordRefusals, recordRefusedReads } from './refusals.js';
+import { refuseRevokedServers } from './revocations.js';
 
 const config = loadConfigOrExit('rhyzome-api', ['db', 'api']);
 const log = createLog('api', config.log.level);
@@ -43,6 +44,7 @@ const installation = await whenReachable(log, async () => {
   return readInstallation(db);
 });
 
+const wary = await whenReachable(log, () => refuseRevokedServers(credentials, db, listener, log));
 const { issuers, domains, access } = await openDirectories(db, listener, log, config.api.domain);
 await listener.start();
 
@@ -55,7 +57,7 @@ const apiTokens = new ApiTokens(db, access, {
 });
 apiTokens.start();
 const authenticator = new Authenticator(tokens, access, apiTokens);
-const relay = new ConsoleRelay(db, credentials);
+const relay = new ConsoleRelay(db, wary.credentials);
 const openapi = describeApi(registry.all, version());
 const resource = new ProtectedResource((tenantId) => issuers.issuersOf(tenantId), config.api.publicUrl);
 const adapter = createAdapter();
@@ -113,6 +115,7 @@ onShutdown(log, async () => {
   tokens.close();
   await Promise.all([unauthenticated.close(), refusedReads.close()]);
   relay.close();
+  await wary.close();
   credentials.close();
   await databases.close();
   await monitoring.close();

@@ -6,12 +6,14 @@ import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Driver, DriverContext, DriverLog } from '#libs/drivers/contract';
 import type { CredentialsSource } from '#libs/pki';
-import { type FetchImageResponse, type Hello, type Welcome } from '#libs/rpc';
+import type { Welcome } from '#libs/rpc';
 import { ContentSender } from './content.js';
 import { contentChannel } from './content-channel.js';
 import { Controllers } from './controllers.js';
 import { takeInventory } from './drift.js';
 import { Epoch } from './epoch.js';
+import { helloOf } from './hello.js';
+import { imageChannel } from './image-channel.js';
 import { Installation } from './installation.js';
 import { lockStateDir } from './lock.js';
 import { defaultTiming, Machine, type MachineTiming } from './machine.js';
@@ -187,7 +189,8 @@ class NodeAgent {
     const { short } = this.installation;
     if (short !== undefined) this.machine ??= await this.createMachine(short);
     const { machine } = this;
-    const hello = await this.hello(machine);
+    const { options, installation, epoch, wire, revocations } = this;
+    const hello = await helloOf(machine, { options, installation, epoch, wire, revocations });
     this.stage = 'the controller cannot be reached';
     if (this.ending.signal.aborted) return;
     const { log } = this.options;
@@ -268,43 +271,13 @@ class NodeAgent {
     return new Returning({ epoch, stored: this.epoch, machine, session, proceed, signal, ...more });
   }
 
-  private async hello(machine: Machine | undefined): Promise<Hello> {
-    return {
-      agentVersion: this.options.version,
-      installationId: this.installation.id ?? '',
-      driver: machine?.driver.name ?? '',
-      capacity: await machine?.capacity(),
-      labels: this.options.labels,
-      inventory: machine ? await takeInventory(machine.driver, machine.reconciler) : [],
-      kinds: machine?.driver.capabilities.map(({ kind }) => kind) ?? [],
-      underlay: await this.underlay(machine),
-      epoch: this.epoch.known,
-      revocationsDigest: this.revocations.digest,
-      sharedStorage: machine?.driver.sharedStorage?.() ?? undefined,
-      migrationAddress: (this.wire.address && this.options.migration?.advertise) ?? this.wire.address ?? '',
-    };
-  }
-
-  private async underlay(machine: Machine | undefined): Promise<Hello['underlay']> {
-    const underlay = await machine?.driver.underlay?.();
-    if (!underlay) return undefined;
-    const { address, port, networkMtu } = underlay;
-    if (networkMtu === null) {
-      this.options.log.warn(
-        { address },
-        'the underlay address is on no link of this machine, or its link is not there',
-      );
-    }
-    return { address, port, networkMtu: networkMtu ?? 0 };
-  }
-
   private createMachine(installation: string): Promise<Machine> {
     return Machine.create({
       installation,
       stateDir: this.options.stateDir,
       log: this.options.log,
       createDriver: this.options.createDriver,
-      fetchImage: (sha256, offset, signal) => this.fetchImage(sha256, offset, signal),
+      fetchImage: imageChannel(() => this.controllers.client),
       timing: this.timing,
       content: new ContentSender(
         contentChannel(() => this.controllers.client),
@@ -319,17 +292,5 @@ class NodeAgent {
       },
       ca: () => this.options.credentials.current.ca.toString('utf8'),
     });
-  }
-
-  private async *fetchImage(sha256: string, offset: bigint, signal: AbortSignal): AsyncIterable<Uint8Array> {
-    const call = this.controllers.client.fetchImage({ sha256, offset }, { deadline: Number.POSITIVE_INFINITY });
-    const cancel = () => call.cancel();
-    signal.addEventListener('abort', cancel);
-    try {
-      for await (const message of call as AsyncIterable<FetchImageResponse>) yield message.data;
-    } finally {
-      signal.removeEventListener('abort', cancel);
-      call.cancel();
-    }
   }
 }

@@ -1,4 +1,6 @@
 /** What a machine keeps of what was revoked, and that it believes no such server and no such node, over real TLS. */
+import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -128,17 +130,58 @@ async function connected(dials: CredentialsSource, listens: CredentialsSource): 
   }
 }
 
+const serialOf = (source: CredentialsSource) => new X509Certificate(source.current.cert).serialNumber;
+
 test('a node whose certificate was revoked is neither dialled nor taken in', async () => {
-  const serialOf = async (source: CredentialsSource) => {
-    const { X509Certificate } = await import('node:crypto');
-    return new X509Certificate(source.current.cert).serialNumber;
-  };
   const wary = (source: CredentialsSource) => refusingRevoked(source, known);
   expect(await connected(wary(pki.node), wary(other))).toBe('node-1');
-  await known.take(listOf(await serialOf(other)));
+  await known.take(listOf(serialOf(other)));
   expect(await connected(wary(pki.node), other)).toMatch(
     /^not dialled: The certificate .* of node “node-2” was revoked/,
   );
-  await known.take(listOf(await serialOf(other), await serialOf(pki.node)));
+  await known.take(listOf(serialOf(other), serialOf(pki.node)));
   expect(await connected(pki.node, wary(other))).toMatch(/^refused: The certificate .* of node “node-1” was revoked/);
+});
+
+test('a connection that stands ends when the list comes, at whoever of the two knows it, and no other does', async () => {
+  const sockets = new Map<string, TLSSocket>();
+  const listener = await listenForNodes({
+    listen: '127.0.0.1:0',
+    credentials: refusingRevoked(other, known),
+    onNode: (name, socket) =>
+      sockets.set(
+        name,
+        socket.on('data', (data) => socket.write(data)),
+      ),
+    onRefused: () => undefined,
+  });
+  const third = await watchCredentials(await issueCertificate({ dir, type: 'node', name: 'node-3' }));
+  const dial = (credentials: CredentialsSource) =>
+    dialNode({ address: listener.address, node: 'node-2', credentials, signal: never });
+  const echoes = async (socket: TLSSocket) => {
+    const answer = once(socket, 'data');
+    socket.write('x');
+    return String(await answer);
+  };
+  try {
+    const revoked = await dial(pki.node);
+    const stays = await dial(third);
+    expect([await echoes(revoked), await echoes(stays)]).toEqual(['x', 'x']);
+    const ended = once(revoked, 'close');
+    const reason = once(sockets.get('node-1')!, 'error');
+    await known.take(listOf(serialOf(pki.node)));
+    await ended;
+    expect((await reason)[0]).toMatchObject({ code: 'certificate_revoked' });
+    expect(await echoes(stays)).toBe('x');
+    // The one that dialled, now: node-2 is the one that was revoked.
+    const dialler = await KnownRevocations.load(await mkdtemp(join(dir, 'state-')), log);
+    const dialled = await dial(refusingRevoked(third, dialler));
+    const failed = once(dialled, 'error');
+    await dialler.take(listOf(serialOf(other)));
+    expect((await failed)[0]).toMatchObject({ code: 'certificate_revoked' });
+    stays.destroy();
+  } finally {
+    third.close();
+    await listener.close();
+  }
 });

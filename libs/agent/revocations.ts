@@ -8,9 +8,11 @@ import type { DriverLog } from '#libs/drivers/contract';
 import {
   type CredentialsSource,
   digestOf,
-  PkiError,
+  type PkiError,
   parseRevocations,
-  RevokedSet,
+  type RevokedSet,
+  refusingBy,
+  revokedError,
   type ShownCertificate,
   type SignedRevocations,
 } from '#libs/pki';
@@ -31,6 +33,7 @@ const MOST_BELIEVED = 100;
 
 export class KnownRevocations {
   private readonly listeners = new Set<() => void>();
+  private readonly watchers = new Set<() => void>();
   /** Servers that were dialled, by serial, the latest last. */
   private readonly believed = new Map<string, ShownCertificate>();
   private writing: Promise<void> = Promise.resolve();
@@ -62,10 +65,7 @@ export class KnownRevocations {
       if (shown.type === 'server') this.believe(shown);
       return undefined;
     }
-    return new PkiError(
-      'certificate_revoked',
-      `The certificate ${shown.serial} of ${shown.type} “${shown.name}” was revoked.`,
-    );
+    return revokedError(shown);
   }
 
   /**
@@ -79,6 +79,7 @@ export class KnownRevocations {
     if (lists.length > MOST_LISTS)
       this.log.warn({ lists: lists.length }, 'too many lists of revocations; the oldest is forgotten');
     this.kept = lists.slice(0, MOST_LISTS);
+    for (const watcher of this.watchers) watcher();
     await this.write();
     const fallen = [...this.believed.values()].filter((server) => told.set.refuses(server));
     for (const { serial } of fallen) this.believed.delete(serial);
@@ -96,6 +97,12 @@ export class KnownRevocations {
   subscribe(listener: () => void): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
+  }
+
+  /** Calls back whenever a list was taken. Returns its end. */
+  watch(watcher: () => void): () => void {
+    this.watchers.add(watcher);
+    return () => this.watchers.delete(watcher);
   }
 
   private write(): Promise<void> {
@@ -116,21 +123,17 @@ function parsed(signed: SignedRevocations): Kept {
 
 /**
  * The credentials, with what is known to be revoked. When a server falls it is as if the own certificate had changed:
- * connections are made anew, and whom they lead to is looked at again.
+ * connections are made anew, and whom they lead to is looked at again. Connections between nodes end where they stand.
  */
 export function refusingRevoked(source: CredentialsSource, revocations: KnownRevocations): CredentialsSource {
-  return {
-    get current() {
-      return source.current;
-    },
+  return refusingBy(source, {
     subscribe(listener) {
       const ends = [source.subscribe(listener), revocations.subscribe(() => listener(source.current))];
       return () => {
         for (const end of ends) end();
       };
     },
-    check: () => source.check(),
-    close: () => source.close(),
     refusalOf: (shown) => revocations.refusalOf(shown),
-  };
+    watchRefusals: (listener) => revocations.watch(listener),
+  });
 }

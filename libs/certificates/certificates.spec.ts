@@ -185,6 +185,29 @@ describe('the list of what was revoked', () => {
     expect(await code(inTx((tx) => revokeSerial(tx, 'AA', { by, reason: 'two\nlines' })))).toBe('invalid');
   });
 
+  test('tells rhyzome-api of servers and serial numbers, by its own login, and of nobody else', async () => {
+    const list = new RevocationList(database.db, quiet, 20, 'servers');
+    const server = {
+      type: 'server' as const,
+      name: 'grpc-9',
+      serial: 'AB09',
+      notBefore: new Date(Date.now() - 300_000),
+    };
+    await inTx((tx) => revokeSerial(tx, 'AB10', { by }));
+    await inTx((tx) => revokeHolder(tx, { kind: 'node', name: 'told-nobody' }, { by }));
+    await list.follow(database.listener, () => undefined);
+    try {
+      const refused = (shown: object) => list.known.refuses({ ...server, ...shown });
+      expect([refused({}), refused({ serial: 'AB10' })]).toEqual([false, true]);
+      await inTx((tx) => revokeHolder(tx, { kind: 'server', name: 'grpc-9' }, { by }));
+      await expect.poll(() => refused({}), { timeout: 20_000 }).toBe(true);
+      expect(refused({ notBefore: new Date(Date.now() + 60_000) })).toBe(false);
+      expect(list.known.list.holders.map(({ type }) => type)).toEqual(['server']);
+    } finally {
+      await list.close();
+    }
+  });
+
   test('comes back from a node that knows more than a restored database, once', async () => {
     const list = new RevocationList(database.db, quiet, 20);
     await inTx((tx) => revokeSerial(tx, 'F00D01', { by }));

@@ -1,6 +1,6 @@
 /**
- * What was revoked, in the memory of each rhyzome-grpc, so that no call costs a query: read anew when the database tells,
- * and every few seconds whatever it tells. While the database is away, what is known goes on to hold.
+ * What was revoked, in the memory of each server, so that no call costs a query: read anew when the database tells, and
+ * every few seconds whatever it tells. While the database is away, what is known goes on to hold.
  */
 import { sql } from 'kysely';
 import { RhyzomeError } from '#libs/core';
@@ -36,6 +36,8 @@ export class RevocationList {
     private readonly db: Database,
     private readonly log: ListLog,
     private readonly lookMs = LOOK_MS,
+    /** `servers`: what rhyzome-api may know, who is the client of servers only. */
+    private readonly of: 'all' | 'servers' = 'all',
   ) {}
 
   /**
@@ -85,7 +87,7 @@ export class RevocationList {
       this.isStale = false;
       try {
         await this.read();
-        await this.prune();
+        if (this.of === 'all') await this.prune();
       } catch (error) {
         const isAway = error instanceof RhyzomeError && error.code === 'database_unavailable';
         if (!isAway) this.log.warn({ err: error }, 'what was revoked cannot be read; what is known holds on');
@@ -94,7 +96,24 @@ export class RevocationList {
   }
 
   private async read(): Promise<void> {
-    const rows = await this.db.operatorTransaction(
+    const rows = await (this.of === 'all' ? this.readAllRows() : this.readServers());
+    this.revoked = new RevokedSet({
+      serials: rows.flatMap(({ serial }) => serial ?? []),
+      holders: rows.flatMap(({ kind, name, revoked_at, spared }) =>
+        kind === null ? [] : [{ type: kind, name: name!, revokedAtMs: revoked_at.getTime(), spared }],
+      ),
+    });
+  }
+
+  /** Servers' certificates are issued by hand and written down nowhere: none can be spared. */
+  private async readServers(): Promise<Row[]> {
+    const found = sql<Omit<Row, 'spared'>>`select serial, kind, name, revoked_at from revoked_servers()`;
+    const rows = await this.db.unscopedRead(found.compile(this.db.builder));
+    return rows.map((row) => ({ ...row, spared: [] }));
+  }
+
+  private readAllRows(): Promise<Row[]> {
+    return this.db.operatorTransaction(
       async (tx) =>
         (
           await sql<Row>`
@@ -104,12 +123,6 @@ export class RevocationList {
             from revocation r`.execute(tx)
         ).rows,
     );
-    this.revoked = new RevokedSet({
-      serials: rows.flatMap(({ serial }) => serial ?? []),
-      holders: rows.flatMap(({ kind, name, revoked_at, spared }) =>
-        kind === null ? [] : [{ type: kind, name: name!, revokedAtMs: revoked_at.getTime(), spared }],
-      ),
-    });
   }
 
   /** Harmless when several do it at once. Revocations stay: a certificate that nobody recorded may last for years. */

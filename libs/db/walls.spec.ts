@@ -178,6 +178,7 @@ describe('row level security', () => {
       'remembered_issuer_keys',
       'reserve_node',
       'reserve_room',
+      'revoked_servers',
       'shrink_reservation',
       'split_reservation',
       'tell_unauthenticated',

@@ -10,13 +10,11 @@ import {
   type ConsoleLogResponse,
   type ConsoleRequest,
   type ConsoleResponse,
-  createChannel,
   isUnavailable,
   problemOf,
-  RelayServiceClient,
-  type RpcChannel,
   requestIdKey,
 } from '#libs/rpc';
+import { ReplicaChannels } from './replica-channels.js';
 
 export interface ConsoleTarget {
   nodeId: string;
@@ -45,15 +43,16 @@ interface RelayCaller {
 type ConsoleDuplex = grpc.ClientDuplexStream<ConsoleRequest, ConsoleResponse>;
 
 const FIRST_BYTE_MS = 10_000;
-const MAX_CHANNELS = 64;
 
 export class ConsoleRelay {
-  private readonly channels = new Map<string, RpcChannel>();
+  private readonly channels: ReplicaChannels;
 
   constructor(
     private readonly db: Database,
-    private readonly credentials: CredentialsSource,
-  ) {}
+    credentials: CredentialsSource,
+  ) {
+    this.channels = new ReplicaChannels(credentials);
+  }
 
   /**
    * The serial log as it stands, in chunks; resolves with the first. Throws RhyzomeError `node_unreachable` when nobody
@@ -61,11 +60,11 @@ export class ConsoleRelay {
    */
   async open(target: ConsoleTarget, caller: RelayCaller, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
     const replica = await this.holderOf(target.nodeId);
-    const call = this.channelTo(replica)
-      .client(RelayServiceClient)
-      .consoleLog({ ...target, tailBytes: BigInt(target.tailBytes) }, metadataOf(caller), {
+    const call = this.channels.call(replica, (client) =>
+      client.consoleLog({ ...target, tailBytes: BigInt(target.tailBytes) }, metadataOf(caller), {
         deadline: Date.now() + 60_000,
-      });
+      }),
+    );
     signal.addEventListener('abort', () => call.cancel(), { once: true });
     const chunks = (call as AsyncIterable<ConsoleLogResponse>)[Symbol.asyncIterator]();
     const timer = setTimeout(() => call.cancel(), FIRST_BYTE_MS);
@@ -89,9 +88,9 @@ export class ConsoleRelay {
     signal: AbortSignal,
   ): Promise<AttachedConsole> {
     const replica = await this.holderOf(target.nodeId);
-    const call = this.channelTo(replica)
-      .client(RelayServiceClient)
-      .console(metadataOf(caller), { deadline: Number.POSITIVE_INFINITY });
+    const call = this.channels.call(replica, (client) =>
+      client.console(metadataOf(caller), { deadline: Number.POSITIVE_INFINITY }),
+    );
     call.on('error', () => undefined); // The loop over the output has it; before that, the first message.
     const leave = () => call.cancel();
     signal.addEventListener('abort', leave, { once: true });
@@ -129,18 +128,8 @@ export class ConsoleRelay {
     return session.replica;
   }
 
-  private channelTo(replica: string): RpcChannel {
-    const known = this.channels.get(replica);
-    if (known) return known;
-    if (this.channels.size >= MAX_CHANNELS) this.close();
-    const channel = createChannel({ target: replica, credentials: this.credentials });
-    this.channels.set(replica, channel);
-    return channel;
-  }
-
   close(): void {
-    for (const channel of this.channels.values()) channel.close();
-    this.channels.clear();
+    this.channels.close();
   }
 }
 

@@ -35,8 +35,9 @@ export {
   type Revocations,
   type RevokedHolder,
   RevokedSet,
+  revokedError,
   type ShownCertificate,
   type SignedRevocations,
   verifyRevocations,
 } from './revocations.js';
-export { type CredentialsSource, fixedCredentials, type WatchOptions, watchCredentials } from './watch.js';
+export { type CredentialsSource, fixedCredentials, refusingBy, type WatchOptions, watchCredentials } from './watch.js';

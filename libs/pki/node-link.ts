@@ -2,13 +2,14 @@
  * Connections from node to node: mutual TLS, both sides with their nodes' certificates. These are no servers' (their
  * extended key usage says clients only, RFC 5280 section 4.2.1.12), so that no node passes for one anywhere else; here,
  * and only here, one side is dialled all the same, and the side that dials checks the other's chain by itself. Says who
- * the other side is and nothing of what it may do; one that was revoked is nobody.
+ * the other side is and nothing of what it may do; one that was revoked is nobody, from the moment that this is known.
  */
 import { X509Certificate } from 'node:crypto';
 import { connect, createServer, type DetailedPeerCertificate, type PeerCertificate, type TLSSocket } from 'node:tls';
 import { assertChain, assertValidAt, parseCertificates } from './credentials.js';
 import { PkiError } from './errors.js';
 import { identifyClient, shownBy } from './peer.js';
+import type { ShownCertificate } from './revocations.js';
 import type { CredentialsSource } from './watch.js';
 
 export interface NodeListener {
@@ -47,7 +48,9 @@ export async function listenForNodes(options: ListenOptions): Promise<NodeListen
     // Whoever uses the connection hears of its end by its streams; before that there is nobody to tell.
     socket.on('error', () => undefined);
     try {
-      onNode(nodeNameOf(socket.getPeerCertificate(), credentials), socket);
+      const node = nodeOf(socket.getPeerCertificate(), credentials);
+      endWhenRevoked(socket, node, credentials);
+      onNode(node.name, socket);
     } catch (error) {
       socket.destroy();
       onRefused(error as Error);
@@ -104,8 +107,11 @@ export function dialNode(options: {
     };
     socket.once('error', fail);
     socket.once('secureConnect', () => {
-      const wrong = wrongNode(socket, node, credentials);
-      if (wrong) return fail(wrong);
+      try {
+        endWhenRevoked(socket, assertNode(socket, node, credentials), credentials);
+      } catch (error) {
+        return fail(error as Error);
+      }
       settle();
       resolve(socket);
     });
@@ -116,25 +122,31 @@ const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2';
 /** A leaf and its intermediates. */
 const MOST_CERTIFICATES = 5;
 
-/** What is wrong with the other side's certificate; undefined: nothing. */
-function wrongNode(socket: TLSSocket, node: string, credentials: CredentialsSource): Error | undefined {
-  try {
-    const [leaf, ...intermediates] = chainOf(socket);
-    const files = { ca: 'our CA', cert: 'the other node’s certificate' };
-    if (!leaf) throw new PkiError('certificate_unparsable', 'The other side shows no certificate.');
-    if (leaf.ca || !leaf.keyUsage?.includes(CLIENT_AUTH)) {
-      throw new PkiError('identity_malformed', 'The other side’s certificate is no node’s.');
-    }
-    const now = new Date();
-    assertValidAt(leaf, files.cert, now);
-    const roots = parseCertificates(credentials.current.ca, files.ca, 'the CA');
-    assertChain(leaf, intermediates, roots, files, now);
-    const { subjectAltName: subjectaltname, serialNumber, validFrom: valid_from } = leaf;
-    const name = nodeNameOf({ subjectaltname, serialNumber, valid_from }, credentials);
-    return name === node ? undefined : new PkiError('identity_malformed', `There is node “${name}”, not “${node}”.`);
-  } catch (error) {
-    return error as Error;
+/** Throws PkiError unless the other side has shown the certificate of that node. */
+function assertNode(socket: TLSSocket, node: string, credentials: CredentialsSource): ShownCertificate {
+  const [leaf, ...intermediates] = chainOf(socket);
+  const files = { ca: 'our CA', cert: 'the other node’s certificate' };
+  if (!leaf) throw new PkiError('certificate_unparsable', 'The other side shows no certificate.');
+  if (leaf.ca || !leaf.keyUsage?.includes(CLIENT_AUTH)) {
+    throw new PkiError('identity_malformed', 'The other side’s certificate is no node’s.');
   }
+  const now = new Date();
+  assertValidAt(leaf, files.cert, now);
+  const roots = parseCertificates(credentials.current.ca, files.ca, 'the CA');
+  assertChain(leaf, intermediates, roots, files, now);
+  const { subjectAltName: subjectaltname, serialNumber, validFrom: valid_from } = leaf;
+  const shown = nodeOf({ subjectaltname, serialNumber, valid_from }, credentials);
+  if (shown.name === node) return shown;
+  throw new PkiError('identity_malformed', `There is node “${shown.name}”, not “${node}”.`);
+}
+
+/** Its streams end with the reason. */
+function endWhenRevoked(socket: TLSSocket, shown: ShownCertificate, credentials: CredentialsSource): void {
+  const end = credentials.watchRefusals?.(() => {
+    const refusal = credentials.refusalOf?.(shown);
+    if (refusal) socket.destroy(refusal);
+  });
+  if (end) socket.once('close', end);
 }
 
 /** As the other side sent it, the leaf first. */
@@ -150,15 +162,16 @@ function chainOf(socket: TLSSocket): X509Certificate[] {
 }
 
 /** Throws PkiError for what is no node of the same trust domain, or was revoked. */
-function nodeNameOf(
+function nodeOf(
   certificate: Pick<PeerCertificate, 'subjectaltname' | 'serialNumber' | 'valid_from'>,
   credentials: CredentialsSource,
-): string {
+): ShownCertificate {
   const { trustDomain } = credentials.current.identity;
   const peer = identifyClient(certificate, trustDomain);
-  const refusal = credentials.refusalOf?.(shownBy(certificate, peer));
+  const shown = shownBy(certificate, peer);
+  const refusal = credentials.refusalOf?.(shown);
   if (refusal) throw refusal;
-  if (peer.type === 'node') return peer.name;
+  if (peer.type === 'node') return shown;
   throw new PkiError('identity_malformed', `The other side is ${peer.type} “${peer.name}”, not a node.`);
 }
 

@@ -16,6 +16,10 @@ export interface ShownCertificate extends Pick<PeerIdentity, 'type' | 'name'> {
   notBefore: Date;
 }
 
+export function revokedError({ serial, type, name }: ShownCertificate): PkiError {
+  return new PkiError('certificate_revoked', `The certificate ${serial} of ${type} “${name}” was revoked.`);
+}
+
 /** All that a holder had up to then. */
 export interface RevokedHolder {
   type: IdentityType;

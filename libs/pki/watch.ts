@@ -27,6 +27,8 @@ export interface CredentialsSource {
   close(): void;
   /** Why a peer's certificate is not to be believed although its CA signed it; absent: nothing is known of any. */
   refusalOf?(shown: ShownCertificate): PkiError | undefined;
+  /** Calls back when more may be refused than before, so that connections that stand are looked at again. Returns its end. */
+  watchRefusals?(listener: () => void): () => void;
 }
 
 /** Loads once (throws PkiError when that set cannot be used), then keeps looking. The timer keeps no process alive. */
@@ -39,6 +41,22 @@ export async function watchCredentials(paths: CredentialPaths, options: WatchOpt
 /** A source that never changes, for tests and one-off commands. */
 export function fixedCredentials(credentials: Credentials): CredentialsSource {
   return { current: credentials, subscribe: () => () => {}, check: async () => {}, close: () => {} };
+}
+
+/** The same credentials, with what is known of others'. */
+export function refusingBy(
+  source: CredentialsSource,
+  refusals: Pick<CredentialsSource, 'refusalOf' | 'watchRefusals'> & Partial<Pick<CredentialsSource, 'subscribe'>>,
+): CredentialsSource {
+  return {
+    get current() {
+      return source.current;
+    },
+    subscribe: (listener) => source.subscribe(listener),
+    check: () => source.check(),
+    close: () => source.close(),
+    ...refusals,
+  };
 }
 
 class FileCredentials implements CredentialsSource {

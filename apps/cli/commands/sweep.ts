@@ -3,17 +3,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { SYSTEM_TENANT } from '#libs/core';
 import { administrator, type Context } from '../context.js';
 import { CliError, exitStatus } from '../exit-status.js';
-import type {
-  AccountOrphanView,
-  AccountRemovalView,
-  InventoryView,
-  LeftoverView,
-  MissingView,
-  OrphanView,
-  RemovalView,
-  SweepSettings,
-} from '../sweep.js';
-import { table } from '../table.js';
+import { settingsWords, sweepWords } from '../sweep-words.js';
 
 const MAX_HOURS = 24 * 366;
 
@@ -31,7 +21,7 @@ export function sweepCommand(context: Context): Command {
 
 function list(context: Context): Command {
   return new Command('list').description('what was found, and what becomes of it').action(async () => {
-    const sweep = await import('../sweep.js');
+    const [sweep, accounts] = await Promise.all([import('../sweep.js'), import('../sweep-accounts.js')]);
     const found = await context.read(async (tx) => ({
       settings: await sweep.readSweepSettings(tx),
       inventories: await sweep.listInventories(tx),
@@ -39,146 +29,11 @@ function list(context: Context): Command {
       missing: await sweep.listMissing(tx),
       leftovers: await sweep.listLeftovers(tx),
       removals: await sweep.listRemovals(tx),
-      accounts: await sweep.listAccountOrphans(tx),
-      accountRemovals: await sweep.listAccountRemovals(tx),
+      accounts: await accounts.listAccountOrphans(tx),
+      accountRemovals: await accounts.listAccountRemovals(tx),
     }));
-    context.show(found, words(found));
+    context.show(found, sweepWords(found));
   });
-}
-
-interface Found {
-  settings: SweepSettings;
-  inventories: InventoryView[];
-  orphans: OrphanView[];
-  missing: MissingView[];
-  leftovers: LeftoverView[];
-  removals: RemovalView[];
-  accounts: AccountOrphanView[];
-  accountRemovals: AccountRemovalView[];
-}
-
-function words(found: Found): string {
-  const { settings: current, inventories, orphans, missing, leftovers, removals, accounts } = found;
-  const oldest = inventories.reduce((least, { takenAt }) => Math.min(least, takenAt.getTime()), Date.now());
-  const parts = [
-    settingsWords(current),
-    `${inventories.length} nodes have told what they have${inventories.length > 0 ? `, the first of them at ${new Date(oldest).toISOString()}` : ''}.`,
-  ];
-  if (orphans.length > 0) {
-    const rows = orphans.map((o) => [
-      o.node,
-      o.kind,
-      o.id,
-      o.tenant,
-      o.state,
-      size(o.sizeBytes),
-      o.firstSeenAt,
-      fateWords(o),
-    ]);
-    const headings = ['NODE', 'KIND', 'ID', 'TENANT', 'STATE', 'SIZE', 'FIRST SEEN', 'WHAT BECOMES OF IT'];
-    parts.push(`On nodes, and nobody’s:\n${table(headings, rows)}`);
-  }
-  if (missing.length > 0) {
-    const rows = missing.map((m) => [m.node, m.kind, m.id, m.tenant, m.name, m.firstSeenAt]);
-    parts.push(
-      `Made on nodes, and not there any more:\n${table(['NODE', 'KIND', 'ID', 'TENANT', 'NAME', 'FIRST SEEN'], rows)}`,
-    );
-  }
-  if (leftovers.length > 0) {
-    const rows = leftovers.map((l) => [
-      l.title,
-      l.tenant,
-      l.id,
-      l.firstSeenAt,
-      l.isMended ? 'mended after an hour' : 'needs a look',
-    ]);
-    parts.push(
-      `In the database, and of nothing:\n${table(['WHAT', 'TENANT', 'ID', 'FIRST SEEN', 'WHAT BECOMES OF IT'], rows)}`,
-    );
-  }
-  if (accounts.length > 0) parts.push(accountWords(accounts));
-  if (orphans.length + missing.length + leftovers.length + accounts.length === 0)
-    parts.push('Nothing is nobody’s, and nothing is missing.');
-  if (removals.length > 0) {
-    const rows = removals.map((r) => [
-      r.node,
-      r.kind,
-      r.id,
-      r.tenant,
-      r.removedAt,
-      r.approvedBy ?? 'nobody: it had waited',
-    ]);
-    parts.push(`Removed last:\n${table(['NODE', 'KIND', 'ID', 'TENANT', 'WHEN', 'ON WHOSE WORD'], rows)}`);
-  }
-  if (found.accountRemovals.length > 0) {
-    const rows = found.accountRemovals.map((r) => [
-      r.tenant,
-      r.kind,
-      r.name,
-      r.at,
-      r.removedAt,
-      r.approvedBy ?? 'nobody: it had waited',
-    ]);
-    const headings = ['TENANT', 'KIND', 'NAME', 'AT', 'WHEN', 'ON WHOSE WORD'];
-    parts.push(`Removed last at the identity provider:\n${table(headings, rows)}`);
-  }
-  return parts.join('\n\n');
-}
-
-function accountWords(accounts: readonly AccountOrphanView[]): string {
-  const rows = accounts.map((a) => [a.tenant, a.kind, a.name, a.at, a.firstSeenAt, accountFateWords(a)]);
-  const headings = ['TENANT', 'KIND', 'NAME', 'AT', 'FIRST SEEN', 'WHAT BECOMES OF IT'];
-  return `At the identity provider, and nobody’s:\n${table(headings, rows)}`;
-}
-
-function accountFateWords({ fate, dueAt, failure, kind, tenant }: AccountOrphanView): string {
-  if (failure) return `cannot be removed: ${failure.message}`;
-  switch (fate) {
-    case 'held':
-      return 'stays until the restored database is compared';
-    case 'removing':
-    case 'approved':
-      return 'is being removed';
-    case 'noWord':
-      return `stays, with all that is in it, until \`rhyzome sweep remove-account ${tenant} ${kind} login\``;
-    case 'reported':
-      return 'is reported only';
-    case 'due':
-      return 'is removed when its turn comes';
-    case 'waiting':
-      return `is removed after ${dueAt.toISOString()}`;
-  }
-}
-
-function settingsWords({ mode, afterHours, isHeld }: SweepSettings): string {
-  if (isHeld) return 'The database was restored and not compared yet (`rhyzome restore report`): nothing is removed.';
-  if (mode === 'report') return 'Nothing is removed without `rhyzome sweep approve` or `remove`.';
-  return `What was nobody’s for ${afterHours} hours is removed: of each node at most a tenth a day, disks and snapshots only with a tombstone.`;
-}
-
-function fateWords({ fate, dueAt, failure }: OrphanView): string {
-  switch (fate) {
-    case 'held':
-      return 'stays: the restored database was not compared yet';
-    case 'removing':
-      return failure ? `is tried again: ${failure.message}` : 'is being removed';
-    case 'unknownKind':
-      return 'stays: this version does not know the kind';
-    case 'noTombstone':
-      return 'stays: the database does not know that it was deleted';
-    case 'approved':
-      return 'is removed with the next inventory';
-    case 'reported':
-      return 'stays until it is approved';
-    case 'due':
-      return 'is removed when its turn comes';
-    case 'waiting':
-      return `is removed after ${dueAt.toISOString()}`;
-  }
-}
-
-function size(bytes: number | null): string | null {
-  return bytes === null ? null : `${Math.round((bytes / 1024 ** 3) * 10) / 10} GiB`;
 }
 
 function now(context: Context): Command {
@@ -248,9 +103,9 @@ function approveAccounts(context: Context): Command {
     .description('let go what nobody owns at the identity provider and has waited long enough, however much it is')
     .option('--all', 'also what has not waited')
     .action(async ({ all = false }: { all?: boolean }) => {
-      const sweep = await import('../sweep.js');
+      const accounts = await import('../sweep-accounts.js');
       const approved = await context.change(async ({ tx, audit }) => {
-        const count = await sweep.approveAccounts(tx, administrator(), all);
+        const count = await accounts.approveAccounts(tx, administrator(), all);
         await audit({ tenantId: SYSTEM_TENANT, action: 'sweep.approveAccounts', details: { all, count } });
         return count;
       });
@@ -266,7 +121,7 @@ function removeAccount(context: Context): Command {
     .argument('<name>')
     .option('--force', 'do not ask')
     .action(async (tenant: string, kind: string, name: string, { force }: { force?: boolean }) => {
-      const { approveAccount } = await import('../sweep.js');
+      const { approveAccount } = await import('../sweep-accounts.js');
       if (kind === 'realm' && !force) {
         const question = `All people and programs of ${tenant} there lose their accounts, for good. Type ${tenant} to go on: `;
         if ((await context.ask(question)).trim() !== tenant)
