@@ -36,6 +36,8 @@ export function asRole(connection: pg.PoolConfig, role: Role | null, limits: Poo
     '-c timezone=UTC',
     // Compiling takes longer than any of our statements.
     '-c jit=off',
+    // What statements are given is keys and lists of them: planning them anew for each costs more than running them.
+    '-c plan_cache_mode=force_generic_plan',
   ];
   return {
     ...connection,

@@ -13,6 +13,9 @@ import type { Observed } from '#libs/rpc';
 import type { NodeSession } from './registry.js';
 import { reportFrom } from './reports.js';
 
+/** What is asked of a row of the report, or of a resource in it, is asked by index: joined, the tables might be read whole. */
+const oneByOne = sql`offset 0`;
+
 interface Told {
   session: NodeSession;
   report: NonNullable<ReturnType<typeof reportFrom>>;
@@ -48,17 +51,19 @@ export class QuietReports {
       with report as materialized (
         select * from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as o (n int, node uuid, session bigint, "tenantId" text,
           id uuid, kind text, revision bigint, generation bigint, phase text, status jsonb, failure jsonb)
+      ), awaited as materialized (
+        select o."tenantId", o.id from (select distinct "tenantId", id from report) o
+        where exists (select from job j where j.tenant_id = o."tenantId" and j.resource_id = o.id and j.finished_at is null ${oneByOne})
+          or exists (select from job j where j.tenant_id = o."tenantId" and j.waits_for = o.id and j.finished_at is null ${oneByOne})
+          or exists (select from held_address h where h.tenant_id = o."tenantId" and h.resource_id = o.id ${oneByOne})
       ), quiet as materialized (
-        select distinct on (p.tenant_id, p.resource_id, p.node_id) o.*
-        from report o join placement p on p.tenant_id = o."tenantId" and p.resource_id = o.id and p.node_id = o.node
-        join node_session s on s.node_id = o.node and s.session = o.session
-        join node n on n.id = o.node and n.epoch = s.epoch
-        where p.kind = o.kind and p.present and p.observed_revision < o.revision and p.revision >= o.revision
-          and not exists (select from job j where j.tenant_id = p.tenant_id and j.resource_id = p.resource_id and j.finished_at is null)
-          and not exists (select from job j where j.tenant_id = p.tenant_id and j.waits_for = p.resource_id and j.finished_at is null)
-          and not exists (select from held_address h
-            where h.tenant_id = p.tenant_id and h.resource_id = p.resource_id and h.node_id = p.node_id)
-        order by p.tenant_id, p.resource_id, p.node_id, o.revision desc
+        select distinct on (o."tenantId", o.id, o.node) o.* from report o
+        where not exists (select from awaited a where a."tenantId" = o."tenantId" and a.id = o.id)
+          and exists (select from node_session s join node n on n.id = s.node_id and n.epoch = s.epoch
+            where s.node_id = o.node and s.session = o.session ${oneByOne})
+          and exists (select from placement p where p.tenant_id = o."tenantId" and p.resource_id = o.id and p.node_id = o.node
+            and p.kind = o.kind and p.present and p.observed_revision < o.revision and p.revision >= o.revision ${oneByOne})
+        order by o."tenantId", o.id, o.node, o.revision desc
       ), free as materialized (
         select p.tenant_id, p.resource_id, p.node_id from placement p join quiet q
           on p.tenant_id = q."tenantId" and p.resource_id = q.id and p.node_id = q.node
