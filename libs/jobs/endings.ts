@@ -3,7 +3,7 @@
  * does not get on. Each in one transaction in which the lease holds.
  */
 import { RhyzomeError } from '#libs/core';
-import { type Database, isDatabaseAway, type Tx } from '#libs/db';
+import { committingWith, type Database, isDatabaseAway, type Tx } from '#libs/db';
 import { type NewAlarm, raiseAlarm } from './alarms.js';
 import { backoffMs, failureOf, isElsewhere, type JobFailure, unknownFailure } from './failure.js';
 import type { JobHandler, RunnerLog } from './handler.js';
@@ -54,8 +54,9 @@ export class JobEndings {
     if (row.phase === 'undo') return this.undoStuck(row, error, failures);
     const failure = known ? failureOf(error as RhyzomeError) : unknownFailure(row);
     if (!known) this.options.log.error({ job: row.id, err: error }, 'the job failed');
-    await this.fenced(row, 'no key update', (tx) =>
-      giveBack(tx, row, 0, {
+    await this.fenced(row, 'no key update', (tx) => {
+      wakeWorkers();
+      return giveBack(tx, row, 0, {
         phase: 'undo',
         outcome: 'failed',
         error: JSON.stringify(failure),
@@ -63,8 +64,8 @@ export class JobEndings {
         failures: 0,
         crashes: 0,
         alarm_at: later(ALARM_AFTER_MS),
-      }),
-    );
+      });
+    });
   }
 
   async end(row: JobRow, outcome: JobOutcome, failure: JobFailure | null): Promise<void> {
@@ -72,16 +73,18 @@ export class JobEndings {
       if (outcome === 'succeeded' && current.phase === 'undo') throw new CancelRequested();
       await this.handler.settle(tx, current, outcome, failure);
       if (outcome !== 'succeeded') await endWaits(tx, row);
-      await writeJob(tx, row, {
-        state: outcome,
-        error: failure ? JSON.stringify(failure) : null,
-        cancellable: false,
-        finished_at: new Date(),
-        lease_owner: null,
-        lease_until: null,
-        message: null,
-        ...(outcome === 'succeeded' && { progress: 100 }),
-      });
+      await committingWith(tx, () =>
+        writeJob(tx, row, {
+          state: outcome,
+          error: failure ? JSON.stringify(failure) : null,
+          cancellable: false,
+          finished_at: new Date(),
+          lease_owner: null,
+          lease_until: null,
+          message: null,
+          ...(outcome === 'succeeded' && { progress: 100 }),
+        }),
+      );
     });
   }
 

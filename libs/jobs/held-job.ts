@@ -2,11 +2,17 @@
  * A job whose lease this process holds: its transactions, in each of which the lease is made sure of first, and its looks at
  * what it waits for. Knows nothing of steps.
  */
+import type { UpdateObject } from 'kysely';
 import { Waiting } from '#libs/core';
-import type { Database, Tx } from '#libs/db';
+import { committingWith, type Database, type DB, type Tx } from '#libs/db';
 import { CancelRequested, Parked } from './outside.js';
-import { park } from './queue.js';
+import { park, writeJob } from './queue.js';
 import { holdLease, type JobRow } from './rows.js';
+
+export interface Noted {
+  writes?: Promise<unknown>;
+  changes?: UpdateObject<DB, 'job'>;
+}
 
 export class HeldJob {
   constructor(
@@ -36,11 +42,15 @@ export class HeldJob {
     });
   }
 
-  /** Gives what `probe` gives. Where that is Waiting, the transaction that looked gives the job back, and Parked is thrown. */
+  /**
+   * Gives what `probe` gives. Where that is Waiting, the transaction that looked gives the job back, and Parked is thrown;
+   * `note` then gives what else is to be written: statements, sent when it is called, and columns of the job's row.
+   */
   async look<Answer>(
     phase: 'do' | 'undo',
     retryMs: number,
     probe: (tx: Tx) => Promise<Answer | Waiting>,
+    note: (tx: Tx, waiting: Waiting) => Noted = () => ({}),
   ): Promise<Answer> {
     let isOver = true;
     const once = (isLast: boolean) =>
@@ -49,9 +59,15 @@ export class HeldJob {
         if (!(answer instanceof Waiting)) return answer;
         // Its news wake the job from when that was written down.
         const isAwaited = !this.isForeign(answer) || current.waits_for === answer.on;
-        if (!isAwaited) await this.waitFor(tx, answer.on!);
         isOver = isLast || isAwaited;
-        if (isOver) await park(tx, this.row, current, { waitingFor: answer, retryMs });
+        await committingWith(tx, () => {
+          const { writes, changes } = note(tx, answer);
+          const all = { ...changes, ...(!isAwaited && { waits_for: answer.on! }) };
+          const job = isOver
+            ? park(tx, this.row, current, { waitingFor: answer, retryMs, changes: all })
+            : writeJob(tx, this.row, all);
+          return Promise.all([writes, job]);
+        });
         return answer;
       });
     let answer = await once(false);
@@ -63,15 +79,5 @@ export class HeldJob {
 
   private isForeign({ on }: Waiting): boolean {
     return on !== undefined && on !== this.row.resource_id;
-  }
-
-  /** Writes down whose news wake the job, beside those of its own resource. */
-  async waitFor(tx: Tx, resourceId: string): Promise<void> {
-    await tx
-      .updateTable('job')
-      .set({ waits_for: resourceId })
-      .where('tenant_id', '=', this.row.tenant_id)
-      .where('id', '=', this.row.id)
-      .execute();
   }
 }

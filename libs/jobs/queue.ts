@@ -4,7 +4,7 @@ import { type RawBuilder, sql, type UpdateObject } from 'kysely';
 import type { Waiting } from '#libs/core';
 import type { Database, DB, Tx } from '#libs/db';
 import { ALARM_CRASHES } from './limits.js';
-import type { JobRow } from './rows.js';
+import { type JobRow, wakeWorkers } from './rows.js';
 
 /** A claimed job, and whether this is its first claim. */
 export type ClaimedRow = JobRow & { first_claim: boolean };
@@ -101,11 +101,12 @@ export async function park(
   tx: Tx,
   row: JobRow,
   current: JobRow,
-  { waitingFor, retryMs }: { waitingFor: Waiting; retryMs: number },
+  { waitingFor, retryMs, changes = {} }: { waitingFor: Waiting; retryMs: number; changes?: UpdateObject<DB, 'job'> },
 ): Promise<void> {
   const state = current.state === 'cancelling' ? 'cancelling' : waitingFor.outside ? 'waiting' : 'running';
   const woken = current.wakes > row.wakes || current.phase !== row.phase;
-  await giveBack(tx, row, woken ? 0 : retryMs, { state, message: waitingFor.message, failures: 0 });
+  if (woken) wakeWorkers();
+  await giveBack(tx, row, woken ? 0 : retryMs, { ...changes, state, message: waitingFor.message, failures: 0 });
 }
 
 /** Changes the job's row. */

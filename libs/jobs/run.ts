@@ -4,16 +4,23 @@
  * the collected undos in reverse order. Every write first makes sure that the lease still holds.
  */
 
-import { sql } from 'kysely';
+import { sql, type UpdateObject } from 'kysely';
 import { type Job, type JobStep, RhyzomeError, type StepLimits, Waiting, type WaitOptions } from '#libs/core';
-import type { Database, Tx } from '#libs/db';
+import { allInOrder, committingWith, type Database, type DB, type Tx } from '#libs/db';
 import { clearAlarm } from './alarms.js';
 import { HeldJob } from './held-job.js';
 import { ALARM_AFTER_MS, ALARM_CRASHES, ALARM_TRIES, deadlineOf, stepTimedOut } from './limits.js';
 import type { OutsideWork } from './outside.js';
 import { later, writeJob } from './queue.js';
 import type { JobRow, JobStepRow } from './rows.js';
-import { type DeadlineChange, type RecordedStep, readSteps, recordStep, setStepState } from './step-rows.js';
+import {
+  type DeadlineChange,
+  type RecordedStep,
+  readSteps,
+  recordStep,
+  type StepRecord,
+  setStepState,
+} from './step-rows.js';
 
 /** Ends a replay backwards at the first step that never began. */
 class Unwinding extends Error {
@@ -25,6 +32,14 @@ interface Undo {
   undoOutside?: (signal: AbortSignal, result: any) => Promise<void>;
   undo?: (tx: Tx, result: any) => Promise<void>;
   undone?: (tx: Tx) => Promise<true | Waiting>;
+}
+
+/** What the job's row says of a step that is done. */
+interface Done {
+  message: string;
+  cancellable?: boolean;
+  /** Whose news wake it, too. */
+  waitsFor?: string;
 }
 
 function undoOf(row: JobStepRow, step: JobStep<Tx, any, any>): Undo {
@@ -106,12 +121,10 @@ export class JobRun implements Job<Tx> {
     const prepared = step.outside ? await this.prepare(ordinal, name, started, step, known) : undefined;
     return this.job.forward(async (tx) => {
       const result = await step.act(tx, prepared as Prepared);
-      const { message } = step;
-      const stored = await recordStep(tx, this.row, { ordinal, name, state: 'succeeded', started, result, message });
+      const { message = name, cancellable } = step;
+      const record = { ordinal, name, state: 'succeeded', started, result, message: step.message } as const;
+      const stored = await this.done(tx, record, { message, cancellable, waitsFor: step.newsOf?.(result) });
       this.undos.push(undoOf(stored, step));
-      const awaited = step.newsOf?.(result);
-      if (awaited !== undefined) await this.job.waitFor(tx, awaited);
-      await this.advance(tx, ordinal, step.message ?? name, step.cancellable);
       return result;
     });
   }
@@ -134,8 +147,7 @@ export class JobRun implements Job<Tx> {
           const deadline = deadlineMs === null ? null : { keep: deadlineMs };
           const { message } = step;
           await recordStep(tx, this.row, { ordinal, name, state: 'running', started, message, deadline });
-          await writeJob(tx, this.row, { message: step.message ?? name });
-          if (!known) await this.expect(tx, step);
+          await writeJob(tx, this.row, { message: step.message ?? name, ...(!known && alarmOf(step)) });
         });
         return step.outside!(signal);
       },
@@ -156,22 +168,24 @@ export class JobRun implements Job<Tx> {
     this.limits = options;
     const deadlineMs = deadlineOf(options, this.row.action);
     const retryMs = Math.min(POLL_MS, deadlineMs ?? POLL_MS);
-    return this.job.look('do', retryMs, async (tx) => {
+    const started = known?.started_at ?? new Date();
+    const seen = async (tx: Tx) => {
       const answer = await probe(tx);
-      const started = known?.started_at ?? new Date();
-      if (!(answer instanceof Waiting)) {
-        const { message } = options;
-        await recordStep(tx, this.row, { ordinal, name, state: 'succeeded', started, result: answer, message });
-        await this.advance(tx, ordinal, message ?? name, options.cancellable);
-        return answer;
-      }
+      if (answer instanceof Waiting) return answer;
+      const { message = name, cancellable } = options;
+      const record = { ordinal, name, state: 'succeeded', started, result: answer, message: options.message } as const;
+      await this.done(tx, record, { message, cancellable });
+      return answer;
+    };
+    return this.job.look('do', retryMs, seen, (tx, answer) => {
       const deadline = this.deadlineOfWait(known, answer, options);
       const { message } = answer;
-      if (known?.message === message && deadline === 'same') return answer;
+      if (known?.message === message && deadline === 'same') return {};
       const change = deadline === 'same' ? keeping(deadlineMs) : deadline;
-      await recordStep(tx, this.row, { ordinal, name, state: 'waiting', started, message, deadline: change });
-      if (!known) await this.expect(tx, options);
-      return answer;
+      return {
+        writes: recordStep(tx, this.row, { ordinal, name, state: 'waiting', started, message, deadline: change }),
+        changes: known ? {} : alarmOf(options),
+      };
     });
   }
 
@@ -188,13 +202,6 @@ export class JobRun implements Job<Tx> {
     if (!known?.deadline_at || getsOn) return { begin: deadlineMs };
     if (known.is_late) throw stepTimedOut(known.name, deadlineMs, answer.message);
     return 'same';
-  }
-
-  /** The job may be as late as this step: only then is somebody told, and of what its user keeps waiting nobody. */
-  private async expect(tx: Tx, { alarm, deadlineMs }: StepLimits): Promise<void> {
-    if (alarm === false) await writeJob(tx, this.row, { alarm_at: null });
-    else if (deadlineMs)
-      await writeJob(tx, this.row, { alarm_at: sql`greatest(alarm_at, ${later((2 * deadlineMs) / 3)})` });
   }
 
   /**
@@ -239,19 +246,38 @@ export class JobRun implements Job<Tx> {
     return known;
   }
 
-  private async advance(tx: Tx, ordinal: number, message: string, cancellable = true): Promise<void> {
-    await writeJob(tx, this.row, {
+  /** Writes that a step is done, together with the commit. */
+  private async done(tx: Tx, record: StepRecord, done: Done): Promise<JobStepRow> {
+    await this.clearAlarms(tx);
+    const [stored] = await committingWith(tx, () =>
+      allInOrder([recordStep(tx, this.row, record), this.advance(tx, record.ordinal, done)]),
+    );
+    return stored;
+  }
+
+  private async clearAlarms(tx: Tx): Promise<void> {
+    const { tenant_id: tenantId, id: cause, failures, crashes } = this.job.row;
+    if (failures >= ALARM_TRIES) await clearAlarm(tx, { tenantId, code: 'job_failing', cause });
+    if (crashes >= ALARM_CRASHES) await clearAlarm(tx, { tenantId, code: 'job_crashing', cause });
+  }
+
+  private advance(tx: Tx, ordinal: number, { message, cancellable = true, waitsFor }: Done): Promise<void> {
+    return writeJob(tx, this.row, {
       progress: Math.min(95, Math.floor((100 * ordinal) / Math.max(this.total, ordinal))),
       message,
       failures: 0,
       crashes: 0,
       ...(this.limits.alarm === false && { alarm_at: later(ALARM_AFTER_MS) }),
       ...(!cancellable && { cancellable: false }),
+      ...(waitsFor !== undefined && { waits_for: waitsFor }),
     });
-    const { tenant_id: tenantId, id: cause, failures, crashes } = this.job.row;
-    if (failures >= ALARM_TRIES) await clearAlarm(tx, { tenantId, code: 'job_failing', cause });
-    if (crashes >= ALARM_CRASHES) await clearAlarm(tx, { tenantId, code: 'job_crashing', cause });
   }
+}
+
+/** The job may be as late as this step: only then is somebody told, and of what its user keeps waiting nobody. */
+function alarmOf({ alarm, deadlineMs }: StepLimits): UpdateObject<DB, 'job'> {
+  if (alarm === false) return { alarm_at: null };
+  return deadlineMs ? { alarm_at: sql<Date>`greatest(alarm_at, ${later((2 * deadlineMs) / 3)})` } : {};
 }
 
 /** As it is, where it has begun. */

@@ -40,6 +40,8 @@ export class JobRunner {
   private renewals: ReturnType<Database['renewals']> | undefined;
   private claiming = false;
   private claimAgain = false;
+  /** The last look at the queue may have left something there that was due. */
+  private isMoreDue = true;
   private stopping = false;
 
   constructor(
@@ -101,14 +103,17 @@ export class JobRunner {
       do {
         this.claimAgain = false;
         const free = this.workers - this.held.size;
+        this.isMoreDue = free <= 0;
         if (free <= 0) break;
         const rows = await claimDue(this.db, this.owner, this.leaseMs, free);
+        this.isMoreDue = rows.length === free;
         for (const row of rows) this.held.set(row.id, row);
         // Before the work, which may compute without a turn.
         this.keepLeases();
         for (const row of rows) void this.work(row);
       } while (this.claimAgain && !this.stopping);
     } catch (error) {
+      this.isMoreDue = true;
       const isAway = isDatabaseAway(error) || (error as RhyzomeError).code === 'database_unavailable';
       if (!isAway) this.log.error({ err: error }, 'claiming jobs failed');
     } finally {
@@ -139,7 +144,7 @@ export class JobRunner {
       // One that has been given back may be held anew already.
       if (this.held.get(row.id) === row) this.held.delete(row.id);
       this.keepLeases();
-      void this.claim();
+      if (this.isMoreDue) void this.claim();
     }
   }
 

@@ -2,7 +2,7 @@
 
 import { sql } from 'kysely';
 import { isTenantId, isUuid } from '#libs/core';
-import type { Database } from '#libs/db';
+import { allInOrder, committingWith, type Database } from '#libs/db';
 import { lockSubject, wakeHeld, wakeJobs, wakeWaiters } from '#libs/jobs';
 import type { KindRegistry, PlacementReport } from '#libs/resources';
 import { DeedOutcome, type DeedResult, type Observed, Phase } from '#libs/rpc';
@@ -62,8 +62,7 @@ export async function recordReport(
   const { phase, status, failure, revision, generation } = report;
   const ref = { tenantId: report.tenantId, id: report.id };
   const { isNews, followUp, held } = await db.tenantTransaction(ref.tenantId, async (tx) => {
-    await lockSubject(tx, ref.tenantId, ref.id);
-    const written = await sql<{ revision: number; present: boolean; kind: string; holds: boolean }>`
+    const update = sql<{ revision: number; present: boolean; kind: string; holds: boolean }>`
       update placement set observed_revision = ${revision}, observed_generation = ${generation},
         phase = ${phase}, status = ${status ? JSON.stringify(status) : null}::jsonb,
         failure = ${failure ? JSON.stringify(failure) : null}::jsonb, observed_at = now()
@@ -72,7 +71,8 @@ export async function recordReport(
         and (observed_revision, phase, status, failure) is distinct from (${revision}::bigint, ${phase}::text,
           ${status ? JSON.stringify(status) : null}::jsonb, ${failure ? JSON.stringify(failure) : null}::jsonb)
       returning revision, present, kind, exists (select from held_address h where h.tenant_id = placement.tenant_id
-        and h.resource_id = placement.resource_id and h.node_id = placement.node_id) as holds`.execute(tx);
+        and h.resource_id = placement.resource_id and h.node_id = placement.node_id) as holds`;
+    const [, written] = await allInOrder([lockSubject(tx, ref.tenantId, ref.id), update.execute(tx)]);
     const row = written.rows[0];
     if (!row) return { isNews: false, held: [] };
     const isCurrent = row.revision === revision;
@@ -89,8 +89,10 @@ export async function recordReport(
     const next = await registry
       .find(row.kind)
       ?.observed?.(tx, ref.tenantId, { resourceId: ref.id, nodeId, isCurrent, phase, status, failure });
-    await wakeJobs(tx, ref.tenantId, [ref.id]);
-    return { isNews: true, followUp: next, held: await wakeWaiters(tx, ref.tenantId, ref.id) };
+    const [, held] = await committingWith(tx, () =>
+      allInOrder([wakeJobs(tx, ref.tenantId, [ref.id]), wakeWaiters(tx, ref.tenantId, ref.id)]),
+    );
+    return { isNews: true, followUp: next, held };
   });
   await wakeHeld(db, ref.tenantId, held);
   if (followUp) await db.tenantTransaction(ref.tenantId, followUp);

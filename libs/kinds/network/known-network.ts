@@ -1,7 +1,7 @@
 /** A network as its rows have it at one moment, for what nodes are told of it. Reads only. */
 import { sql } from 'kysely';
 import type { Tags } from '#libs/core';
-import type { Tx } from '#libs/db';
+import { allInOrder, type Tx } from '#libs/db';
 import type { NetworkSpec } from '#libs/drivers/contract';
 import type { Door, Guest, Part, PartFields, PartSpec } from './part-specs.js';
 import type { Standing } from './spanning.js';
@@ -25,7 +25,7 @@ export interface Known extends Fields {
 
 /** Reads it with its leases and parts; null: there is none. `joining`: a node that it is to stand on, too. */
 export async function readNetwork(tx: Tx, tenantId: string, id: string, joining?: string): Promise<Known | null> {
-  const result = await sql<Fields>`
+  const fields = sql<Fields>`
     select k.subnet, host(k.gateway) as gateway, k.subnet6, host(gateway6_of(k.subnet6, k.subnet, k.gateway)) as gateway6,
       k.dns, k.domain, k.mtu, r.generation, k.vni, k.router_node_id as "routerId", k.told_members as "toldMembers",
       (select json_build_object('privateKey', d.private_key, 'port', d.port) from wireguard_door d
@@ -38,9 +38,9 @@ export async function readNetwork(tx: Tx, tenantId: string, id: string, joining?
           where q.tenant_id = k.tenant_id and q.resource_id = k.id and q.present) || ${joining ?? null}::uuid)) as standing
     from resource r join network k on k.tenant_id = r.tenant_id and k.id = r.id
     where r.tenant_id = ${tenantId} and r.id = ${id}`.execute(tx);
-  const row = result.rows[0];
+  const [{ rows }, parts] = await allInOrder([fields, partsOf(tx, tenantId, id)]);
+  const row = rows[0];
   if (!row) return null;
-  const parts = await partsOf(tx, tenantId, id);
   const withTags = parts.some(({ spec }) => spec.kind === 'firewallRule');
   return { ...row, parts, leases: await leasesOf(tx, tenantId, id, withTags) };
 }
