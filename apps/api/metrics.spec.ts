@@ -58,7 +58,7 @@ describe('metrics', () => {
       .select(['node_id as nodeId', 'session'])
       .where('node_id', '=', platform.node.id)
       .executeTakeFirstOrThrow();
-    await recordMetrics(platform.db, session, { items: [{ ...item, custom: false }, own] });
+    await recordMetrics(platform.db, [{ session, report: { items: [{ ...item, custom: false }, own] } }]);
     expect(await (await read('web', 'application/json')).json()).toMatchObject({
       builtIn: {
         ageSeconds: expect.any(Number),

@@ -3,7 +3,7 @@ import 'reflect-metadata';
 import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newId } from '#libs/core';
-import { desire, type NodeSession, recordMetrics } from '#libs/nodes';
+import { desire, Metrics, type NodeSession, recordMetrics } from '#libs/nodes';
 import { MetricType, type ResourceMetrics } from '#libs/rpc';
 import { TENANT, type TestDatabase, type TwoNodes, twoNodes } from '#libs/testing';
 
@@ -30,9 +30,14 @@ describe('metrics', () => {
   }
 
   const send = (items: Partial<ResourceMetrics>[], by = node) =>
-    recordMetrics(database.db, by, {
-      items: items.map((item) => ({ ref: undefined, at: new Date(), metrics: [cpu], custom: false, ...item })),
-    });
+    recordMetrics(database.db, [
+      {
+        session: by,
+        report: {
+          items: items.map((item) => ({ ref: undefined, at: new Date(), metrics: [cpu], custom: false, ...item })),
+        },
+      },
+    ]);
 
   const stored = (id: string) =>
     inTenant(async (tx) => {
@@ -58,6 +63,23 @@ describe('metrics', () => {
     await send([{ ref: one }, { ref: two }]);
     expect(await stored(one.id)).toEqual([]);
     expect(await stored(two.id)).toMatchObject([{ metrics: [{ value: 1.5 }] }]);
+  });
+
+  test('of several nodes are stored together, and of what stands on two the last', async () => {
+    const [here, there] = [await resource(), await resource(otherNode)];
+    const both = await resource();
+    await inTenant((tx) => desire(tx, both, otherNode.nodeId, { generation: 1, spec: {} }));
+    const told = (ref: typeof kind, value: number): ResourceMetrics => ({
+      ...{ ref, at: new Date(), custom: false },
+      metrics: [{ ...cpu, value }],
+    });
+    const metrics = new Metrics(database.db, 20);
+    await Promise.all([
+      metrics.record(node, { items: [told(here, 1), told(both, 2)] }),
+      metrics.record(otherNode, { items: [told(there, 3), told(both, 4)] }),
+    ]);
+    const values = await Promise.all([here, there, both].map(async ({ id }) => (await stored(id))[0]!.metrics));
+    expect(values).toMatchObject([[{ value: 1 }], [{ value: 3 }], [{ value: 4 }]]);
   });
 
   test('of anything else, of another node, tenant, kind or stream, or that are ill-formed, are none', async () => {

@@ -1,9 +1,8 @@
 /**
- * Metrics that nodes send of what is placed there: the last sample of each resource and source, in one statement a
- * report. Only the latest stream of a node counts, and only for what is placed on that node.
+ * Metrics that nodes send of what is placed there: the last sample of each resource and source. Only the latest stream of a node counts, and only for what is placed on that node.
  */
 import { sql } from 'kysely';
-import { isTenantId, isUuid, MAX_METRICS, type MetricSample, metricErrors } from '#libs/core';
+import { Gathering, isTenantId, isUuid, MAX_METRICS, type MetricSample, metricErrors } from '#libs/core';
 import { type Database, violatedForeignKey } from '#libs/db';
 import { type MetricsReport, MetricType, type ResourceMetrics } from '#libs/rpc';
 import type { NodeSession } from './registry.js';
@@ -20,29 +19,57 @@ interface Row {
   metrics: MetricSample[];
 }
 
-/** Stores what is well-formed and drops the rest: a metric too many is no reason to lose a stream. */
-export async function recordMetrics(db: Database, session: NodeSession, report: MetricsReport): Promise<void> {
-  const rows = new Map<string, Row>();
-  for (const item of report.items.slice(0, MAX_REPORTED)) {
-    const row = rowOf(item);
-    if (row) rows.set(`${row.tenant} ${row.id} ${row.source}`, row);
+/** So long a sample may wait for those of other nodes; nobody waits for it. */
+const GATHER_MS = 250;
+/** Nodes whose samples go in one statement. */
+const NODES_AT_ONCE = 20;
+
+interface Reported {
+  session: NodeSession;
+  report: MetricsReport;
+}
+
+/** Of all nodes whose streams a replica holds, in one statement for those of a quarter of a second. */
+export class Metrics {
+  private readonly gathering: Gathering<Reported, void>;
+
+  constructor(db: Database, waitMs = GATHER_MS) {
+    const write = async (reported: readonly Reported[]): Promise<void[]> => {
+      await recordMetrics(db, reported);
+      return reported.map(() => undefined);
+    };
+    this.gathering = new Gathering(write, { waitMs, atOnce: NODES_AT_ONCE });
   }
-  if (rows.size === 0) return;
-  const list = JSON.stringify([...rows.values()]);
+
+  /** Resolves once what is well-formed is stored; the rest is dropped: a metric too many is no reason to lose a stream. */
+  record(session: NodeSession, report: MetricsReport): Promise<void> {
+    return this.gathering.ask({ session, report });
+  }
+}
+
+/** Stores the last sample of each resource and source. */
+export async function recordMetrics(db: Database, reported: readonly Reported[]): Promise<void> {
+  const rows = reported.flatMap(({ session: { nodeId: node, session }, report }) =>
+    report.items.slice(0, MAX_REPORTED).flatMap((item) => {
+      const row = rowOf(item);
+      return row ? [{ ...row, node, session }] : [];
+    }),
+  );
+  if (rows.length === 0) return;
+  const list = JSON.stringify(rows.map((row, n) => ({ ...row, n })));
   for (let attempt = 1; ; attempt++) {
     try {
-      // In the order of the key, so that two nodes with a network in common never wait for each other.
+      // In the order of the key, so that two replicas whose nodes have a network in common never wait for each other.
       await sql`
         insert into metric_sample (tenant_id, resource_id, source, at, metrics)
-        select p.tenant_id, p.resource_id, m.source, m.at, m.metrics
+        select distinct on (p.tenant_id, p.resource_id, m.source) p.tenant_id, p.resource_id, m.source, m.at, m.metrics
         from jsonb_to_recordset(${list}::jsonb)
-          as m (tenant text, id uuid, kind text, source text, at timestamptz, metrics jsonb)
+          as m (n int, node uuid, session bigint, tenant text, id uuid, kind text, source text, at timestamptz, metrics jsonb)
+        join node_session s on s.node_id = m.node and s.session = m.session
         join placement p on p.tenant_id = m.tenant and p.resource_id = m.id and p.kind = m.kind
-          and p.node_id = ${session.nodeId} and p.present
+          and p.node_id = m.node and p.present
         join resource r on r.tenant_id = p.tenant_id and r.id = p.resource_id
-        where exists (
-          select from node_session s where s.node_id = ${session.nodeId} and s.session = ${session.session})
-        order by 1, 2, 3
+        order by p.tenant_id, p.resource_id, m.source, m.n desc
         on conflict (tenant_id, resource_id, source) do update set at = excluded.at, metrics = excluded.metrics`.execute(
         db.operator,
       );

@@ -15,6 +15,7 @@ import {
   type ConnectResponse,
   DeedOutcome,
   type Hello,
+  type MetricsReport,
   messagesOf,
   type Observed,
   send,
@@ -22,7 +23,6 @@ import {
 import { recordDeedProgress } from './deed-progress.js';
 import { InventoryTaking, inTurn, type Turn } from './inventory-taking.js';
 import { newsOf } from './known-reports.js';
-import { recordMetrics } from './metrics.js';
 import { countFrom, smallCountFrom } from './node-words.js';
 import { closeSession, holdsSession, type OpenedSession, takeBack } from './registry.js';
 import { Relays } from './relays.js';
@@ -55,6 +55,7 @@ export class NodeStream {
   private looking = false;
   private lookAgain = false;
   private ended = false;
+  private metricsTaken: Promise<void> | undefined;
   private handedBack = 0;
   /** Until its agent has stopped what a fence took from the node, it is told what is desired, and nothing else. */
   private isReturning: boolean;
@@ -158,7 +159,7 @@ export class NodeStream {
       case 'unownedOutcomes':
         return this.inventory.takeOutcomes(body.value.items);
       case 'metrics':
-        return recordMetrics(this.db, this.session, body.value);
+        return this.takeMetrics(body.value);
       case 'revocations':
         return this.takeRevocations(body.value);
       case 'heartbeat':
@@ -166,6 +167,14 @@ export class NodeStream {
       default:
         this.log.warn({ node: this.nodeName, message: body?.$case }, 'a message that does not belong here');
     }
+  }
+
+  /** Nobody waits for it, but the next ones of this node. */
+  private async takeMetrics(report: MetricsReport): Promise<void> {
+    await this.metricsTaken;
+    this.metricsTaken = this.together.metrics.record(this.session, report).catch((error: unknown) => {
+      this.log.warn({ node: this.nodeName, err: error }, 'metrics could not be written down; the next ones come soon');
+    });
   }
 
   /** Nobody waits for it: what comes after a heartbeat is taken at once. */
