@@ -6,18 +6,30 @@
 import type pg from 'pg';
 import type { Channel } from './listener.js';
 
+/** Whoever listens gathers what comes for longer than this before it looks. */
+const PATIENT: Channel = 'rhyzome_event';
+const PATIENCE_MS = 30;
+
 export class Waker {
   private pending = new Map<string, [Channel, string]>();
   private sending: Promise<void> | undefined;
+  private timer: NodeJS.Timeout | undefined;
 
   constructor(
     private readonly pool: pg.Pool,
     private readonly onError: (error: Error) => void,
   ) {}
 
-  /** Tells `channel` to look again; calls that come while one is under way go together in the next. */
+  /** Tells `channel` to look again; calls that come while one is under way go together in the next, and news of events with others. */
   wake(channel: Channel, payload = ''): void {
     this.pending.set(`${channel} ${payload}`, [channel, payload]);
+    if (channel !== PATIENT) this.start();
+    else this.timer ??= setTimeout(() => this.start(), PATIENCE_MS);
+  }
+
+  private start(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
     this.sending ??= this.send().finally(() => {
       this.sending = undefined;
     });
@@ -42,6 +54,7 @@ export class Waker {
 
   /** Resolves when all that was asked for is sent. */
   async flush(): Promise<void> {
+    this.start();
     await this.sending;
   }
 }

@@ -13,12 +13,12 @@ const LOCK = "hashtextextended('rhyzome.event_leader', 0)";
 const ELECTION_MS = 2_000;
 const PRUNE_MS = 60_000;
 /** Between two rounds while events go on coming. */
-const GATHER_MS = 25;
+const GATHER_MS = 50;
 
 const numberBatch = `
 with batch as (
   select tenant_id, id, row_number() over (partition by tenant_id order by id) as n
-  from (select tenant_id, id from event where number is null order by id limit ${BATCH}) unnumbered
+  from (select tenant_id, id from event where number is null order by id limit $1) unnumbered
 ), counts as (
   select tenant_id, max(n) as c from batch group by tenant_id
 ), raised as (
@@ -128,7 +128,7 @@ export class EventNumberer {
 
   private async numberAll(): Promise<void> {
     for (let full = true; full && this.client; ) {
-      const result: pg.QueryResult<{ count: number }> = await this.client.query(numberBatch);
+      const result: pg.QueryResult<{ count: number }> = await this.client.query(numberBatch, [BATCH]);
       const { count } = result.rows[0]!;
       full = count === BATCH;
       if (count > 0) await this.client?.query(tellNumbered);
