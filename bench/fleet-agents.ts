@@ -39,7 +39,7 @@ for (const name of order.names) {
       labels: {},
       version: 'bench',
       credentials,
-      createDriver: (ctx) => createSimDriver(ctx, { fetchImages: false }),
+      createDriver: (ctx) => createSimDriver(ctx, { fetchImages: false, isKept: false }),
       log,
     }),
   );

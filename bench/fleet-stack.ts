@@ -36,6 +36,8 @@ export interface FleetStack {
   transactions(): Promise<number>;
   grpcPid: number;
   apiPid: number;
+  /** Of the processes that agents run in. */
+  agentPids: readonly number[];
   startAgents(): Promise<void>;
   /** Kills rhyzome-grpc and starts it again; resolves when it serves. */
   restartGrpc(): Promise<void>;
@@ -78,6 +80,9 @@ export async function startFleetStack(options: FleetOptions): Promise<FleetStack
       return (await db.query<{ count: number }>(query)).rows[0]!.count;
     },
     apiPid: api.pid!,
+    get agentPids() {
+      return fleets.map(({ pid }) => pid!);
+    },
     startAgents: async () => {
       for (let at = 0; at < names.length; at += AGENTS_IN_PROCESS) {
         const order: FleetAgentsOrder = {

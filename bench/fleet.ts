@@ -28,6 +28,8 @@ const options = {
 const seconds = Number(asked.seconds);
 const rate = Number(asked.rate);
 const CLIENTS = 16;
+const WARM_PER_SECOND = 10;
+const WARM_SECONDS = 10;
 const LIMIT_MS = 15 * 60_000;
 
 /** Seconds until the query says true. */
@@ -44,12 +46,14 @@ async function secondsUntil(stack: FleetStack, query: string, values: unknown[] 
 const isMade = 'select not exists (select from placement where observed_revision < revision) as is';
 const isBack = 'select count(*) filter (where replica is not null and connected_at > $1) >= $2 as is from node_session';
 
-/** What `work` costs: time that passes, CPU time (s) of rhyzome-grpc and PostgreSQL, transactions. */
+/** What `work` costs: time that passes, CPU time (s) of the servers, PostgreSQL and all agents, transactions. */
 async function costOf(stack: FleetStack, work: () => Promise<unknown>) {
   const of = async () => ({
     seconds: performance.now() / 1000,
     grpcCpu: cpuMs(stack.grpcPid) / 1000,
     postgresCpu: treeCpuMs(stack.postgresPid) / 1000,
+    apiCpu: cpuMs(stack.apiPid) / 1000,
+    agentsCpu: stack.agentPids.reduce((sum, pid) => sum + cpuMs(pid), 0) / 1000,
     transactions: await stack.transactions(),
   });
   const [before, pid] = [await of(), stack.grpcPid];
@@ -133,8 +137,9 @@ async function measure(stack: FleetStack) {
   say('until all are back after the server was killed', { ...back, startSeconds });
   await sleep(15_000);
   for (let n = 0; n < CLIENTS; n += 1) await post(stack, '/networks', { name: `bench-${n}`, subnet: `10.${n}.0.0/16` });
+  await warmUp(stack);
   const steadySince = await now(stack);
-  const steadyCost = await costOf(stack, () => steady(stack));
+  const steadyCost = await costOf(stack, () => steady(stack, rate, seconds));
   const steadyTimes = await timesSince(stack, steadySince);
   say(`${rate} creates a second`, { ...steadyTimes, ...steadyCost });
   const fullSince = await now(stack);
@@ -149,12 +154,26 @@ async function measure(stack: FleetStack) {
   return { ...sizes, first, quiet, back, steadyTimes, steadyCost, fullTimes, fullCost };
 }
 
+/**
+ * Servers that have worked for a while, and a database that knows its tables: what was just started, and whose statements are
+ * all planned anew because the tables were looked at, is slow for some seconds.
+ */
+async function warmUp(stack: FleetStack): Promise<void> {
+  const work = async () => {
+    await steady(stack, WARM_PER_SECOND, WARM_SECONDS);
+    await secondsUntil(stack, 'select not exists (select from job where finished_at is null) as is');
+  };
+  await work();
+  await stack.db.query('analyze');
+  await work();
+}
+
 /** So many a second, whatever becomes of those before. */
-async function steady(stack: FleetStack): Promise<void> {
+async function steady(stack: FleetStack, perSecond: number, forSeconds: number): Promise<void> {
   const asked: Promise<unknown>[] = [];
   const began = performance.now();
-  for (let n = 0; n < seconds * rate; n += 1) {
-    const dueMs = (n * 1000) / rate - (performance.now() - began);
+  for (let n = 0; n < forSeconds * perSecond; n += 1) {
+    const dueMs = (n * 1000) / perSecond - (performance.now() - began);
     if (dueMs > 0) await sleep(dueMs);
     asked.push(create(stack, n % CLIENTS));
   }

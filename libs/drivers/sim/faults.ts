@@ -32,7 +32,8 @@ export class SimFaults {
   private signature = '';
   private faults: { fault: SimFault; left: number }[] = [];
 
-  constructor(private readonly file: string) {}
+  /** Without a file there are none. */
+  constructor(private readonly file: string | undefined) {}
 
   /** Delays and throws as the first fault that matches says. */
   async strike(operation: SimFault['operation'], target: FaultTarget, signal?: AbortSignal): Promise<void> {
@@ -61,13 +62,15 @@ export class SimFaults {
   }
 
   private async reload(): Promise<void> {
-    const status = await stat(this.file).catch((error: NodeJS.ErrnoException) => {
+    const { file } = this;
+    if (file === undefined) return;
+    const status = await stat(file).catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return undefined;
       throw error;
     });
     const signature = status ? `${status.ino}:${status.mtimeMs}:${status.size}` : '';
     if (signature === this.signature) return;
-    const faults = status ? parseFaults(await readFile(this.file, 'utf8'), this.file) : [];
+    const faults = status ? parseFaults(await readFile(file, 'utf8'), file) : [];
     this.signature = signature;
     this.faults = faults.map((fault) => ({ fault, left: fault.times ?? Number.POSITIVE_INFINITY }));
   }

@@ -21,6 +21,8 @@ export type { SimFault } from './faults.js';
 export interface SimOptions {
   /** False: images are not fetched, e.g. for thousands of simulated nodes. */
   fetchImages?: boolean;
+  /** False: it forgets what it makes when its process ends, and takes no faults; for the same. */
+  isKept?: boolean;
   /** Where other nodes reach it; default: an address by its state directory, on a wire that is simulated, too. */
   underlay?: { address: string; port?: number };
   /** Where its disks are that other simulated nodes see, too. */
@@ -43,8 +45,9 @@ function underlayOf(stateDir: string, { underlay }: SimOptions): { address: stri
 export async function createSimDriver(ctx: DriverContext, options: SimOptions = {}): Promise<SimDriver> {
   const storage = options.shared && (await SharedStorage.open(options.shared, ctx));
   const shared = new SharedContent(storage);
-  const state = await SimState.load(join(ctx.stateDir, 'sim-state.json'));
-  const faults = new SimFaults(join(ctx.stateDir, 'sim-faults.json'));
+  const { isKept = true } = options;
+  const state = await SimState.load(join(ctx.stateDir, 'sim-state.json'), isKept);
+  const faults = new SimFaults(isKept ? join(ctx.stateDir, 'sim-faults.json') : undefined);
   const images = options.fetchImages === false ? undefined : ctx.images;
   const instances = new SimInstanceCapability(
     state,

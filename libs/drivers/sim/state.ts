@@ -68,11 +68,14 @@ export class SimState {
   private writing: Promise<void> | undefined;
   private queued: Promise<void> | undefined;
 
-  private constructor(private readonly file: string) {}
+  private constructor(
+    private readonly file: string,
+    private readonly isKept: boolean,
+  ) {}
 
-  /** Nothing there is an empty machine; a file that cannot be read is an error. */
-  static async load(file: string): Promise<SimState> {
-    const state = new SimState(file);
+  /** Nothing there is an empty machine; a file that cannot be read is an error. `isKept` false: it is only read. */
+  static async load(file: string, isKept = true): Promise<SimState> {
+    const state = new SimState(file, isKept);
     const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return '{}';
       throw error;
@@ -91,6 +94,7 @@ export class SimState {
 
   /** Resolves when all that is in memory now is in the file. */
   save(): Promise<void> {
+    if (!this.isKept) return Promise.resolve();
     // One write under way, one queued behind it that takes all changes until it starts.
     // (A write that failed has told its own callers.)
     this.queued ??= (this.writing ?? Promise.resolve())
