@@ -39,7 +39,7 @@ const mostResultBytes = 16 * 1024;
 
 interface Running {
   argumentsJson: string;
-  /** Aborted when it is asked for with other arguments. */
+  /** Aborted when it is asked for with other arguments, or broken off. */
   superseded: AbortController;
   result: Promise<DeedResult>;
 }
@@ -71,7 +71,7 @@ export class Deeds {
     return deeds;
   }
 
-  /** The deed's outcome, from now or from the record. Rejects only when the agent ends or its disk fails. */
+  /** The deed's outcome, from now or from the record. Rejects only when the agent ends, it is broken off, or its disk fails. */
   perform(deed: Deed): Promise<DeedResult> {
     const { operationId, argumentsJson } = deed;
     const known = this.running.get(operationId);
@@ -83,6 +83,16 @@ export class Deeds {
     });
     this.running.set(operationId, { argumentsJson, superseded, result });
     return result;
+  }
+
+  /**
+   * Ends what is under way, as the death of the agent would: it stays begun, and whoever asked hears of it when it is asked for
+   * again. `reason` is for the logs.
+   */
+  breakOff(reason: string): void {
+    const broken = [...this.running.values()];
+    this.running.clear();
+    for (const { superseded } of broken) superseded.abort(new Error(reason));
   }
 
   /** One that was superseded ends as the one that took its place. */

@@ -138,8 +138,10 @@ export class Machine {
    * wishes ends before. Rejects with the first failure, after all was tried.
    */
   async stopForeign(isWanted: (ref: Ref) => boolean): Promise<void> {
-    const { driver, reconciler, queue } = this.parts;
+    const { driver, reconciler, queue, deeds } = this.parts;
     reconciler.forgetAll();
+    // A machine that is being sent waits for a word that nobody may give before it has stopped.
+    deeds.breakOff('the node was fenced');
     let failure: unknown;
     // Machines before the networks that they build on.
     const running = driver.capabilities.filter(({ halt }) => halt).sort((a, b) => b.after.length - a.after.length);

@@ -67,6 +67,19 @@ test('what is not its own stops hard and stays there; only then it says so, and 
   expect(said()).toEqual([]);
 });
 
+test('what it was asked to do and still does is broken off', async () => {
+  const { lost } = await fenced();
+  await fixture.inject({ operation: 'operate', kind: 'instance', delayMs: 120_000 });
+  const reboot = { operationId: 'op-1', ref: lost[0], verb: 'reboot', argumentsJson: '', repeatable: true };
+  fixture.controller.send({ $case: 'deed', value: reboot });
+  const record = join(fixture.stateDir, 'deeds/op-1.json');
+  await expect.poll(() => readFile(record, 'utf8').catch(() => '')).toContain('started');
+  await fence(2n);
+  await fixture.controller.until('it has stopped', () => said().length > 0);
+  expect((await machine()).power(lost[0])).toBe('stopped');
+  expect(await readFile(record, 'utf8')).toContain('started');
+});
+
 test('an agent that dies in the middle, or on a machine that does not stop, begins anew', async () => {
   const { kept, lost, stop } = await fenced();
   await fixture.inject({ operation: 'halt', kind: 'instance', code: 'hypervisor_refused' });
