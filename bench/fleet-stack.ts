@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createPool } from '#libs/db';
@@ -111,8 +111,10 @@ export async function startFleetStack(options: FleetOptions): Promise<FleetStack
   };
 }
 
+/** They stand for as many other machines: the servers, whose work is measured, go before them. */
 async function runFleet(order: FleetAgentsOrder): Promise<ChildProcess> {
   const fleet = child([join(dist, 'bench/fleet-agents.js'), JSON.stringify(order)], 'pipe');
+  setPriority(fleet.pid!, constants.priority.PRIORITY_BELOW_NORMAL);
   await Promise.race([
     once(fleet.stdout!, 'data'),
     once(fleet, 'exit').then(() => Promise.reject(new Error('the agents did not start'))),
