@@ -11,6 +11,7 @@ import type { MigrationProgress, MigrationWire } from './migration.js';
 export * from './machine-spec.js';
 export * from './migration.js';
 export * from './network-spec.js';
+export * from './sendings.js';
 
 /** One resource on this machine. `id` is a UUID; outer names derive from it and the installation's id. */
 export interface Ref {

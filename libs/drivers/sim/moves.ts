@@ -17,6 +17,7 @@ import {
   type MigrationProgress,
   type MigrationWire,
   type Ref,
+  Sendings,
 } from '#libs/drivers/contract';
 import type { SimFaults } from './faults.js';
 import { type SentDisks, sentDisks, takeInDisks } from './lone-disks.js';
@@ -33,17 +34,8 @@ interface Luggage extends SentDisks {
   startedAt: number;
 }
 
-/** A deed that sends or lets go, and what ends it. */
-interface Running {
-  operationId: string;
-  /** The sending is not to go on. */
-  abandoned: AbortController;
-  /** The controller knows whose it is: there is nothing to wait for. */
-  settled: AbortController;
-}
-
 export class SimMoves {
-  private readonly running = new Map<string, Running>();
+  private readonly sendings = new Sendings();
 
   constructor(
     private readonly state: SimState,
@@ -70,15 +62,12 @@ export class SimMoves {
     if (awaited) this.wire.forget(awaited.operationId);
   }
 
-  interrupt(id: string, { operationId, to, settled }: AbandonArguments): void {
+  interrupt(id: string, args: AbandonArguments): void {
+    const { operationId, to } = args;
     // One that is past its sending asks the other node until it answers, wherever that is now.
     const outgoing = this.state.instances.get(id)?.outgoing;
     if (to && outgoing?.args.operationId === operationId) outgoing.args.to = to;
-    const running = this.running.get(id);
-    if (running?.operationId !== operationId) return;
-    const reason = new DriverError('migration_failed', 'The migration is abandoned.', { permanent: true });
-    running.abandoned.abort(reason);
-    if (settled) running.settled.abort(reason);
+    this.sendings.interrupt(id, args);
   }
 
   async migrate(
@@ -99,7 +88,7 @@ export class SimMoves {
     // The other node may be elsewhere than when it began.
     instance.outgoing.args = args;
     await this.state.save();
-    return this.during(ref.id, operationId, async ({ abandoned, settled }) => {
+    return this.sendings.during(ref.id, operationId, async ({ abandoned, settled }) => {
       try {
         if (instance.outgoing!.phase === 'sending') {
           await this.send(instance, args, AbortSignal.any([signal, abandoned.signal]), onProgress);
@@ -113,16 +102,6 @@ export class SimMoves {
       }
       return this.letGo(instance, AbortSignal.any([signal, settled.signal]));
     });
-  }
-
-  private async during<T>(id: string, operationId: string, work: (running: Running) => Promise<T>): Promise<T> {
-    const running = { operationId, abandoned: new AbortController(), settled: new AbortController() };
-    this.running.set(id, running);
-    try {
-      return await work(running);
-    } finally {
-      this.running.delete(id);
-    }
   }
 
   async abandon(
@@ -143,8 +122,8 @@ export class SimMoves {
       await this.takeBack(instance);
       return { moved: false };
     }
-    return this.during(ref.id, operationId, (running) =>
-      this.letGo(instance, AbortSignal.any([signal, running.settled.signal]), silenceMs),
+    return this.sendings.during(ref.id, operationId, (sending) =>
+      this.letGo(instance, AbortSignal.any([signal, sending.settled.signal]), silenceMs),
     );
   }
 

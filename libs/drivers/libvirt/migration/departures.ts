@@ -13,6 +13,7 @@ import {
   type MigrationOutcome,
   type MigrationProgress,
   type Ref,
+  Sendings,
 } from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
 import type { Accelerator } from '../accelerator.js';
@@ -45,30 +46,18 @@ const goneLimitMs = 60_000;
 const releaseLimitMs = 60 * 60_000;
 const askAgainMs = 1000;
 
-/** A deed that sends or lets go, and what ends it. */
-interface Running {
-  operationId: string;
-  /** The sending is not to go on. */
-  abandoned: AbortController;
-  /** The controller knows whose it is: there is nothing to wait for. */
-  settled: AbortController;
-}
-
 export class Departures {
-  private readonly running = new Map<string, Running>();
+  private readonly sendings = new Sendings();
   /** By operation: where the other node is now, for one that asks it already. */
   private readonly elsewhere = new Map<string, MigrateArguments['to']>();
 
   constructor(private readonly parts: DepartureParts) {}
 
   /** Ends a send of this operation that is under way; one that is past that is told where the other node is. */
-  interrupt(id: string, { operationId, to, settled }: AbandonArguments): void {
+  interrupt(id: string, args: AbandonArguments): void {
+    const { operationId, to } = args;
     if (to) this.elsewhere.set(operationId, to);
-    const running = this.running.get(id);
-    if (running?.operationId !== operationId) return;
-    const reason = new DriverError('migration_failed', 'The migration is abandoned.', { permanent: true });
-    running.abandoned.abort(reason);
-    if (settled) running.settled.abort(reason);
+    this.sendings.interrupt(id, args);
   }
 
   /**
@@ -86,7 +75,7 @@ export class Departures {
       throw new DriverError('invalid_spec', 'The migration’s arguments are wrong.', { permanent: true });
     }
     const outgoing = await this.begin(ref, args);
-    return this.during(ref.id, args.operationId, async ({ abandoned, settled }) => {
+    return this.sendings.during(ref.id, args.operationId, async ({ abandoned, settled }) => {
       try {
         const both = AbortSignal.any([signal, abandoned.signal]);
         if (outgoing.phase === 'sending') {
@@ -101,16 +90,6 @@ export class Departures {
       const left: Outgoing = outgoing.phase === 'sending' ? { ...outgoing, phase: 'gone' } : outgoing;
       return this.letGo(ref, left, AbortSignal.any([signal, settled.signal]), false);
     });
-  }
-
-  private async during<T>(id: string, operationId: string, work: (running: Running) => Promise<T>): Promise<T> {
-    const running = { operationId, abandoned: new AbortController(), settled: new AbortController() };
-    this.running.set(id, running);
-    try {
-      return await work(running);
-    } finally {
-      this.running.delete(id);
-    }
   }
 
   /** Takes a send back, unless the machine is whole there and off here: then it moves on. */
@@ -134,8 +113,8 @@ export class Departures {
       return { moved: false };
     }
     const left: Outgoing = outgoing.phase === 'sending' ? { ...outgoing, phase: 'gone' } : outgoing;
-    return this.during(ref.id, operationId, (running) =>
-      this.letGo(ref, left, AbortSignal.any([signal, running.settled.signal]), true),
+    return this.sendings.during(ref.id, operationId, (sending) =>
+      this.letGo(ref, left, AbortSignal.any([signal, sending.settled.signal]), true),
     );
   }
 
