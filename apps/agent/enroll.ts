@@ -64,6 +64,10 @@ export async function enrollCommand(args: string[]): Promise<number> {
       serverName: values['server-name'],
       nodeName: values.name,
       force: values.force,
+      onWait: (seconds) =>
+        process.stderr.write(
+          `Too many machines enroll at once from this address; asking again in ${Math.ceil(seconds)} s.\n`,
+        ),
     });
     const { identity, notAfter } = credentials;
     const what = isNew ? 'This machine is now' : 'This machine is already (--force enrolls it again)';

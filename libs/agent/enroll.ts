@@ -4,6 +4,7 @@
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { RhyzomeError } from '#libs/core';
 import {
   type CredentialPaths,
@@ -35,7 +36,12 @@ export interface EnrollOptions {
   stateDir: string;
   /** Enroll again although there is a certificate that can be used. */
   force?: boolean;
+  /** Told before it waits, because the controller says that too many ask at once. */
+  onWait?(seconds: number): void;
 }
+
+/** Many machines behind one address are one for the controller's limit; all of them come in within this time. */
+const PATIENCE_MS = 300_000;
 
 export interface Enrollment {
   credentials: Credentials;
@@ -53,7 +59,7 @@ export async function enrollMachine(options: EnrollOptions): Promise<Enrollment>
   if (present) return { credentials: present, isNew: false };
   const request = await requestForNextKey(paths);
   const caller = enrollmentCaller(options.controller, options.serverName);
-  const answer = await asking(options.controller, async () => {
+  const answer = await asking(options, async () => {
     const ca = pickByFingerprint(await caller.trustAnchors(), fingerprint);
     return caller.enroll(ca, { token: options.token, request, nodeName });
   });
@@ -95,18 +101,31 @@ async function usable(paths: CredentialPaths, fingerprint: string, nodeName: str
   return type === 'node' && (nodeName === '' || nodeName === name) ? found : undefined;
 }
 
-async function asking<Answer>(controller: string, ask: () => Promise<Answer>): Promise<Answer> {
-  try {
-    return await ask();
-  } catch (error) {
-    const problem = problemOf(error);
-    if (problem instanceof RhyzomeError) throw new EnrollmentError(problem.message, { cause: error });
-    if (error instanceof PkiError || !(error instanceof Error)) throw error;
-    const advice = isUnavailable(error)
-      ? 'Is it the address of “grpc.enrollment” (not of “grpc.listen”), can this machine reach it, and does the controller’s certificate hold for that host (--server-name)?'
-      : 'Look into the log of rhyzome-grpc.';
-    throw new EnrollmentError(`${controller} does not enroll this machine: ${error.message}. ${advice}`, {
-      cause: error,
-    });
+async function asking<Answer>({ controller, onWait }: EnrollOptions, ask: () => Promise<Answer>): Promise<Answer> {
+  const end = Date.now() + PATIENCE_MS;
+  while (true) {
+    try {
+      return await ask();
+    } catch (error) {
+      const problem = problemOf(error);
+      if (!(problem instanceof RhyzomeError)) throw notAnswered(controller, error);
+      const { retryAfterSeconds } = problem.details;
+      // Those who wait behind the same address are not to come back in the same moment.
+      const seconds = (retryAfterSeconds ?? 0) * (1 + Math.random());
+      if (problem.code !== 'too_many_requests' || !retryAfterSeconds || Date.now() + seconds * 1000 > end)
+        throw new EnrollmentError(problem.message, { cause: error });
+      onWait?.(seconds);
+      await sleep(seconds * 1000);
+    }
   }
+}
+
+function notAnswered(controller: string, error: unknown): unknown {
+  if (error instanceof PkiError || !(error instanceof Error)) return error;
+  const advice = isUnavailable(error)
+    ? 'Is it the address of “grpc.enrollment” (not of “grpc.listen”), can this machine reach it, and does the controller’s certificate hold for that host (--server-name)?'
+    : 'Look into the log of rhyzome-grpc.';
+  return new EnrollmentError(`${controller} does not enroll this machine: ${error.message}. ${advice}`, {
+    cause: error,
+  });
 }

@@ -8,6 +8,7 @@
 import type { ImageSpec } from './machine-spec.js';
 import type { MigrationProgress, MigrationWire } from './migration.js';
 
+export * from './driver-error.js';
 export * from './machine-spec.js';
 export * from './migration.js';
 export * from './network-spec.js';
@@ -29,21 +30,6 @@ export interface Found<Status> {
    * missing): applying again puts it right.
    */
   damaged?: boolean;
-}
-
-/** `permanent`: trying the same again cannot help. */
-export class DriverError extends Error {
-  override readonly name = 'DriverError';
-  constructor(
-    readonly code: string,
-    message: string,
-    readonly options: { permanent?: boolean; cause?: unknown } = {},
-  ) {
-    super(message, { cause: options.cause });
-  }
-  get permanent(): boolean {
-    return this.options.permanent ?? false;
-  }
 }
 
 /** One kind, made real on this machine. Every method is idempotent and safe to call again after a crash at any point. */

@@ -1,5 +1,5 @@
 /** The deeds of a driver that send machines away or let them go, as far as what ends them is concerned. */
-import { DriverError } from './index.js';
+import { DriverError } from './driver-error.js';
 import type { AbandonArguments } from './migration.js';
 
 export interface Sending {
