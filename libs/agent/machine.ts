@@ -26,8 +26,10 @@ export interface MachineTiming {
   orderTimeoutMs: number;
   /** Between two looks at what drifted (ms). */
   recheckMs: number;
-  /** Between two samples of metrics (ms). */
+  /** Between two looks at metrics (ms). */
   metricsMs: number;
+  /** Between two samples of the same resource (ms). */
+  metricsRepeatMs: number;
 }
 
 export const defaultTiming: MachineTiming = {
@@ -37,6 +39,7 @@ export const defaultTiming: MachineTiming = {
   orderTimeoutMs: 10_000,
   recheckMs: 30_000,
   metricsMs: 10_000,
+  metricsRepeatMs: 30_000,
 };
 
 export interface MachineOptions {
@@ -98,6 +101,7 @@ export class Machine {
       log: options.log,
       sender: options.metricsSender,
       everyMs: options.timing.metricsMs,
+      repeatMs: options.timing.metricsRepeatMs,
     });
   }
 
