@@ -2510,6 +2510,7 @@ CREATE OR REPLACE FUNCTION public.reserve_room(p_resource uuid, p_kind text, p_v
 AS $function$
 declare
   few constant int := 20;
+  ranked constant boolean := coalesce(p_ranks, '{}') <> '{}';
   tenant text := current_tenant();
   own reservation;
   candidates uuid[];
@@ -2521,9 +2522,9 @@ begin
   -- First the best few that nobody else is just taking room on, then all of these, then all, which are waited for.
   for round in 0..2 loop
     if round < 2 then
-      select array_agg(c.id order by c.place) into candidates from (
-        select n.id, row_number() over (order by coalesce((p_ranks ->> n.id::text)::numeric, 0),
-            m.free_memory_mib / greatest(m.memory_mib, 1)::float8 desc, n.id) as place
+      select array_agg(c.id order by c.rank, c.free desc, c.id) into candidates from (
+        select n.id, case when ranked then coalesce((p_ranks ->> n.id::text)::float8, 0) else 0 end as rank,
+          m.free_memory_mib / greatest(m.memory_mib, 1)::float8 as free
         from node n join (
           select node_id, memory_mib, vcpus - used_vcpus as free_vcpus, memory_mib - used_memory_mib as free_memory_mib,
             disk_gib - used_disk_gib as free_disk_gib
@@ -2532,7 +2533,7 @@ begin
           and (p_stays or takes_new(n, p_kind))
           and (own.node_id = n.id or (m.free_vcpus >= p_vcpus or p_vcpus = 0)
             and (m.free_memory_mib >= p_memory_mib or p_memory_mib = 0) and (m.free_disk_gib >= p_disk_gib or p_disk_gib = 0))
-        order by place limit case when round = 0 then few end) c;
+        order by rank, free desc, n.id limit case when round = 0 then few end) c;
       if candidates is null then return null; end if;
     end if;
     foreach candidate in array candidates loop
@@ -2775,9 +2776,9 @@ end $procedure$;
 
 create view node_room as
  SELECT n.id AS node_id,
-    (floor(((n.vcpus)::numeric * COALESCE(n.vcpu_overcommit, i.vcpu_overcommit))))::bigint AS vcpus,
-    (floor(((GREATEST((n.memory_mib - COALESCE(n.memory_reserve_mib, i.memory_reserve_mib)), (0)::bigint))::numeric * COALESCE(n.memory_overcommit, i.memory_overcommit))))::bigint AS memory_mib,
-    (floor(((n.disk_gib)::numeric * COALESCE(n.disk_overcommit, i.disk_overcommit))))::bigint AS disk_gib,
+    ((n.vcpus * COALESCE(((n.vcpu_overcommit * (100)::numeric))::bigint, i.vcpu_percent)) / 100) AS vcpus,
+    ((GREATEST((n.memory_mib - COALESCE(n.memory_reserve_mib, i.memory_reserve_mib)), (0)::bigint) * COALESCE(((n.memory_overcommit * (100)::numeric))::bigint, i.memory_percent)) / 100) AS memory_mib,
+    ((n.disk_gib * COALESCE(((n.disk_overcommit * (100)::numeric))::bigint, i.disk_percent)) / 100) AS disk_gib,
     (l.vcpus - COALESCE(g.vcpus, (0)::bigint)) AS used_vcpus,
     (l.memory_mib - COALESCE(g.memory_mib, (0)::bigint)) AS used_memory_mib,
     ((l.disk_gib - COALESCE(g.disk_gib, (0)::bigint)) +
@@ -2792,7 +2793,12 @@ create view node_room as
               WHERE ((m.storage = n.storage) AND (m.id <> n.id))), (0)::numeric))::bigint)
         END) AS used_disk_gib
    FROM (((node n
-     CROSS JOIN installation i)
+     CROSS JOIN ( SELECT ((installation.vcpu_overcommit * (100)::numeric))::bigint AS vcpu_percent,
+            ((installation.memory_overcommit * (100)::numeric))::bigint AS memory_percent,
+            ((installation.disk_overcommit * (100)::numeric))::bigint AS disk_percent,
+            installation.memory_reserve_mib
+           FROM installation
+         OFFSET 0) i)
      JOIN node_load l ON ((l.node_id = n.id)))
      LEFT JOIN ( SELECT room_given_back.node_id,
             (sum(room_given_back.vcpus))::bigint AS vcpus,

@@ -1,9 +1,8 @@
 /** A network as its rows have it at one moment, for what nodes are told of it. Reads only. */
-import { sql } from 'kysely';
-import type { Tags } from '#libs/core';
-import { allInOrder, type Tx } from '#libs/db';
+import { type RawBuilder, sql } from 'kysely';
+import type { Database, Tx } from '#libs/db';
 import type { NetworkSpec } from '#libs/drivers/contract';
-import type { Door, Guest, Part, PartFields, PartSpec } from './part-specs.js';
+import type { Door, Guest, Part, PartFields } from './part-specs.js';
 import type { Standing } from './spanning.js';
 
 interface Fields extends Omit<NetworkSpec, 'gatewayMac' | 'leases' | 'overlay' | keyof PartFields> {
@@ -19,13 +18,15 @@ interface Fields extends Omit<NetworkSpec, 'gatewayMac' | 'leases' | 'overlay' |
 
 /** All that a network's specs are made of. */
 export interface Known extends Fields {
+  /** In the order of their positions, then names. */
   parts: Part[];
+  /** In the order of interfaces, then addresses; with an instance's tags only where a firewall rule may select by them. */
   leases: (Guest & { mac: string; hostname: string | null })[];
 }
 
-/** Reads it with its leases and parts; null: there is none. `joining`: a node that it is to stand on, too. */
-export async function readNetwork(tx: Tx, tenantId: string, id: string, joining?: string): Promise<Known | null> {
-  const fields = sql<Fields>`
+/** A network with its leases and parts, in one statement. `joining`: a node that it is to stand on, too. */
+function networkWith(tenantId: string, id: string, joining: string | undefined): RawBuilder<Known> {
+  return sql<Known>`
     select k.subnet, host(k.gateway) as gateway, k.subnet6, host(gateway6_of(k.subnet6, k.subnet, k.gateway)) as gateway6,
       k.dns, k.domain, k.mtu, r.generation, k.vni, k.router_node_id as "routerId", k.told_members as "toldMembers",
       (select json_build_object('privateKey', d.private_key, 'port', d.port) from wireguard_door d
@@ -35,34 +36,29 @@ export async function readNetwork(tx: Tx, tenantId: string, id: string, joining?
         from node n left join placement p
           on p.tenant_id = k.tenant_id and p.resource_id = k.id and p.node_id = n.id and p.present
         where n.id = any (array(select q.node_id from placement q
-          where q.tenant_id = k.tenant_id and q.resource_id = k.id and q.present) || ${joining ?? null}::uuid)) as standing
+          where q.tenant_id = k.tenant_id and q.resource_id = k.id and q.present) || ${joining ?? null}::uuid)) as standing,
+      (select coalesce(json_agg(json_build_object('resourceId', p.resource_id,
+          'spec', p.spec || jsonb_build_object('kind', p.kind)) order by p.position, q.name, q.id), '[]')
+        from network_part p join resource q on q.tenant_id = p.tenant_id and q.id = p.resource_id
+        where p.tenant_id = k.tenant_id and p.network_id = k.id) as parts,
+      (select coalesce(json_agg(json_build_object('ip', host(l.ip), 'ip6', host(l.ip6), 'mac', l.mac,
+          'hostname', l.hostname, 'instanceId', l.instance_id, 'nodeId', v.node_id,
+          'tags', coalesce(case when exists (select from network_part f
+              where f.tenant_id = k.tenant_id and f.network_id = k.id and f.kind = 'firewallRule')
+            then (select q.tags from resource q where q.tenant_id = l.tenant_id and q.id = l.instance_id) end, '{}'))
+          order by l.ordinal nulls last, l.ip), '[]')
+        from lease l left join reservation v on v.tenant_id = l.tenant_id and v.resource_id = l.instance_id
+        where l.tenant_id = k.tenant_id and l.network_id = k.id) as leases
     from resource r join network k on k.tenant_id = r.tenant_id and k.id = r.id
-    where r.tenant_id = ${tenantId} and r.id = ${id}`.execute(tx);
-  const [{ rows }, parts] = await allInOrder([fields, partsOf(tx, tenantId, id)]);
-  const row = rows[0];
-  if (!row) return null;
-  const withTags = parts.some(({ spec }) => spec.kind === 'firewallRule');
-  return { ...row, parts, leases: await leasesOf(tx, tenantId, id, withTags) };
+    where r.tenant_id = ${tenantId} and r.id = ${id}`;
 }
 
-async function partsOf(tx: Tx, tenantId: string, id: string): Promise<Part[]> {
-  const result = await sql<{ resourceId: string; spec: PartSpec }>`
-    select p.resource_id as "resourceId", p.spec || jsonb_build_object('kind', p.kind) as spec
-    from network_part p join resource r on r.tenant_id = p.tenant_id and r.id = p.resource_id
-    where p.tenant_id = ${tenantId} and p.network_id = ${id} order by p.position, r.name, r.id`.execute(tx);
-  return result.rows;
+/** As the caller's transaction sees it; null: there is none. */
+export async function readNetwork(tx: Tx, tenantId: string, id: string, joining?: string): Promise<Known | null> {
+  return (await networkWith(tenantId, id, joining).execute(tx)).rows[0] ?? null;
 }
 
-/** In the order of interfaces, then addresses; an instance's tags only where something asks for them. */
-async function leasesOf(tx: Tx, tenantId: string, id: string, withTags: boolean): Promise<Known['leases']> {
-  const tags = withTags
-    ? sql`(select r.tags from resource r where r.tenant_id = l.tenant_id and r.id = l.instance_id)`
-    : sql`null::jsonb`;
-  const result = await sql<Omit<Known['leases'][number], 'tags'> & { tags: Tags | null }>`
-    select host(l.ip) as ip, host(l.ip6) as ip6, l.mac, l.hostname, l.instance_id as "instanceId", v.node_id as "nodeId",
-      ${tags} as tags
-    from lease l left join reservation v on v.tenant_id = l.tenant_id and v.resource_id = l.instance_id
-    where l.tenant_id = ${tenantId} and l.network_id = ${id}
-    order by l.ordinal nulls last, l.ip`.execute(tx);
-  return result.rows.map((row) => ({ ...row, tags: row.tags ?? {} }));
+/** As it is now. */
+export async function readNetworkNow(db: Database, tenantId: string, id: string): Promise<Known | null> {
+  return (await db.tenantRead(tenantId, networkWith(tenantId, id, undefined).compile(db.builder)))[0] ?? null;
 }

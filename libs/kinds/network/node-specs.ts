@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import type { Database } from '#libs/db';
 import type { NetworkSpec } from '#libs/drivers/contract';
 import type { Composed } from '#libs/resources';
-import { type Known, readNetwork } from './known-network.js';
+import { type Known, readNetworkNow } from './known-network.js';
 import { noParts, partFields } from './part-specs.js';
 import {
   leasesFor,
@@ -91,7 +91,7 @@ export async function composeSpecs(
   id: string,
   nodeIds: readonly string[],
 ): Promise<Map<string, object>> {
-  const known = await db.tenantTransaction(tenantId, (tx) => readNetwork(tx, tenantId, id));
+  const known = await readNetworkNow(db, tenantId, id);
   if (!known) return new Map();
   const { toldMembers, routerId } = known;
   const standing = toldMembers === null ? known.standing : standingAsTold(known.standing, toldMembers);
