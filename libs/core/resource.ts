@@ -87,6 +87,21 @@ export interface Job<Tx = unknown> {
    * whenever somebody wakes the resource's jobs, and from time to time. It throws to fail the job.
    */
   wait<Result>(name: string, probe: (tx: Tx) => Promise<Result | Waiting>, options?: WaitOptions): Promise<Result>;
+  /**
+   * A step and then the wait for what it asked for. Where there is something to wait for, as there is nearly always, that is
+   * written down, and the worker given back, in the step's own transaction.
+   */
+  ask<Result, Answer>(name: string, asking: Asking<Tx, Result, Answer>): Promise<Answer>;
+}
+
+/** A wait by its name. */
+export interface Wait<Tx, Answer> extends WaitOptions {
+  name: string;
+  probe(tx: Tx): Promise<Answer | Waiting>;
+}
+
+export interface Asking<Tx, Result, Answer> extends JobStep<Tx, Result> {
+  until: Wait<Tx, Answer>;
 }
 
 export interface WaitOptions extends StepLimits {

@@ -57,8 +57,7 @@ export class HeldJob {
       this[phase === 'do' ? 'forward' : 'write'](async (tx, current) => {
         const answer = await probe(tx);
         if (!(answer instanceof Waiting)) return answer;
-        // Its news wake the job from when that was written down.
-        const isAwaited = !this.isForeign(answer) || current.waits_for === answer.on;
+        const isAwaited = this.isAwaited(answer, undefined, current);
         isOver = isLast || isAwaited;
         await committingWith(tx, () => {
           const { writes, changes } = note(tx, answer);
@@ -77,7 +76,8 @@ export class HeldJob {
     return answer;
   }
 
-  private isForeign({ on }: Waiting): boolean {
-    return on !== undefined && on !== this.row.resource_id;
+  /** Its news wake the job: its own, or of whom it is written down, in this very transaction (`waitsFor`) or before. */
+  isAwaited({ on }: Waiting, waitsFor: string | undefined, current: JobRow): boolean {
+    return on === undefined || on === this.row.resource_id || on === (waitsFor ?? current.waits_for);
   }
 }

@@ -5,13 +5,22 @@
  */
 
 import { sql, type UpdateObject } from 'kysely';
-import { type Job, type JobStep, RhyzomeError, type StepLimits, Waiting, type WaitOptions } from '#libs/core';
+import {
+  type Asking,
+  type Job,
+  type JobStep,
+  RhyzomeError,
+  type StepLimits,
+  type Wait,
+  Waiting,
+  type WaitOptions,
+} from '#libs/core';
 import { allInOrder, committingWith, type Database, type DB, type Tx } from '#libs/db';
 import { clearAlarm } from './alarms.js';
 import { HeldJob } from './held-job.js';
 import { ALARM_AFTER_MS, ALARM_CRASHES, ALARM_TRIES, deadlineOf, stepTimedOut } from './limits.js';
-import type { OutsideWork } from './outside.js';
-import { later, writeJob } from './queue.js';
+import { type OutsideWork, Parked } from './outside.js';
+import { later, park, writeJob } from './queue.js';
 import type { JobRow, JobStepRow } from './rows.js';
 import {
   type DeadlineChange,
@@ -100,7 +109,20 @@ export class JobRun implements Job<Tx> {
     this.steps = await readSteps(this.db, this.row);
   }
 
-  async step<Result, Prepared = undefined>(name: string, step: JobStep<Tx, Result, Prepared>): Promise<Result> {
+  step<Result, Prepared = undefined>(name: string, step: JobStep<Tx, Result, Prepared>): Promise<Result> {
+    return this.take(name, step);
+  }
+
+  async ask<Result, Answer>(name: string, { until, ...step }: Asking<Tx, Result, Answer>): Promise<Answer> {
+    await this.take(name, step, until);
+    return this.wait(until.name, until.probe, until);
+  }
+
+  private async take<Result, Prepared>(
+    name: string,
+    step: JobStep<Tx, Result, Prepared>,
+    until?: Wait<Tx, unknown>,
+  ): Promise<Result> {
     const ordinal = ++this.ordinal;
     const known = this.recorded(ordinal, name);
     if (known) this.undos.push(undoOf(known, step));
@@ -108,25 +130,29 @@ export class JobRun implements Job<Tx> {
     if (this.phase === 'undo') throw new Unwinding();
     this.outside.assertGoesOn();
     this.limits = step;
-    return this.forward(ordinal, name, step, known);
+    return this.forward({ ordinal, name, known }, step, until);
   }
 
   private async forward<Result, Prepared>(
-    ordinal: number,
-    name: string,
+    { ordinal, name, known }: { ordinal: number; name: string; known: RecordedStep | undefined },
     step: JobStep<Tx, Result, Prepared>,
-    known: RecordedStep | undefined,
+    until?: Wait<Tx, unknown>,
   ): Promise<Result> {
     const started = known?.started_at ?? new Date();
     const prepared = step.outside ? await this.prepare(ordinal, name, started, step, known) : undefined;
-    return this.job.forward(async (tx) => {
+    const { result, parked } = await this.job.forward(async (tx, current) => {
       const result = await step.act(tx, prepared as Prepared);
       const { message = name, cancellable } = step;
       const record = { ordinal, name, state: 'succeeded', started, result, message: step.message } as const;
-      const stored = await this.done(tx, record, { message, cancellable, waitsFor: step.newsOf?.(result) });
-      this.undos.push(undoOf(stored, step));
-      return result;
+      const done = { message, cancellable, waitsFor: step.newsOf?.(result) };
+      const waiting = until && (await until.probe(tx));
+      if (waiting instanceof Waiting && this.job.isAwaited(waiting, done.waitsFor, current))
+        return { result, parked: await this.doneAndParked(tx, current, { record, done, until: until!, waiting }) };
+      this.undos.push(undoOf(await this.done(tx, record, done), step));
+      return { result, parked: undefined };
     });
+    if (parked) throw parked;
+    return result;
   }
 
   /** Says that the step has begun, so that its undo is run whatever becomes of it, and then does what is outside. */
@@ -167,7 +193,6 @@ export class JobRun implements Job<Tx> {
     this.outside.assertGoesOn();
     this.limits = options;
     const deadlineMs = deadlineOf(options, this.row.action);
-    const retryMs = Math.min(POLL_MS, deadlineMs ?? POLL_MS);
     const started = known?.started_at ?? new Date();
     const seen = async (tx: Tx) => {
       const answer = await probe(tx);
@@ -177,7 +202,7 @@ export class JobRun implements Job<Tx> {
       await this.done(tx, record, { message, cancellable });
       return answer;
     };
-    return this.job.look('do', retryMs, seen, (tx, answer) => {
+    return this.job.look('do', this.retryMs(options), seen, (tx, answer) => {
       const deadline = this.deadlineOfWait(known, answer, options);
       const { message } = answer;
       if (known?.message === message && deadline === 'same') return {};
@@ -187,6 +212,10 @@ export class JobRun implements Job<Tx> {
         changes: known ? {} : alarmOf(options),
       };
     });
+  }
+
+  private retryMs(options: WaitOptions): number {
+    return Math.min(POLL_MS, deadlineOf(options, this.row.action) ?? POLL_MS);
   }
 
   /** What becomes of a wait's deadline. Throws RhyzomeError `step_timed_out` where it has passed. */
@@ -255,14 +284,47 @@ export class JobRun implements Job<Tx> {
     return stored;
   }
 
+  /** Writes that a step is done and the wait after it begun, and gives the job back, together with the commit. */
+  private async doneAndParked(
+    tx: Tx,
+    current: JobRow,
+    { record, done, until, waiting }: { record: StepRecord; done: Done; until: Wait<Tx, unknown>; waiting: Waiting },
+  ): Promise<Parked> {
+    const { message } = waiting;
+    const deadline = this.deadlineOfWait(undefined, waiting, until);
+    const wait: StepRecord = {
+      ordinal: record.ordinal + 1,
+      name: until.name,
+      state: 'waiting',
+      started: new Date(),
+      message,
+      deadline: deadline === 'same' ? null : deadline,
+    };
+    const changes = { ...this.changesOf(record.ordinal, done), ...alarmOf(until) };
+    const retryMs = this.retryMs(until);
+    await this.clearAlarms(tx);
+    await committingWith(tx, () =>
+      allInOrder([
+        recordStep(tx, this.row, record),
+        recordStep(tx, this.row, wait),
+        park(tx, this.job.row, current, { waitingFor: waiting, retryMs, changes }),
+      ]),
+    );
+    return new Parked(waiting, retryMs, true);
+  }
+
   private async clearAlarms(tx: Tx): Promise<void> {
     const { tenant_id: tenantId, id: cause, failures, crashes } = this.job.row;
     if (failures >= ALARM_TRIES) await clearAlarm(tx, { tenantId, code: 'job_failing', cause });
     if (crashes >= ALARM_CRASHES) await clearAlarm(tx, { tenantId, code: 'job_crashing', cause });
   }
 
-  private advance(tx: Tx, ordinal: number, { message, cancellable = true, waitsFor }: Done): Promise<void> {
-    return writeJob(tx, this.row, {
+  private advance(tx: Tx, ordinal: number, done: Done): Promise<void> {
+    return writeJob(tx, this.row, this.changesOf(ordinal, done));
+  }
+
+  private changesOf(ordinal: number, { message, cancellable = true, waitsFor }: Done): UpdateObject<DB, 'job'> {
+    return {
       progress: Math.min(95, Math.floor((100 * ordinal) / Math.max(this.total, ordinal))),
       message,
       failures: 0,
@@ -270,7 +332,7 @@ export class JobRun implements Job<Tx> {
       ...(this.limits.alarm === false && { alarm_at: later(ALARM_AFTER_MS) }),
       ...(!cancellable && { cancellable: false }),
       ...(waitsFor !== undefined && { waits_for: waitsFor }),
-    });
+    };
   }
 }
 

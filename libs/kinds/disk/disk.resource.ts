@@ -181,14 +181,16 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
 
   async create(core: ResourceCore, job: Job<Tx>): Promise<void> {
     job.plan(2);
-    await job.step('make the disk', {
+    await job.ask('make the disk', {
       message: `made on node ${this.row?.node ?? 'unknown'}`,
       act: (tx) => tellDisk(tx, core),
       undo: (tx) => withdraw(tx, core),
       undone: (tx) => probeAbsent(tx, core),
-    });
-    await job.wait('disk is there', async (tx) => readiness(await probeReady(tx, core)), {
-      deadlineMs: MAKE_DISK_MS,
+      until: {
+        name: 'disk is there',
+        deadlineMs: MAKE_DISK_MS,
+        probe: async (tx) => readiness(await probeReady(tx, core)),
+      },
     });
   }
 
@@ -199,20 +201,23 @@ export class DiskResource extends RowResource<DiskDocument, DiskRow> {
     const isMoved = previous.instance !== document.instance;
     job.plan(2);
     // The undo of both is the settling transaction, which restores the previous values and tells the node.
-    await job.step('tell the node', {
+    await job.ask('tell the node', {
       act: async (tx) => {
         await tellDisk(tx, this.core);
         if (isMoved) for (const id of machines) await refreshResource(tx, 'instance', tenantId, id);
       },
-    });
-    await job.wait(isMoved ? 'machine has it so' : 'disk is as wanted', async (tx) => {
-      const own = readiness(await probeReady(tx, this.core));
-      if (own !== 'ready' || !isMoved) return own;
-      for (const id of machines) {
-        const machine = readiness(await probeReady(tx, { tenantId, id }));
-        if (machine !== 'ready') return machine;
-      }
-      return own;
+      until: {
+        name: isMoved ? 'machine has it so' : 'disk is as wanted',
+        probe: async (tx) => {
+          const own = readiness(await probeReady(tx, this.core));
+          if (own !== 'ready' || !isMoved) return own;
+          for (const id of machines) {
+            const machine = readiness(await probeReady(tx, { tenantId, id }));
+            if (machine !== 'ready') return machine;
+          }
+          return own;
+        },
+      },
     });
   }
 

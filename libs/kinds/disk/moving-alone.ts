@@ -48,28 +48,34 @@ export async function moveAlone(job: Job<Tx>, core: ResourceCore): Promise<void>
   const stays = await job.step('look where it lies', { act: (tx) => staysWhere(tx, core) });
   job.plan(stays ? 4 : 6);
   if (!stays) await send(job, core);
-  await job.step('let it be there', { act: (tx) => switchOver(tx, core, stays), cancellable: false });
-  await job.wait('it is as wanted there', async (tx) => {
-    const answer = await probeReady(tx, core);
-    return answer instanceof Waiting ? answer : 'ready';
+  await job.ask('let it be there', {
+    act: (tx) => switchOver(tx, core, stays),
+    cancellable: false,
+    until: {
+      name: 'it is as wanted there',
+      probe: async (tx) => {
+        const answer = await probeReady(tx, core);
+        return answer instanceof Waiting ? answer : 'ready';
+      },
+    },
   });
   // Until the other has taken its file over, it would be removed.
   if (stays) await job.step('have it forgotten where it was', { act: (tx) => forgetTakenAlone(tx, core) });
 }
 
 async function send(job: Job<Tx>, core: ResourceCore): Promise<void> {
-  await job.step('make ready for it there', {
+  await job.ask('make ready for it there', {
     act: (tx) => makeReady(tx, core),
     undo: (tx) => takeBackReady(tx, core),
+    // Its image is fetched for it.
+    until: { name: 'all is ready there', deadlineMs: MAKE_DISK_MS, probe: (tx) => probeThere(tx, core) },
   });
-  // Its image is fetched for it.
-  await job.wait('all is ready there', (tx) => probeThere(tx, core), { deadlineMs: MAKE_DISK_MS });
-  await job.step('send it', {
+  await job.ask('send it', {
     act: (tx) => askToSend(tx, core),
     undo: (tx) => askToAbandon(tx, core),
     undone: (tx) => probeAbandoned(tx, core),
+    until: { name: 'it is there', deadlineMs: false, probe: (tx) => probeSent(tx, core) },
   });
-  await job.wait('it is there', (tx) => probeSent(tx, core), { deadlineMs: false });
 }
 
 async function moveOf(tx: Tx, core: Who): Promise<Move> {

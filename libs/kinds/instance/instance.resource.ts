@@ -192,7 +192,7 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
     const makesDisk = this.asked.image !== undefined;
     job.plan(makesDisk ? 4 : 2);
     if (makesDisk) {
-      await job.step('make the boot disk', {
+      await job.ask('make the boot disk', {
         act: async (tx) => {
           const disk = await ownBootDisk(tx, core);
           if (disk) await tellDisk(tx, disk);
@@ -207,17 +207,17 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
           const disk = await ownBootDisk(tx, core);
           return disk ? probeAbsent(tx, disk) : true;
         },
-      });
-      await job.wait(
-        'boot disk is there',
-        async (tx) => {
-          const disk = await ownBootDisk(tx, core);
-          return disk ? this.reached(tx, disk) : 'kept';
+        until: {
+          name: 'boot disk is there',
+          deadlineMs: MAKE_DISK_MS,
+          probe: async (tx) => {
+            const disk = await ownBootDisk(tx, core);
+            return disk ? this.reached(tx, disk) : 'kept';
+          },
         },
-        { deadlineMs: MAKE_DISK_MS },
-      );
+      });
     }
-    await job.step('place on a node', {
+    await job.ask('place on a node', {
       message: `placed on node ${this.row?.node ?? 'unknown'}`,
       act: async (tx) => {
         const { node_id, interfaces } = await this.fresh(tx);
@@ -228,21 +228,26 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
       },
       undo: (tx) => withdraw(tx, core),
       undone: (tx) => this.leftNode(tx),
+      until: { name: 'machine runs', probe: (tx) => this.reached(tx, core) },
     });
-    await job.wait('machine runs', (tx) => this.reached(tx, core));
   }
 
   async update(job: Job<Tx>): Promise<void> {
     job.plan(2);
     // Its undo is the settling transaction, which restores the previous values and tells the node.
-    await job.step('tell the node', { act: (tx) => tellInstance(tx, this.core) });
-    await job.wait('machine is as wanted', (tx) => this.reached(tx, this.core));
+    await job.ask('tell the node', {
+      act: (tx) => tellInstance(tx, this.core),
+      until: { name: 'machine is as wanted', probe: (tx) => this.reached(tx, this.core) },
+    });
   }
 
   async remove(job: Job<Tx>): Promise<void> {
     job.plan(4);
-    await job.step('take the machine away', { act: (tx) => withdraw(tx, this.core), cancellable: false });
-    await job.wait('machine is gone', (tx) => this.leftNode(tx));
+    await job.ask('take the machine away', {
+      act: (tx) => withdraw(tx, this.core),
+      cancellable: false,
+      until: { name: 'machine is gone', probe: (tx) => this.leftNode(tx) },
+    });
     const goes = await job.step('let its disk go', { act: (tx) => retireBootDisk(tx, this.core) });
     if (!goes) return;
     await job.wait('its disk is gone', async (tx) => {
@@ -260,7 +265,7 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
     if (action === 'migrate') return move(job, this.core);
     job.plan(2);
     const { id: deed } = job;
-    await job.step(`ask for ${action}`, {
+    await job.ask(`ask for ${action}`, {
       act: async (tx) => {
         const { node_id } = await this.fresh(tx);
         if (!node_id) throw new RhyzomeError('not_ready', 'The instance is on no node.');
@@ -268,8 +273,8 @@ export class InstanceResource extends RowResource<InstanceDocument, InstanceRow>
         await askDeed(tx, this.core, { id: deed, nodeId: node_id, verb: action, repeatable: true });
       },
       undo: (tx) => withdrawDeed(tx, this.core, deed),
+      until: { name: `${action} is done`, probe: (tx) => probeDeed(tx, this.core, deed) },
     });
-    await job.wait(`${action} is done`, (tx) => probeDeed(tx, this.core, deed));
   }
 
   /** Absent on the node; then the networks that nobody else there uses leave, too. */

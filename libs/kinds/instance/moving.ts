@@ -21,22 +21,28 @@ interface Parts {
 
 export async function move(job: Job<Tx>, core: ResourceCore): Promise<void> {
   job.plan(6);
-  await job.step('make ready for it there', {
+  await job.ask('make ready for it there', {
     act: (tx) => makeReady(tx, core),
     undo: (tx) => takeBackReady(tx, core),
+    // Images are fetched for it.
+    until: { name: 'all is ready there', deadlineMs: MAKE_DISK_MS, probe: (tx) => probeThere(tx, core) },
   });
-  // Images are fetched for it.
-  await job.wait('all is ready there', (tx) => probeThere(tx, core), { deadlineMs: MAKE_DISK_MS });
-  await job.step('send it', {
+  await job.ask('send it', {
     act: (tx) => askToSend(tx, core),
     undo: (tx) => askToAbandon(tx, core),
     undone: (tx) => probeAbandoned(tx, core),
+    until: { name: 'it is there', cancellable: false, deadlineMs: false, probe: (tx) => probeSent(tx, core) },
   });
-  await job.wait('it is there', (tx) => probeSent(tx, core), { cancellable: false, deadlineMs: false });
-  await job.step('let it be there', { act: (tx) => switchOver(tx, core), cancellable: false });
-  await job.wait('it is as wanted there', async (tx) => {
-    const answer = await probeReady(tx, core);
-    return answer instanceof Waiting ? answer : String(answer[0]?.status?.powerState ?? 'ready');
+  await job.ask('let it be there', {
+    act: (tx) => switchOver(tx, core),
+    cancellable: false,
+    until: {
+      name: 'it is as wanted there',
+      probe: async (tx) => {
+        const answer = await probeReady(tx, core);
+        return answer instanceof Waiting ? answer : String(answer[0]?.status?.powerState ?? 'ready');
+      },
+    },
   });
 }
 

@@ -162,16 +162,24 @@ export class NetworkResource extends RowResource<NetworkDocument, NetworkRow> {
 
   async update(job: Job<Tx>): Promise<void> {
     job.plan(2);
-    await job.step('tell the nodes', { act: (tx) => refreshNetwork(tx, this.core.tenantId, this.core.id) });
-    await job.wait('nodes have it', async (tx) => {
-      const answer = await probeReady(tx, this.core, 'gone');
-      return Array.isArray(answer) ? answer.length : answer;
+    await job.ask('tell the nodes', {
+      act: (tx) => refreshNetwork(tx, this.core.tenantId, this.core.id),
+      until: {
+        name: 'nodes have it',
+        probe: async (tx) => {
+          const answer = await probeReady(tx, this.core, 'gone');
+          return Array.isArray(answer) ? answer.length : answer;
+        },
+      },
     });
   }
 
   async remove(job: Job<Tx>): Promise<void> {
     job.plan(2);
-    await job.step('take it from the nodes', { act: (tx) => withdraw(tx, this.core), cancellable: false });
-    await job.wait('nodes are rid of it', (tx) => probeAbsent(tx, this.core));
+    await job.ask('take it from the nodes', {
+      act: (tx) => withdraw(tx, this.core),
+      cancellable: false,
+      until: { name: 'nodes are rid of it', probe: (tx) => probeAbsent(tx, this.core) },
+    });
   }
 }

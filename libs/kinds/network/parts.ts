@@ -86,26 +86,31 @@ async function probeUndone(tx: Tx, who: Who): Promise<true | Waiting> {
 /** A create's job: `part` says what it is, by the rows of the transaction. */
 export async function addPart(job: Job<Tx>, who: Who, part: (tx: Tx) => Promise<NetworkPart | null>): Promise<void> {
   job.plan(2);
-  await job.step('tell the network', {
+  await job.ask('tell the network', {
     act: async (tx) => setPart(tx, who, await part(tx)),
     undo: (tx) => setPart(tx, who, null),
     undone: (tx) => probeUndone(tx, who),
+    until: { name: 'nodes have it', probe: (tx) => probePart(tx, who) },
   });
-  await job.wait('nodes have it', (tx) => probePart(tx, who));
 }
 
 /** An update's job. Its undo is the settling transaction, in which `claim` calls setPart with what was before. */
 export async function changePart(job: Job<Tx>, who: Who, part: (tx: Tx) => Promise<NetworkPart | null>): Promise<void> {
   job.plan(2);
-  await job.step('tell the network', { act: async (tx) => setPart(tx, who, await part(tx)) });
-  await job.wait('nodes have it', (tx) => probePart(tx, who));
+  await job.ask('tell the network', {
+    act: async (tx) => setPart(tx, who, await part(tx)),
+    until: { name: 'nodes have it', probe: (tx) => probePart(tx, who) },
+  });
 }
 
 /** A removal's job. */
 export async function takePart(job: Job<Tx>, who: Who): Promise<void> {
   job.plan(2);
-  await job.step('take it from the network', { act: (tx) => setPart(tx, who, null), cancellable: false });
-  await job.wait('nodes are rid of it', (tx) => probePart(tx, who, 'given up'));
+  await job.ask('take it from the network', {
+    act: (tx) => setPart(tx, who, null),
+    cancellable: false,
+    until: { name: 'nodes are rid of it', probe: (tx) => probePart(tx, who, 'given up') },
+  });
 }
 
 /**

@@ -87,19 +87,21 @@ export class SnapshotResource extends RowResource<SnapshotDocument, SnapshotRow>
 
   async create(core: ResourceCore, job: Job<Tx>): Promise<void> {
     job.plan(2);
-    await job.step('ask for the snapshot', {
+    await job.ask('ask for the snapshot', {
       act: (tx) => this.tell(tx),
       undo: (tx) => withdraw(tx, core),
       undone: (tx) => probeAbsent(tx, core),
+      until: { name: 'snapshot is taken', probe: (tx) => this.reached(tx) },
     });
-    await job.wait('snapshot is taken', (tx) => this.reached(tx));
   }
 
   /** Names, tags and protection are the database's alone; the node learns which generation it has. */
   async update(job: Job<Tx>): Promise<void> {
     job.plan(2);
-    await job.step('tell the node', { act: (tx) => this.tell(tx) });
-    await job.wait('node knows', (tx) => this.reached(tx));
+    await job.ask('tell the node', {
+      act: (tx) => this.tell(tx),
+      until: { name: 'node knows', probe: (tx) => this.reached(tx) },
+    });
   }
 
   private async tell(tx: Tx): Promise<void> {
@@ -110,8 +112,11 @@ export class SnapshotResource extends RowResource<SnapshotDocument, SnapshotRow>
 
   async remove(job: Job<Tx>): Promise<void> {
     job.plan(2);
-    await job.step('take it from the disk', { act: (tx) => withdraw(tx, this.core), cancellable: false });
-    await job.wait('snapshot is gone', (tx) => probeAbsent(tx, this.core));
+    await job.ask('take it from the disk', {
+      act: (tx) => withdraw(tx, this.core),
+      cancellable: false,
+      until: { name: 'snapshot is gone', probe: (tx) => probeAbsent(tx, this.core) },
+    });
   }
 
   /** Whether the disk can be set back now, and that nothing else happens to it meanwhile. Throws `not_ready`, `busy`. */
@@ -138,7 +143,7 @@ export class SnapshotResource extends RowResource<SnapshotDocument, SnapshotRow>
   async perform(action: string, job: Job<Tx>): Promise<void> {
     job.plan(2);
     const { id: deed } = job;
-    await job.step('set the disk back', {
+    await job.ask('set the disk back', {
       act: async (tx) => {
         const { node_id } = await this.fresh(tx);
         if (!node_id) throw new RhyzomeError('not_ready', 'The disk is on no node.');
@@ -146,8 +151,8 @@ export class SnapshotResource extends RowResource<SnapshotDocument, SnapshotRow>
       },
       undo: (tx) => withdrawDeed(tx, this.core, deed),
       cancellable: false,
+      until: { name: 'disk is as it was then', probe: (tx) => probeDeed(tx, this.core, deed) },
     });
-    await job.wait('disk is as it was then', (tx) => probeDeed(tx, this.core, deed));
   }
 
   private async reached(tx: Tx): Promise<true | Waiting> {

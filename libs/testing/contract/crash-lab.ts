@@ -4,6 +4,7 @@
  */
 import { sql } from 'kysely';
 import { expect } from 'vitest';
+import type { JobStep } from '#libs/core';
 import type { Database, Tx } from '#libs/db';
 import { type JobHandler, type JobRow, type JobRun, JobRunner } from '#libs/jobs';
 import { type Caller, type ChangeResult, type JobView, ResourceJobs } from '#libs/resources';
@@ -68,43 +69,33 @@ class Repeating implements JobHandler {
   settle: JobHandler['settle'] = (tx, row, outcome, failure) => this.handler.settle(tx, row, outcome, failure);
 
   run(row: JobRow, job: JobRun): Promise<void> {
-    const repeating: Pick<JobRun, 'id' | 'action' | 'request' | 'plan' | 'step' | 'wait'> = {
+    const repeating: Pick<JobRun, 'id' | 'action' | 'request' | 'plan' | 'step' | 'wait' | 'ask'> = {
       id: job.id,
       action: job.action,
       request: job.request,
       plan: (total) => job.plan(total),
-      wait: (name, probe, options) =>
-        job.wait(
-          name,
-          async (tx) => {
-            await probe(tx);
-            return probe(tx);
-          },
-          options,
-        ),
-      step: (name, { act, undo, undone, ...rest }) =>
-        job.step(name, {
-          ...rest,
-          act: async (tx, prepared) => {
-            await act(tx, prepared);
-            return act(tx, prepared);
-          },
-          ...(undo && {
-            undo: async (tx, result) => {
-              await undo(tx, result);
-              await undo(tx, result);
-            },
-          }),
-          ...(undone && {
-            undone: async (tx) => {
-              await undone(tx);
-              return undone(tx);
-            },
-          }),
+      wait: (name, probe, options) => job.wait(name, twice(probe), options),
+      step: (name, step) => job.step(name, { ...step, ...doingTwice(step) }),
+      ask: (name, asking) =>
+        job.ask(name, {
+          ...asking,
+          ...doingTwice(asking),
+          until: { ...asking.until, probe: twice(asking.until.probe) },
         }),
     };
     return this.handler.run(row, repeating as JobRun);
   }
+}
+
+function twice<Args extends unknown[], Result>(work: (...args: Args) => Promise<Result>) {
+  return async (...args: Args): Promise<Result> => {
+    await work(...args);
+    return work(...args);
+  };
+}
+
+function doingTwice<Result, Prepared>({ act, undo, undone }: JobStep<Tx, Result, Prepared>) {
+  return { act: twice(act), ...(undo && { undo: twice(undo) }), ...(undone && { undone: twice(undone) }) };
 }
 
 const silent = { info: () => undefined, warn: () => undefined, error: () => undefined };
