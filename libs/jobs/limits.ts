@@ -6,6 +6,8 @@ import { RhyzomeError, type StepLimits } from '#libs/core';
 
 /** Of a wait for a node that is at work, and of work outside. What takes longer by its nature says so. */
 const STEP_DEADLINE_MS = 15 * 60_000;
+/** Between two looks: a wake usually ends a wait; this is for wakes that were lost, and for what nobody announces. */
+export const POLL_MS = 10_000;
 /** Tries of one step before the job fails for an error that is nobody's fault that can be named: about half a minute. */
 export const STEP_TRIES = 8;
 /** Of what waits for another system; at most 30 s apart, that is a good half a day. */

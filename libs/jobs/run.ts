@@ -4,7 +4,6 @@
  * the collected undos in reverse order. Every write first makes sure that the lease still holds.
  */
 
-import { sql, type UpdateObject } from 'kysely';
 import {
   type Asking,
   type Job,
@@ -15,48 +14,21 @@ import {
   Waiting,
   type WaitOptions,
 } from '#libs/core';
-import { allInOrder, committingWith, type Database, type DB, type Tx } from '#libs/db';
+import { allInOrder, committingWith, type Database, type Tx } from '#libs/db';
 import { clearAlarm } from './alarms.js';
 import { HeldJob } from './held-job.js';
-import { ALARM_AFTER_MS, ALARM_CRASHES, ALARM_TRIES, deadlineOf, stepTimedOut } from './limits.js';
+import { afterStep, alarmOf, type Done } from './job-changes.js';
+import { ALARM_CRASHES, ALARM_TRIES, deadlineOf, POLL_MS, stepTimedOut } from './limits.js';
 import { type OutsideWork, Parked } from './outside.js';
-import { later, park, writeJob } from './queue.js';
+import { park, writeJob } from './queue.js';
 import type { JobRow, JobStepRow } from './rows.js';
-import {
-  type DeadlineChange,
-  type RecordedStep,
-  readSteps,
-  recordStep,
-  type StepRecord,
-  setStepState,
-} from './step-rows.js';
+import { type DeadlineChange, type RecordedStep, readSteps, recordStep, type StepRecord } from './step-rows.js';
+import { Undos } from './undos.js';
 
 /** Ends a replay backwards at the first step that never began. */
 class Unwinding extends Error {
   override readonly name = 'Unwinding';
 }
-
-interface Undo {
-  step: JobStepRow;
-  undoOutside?: (signal: AbortSignal, result: any) => Promise<void>;
-  undo?: (tx: Tx, result: any) => Promise<void>;
-  undone?: (tx: Tx) => Promise<true | Waiting>;
-}
-
-/** What the job's row says of a step that is done. */
-interface Done {
-  message: string;
-  cancellable?: boolean;
-  /** Whose news wake it, too. */
-  waitsFor?: string;
-}
-
-function undoOf(row: JobStepRow, step: JobStep<Tx, any, any>): Undo {
-  return { step: row, undoOutside: step.undoOutside, undo: step.undo, undone: step.undone };
-}
-
-/** A wake usually ends a wait; this is for wakes that were lost, and for what nobody announces. */
-const POLL_MS = 10_000;
 
 export class JobRun implements Job<Tx> {
   /** Every write checks that its lease holds. */
@@ -65,7 +37,7 @@ export class JobRun implements Job<Tx> {
   /** Recorded steps that this run has come past. */
   private replayed = 0;
   private total: number;
-  private readonly undos: Undo[] = [];
+  private readonly undos: Undos;
   private steps: RecordedStep[] = [];
   /** What the step that it is at says of itself; undefined: nothing. */
   private limits: StepLimits = {};
@@ -81,6 +53,7 @@ export class JobRun implements Job<Tx> {
     begin?: (tx: Tx) => Promise<void>,
   ) {
     this.job = new HeldJob(db, lease, begin);
+    this.undos = new Undos(this.job, outside);
     this.ordinal = 0;
     this.total = 1;
   }
@@ -125,7 +98,7 @@ export class JobRun implements Job<Tx> {
   ): Promise<Result> {
     const ordinal = ++this.ordinal;
     const known = this.recorded(ordinal, name);
-    if (known) this.undos.push(undoOf(known, step));
+    if (known) this.undos.add(known, step);
     if (known && (known.state === 'succeeded' || this.phase === 'undo')) return known.result as Result;
     if (this.phase === 'undo') throw new Unwinding();
     this.outside.assertGoesOn();
@@ -148,7 +121,7 @@ export class JobRun implements Job<Tx> {
       const waiting = until && (await until.probe(tx));
       if (waiting instanceof Waiting && this.job.isAwaited(waiting, done.waitsFor, current))
         return { result, parked: await this.doneAndParked(tx, current, { record, done, until: until!, waiting }) };
-      this.undos.push(undoOf(await this.done(tx, record, done), step));
+      this.undos.add(await this.done(tx, record, done), step);
       return { result, parked: undefined };
     });
     if (parked) throw parked;
@@ -243,26 +216,7 @@ export class JobRun implements Job<Tx> {
     } catch (error) {
       if (!(error instanceof Unwinding) && this.replayed < this.steps.length) throw error;
     }
-    for (const undo of this.undos.reverse()) await this.undoOne(undo);
-  }
-
-  private async undoOne({ step, undoOutside, undo, undone }: Undo): Promise<void> {
-    if (step.state === 'undone') return;
-    this.outside.assertGoesOn();
-    if (step.state !== 'undoing') {
-      if (undoOutside)
-        await this.outside.run(this.job.row, (signal) => undoOutside(signal, step.result), { phase: 'undo' });
-      await this.job.write(async (tx) => {
-        await undo?.(tx, step.result);
-        await setStepState(tx, step, undone ? 'undoing' : 'undone');
-      });
-    }
-    if (!undone) return;
-    await this.job.look('undo', POLL_MS, async (tx) => {
-      const state = await undone(tx);
-      if (state === true) await setStepState(tx, step, 'undone');
-      return state;
-    });
+    await this.undos.run();
   }
 
   private recorded(ordinal: number, name: string): RecordedStep | undefined {
@@ -300,7 +254,7 @@ export class JobRun implements Job<Tx> {
       message,
       deadline: deadline === 'same' ? null : deadline,
     };
-    const changes = { ...this.changesOf(record.ordinal, done), ...alarmOf(until) };
+    const changes = { ...afterStep(record.ordinal, this.total, done, this.limits), ...alarmOf(until) };
     const retryMs = this.retryMs(until);
     await this.clearAlarms(tx);
     await committingWith(tx, () =>
@@ -320,26 +274,8 @@ export class JobRun implements Job<Tx> {
   }
 
   private advance(tx: Tx, ordinal: number, done: Done): Promise<void> {
-    return writeJob(tx, this.row, this.changesOf(ordinal, done));
+    return writeJob(tx, this.row, afterStep(ordinal, this.total, done, this.limits));
   }
-
-  private changesOf(ordinal: number, { message, cancellable = true, waitsFor }: Done): UpdateObject<DB, 'job'> {
-    return {
-      progress: Math.min(95, Math.floor((100 * ordinal) / Math.max(this.total, ordinal))),
-      message,
-      failures: 0,
-      crashes: 0,
-      ...(this.limits.alarm === false && { alarm_at: later(ALARM_AFTER_MS) }),
-      ...(!cancellable && { cancellable: false }),
-      ...(waitsFor !== undefined && { waits_for: waitsFor }),
-    };
-  }
-}
-
-/** The job may be as late as this step: only then is somebody told, and of what its user keeps waiting nobody. */
-function alarmOf({ alarm, deadlineMs }: StepLimits): UpdateObject<DB, 'job'> {
-  if (alarm === false) return { alarm_at: null };
-  return deadlineMs ? { alarm_at: sql<Date>`greatest(alarm_at, ${later((2 * deadlineMs) / 3)})` } : {};
 }
 
 /** As it is, where it has begun. */
