@@ -8,7 +8,7 @@ import 'reflect-metadata';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { type FleetStack, startFleetStack } from './fleet-stack.js';
-import { cpuMs, residentMiB, treeCpuMs } from './stack.js';
+import { cpuMs, residentMiB, treeCpuMs, yardstickMs } from './stack.js';
 
 const { values: asked } = parseArgs({
   options: {
@@ -138,10 +138,11 @@ async function measure(stack: FleetStack) {
   await sleep(15_000);
   for (let n = 0; n < CLIENTS; n += 1) await post(stack, '/networks', { name: `bench-${n}`, subnet: `10.${n}.0.0/16` });
   await warmUp(stack);
+  const yardstick = round(yardstickMs(), 1);
   const steadySince = await now(stack);
   const steadyCost = await costOf(stack, () => steady(stack, rate, seconds));
   const steadyTimes = await timesSince(stack, steadySince);
-  say(`${rate} creates a second`, { ...steadyTimes, ...steadyCost });
+  say(`${rate} creates a second`, { yardstickMs: yardstick, ...steadyTimes, ...steadyCost });
   const fullSince = await now(stack);
   const fullTimes: Record<string, number> = {};
   const fullCost = await costOf(stack, async () => {
@@ -150,7 +151,7 @@ async function measure(stack: FleetStack) {
   });
   const perSecond = round(fullTimes.jobs! / fullTimes.seconds!, 1);
   say('as many creates as can be', { perSecond, ...fullTimes, ...fullCost });
-  const sizes = { ...options, idleMiB, fleetMiB, startSeconds, perSecond, refusals };
+  const sizes = { ...options, yardstickMs: yardstick, idleMiB, fleetMiB, startSeconds, perSecond, refusals };
   return { ...sizes, first, quiet, back, steadyTimes, steadyCost, fullTimes, fullCost };
 }
 
@@ -196,6 +197,8 @@ function say(what: string, figures: object): void {
 }
 
 const stack = await startFleetStack(options);
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => void stack.stop().finally(() => process.exit(130)));
 try {
   const result = await measure(stack);
   if (asked.json) process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
