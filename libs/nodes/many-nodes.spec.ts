@@ -204,8 +204,8 @@ test('a report that somebody waits for, or that may be more than its own row, is
   const [one, two, three] = sessions as [NodeSession, NodeSession, NodeSession];
   const word = await reachedBy(one, id);
   // The door of a network's VPN is its peers' news, and what kinds do not say to disregard is theirs.
-  expect(await quiet.record(one, { ...word, statusJson: '{"wireguardEndpoint":"192.0.2.1:1"}' })).toBe(false);
-  expect(await quiet.record(one, { ...word, ref: { tenantId: TENANT, kind: 'instance', id } })).toBe(false);
+  expect(await quiet.record(one, { ...word, statusJson: '{"wireguardEndpoint":"192.0.2.1:1"}' })).toBeUndefined();
+  expect(await quiet.record(one, { ...word, ref: { tenantId: TENANT, kind: 'instance', id } })).toBeUndefined();
   // Of another node, of an older stream, of what never was told.
   expect(await quiet.record(two, { ...word, revision: 0n })).toBe(false);
   expect(await quiet.record({ ...one, session: one.session - 1 }, word)).toBe(false);

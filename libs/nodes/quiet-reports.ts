@@ -16,6 +16,9 @@ import { reportFrom } from './reports.js';
 /** What is asked of a row of the report, or of a resource in it, is asked by index: joined, the tables might be read whole. */
 const oneByOne = sql`offset 0`;
 
+/** So long a report may wait for those of other nodes; who waits for one after all waits that much longer. */
+const GATHER_MS = 50;
+
 interface Told {
   session: NodeSession;
   report: NonNullable<ReturnType<typeof reportFrom>>;
@@ -28,15 +31,20 @@ export class QuietReports {
     private readonly db: Database,
     private readonly registry: KindRegistry,
   ) {
-    this.gathering = new Gathering((told) => this.write(told));
+    this.gathering = new Gathering((told) => this.write(told), { waitMs: GATHER_MS });
   }
 
-  /** True if it is written down; false if it is for reports.ts to judge. Throws RhyzomeError `malformed_request`. */
-  async record(session: NodeSession, observed: Observed): Promise<boolean> {
+  /**
+   * Undefined: it may be news, and is for reports.ts. Else whether it is written down; what is not is for reports.ts, too.
+   * Throws RhyzomeError `malformed_request`.
+   */
+  record(session: NodeSession, observed: Observed): Promise<boolean> | undefined {
     const kind = this.registry.find(observed.ref?.kind ?? '');
     const report = reportFrom(observed);
-    if (!report || !kind?.disregards?.(report.status)) return false;
-    return this.gathering.ask({ session, report });
+    if (!report || !kind?.disregards?.(report.status)) return undefined;
+    const isWritten = this.gathering.ask({ session, report });
+    isWritten.catch(() => undefined); // The caller hears of it when it comes to awaiting it, unless its stream has ended.
+    return isWritten;
   }
 
   private async write(told: readonly Told[]): Promise<boolean[]> {

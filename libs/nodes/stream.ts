@@ -204,10 +204,17 @@ export class NodeStream {
     if (this.isReturning) return;
     const news = told.length > 1 ? await newsOf(this.db, this.session, told) : told;
     const { quietReports } = this.together;
-    const areQuiet = await Promise.all(news.map((observed) => quietReports.record(this.session, observed)));
-    for (const [n, observed] of news.entries()) {
+    const quiet = news.map((observed) => ({ observed, isQuiet: quietReports.record(this.session, observed) }));
+    // Somebody may wait for these, and not for what is gathered meanwhile.
+    await this.reportAll(quiet.flatMap(({ observed, isQuiet }) => (isQuiet ? [] : [observed])));
+    const areQuiet = await Promise.all(quiet.map(({ isQuiet }) => isQuiet));
+    await this.reportAll(quiet.flatMap(({ observed }, n) => (areQuiet[n] === false ? [observed] : [])));
+  }
+
+  private async reportAll(news: readonly Observed[]): Promise<void> {
+    for (const observed of news) {
       if (this.ended || this.signal.aborted) return;
-      if (!areQuiet[n]) await this.report(observed);
+      await this.report(observed);
     }
   }
 
