@@ -89,7 +89,8 @@ export interface Job<Tx = unknown> {
   wait<Result>(name: string, probe: (tx: Tx) => Promise<Result | Waiting>, options?: WaitOptions): Promise<Result>;
   /**
    * A step and then the wait for what it asked for. Where there is something to wait for, as there is nearly always, that is
-   * written down, and the worker given back, in the step's own transaction.
+   * written down, and the worker given back, in the step's own transaction. News that `newsOf` names cannot come before its
+   * commit, as `act` locks what they are about (`desire` of libs/nodes does); so none is missed.
    */
   ask<Result, Answer>(name: string, asking: Asking<Tx, Result, Answer>): Promise<Answer>;
 }
