@@ -40,7 +40,7 @@ export interface EnrollOptions {
   onWait?(seconds: number): void;
 }
 
-/** Many machines behind one address are one for the controller's limit; all of them come in within this time. */
+/** Many machines behind one address are one for the controller's limit: in this time some 150 of them come in. */
 const PATIENCE_MS = 300_000;
 
 export interface Enrollment {
@@ -109,11 +109,10 @@ async function asking<Answer>({ controller, onWait }: EnrollOptions, ask: () => 
     } catch (error) {
       const problem = problemOf(error);
       if (!(problem instanceof RhyzomeError)) throw notAnswered(controller, error);
-      const { retryAfterSeconds } = problem.details;
-      // Those who wait behind the same address are not to come back in the same moment.
-      const seconds = (retryAfterSeconds ?? 0) * (1 + Math.random());
-      if (problem.code !== 'too_many_requests' || !retryAfterSeconds || Date.now() + seconds * 1000 > end)
-        throw new EnrollmentError(problem.message, { cause: error });
+      // Those who wait behind the same address are not to come back in the same moment. Whoever answers may be a stranger.
+      const seconds = Math.max(1, Number(problem.details.retryAfterSeconds)) * (1 + Math.random());
+      const mayWait = problem.code === 'too_many_requests' && Date.now() + seconds * 1000 <= end;
+      if (!mayWait) throw new EnrollmentError(problem.message, { cause: error });
       onWait?.(seconds);
       await sleep(seconds * 1000);
     }

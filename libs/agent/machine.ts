@@ -135,6 +135,7 @@ export class Machine {
   beginStream(): void {
     this.reconciler.beginSnapshot();
     this.parts.guestMetrics.sendAgain();
+    this.metrics.sendAgain();
   }
 
   /**

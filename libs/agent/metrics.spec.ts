@@ -70,6 +70,12 @@ it('sends what a guest reports with the next look', async () => {
   expect(await looks(1)).toEqual([['custom a: 1']]);
 });
 
+it('sends all again with the next look when another stream has begun', async () => {
+  await looks(1);
+  pump.sendAgain();
+  expect(await looks(1)).toEqual([['a: 2']]);
+});
+
 it('sends again with the next look what did not arrive, and forgets what is gone', async () => {
   const working = send;
   send = () => Promise.reject(new Error('the stream broke'));

@@ -39,6 +39,11 @@ export class MetricsPump {
     this.timer = setInterval(() => void this.pump(), options.everyMs);
   }
 
+  /** What was sent last may not have arrived. */
+  sendAgain(): void {
+    this.sent.clear();
+  }
+
   close(): void {
     clearInterval(this.timer);
   }

@@ -89,8 +89,9 @@ export interface Job<Tx = unknown> {
   wait<Result>(name: string, probe: (tx: Tx) => Promise<Result | Waiting>, options?: WaitOptions): Promise<Result>;
   /**
    * A step and then the wait for what it asked for. Where there is something to wait for, as there is nearly always, that is
-   * written down, and the worker given back, in the step's own transaction. News that `newsOf` names cannot come before its
-   * commit, as `act` locks what they are about (`desire` of libs/nodes does); so none is missed.
+   * written down, and the worker given back, in the step's own transaction. What a node reports of what `newsOf` names cannot
+   * come before its commit, as `act` locks that (`desire` of libs/nodes does); so no report is missed. A probe that throws
+   * takes `act` back with it.
    */
   ask<Result, Answer>(name: string, asking: Asking<Tx, Result, Answer>): Promise<Answer>;
 }

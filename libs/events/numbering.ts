@@ -99,6 +99,8 @@ export class EventNumberer {
         // What comes in quick succession is numbered together, and what comes alone at once.
         const restMs = this.numberedAt + GATHER_MS - performance.now();
         if (restMs > 0) await sleep(restMs);
+        // Its office may be given up meanwhile, on the same connection.
+        if (this.closed) break;
         this.again = false;
         this.numberedAt = performance.now();
         if (await this.elected()) await this.numberAll();

@@ -75,7 +75,7 @@ export async function recordMetrics(db: Database, reported: readonly Reported[])
       );
       return;
     } catch (error) {
-      // One of them was removed in this very moment; without it the others count. What is lost comes again in seconds.
+      // One of them was removed in this very moment; without it the others count. What is lost comes again within half a minute.
       if (!violatedForeignKey(error)) throw error;
       if (attempt === 3) return;
     }

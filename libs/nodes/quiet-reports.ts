@@ -16,7 +16,7 @@ import { reportFrom } from './reports.js';
 /** What is asked of a row of the report, or of a resource in it, is asked by index: joined, the tables might be read whole. */
 const oneByOne = sql`offset 0`;
 
-/** So long a report may wait for those of other nodes; who waits for one after all waits that much longer. */
+/** So long a report may wait for those of other nodes; so do what its node reports after it, and who waits for it after all. */
 const GATHER_MS = 50;
 
 interface Told {

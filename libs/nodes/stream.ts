@@ -173,7 +173,7 @@ export class NodeStream {
   private async takeMetrics(report: MetricsReport): Promise<void> {
     await this.metricsTaken;
     this.metricsTaken = this.together.metrics.record(this.session, report).catch((error: unknown) => {
-      this.log.warn({ node: this.nodeName, err: error }, 'metrics could not be written down; the next ones come soon');
+      this.log.warn({ node: this.nodeName, err: error }, 'metrics could not be written down; others come within half a minute');
     });
   }
 

@@ -103,14 +103,11 @@ export async function changePart(job: Job<Tx>, who: Who, part: (tx: Tx) => Promi
   });
 }
 
-/** A removal's job. */
+/** A removal's job. Not `ask`: it is gone where it can be, also where another node of the network fails, which fails the job. */
 export async function takePart(job: Job<Tx>, who: Who): Promise<void> {
   job.plan(2);
-  await job.ask('take it from the network', {
-    act: (tx) => setPart(tx, who, null),
-    cancellable: false,
-    until: { name: 'nodes are rid of it', probe: (tx) => probePart(tx, who, 'given up') },
-  });
+  await job.step('take it from the network', { act: (tx) => setPart(tx, who, null), cancellable: false });
+  await job.wait('nodes are rid of it', (tx) => probePart(tx, who, 'given up'));
 }
 
 /**
