@@ -2778,7 +2778,7 @@ create view node_room as
  SELECT n.id AS node_id,
     ((n.vcpus * COALESCE(((n.vcpu_overcommit * (100)::numeric))::bigint, i.vcpu_percent)) / 100) AS vcpus,
     ((GREATEST((n.memory_mib - COALESCE(n.memory_reserve_mib, i.memory_reserve_mib)), (0)::bigint) * COALESCE(((n.memory_overcommit * (100)::numeric))::bigint, i.memory_percent)) / 100) AS memory_mib,
-    ((n.disk_gib * COALESCE(((n.disk_overcommit * (100)::numeric))::bigint, i.disk_percent)) / 100) AS disk_gib,
+    ((LEAST(n.disk_gib, ((1)::bigint << 40)) * COALESCE(((n.disk_overcommit * (100)::numeric))::bigint, i.disk_percent)) / 100) AS disk_gib,
     (l.vcpus - COALESCE(g.vcpus, (0)::bigint)) AS used_vcpus,
     (l.memory_mib - COALESCE(g.memory_mib, (0)::bigint)) AS used_memory_mib,
     ((l.disk_gib - COALESCE(g.disk_gib, (0)::bigint)) +

@@ -94,6 +94,29 @@ describe('a console', () => {
     expect(lasting.code).toBe(0);
   }, 30_000);
 
+  it('ends when its machine is no longer among those that one may type into', async () => {
+    await api.make('grants', {
+      name: 'bob-talks',
+      subject: { sub: 'bob' },
+      verbs: ['read', 'console'],
+      kinds: ['instance'],
+      tagSelector: 'role=talker',
+    });
+    const token = await signed(stack, 'acme', {
+      ...goodClaims(stack, 'acme'),
+      sub: 'bob',
+      realm_access: { roles: [] },
+    });
+    const typist = await attach(here(), clientWith(here(), token));
+    await until('the keyboard', () => typist.keyboard.includes(true));
+    const tagged = (role: string) => api.patch('/v1/instances/talker?wait=30s', { tags: { role } });
+    expect((await tagged('quiet')).status).toBe(200);
+    await until('the end', () => typist.code === 1008, 20_000);
+    expect(typist.reason).toMatch(/^forbidden: /);
+    expect((await tagged('talker')).status).toBe(200);
+    await api.remove('grants', 'bob-talks');
+  }, 60_000);
+
   it('ends with its machine, and is there again with it', async () => {
     const [typist, watcher] = [await attach(here(), api), await attach(second.base, viewer, '?watch=true')];
     await until('the keyboard', () => typist.keyboard.includes(true));

@@ -2,6 +2,7 @@
  * One stream to the controller, from Hello to its end. Notices a stream that is only half open, sends reports together,
  * and knows nothing of reconnecting.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClientDuplexStream } from '@grpc/grpc-js';
 import type { DriverLog, Ref } from '#libs/drivers/contract';
 import {
@@ -56,6 +57,8 @@ const reportDelayMs = 20;
 const reportItems = 500;
 const minHeartbeatMs = 50;
 const maxHeartbeatMs = 60_000;
+/** A heartbeat waits no longer for a look at what the machine has. */
+const capacityLimitMs = 1_000;
 
 export class Session {
   private readonly call: ClientDuplexStream<ConnectRequest, ConnectResponse>;
@@ -63,6 +66,9 @@ export class Session {
   private readonly reports = new Map<string, Observed>();
   private flushTimer: NodeJS.Timeout | undefined;
   private heartbeatTimer: NodeJS.Timeout | undefined;
+  /** As of the last look. */
+  private capacity: Capacity | undefined;
+  private looking: Promise<void> | undefined;
   private lastHeard = Date.now();
   private sending: Promise<void> = Promise.resolve();
 
@@ -218,13 +224,20 @@ export class Session {
     }, intervalMs);
   }
 
+  /** Says what the machine had at the last look where a new one takes long: a storage that stalls is no reason to be silent. */
   private async heartbeat(): Promise<void> {
-    let capacity: Capacity | undefined;
+    this.looking ??= this.lookAtCapacity().finally(() => {
+      this.looking = undefined;
+    });
+    await Promise.race([this.looking, sleep(capacityLimitMs, undefined, { ref: false })]);
+    await this.write({ body: { $case: 'heartbeat', value: { capacity: this.capacity } } });
+  }
+
+  private async lookAtCapacity(): Promise<void> {
     try {
-      capacity = await this.options.handlers.capacity();
+      this.capacity = await this.options.handlers.capacity();
     } catch (error) {
       this.options.log.warn({ err: error }, 'the capacity cannot be read');
     }
-    await this.write({ body: { $case: 'heartbeat', value: { capacity } } });
   }
 }

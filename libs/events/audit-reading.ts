@@ -30,6 +30,8 @@ export interface TimeRange {
 /** RFC 3339 §5.6; a time without an offset would be somebody's local one. */
 const timeShape = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/;
 
+const YEAR_10000 = Date.UTC(10_000);
+
 /** The parameters `from` and `to`. Throws RhyzomeError `invalid`. */
 export function timeRangeOf(query: { from?: unknown; to?: unknown }): TimeRange {
   const errors: FieldError[] = [];
@@ -37,7 +39,7 @@ export function timeRangeOf(query: { from?: unknown; to?: unknown }): TimeRange 
     const text = query[parameter];
     if (text === undefined) return undefined;
     const time = typeof text === 'string' && timeShape.test(text) ? new Date(text) : undefined;
-    if (time && !Number.isNaN(time.getTime()) && time.getTime() >= 0) return time;
+    if (time && time.getTime() >= 0 && time.getTime() < YEAR_10000) return time;
     errors.push({ parameter, code: 'invalid_format', message: 'must be a time like 2026-11-22T08:00:00Z' });
     return undefined;
   };

@@ -145,8 +145,7 @@ export class NodeStream {
         return this.reports(body.value.items);
       case 'deedResult':
         // One whose outcome is unclear is sent again on an operator's word.
-        if (body.value.outcome === DeedOutcome.DEED_OUTCOME_UNCLEAR)
-          this.askedDeeds.delete(`${body.value.operationId}/true`);
+        if (body.value.outcome === DeedOutcome.DEED_OUTCOME_UNCLEAR) this.forgetAsked(body.value.operationId);
         return recordDeed(this.db, this.session, body.value);
       case 'deedProgress':
         return recordDeedProgress(this.db, this.session, body.value);
@@ -173,7 +172,10 @@ export class NodeStream {
   private async takeMetrics(report: MetricsReport): Promise<void> {
     await this.metricsTaken;
     this.metricsTaken = this.together.metrics.record(this.session, report).catch((error: unknown) => {
-      this.log.warn({ node: this.nodeName, err: error }, 'metrics could not be written down; others come within half a minute');
+      this.log.warn(
+        { node: this.nodeName, err: error },
+        'metrics could not be written down; others come within half a minute',
+      );
     });
   }
 
@@ -283,6 +285,10 @@ export class NodeStream {
     }));
     await this.send({ $case: 'desire', value: { items, snapshotEnd: false } });
     for (const { row } of batch) this.sent.set(row.resource_id, row.revision);
+  }
+
+  private forgetAsked(operationId: string): void {
+    for (const key of this.askedDeeds) if (key.startsWith(`${operationId}/true/`)) this.askedDeeds.delete(key);
   }
 
   private async sendDeeds(deeds: readonly DeedRow[]): Promise<void> {

@@ -1,11 +1,21 @@
 /** What validateDto refuses with which pointer and code; never a throw, never laxer than class-validator. */
 import { plainToInstance } from 'class-transformer';
-import { validateSync } from 'class-validator';
+import { ArrayMaxSize, IsArray, validateSync } from 'class-validator';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type FieldError, nameRule } from '#libs/core';
-import { validateDto } from './index.js';
+import { Check, Describe, validateDto } from './index.js';
 import { CreateInstance, Interface } from './sample.dto.js';
+
+class Words {
+  @Describe('Words.')
+  @IsArray()
+  @ArrayMaxSize(20_000)
+  @Check<unknown[]>('areWords', (list) =>
+    list.map((_, n) => ({ pointer: `/${n}`, code: 'wrong_type', message: 'must be a word' })),
+  )
+  words!: string[];
+}
 
 const good = { name: 'web', vcpus: 2, interfaces: [{ network: 'lan', ip: '10.0.0.5' }] };
 
@@ -21,6 +31,17 @@ describe('validateDto', () => {
     expect(value).toBeInstanceOf(CreateInstance);
     expect(value.interfaces[0]).toBeInstanceOf(Interface);
     expect(value).toMatchObject({ memoryMiB: 512, note: null, tags: { env: 'prod' } });
+  });
+
+  it('looks at no item of a list that is too long, and takes no longer for many faults', () => {
+    const refused = (count: number) => {
+      const began = performance.now();
+      const errors = validateDto(Words, { words: Array.from({ length: count }, (_, n) => n) }) as FieldError[];
+      expect(performance.now() - began).toBeLessThan(1_000);
+      return errors;
+    };
+    expect(refused(500_000)).toMatchObject([{ pointer: '/words', code: 'too_many' }]);
+    expect(refused(20_000)).toHaveLength(100);
   });
 
   it.each<[object, string[]]>([

@@ -128,6 +128,12 @@ class Walk {
       this.add(at, 'wrong_type', messageOf(badType, args));
       return false;
     }
+    // What the other rules cost follows from the length.
+    const tooMany = rules.find((rule) => rule.name === 'arrayMaxSize' && fails(rule));
+    if (tooMany) {
+      this.add(at, codeOf(tooMany, value), messageOf(tooMany, args));
+      return false;
+    }
     if (typeof value === 'number' && !Number.isSafeInteger(value) && rules.some((rule) => rule.name === 'isInt')) {
       this.add(at, 'out_of_range', 'must be a smaller number');
       return false;
@@ -173,9 +179,10 @@ class Walk {
 function decisive(findings: Finding[]): Finding[] {
   const isPlain = (finding: Finding) => finding.code !== 'invalid_format' || finding.pointer !== undefined;
   const kept = findings.some(isPlain) ? findings.filter(isPlain) : findings;
-  const isFirst = (one: Finding, index: number) =>
-    kept.findIndex((other) => other.code === one.code && other.pointer === one.pointer) === index;
-  return kept.length > 1 ? kept.filter(isFirst) : kept;
+  if (kept.length < 2) return kept;
+  const keyOf = ({ code, pointer = '' }: Finding) => `${code} ${pointer}`;
+  // A map keeps the last one of a key, at the place of the first.
+  return [...new Map(kept.toReversed().map((finding) => [keyOf(finding), finding])).values()].reverse();
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

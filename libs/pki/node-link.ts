@@ -29,6 +29,8 @@ export interface ListenOptions {
   onRefused: (error: Error) => void;
 }
 
+/** A side that waits for the other's word sends nothing: so long until it is asked whether there is still anybody (ms). */
+const KEEP_ALIVE_MS = 10_000;
 /** How long a handshake may take (ms). */
 const HANDSHAKE_MS = 15_000;
 const MOST_CONNECTIONS = 500;
@@ -44,6 +46,7 @@ export async function listenForNodes(options: ListenOptions): Promise<NodeListen
   const handshake = { requestCert: true, rejectUnauthorized: true, handshakeTimeout: HANDSHAKE_MS };
   const server = createServer({ ...contextOf(), ...handshake }, (socket) => {
     open.add(socket);
+    socket.setKeepAlive(true, KEEP_ALIVE_MS);
     socket.once('close', () => open.delete(socket));
     // Whoever uses the connection hears of its end by its streams; before that there is nobody to tell.
     socket.on('error', () => undefined);
@@ -90,6 +93,7 @@ export function dialNode(options: {
   return new Promise((resolve, reject) => {
     // TLS proves that the other side has its certificate's key; whose that is, is checked below, before a byte is sent.
     const socket = connect({ host, port, ca, cert, key, rejectUnauthorized: false });
+    socket.setKeepAlive(true, KEEP_ALIVE_MS);
     const timer = setTimeout(() => socket.destroy(new Error(`${options.address} does not answer.`)), HANDSHAKE_MS);
     const abort = () => socket.destroy(signal.reason as Error);
     signal.addEventListener('abort', abort, { once: true });

@@ -2,12 +2,14 @@
 
 import { sql } from 'kysely';
 import { type Actor, type AuthorizationTarget, authorize, isAllowed } from '#libs/auth';
-import { Doorbell, isUuid, notFound, RhyzomeError, type Tags } from '#libs/core';
+import { isUuid, notFound, RhyzomeError, type Tags } from '#libs/core';
 import type { Database, Listener, Tx } from '#libs/db';
 import { type JobRow, type JobStepRow, lockJob, requeueJob } from '#libs/jobs';
 import { type AuditTarget, auditDone, auditingRefusals, type Caller, type ChangeOptions } from './caller.js';
 import { cancelWithResource } from './cancel.js';
+import { refuseInvalid } from './change-document.js';
 import { blockersOf } from './dependencies.js';
+import { JobWaits } from './job-waits.js';
 import { type CoreDocument, inTransaction } from './kind.js';
 import type { ListShape } from './list-query.js';
 import { refuseHeldName, takingName } from './names.js';
@@ -18,9 +20,6 @@ import type { KindRegistry } from './registry.js';
 import { coreOf, lockResource, updateResource } from './repository.js';
 import { runChange } from './run-change.js';
 import { type JobView, jobView } from './view.js';
-
-/** How often a waiter looks although nobody rang. */
-const LOOK_MS = 2_000;
 
 const jobList: ListShape = {
   filters: {
@@ -55,14 +54,18 @@ interface FoundJob {
 }
 
 export class JobService {
+  private readonly waits: JobWaits;
+
   constructor(
     private readonly db: Database,
     private readonly registry: KindRegistry,
     private readonly tokenKey: Buffer,
-    private readonly listener: Listener,
+    listener: Listener,
     /** Aborts when this process is about to end: nobody waits here any more then. */
-    private readonly draining = new AbortController().signal,
-  ) {}
+    draining = new AbortController().signal,
+  ) {
+    this.waits = new JobWaits(db, listener, draining);
+  }
 
   /** With its steps. Throws RhyzomeError `not_found`. */
   async get(caller: Caller, id: string): Promise<JobView> {
@@ -122,7 +125,22 @@ export class JobService {
 
   /** Undoes what was done so far. Throws RhyzomeError `not_found`, `forbidden`, `not_cancellable`, `in_use`. */
   async cancel(caller: Caller, id: string, options: ChangeOptions = {}): Promise<JobAnswer> {
-    return this.change(caller, id, 'cancel', options, (tx, row) => cancelWithResource(tx, row));
+    return this.change(caller, id, 'cancel', options, async (tx, row) => {
+      await this.refuseUndoing(tx, caller, row);
+      return cancelWithResource(tx, row);
+    });
+  }
+
+  /** Cancelling gives back what was: where that is permissions, only who may give them. */
+  private async refuseUndoing(tx: Tx, { actor }: Caller, row: JobRow): Promise<void> {
+    if (row.finished_at) return;
+    const kind = this.registry.get(row.kind);
+    const resource = kind.make(inTransaction(tx, row.tenant_id, actor));
+    if (!resource.refuseUndoing) return;
+    const { tenant_id: tenantId, resource_id: id, resource_name: name, resource_tags: tags } = row;
+    await resource.load({ tenantId, id, kind: row.kind, name, tags: tags as Tags });
+    const { previous } = row.request as { previous?: CoreDocument };
+    await resource.refuseUndoing(tx, row.action, previous);
   }
 
   /** The stored request of a failed job again, claimed anew. Throws RhyzomeError `not_retryable` and what a claim throws. */
@@ -157,36 +175,8 @@ export class JobService {
   }
 
   /** Resolves when the job has ended, the time is up or this process is about to end; true if the job ended. */
-  async wait(caller: Caller, id: string, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
-    const end = Date.now() + timeoutMs;
-    const bell = new Doorbell();
-    const off = this.listener.on('rhyzome_event', bell.ring);
-    const enough = AbortSignal.any(signal ? [signal, this.draining] : [this.draining]);
-    enough.addEventListener('abort', bell.ring);
-    try {
-      for (let left = timeoutMs; !enough.aborted; left = end - Date.now()) {
-        if (await this.hasEnded(caller.actor.tenantId, id)) return true;
-        if (left <= 0) return false;
-        await bell.wait(Math.min(left, LOOK_MS));
-      }
-      return false;
-    } finally {
-      off();
-      enough.removeEventListener('abort', bell.ring);
-    }
-  }
-
-  private async hasEnded(tenantId: string, id: string): Promise<boolean> {
-    const [row] = await this.db.tenantRead(
-      tenantId,
-      this.db.builder
-        .selectFrom('job')
-        .select('finished_at')
-        .where('tenant_id', '=', tenantId)
-        .where('id', '=', id)
-        .compile(),
-    );
-    return row === undefined || row.finished_at !== null;
+  wait(caller: Caller, id: string, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
+    return this.waits.wait(caller.actor.tenantId, id, timeoutMs, signal);
   }
 }
 
@@ -234,6 +224,8 @@ export async function retryJob(
     resource.propose({ ...core, name: request.document.name, tags: request.document.tags ?? {} }, request.document);
     const { name, tags = {} } = request.document;
     if (actor) authorizeTags(actor, job.action, { ...core, tags });
+    // What it refers to may be gone, and is looked up by it.
+    refuseInvalid(await resource.validate(false));
     const write = updateResource(tx, core, { ...request.document, state: 'updating', raiseGeneration: true });
     await takingName(core, name, write);
     if (name !== previous.name) await refuseHeldName(tx, core, name);

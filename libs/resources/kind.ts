@@ -89,6 +89,11 @@ export interface KindResource<Document extends CoreDocument = CoreDocument> exte
   release(tx: Tx): Promise<void>;
   /** In the transaction that ends a job other than by release. */
   settled?(tx: Tx, action: string, outcome: JobOutcome): Promise<void>;
+  /**
+   * In the request that cancels a job, on the resource as it is now: throws RhyzomeError `forbidden` where whoever asks may
+   * not give back what was (`previous`: of an update). Absent: who may do it may undo it.
+   */
+  refuseUndoing?(tx: Tx, action: string, previous: Document | undefined): Promise<void>;
   /** The work of an action that is not just an update. */
   perform?(action: string, job: Job<Tx>): Promise<void>;
 }

@@ -142,8 +142,15 @@ export function parseSelectorParameter(text: string): Selector {
 function isCidr(text: string): boolean {
   const [address = '', prefix = ''] = text.split('/', 2);
   const bits = { 0: -1, 4: 32, 6: 128 }[isIP(address)]!;
-  return !text.includes('%') && /^\d{1,3}$/.test(prefix) && Number(prefix) <= bits && `${address}/${prefix}` === text;
+  return (
+    !text.includes('%') &&
+    /^(0|[1-9]\d{0,2})$/.test(prefix) &&
+    Number(prefix) <= bits &&
+    `${address}/${prefix}` === text
+  );
 }
+
+const MAX_INT4 = 2 ** 31 - 1;
 
 function addFilter(query: ListQuery, filter: ListFilter, name: string, text: string, fail: Fail): void {
   const { column, type, isOwn = false } = filter;
@@ -151,7 +158,8 @@ function addFilter(query: ListQuery, filter: ListFilter, name: string, text: str
   if (text.length > 255 || /[\p{Cc}]/u.test(text)) {
     fail(name, 'invalid_value', 'must be at most 255 printable characters');
   } else if (type === 'integer') {
-    if (/^-?\d{1,15}$/.test(text)) add(Number(text));
+    // As bigint: the column may be narrower, and nothing is then equal.
+    if (/^-?\d{1,15}$/.test(text)) add(Math.abs(Number(text)) > MAX_INT4 ? sql`${text}::bigint` : Number(text));
     else fail(name, 'wrong_type', 'must be a whole number');
   } else if (type === 'boolean') {
     if (text === 'true' || text === 'false') add(text === 'true');

@@ -1,7 +1,7 @@
 /** Jobs without kinds: each test tells the work, and workers of any number run it on a database of their own. */
 import { sql } from 'kysely';
 import { newId } from '#libs/core';
-import type { Database, Tx } from '#libs/db';
+import type { Database, DatabaseOptions, Listener, Tx } from '#libs/db';
 import {
   type JobHandler,
   type JobOutcome,
@@ -30,6 +30,10 @@ export class JobLab {
 
   get db(): Database {
     return this.database.db;
+  }
+
+  get listener(): Listener {
+    return this.database.listener;
   }
 
   startRunner(name = 'one', options: { workers?: number; leaseMs?: number; maxFailures?: number } = {}): JobRunner {
@@ -119,8 +123,8 @@ export class JobLab {
   }
 }
 
-export async function openJobLab(): Promise<JobLab> {
-  const database = await testDatabase();
+export async function openJobLab(onQuery?: DatabaseOptions['onQuery']): Promise<JobLab> {
+  const database = await testDatabase({ onQuery });
   await sql`insert into tenant (id, display_name) values (${JOB_TENANT}, 'Acme')`.execute(database.db.operator);
   await database.listener.start();
   return new JobLab(database);

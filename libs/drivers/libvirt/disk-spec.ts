@@ -9,13 +9,14 @@ const bytes = (value: unknown) =>
 
 /** Throws DriverError `invalid_spec`, permanent. */
 export function checkDiskSpec(spec: DiskSpec): void {
-  const { image, snapshot, sizeBytes } = spec;
+  const { image, snapshot, sizeBytes, incoming } = spec;
   const checks: [boolean, string][] = [
     [bytes(sizeBytes), 'size'],
     [image === null || snapshot === null, 'origin, an image and a snapshot at once,'],
     [image === null || isImage(image), 'image'],
     [snapshot === null || (uuid.test(snapshot?.diskId) && uuid.test(snapshot?.snapshotId)), 'snapshot'],
     [!image || sizeBytes >= image.virtualSizeBytes, 'size, smaller than its image,'],
+    [incoming === undefined || uuid.test(incoming?.operationId), 'operation'],
   ];
   refuse('disk', checks);
 }

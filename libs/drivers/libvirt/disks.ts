@@ -170,6 +170,11 @@ export class Disks {
     return this.locks.hold(keys, signal, work);
   }
 
+  /** What is noted of a disk that comes is read and written in one go: it may arrive while it is awaited anew. Takes moments. */
+  noting<T>(id: string, work: () => Promise<T>): Promise<T> {
+    return this.locks.hold([`note ${id}`], new AbortController().signal, work);
+  }
+
   /**
    * While a snapshot of `from` is read, which may take long: machines start and stop with it meanwhile, but nobody makes
    * or takes a snapshot. `to`: a disk that is being made.

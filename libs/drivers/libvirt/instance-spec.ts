@@ -23,6 +23,7 @@ export function checkInstanceSpec(spec: InstanceSpec): void {
     [interfaces.every(({ networkId }) => uuid.test(networkId)), 'network id'],
     [interfaces.every(({ mac }) => /^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$/.test(mac)), 'MAC address'],
     [interfaces.every(({ ip6 }) => ip6 === null || isIPv6(ip6)), 'IPv6 address'],
+    [spec.incoming === undefined || uuid.test(spec.incoming?.operationId), 'operation'],
     ...checksOfDisks(Array.isArray(spec.disks) ? spec.disks : null),
     ...checksOfGuest(spec.guest ?? {}),
   ];

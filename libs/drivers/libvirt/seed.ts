@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import ipaddr from 'ipaddr.js';
 import type { InstanceSpec, Ref } from '#libs/drivers/contract';
 import type { Runner } from '#libs/drivers/host';
-import { readJson, writeJson } from './folders.js';
+import { readJson, sync, writeJson } from './folders.js';
 import type { Place } from './places.js';
 import { toDiskError } from './qcow2.js';
 
@@ -91,6 +91,8 @@ export async function ensureSeed(runner: Runner, place: Place): Promise<void> {
     await runner.run(['mformat', '-i', volume, '-C', '-T', '2048', '-h', '2', '-s', '16', '-v', 'CIDATA', '::']);
     await runner.run(['mcopy', '-i', volume, ...paths, '::']);
     await rm(source, { recursive: true });
+    // Before it is said to be told: a power cut would leave an empty one, and nobody would write it again.
+    await sync(volume);
     await rename(volume, place.seed);
     await writeJson(told, files);
     await chmod(told, 0o600);

@@ -97,7 +97,8 @@ export class ApitokenResource extends RowResource<ApitokenDocument, ApitokenRow>
         ...acting,
         service_account_id: this.account?.id ?? null,
         scopes: scopes ?? actor.scopes?.map(({ kind, verb }) => `${kind}:${verb}`) ?? null,
-        expires_at: expiresAt ?? new Date(Date.now() + expiresInDays * DAY_MS),
+        // As it was read when it was judged: PostgreSQL reads fewer offsets and days.
+        expires_at: new Date(expiresAt ?? Date.now() + expiresInDays * DAY_MS),
       })
       .execute();
     this.told = { token };

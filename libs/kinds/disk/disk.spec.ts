@@ -164,6 +164,21 @@ describe('a machine from disks that are there', () => {
       expect(await user.view('disk', disk)).toMatchObject({ state: 'ready', instance: null });
   });
 
+  test('takes only those that whoever asks may attach: it writes to them', async () => {
+    await user.make('disk', { name: 'system', image: 'tiny', sizeGiB: 2 });
+    const { actor } = user.caller;
+    const scopesOf = (text: string) => text.split(' ').map((scope) => scope.split(':') as [string, string]);
+    const holding = (text: string) => ({
+      ...user.caller,
+      actor: { ...actor, scopes: scopesOf(text).map(([kind, verb]) => ({ kind, verb })) },
+    });
+    const body = { name: 'web', bootDisk: 'system', vcpus: 1, memoryMiB: 128, interfaces: [{ network: 'lan' }] };
+    const create = (scopes: string) => platform.pipeline.create(holding(scopes), user.kind('instance'), body);
+    const reading = 'instance:create instance:read network:read disk:read';
+    await expect(create(reading)).rejects.toMatchObject({ code: 'forbidden' });
+    await user.done(create(`${reading} disk:attach`));
+  });
+
   test('is refused a disk that another has, twice the same, and an image beside a boot disk', async () => {
     const body = { name: 'second', vcpus: 1, memoryMiB: 128, interfaces: [{ network: 'lan' }] };
     await user.machine('web');

@@ -123,7 +123,10 @@ export interface FoundDisk {
 }
 
 /** The tenant's disks that these references name, by reference. */
-export async function findDisks(scope: RowScope, references: readonly string[]): Promise<Map<string, FoundDisk>> {
+export async function findDisks(
+  scope: RowScope,
+  references: readonly string[],
+): Promise<Map<string, FoundDisk & Referenced>> {
   if (references.length === 0) return new Map();
   const ids = references.filter((reference) => isUuid(reference));
   const names = references.filter((reference) => !isUuid(reference));
@@ -135,7 +138,8 @@ export async function findDisks(scope: RowScope, references: readonly string[]):
       where r.tenant_id = ${scope.tenantId} and r.kind = 'disk'
         and (r.id = any(${ids}::uuid[]) or r.name = any(${names}::text[]))`.compile(scope.builder),
   );
-  return new Map(usable(scope, rows).flatMap((row) => [[row.id, row] as const, [row.name, row] as const]));
+  const known = new Set(usable(scope, rows).map(({ id }) => id));
+  return new Map(rows.flatMap((row) => (known.has(row.id) ? [[row.id, row] as const, [row.name, row] as const] : [])));
 }
 
 /**

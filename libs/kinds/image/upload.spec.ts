@@ -115,6 +115,13 @@ describe('an upload', () => {
     expect(await uploads.state(caller, body.id)).toMatchObject({ offset: 10 });
   });
 
+  test('is not held to what was announced with a piece that was refused', async () => {
+    const { body } = await create();
+    expect((await refusal(put(body.id, piece(5, 10, 10), bytes.subarray(5, 10)))).code).toBe('wrong_offset');
+    const { state } = await put(body.id, piece(0, 10, 20), bytes.subarray(0, 10));
+    expect(state).toEqual({ offset: 10, length: 20, isComplete: false });
+  });
+
   test('with more bytes than announced is refused, and what was there before stays', async () => {
     const announced = await create({ sizeBytes: 100 });
     const { id } = announced.body;

@@ -196,7 +196,9 @@ export class ImageUploads {
   /** After a failure; a lease that cannot be given back runs out. */
   private async letGo({ core, writer }: Writing, size: number): Promise<void> {
     const write = this.db.tenantTransaction(core.tenantId, (tx) =>
-      sql`update image_upload set writer = null, writer_until = null, received_bytes = ${size}
+      sql`update image_upload set writer = null, writer_until = null, received_bytes = ${size},
+          -- What was announced with a piece of which nothing was kept binds nobody.
+          total_bytes = case when ${size}::bigint > 0 then total_bytes end
         where tenant_id = ${core.tenantId} and image_id = ${core.id} and writer = ${writer}`.execute(tx),
     );
     await write.catch(() => undefined);

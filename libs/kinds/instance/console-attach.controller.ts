@@ -124,14 +124,24 @@ export class ConsoleAttachController {
   }
 
   /** The session ends with its token (expired, revoked, its tenant suspended) and with the right to it. */
-  private async assertWelcome(request: Request, caller: Caller, row: InstanceRow, mayType: boolean): Promise<void> {
+  private async assertWelcome(
+    request: Request,
+    caller: Caller,
+    row: Pick<InstanceRow, 'id'>,
+    mayType: boolean,
+  ): Promise<void> {
     const { tokenExpiresAt } = caller.actor;
     if (tokenExpiresAt && tokenExpiresAt.getTime() <= Date.now()) {
       throw new InvalidToken('expired', 'The token has expired.');
     }
     const actor = await this.authenticator.verify(bearerOf(request));
-    authorize(actor, 'read', coreOf(row));
-    if (mayType) refuseTypist(actor, row, row.id);
+    try {
+      // As it is now: what may be done with it follows from its tags.
+      await this.permitted({ ...caller, actor }, row.id, mayType);
+    } catch (error) {
+      if (!(error instanceof RhyzomeError) || error.code !== 'not_found') throw error;
+      throw new RhyzomeError('forbidden', 'You may not read this instance any more, or it is gone.', { cause: error });
+    }
   }
 }
 

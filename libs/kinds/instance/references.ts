@@ -1,6 +1,7 @@
 /** What an instance refers to, found and checked: image or disks, and networks. Foreign ones are as unknown as absent ones. */
 
 import { sql } from 'kysely';
+import { authorize } from '#libs/auth';
 import { type FieldError, isUuid } from '#libs/core';
 import { type DiskImage, type FoundDisk, findDisks, findImage, gibOf } from '#libs/kinds/disk';
 import { addressErrors } from '#libs/kinds/network';
@@ -86,8 +87,11 @@ async function checkDisks(scope: RowScope, asked: Asked, errors: FieldError[]): 
     const disk = known.get(reference);
     if (!disk) errors.push({ pointer, code: 'not_found', message: 'is no disk that you may use' });
     else if (seen.has(disk.id)) errors.push({ pointer, code: 'invalid_value', message: 'stands there twice' });
-    if (disk) seen.add(disk.id);
-    return disk ? [disk] : [];
+    if (!disk) return [];
+    seen.add(disk.id);
+    // Who gives it to a machine of his own writes to it.
+    if (scope.actor) authorize(scope.actor, 'attach', disk.referenced, reference);
+    return [disk];
   });
 }
 

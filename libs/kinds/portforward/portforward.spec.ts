@@ -59,6 +59,17 @@ describe('a port forward', () => {
     expect(onNode()).toEqual([]);
   });
 
+  test('is listed by its port, of which no number is too large to ask for', async () => {
+    const made = await make(portforward, body(443));
+    const listed = async (port: string) => (await platform.reader.list(caller, portforward, { port })).items;
+    expect(await listed('443')).toMatchObject([{ id: made.id }]);
+    for (const port of ['3000000000', '-999999999999999']) expect(await listed(port)).toEqual([]);
+    await expect(platform.reader.list(caller, network, { subnet6: 'fd00::/064' })).rejects.toMatchObject({
+      code: 'invalid',
+      details: { errors: [{ parameter: 'subnet6' }] },
+    });
+  });
+
   test('keeps its address, instance and network from being removed', async () => {
     const made = await make(portforward, body(443));
     const refused = { code: 'in_use', details: { blockers: [{ kind: 'portforward', id: made.id }] } };

@@ -70,6 +70,24 @@ describe('a public address', () => {
     expect(edges.rows).toEqual([]);
   });
 
+  test('that a node refused leads where it was to lead once that is retried', async () => {
+    const net = await placedNetwork();
+    const [one, two] = [await guest(net), await guest(net)];
+    const made = await make({ instance: one.id });
+    platform.node.refuse = ({ spec }) =>
+      (spec as unknown as NetworkSpec).publicAddresses.some(({ ip }) => ip === two.ips[0])
+        ? { code: 'refused', message: 'the test says no' }
+        : undefined;
+    const change = await platform.pipeline.update(caller, publicaddress, made.id, { instance: two.id });
+    expect((await platform.ended(caller, change.jobId!)).state).toBe('failed');
+    platform.node.refuse = () => undefined;
+    await platform.node.look();
+    await platform.jobs.retry(caller, change.jobId!);
+    expect((await platform.ended(caller, change.jobId!)).state).toBe('succeeded');
+    expect((await platform.reader.get(caller, publicaddress, made.id)).body).toMatchObject({ instance: two.id });
+    expect(onNode(net).publicAddresses).toEqual([{ publicIp: made.ip, ip: two.ips[0] }]);
+  });
+
   test('that a node refuses goes back to where it was, and what it was to lead to is free', async () => {
     const net = await placedNetwork();
     const [one, two] = [await guest(net), await guest(net)];

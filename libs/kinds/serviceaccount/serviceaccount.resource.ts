@@ -87,6 +87,17 @@ export class ServiceaccountResource extends RowResource<ServiceaccountDocument, 
     await refuseGivingMore(tx, actor, { holders: [this.core.id] }, 'set the keys of this service account');
   }
 
+  async refuseUndoing(tx: Tx, action: string, previous: ServiceaccountDocument | undefined): Promise<void> {
+    const { actor } = this.scope;
+    const comesBack = action === 'disable' || action === 'delete';
+    if (comesBack && actor)
+      await refuseGivingMore(tx, actor, { holders: [this.core.id] }, 'let this service account in');
+    if (action !== 'update' || !previous) return;
+    const current = this.document();
+    this.propose(this.core, previous);
+    await this.refuseTakingOver(tx, current);
+  }
+
   /** In the transaction of the request: its tokens are refused, or accepted again, from then on. */
   async setEnabled(tx: Tx, enabled: boolean): Promise<void> {
     const { tenantId, id } = this.core;

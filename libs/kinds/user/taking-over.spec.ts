@@ -1,5 +1,6 @@
 /** Ways to become somebody who has more: all that comes with an account counts, and as it is in that moment. */
 import 'reflect-metadata';
+import { sql } from 'kysely';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { AccessDirectory, type Actor } from '#libs/auth';
 import { newId } from '#libs/core';
@@ -78,6 +79,49 @@ describe('what comes with an account', () => {
     });
     await give({ sub: 'nora' }, ['read'], ['audit', 'apitoken']);
     await invite('alice', await enter('nora', ['operator']));
+  });
+});
+
+describe('what is cancelled', () => {
+  /** As if nobody had come to it yet. */
+  const waiting = (jobId: string) =>
+    sql`update job set state = 'queued', finished_at = null, run_at = now() + interval '1 hour', progress = 0, cancellable = true
+      where id = ${jobId}`.execute(platform.db.operator);
+
+  test('comes back only by those who could give it', async () => {
+    await make(user, { name: 'alice', role: 'admin' });
+    await make(user, { name: 'bob', role: 'admin' });
+    const nora = await keeper(['viewer']);
+    const demoted = await platform.pipeline.update(admin, user, 'alice', { role: 'viewer' });
+    await platform.done(admin, demoted);
+    await waiting(demoted.jobId!);
+    await expect(platform.jobs.cancel(nora, demoted.jobId!)).rejects.toMatchObject({ code: 'forbidden' });
+    await platform.jobs.cancel(admin, demoted.jobId!);
+    await platform.ended(admin, demoted.jobId!);
+    const disabled = await platform.pipeline.act(admin, user, 'bob', 'disable', {});
+    await platform.done(admin, disabled);
+    await waiting(disabled.jobId!);
+    await expect(platform.jobs.cancel(nora, disabled.jobId!)).rejects.toMatchObject({ code: 'forbidden' });
+  });
+
+  test('is undone by whoever may change it where nothing is given by it', async () => {
+    await make(user, { name: 'alice', role: 'viewer' });
+    const nora = await keeper(['viewer']);
+    const renamed = await platform.pipeline.update(admin, user, 'alice', { tags: { team: 'a' } });
+    await platform.done(admin, renamed);
+    await waiting(renamed.jobId!);
+    await platform.jobs.cancel(nora, renamed.jobId!);
+  });
+
+  test('and of service accounts: keys, and that they are let in', async () => {
+    const { id } = await make(serviceaccount, { name: 'ci' });
+    await give({ sub: `account:${id}` }, ['delete'], ['network']);
+    const nora = await keeper();
+    const disabled = await platform.pipeline.act(admin, serviceaccount, 'ci', 'disable', {});
+    await platform.done(admin, disabled);
+    await waiting(disabled.jobId!);
+    await expect(platform.jobs.cancel(nora, disabled.jobId!)).rejects.toMatchObject({ code: 'forbidden' });
+    await platform.jobs.cancel(admin, disabled.jobId!);
   });
 });
 

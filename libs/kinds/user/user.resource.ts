@@ -112,6 +112,14 @@ export class UserResource extends RowResource<UserDocument, UserRow> {
     await refuseGivingMore(tx, actor, holding, `let somebody log in as the user “${this.core.name}”`);
   }
 
+  async refuseUndoing(tx: Tx, action: string, previous: UserDocument | undefined): Promise<void> {
+    if (action === 'disable' || action === 'delete') await this.refuseTakingOver(tx, this.scope.actor);
+    if (action !== 'update' || !previous) return;
+    const current = this.document();
+    this.propose(this.core, previous);
+    await this.refuseGiving(tx, current);
+  }
+
   private async newInvitation() {
     const { password, hash } = await newOneTimePassword();
     this.told = { oneTimePassword: password };

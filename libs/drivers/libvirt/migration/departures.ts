@@ -256,6 +256,8 @@ export class Departures {
     const { places, context, runner, virsh } = this.parts;
     const place = places.of(ref.id);
     const outgoing = await outgoingOf(place);
+    // Before it runs here: whoever goes on after a crash is not to say that it is off.
+    if (outgoing) await noteOutgoing(place, { ...outgoing, phase: 'sending' });
     const domain = domainName(context.installation, ref.id);
     if (outgoing?.mode === 'live') await abortLive(this.parts, domain);
     const state = await virsh.state(domain);

@@ -30,20 +30,26 @@ export async function awaitDisk(
   { operationId, stays }: Incoming,
   signal: AbortSignal,
 ): Promise<DiskStatus> {
-  const status = { sizeBytes: spec.sizeBytes };
-  const record = await disks.record(ref.id);
-  if (record?.arrived === operationId) return status;
-  if (record && record.incoming !== operationId) {
-    throw new DriverError('in_use', 'An older copy of the disk is still on this node; it goes first.');
-  }
+  const hasArrived = await disks.noting(ref.id, async () => {
+    const record = await disks.record(ref.id);
+    if (record?.arrived === operationId) return true;
+    if (record && record.incoming !== operationId) {
+      throw new DriverError('in_use', 'An older copy of the disk is still on this node; it goes first.');
+    }
+    try {
+      await disks.folders.claim(ref);
+      await disks.placeAwaited(ref.id, spec);
+    } catch (error) {
+      throw toDiskError(error);
+    }
+    return false;
+  });
   try {
-    await disks.folders.claim(ref);
-    await disks.placeAwaited(ref.id, spec);
-    if (spec.image && !stays) await disks.backing(ref.id, spec.image, signal);
+    if (!hasArrived && spec.image && !stays) await disks.backing(ref.id, spec.image, signal);
   } catch (error) {
     throw toDiskError(error);
   }
-  return status;
+  return { sizeBytes: spec.sizeBytes };
 }
 
 /** Throws DriverError `content_missing`. */
@@ -64,12 +70,14 @@ export async function emptyDisk(runner: Runner, disks: Disks, id: string, operat
 
 /** Its content is there. */
 export async function settleDisk(disks: Disks, id: string, operationId: string): Promise<void> {
-  const record = await disks.record(id);
-  if (record?.arrived === operationId) return;
-  if (record?.incoming !== operationId || !existsSync(disks.path(id))) throw notAwaited(id);
-  await disks.takeOver(id, record);
-  const { image, shared } = record;
-  await disks.save(id, { image, made: true, arrived: operationId, ...(shared && { shared }) });
+  await disks.noting(id, async () => {
+    const record = await disks.record(id);
+    if (record?.arrived === operationId) return;
+    if (record?.incoming !== operationId || !existsSync(disks.path(id))) throw notAwaited(id);
+    await disks.takeOver(id, record);
+    const { image, shared } = record;
+    await disks.save(id, { image, made: true, arrived: operationId, ...(shared && { shared }) });
+  });
 }
 
 interface SentSnapshot {
