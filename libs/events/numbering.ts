@@ -12,7 +12,7 @@ const BATCH = 1_000;
 const LOCK = "hashtextextended('rhyzome.event_leader', 0)";
 const ELECTION_MS = 2_000;
 const PRUNE_MS = 60_000;
-/** Between the begins of two rounds: each is a commit and tells all who follow. */
+/** Between two rounds while events go on coming. */
 const GATHER_MS = 50;
 
 const numberBatch = `
@@ -57,8 +57,6 @@ export class EventNumberer {
   private again = false;
   private closed = false;
   private prunedAt = 0;
-  /** Begin of the last round (ms, by the process's clock). */
-  private numberedAt = Number.NEGATIVE_INFINITY;
   private readonly keepSeconds: number;
 
   constructor(
@@ -96,14 +94,10 @@ export class EventNumberer {
     this.working = true;
     try {
       do {
-        // What comes in quick succession is numbered together, and what comes alone at once.
-        const restMs = this.numberedAt + GATHER_MS - performance.now();
-        if (restMs > 0) await sleep(restMs);
-        // Its office may be given up meanwhile, on the same connection.
-        if (this.closed) break;
         this.again = false;
-        this.numberedAt = performance.now();
         if (await this.elected()) await this.numberAll();
+        // What comes in quick succession is numbered together: each round is a commit.
+        if (this.again) await sleep(GATHER_MS);
       } while (this.again && !this.closed);
     } catch (error) {
       this.resign(true);
