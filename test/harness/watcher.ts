@@ -10,6 +10,8 @@ export class Watcher {
   private readonly before: SeenEvent[] = [];
   private stream: EventStream | undefined;
   private isStopping = false;
+  /** Number of the last event before the first stream. */
+  private begin: string | undefined;
   private running: Promise<void> = Promise.resolve();
   /** How often it has opened a stream. */
   opened = 0;
@@ -23,13 +25,19 @@ export class Watcher {
   static async start(bases: () => readonly string[], client: Client): Promise<Watcher> {
     const watcher = new Watcher(bases, client);
     watcher.running = watcher.run();
-    await until('the first stream', () => watcher.opened > 0);
+    await until('the first comment, which says from where it tells', () => watcher.last !== undefined);
     return watcher;
   }
 
   /** All that it saw, in the order in which it came. */
   get seen(): SeenEvent[] {
     return [...this.before, ...(this.stream?.seen ?? [])].filter(({ id }) => id !== '');
+  }
+
+  /** Where the next stream goes on: also one that is cut before its first event. */
+  private get last(): string | undefined {
+    this.begin ??= this.stream?.comments[0]?.split(' ').at(-1);
+    return this.seen.at(-1)?.id ?? this.begin;
   }
 
   /** What is wrong with the order and number of what it saw; within a tenant events are numbered without gaps. */
@@ -63,7 +71,7 @@ export class Watcher {
   }
 
   private async follow(base: string): Promise<void> {
-    const last = this.seen.at(-1)?.id;
+    const { last } = this;
     const stream = await EventStream.open(base, this.client, '', last === undefined ? {} : { 'last-event-id': last });
     this.stream = stream;
     this.opened += 1;
