@@ -53,6 +53,13 @@ function onNode(networkId: string): NetworkSpec {
   return platform.node.machine.get(networkId)!.spec as unknown as NetworkSpec;
 }
 
+function refuseToLeadTo(guestIp: string): void {
+  platform.node.refuse = ({ spec }) =>
+    (spec as unknown as NetworkSpec).publicAddresses.some(({ ip }) => ip === guestIp)
+      ? { code: 'refused', message: 'the test says no' }
+      : undefined;
+}
+
 describe('a public address', () => {
   test('leads to its instance on the nodes when the job has ended, and no longer when it is taken away', async () => {
     const [first, second] = [await placedNetwork(), await placedNetwork()];
@@ -74,10 +81,7 @@ describe('a public address', () => {
     const net = await placedNetwork();
     const [one, two] = [await guest(net), await guest(net)];
     const made = await make({ instance: one.id });
-    platform.node.refuse = ({ spec }) =>
-      (spec as unknown as NetworkSpec).publicAddresses.some(({ ip }) => ip === two.ips[0])
-        ? { code: 'refused', message: 'the test says no' }
-        : undefined;
+    refuseToLeadTo(two.ips[0]!);
     const change = await platform.pipeline.update(caller, publicaddress, made.id, { instance: two.id });
     expect((await platform.ended(caller, change.jobId!)).state).toBe('failed');
     platform.node.refuse = () => undefined;
@@ -92,10 +96,7 @@ describe('a public address', () => {
     const net = await placedNetwork();
     const [one, two] = [await guest(net), await guest(net)];
     const made = await make({ instance: one.id });
-    platform.node.refuse = ({ spec }) =>
-      (spec as unknown as NetworkSpec).publicAddresses.some(({ ip }) => ip === two.ips[0])
-        ? { code: 'refused', message: 'the test says no' }
-        : undefined;
+    refuseToLeadTo(two.ips[0]!);
     const change = await platform.pipeline.update(caller, publicaddress, made.id, { instance: two.id });
     expect(await platform.ended(caller, change.jobId!)).toMatchObject({
       state: 'failed',
